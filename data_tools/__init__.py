@@ -1,0 +1,1 @@
+"""Datasets: importers, manifests, and AffectWorld, the dataset drawn in code."""

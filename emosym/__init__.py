@@ -1,0 +1,1 @@
+"""EmoSym: one multimodal model that understands and generates emotion."""

@@ -1,0 +1,1 @@
+"""The Online Emotional Memory Bank; the only home of faiss."""

@@ -1,0 +1,1 @@
+"""The only home of transformers, diffusers, peft and bitsandbytes."""
