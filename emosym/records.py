@@ -37,3 +37,33 @@ class Sample:
     """EmoSet's attributes by EmoSet's names (brightness, colorfulness, scene, object, ...)."""
     source: str = ""
     """Name of the dataset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Understanding:
+    """What the model says an image evokes."""
+
+    emotion: str
+    """The most probable Mikels label."""
+    probabilities: Mapping[str, float]
+    """Label -> probability; sums to 1."""
+    valence: float
+    """On `affect.PUBLIC`, [-3, 3]."""
+    arousal: float
+    """On `affect.PUBLIC`, [-3, 3]."""
+    answer: str
+    """The language head's own words: `<think>...</think><answer>...</answer>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRequest:
+    """What a generated image should show and evoke. At least one field is set."""
+
+    prompt: str = ""
+    """Neutral content; empty for an image from emotion alone."""
+    emotion: str | None = None
+    """A Mikels label."""
+    valence: float | None = None
+    """On `affect.PUBLIC`; given together with `arousal`."""
+    arousal: float | None = None
+    """On `affect.PUBLIC`."""
