@@ -1,0 +1,326 @@
+"""The one way to a configuration: dataclass defaults <- `base` <- YAML preset <- `key=value`.
+
+A preset may start from another one (`extends: other.yaml`, relative to its own folder). Mappings
+merge key by key, lists and values replace. Code sees plain dataclasses, never a DictConfig.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emosym.errors import UserError
+
+Config = TypeVar("Config")
+Layer = tuple[str, dict[str, Any]]
+"""Where values come from (a file name), and the values."""
+_BAD: Any = object()
+"""Stands for a value that could not be read; its reason is among the problems."""
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+"""Leaf types as people call them."""
+
+
+def load_config(
+    cls: type[Config],
+    source: Path | None,
+    overrides: Sequence[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """Return `cls` filled from `base`, then the preset `source`, then `overrides`, in this order.
+
+    Overrides are `section.key=value` with a YAML value; a list item is `phases.0.steps=3`.
+
+    Raises `UserError` naming every problem at once: unknown keys, wrong types, missing values, and
+    each `UserError` or `ValueError` of a `__post_init__`.
+    """
+    layers = [("base", dict(base or {}))]
+    if source is not None:
+        layers += _preset(Path(source), ())
+    problems = _Problems(source, layers, overrides)
+    merged = _defaults(cls)
+    for _, layer in layers:
+        merged = _merge(merged, layer)
+    tree = OmegaConf.create(merged)
+    for item in overrides:
+        _override(tree, item, problems)
+    config = _read(cls, _resolve(tree, problems), "", problems)
+    problems.raise_any()
+    return config
+
+
+def dump_config(config: object) -> str:
+    """Return a configuration as YAML that `load_config` reads back to an equal one."""
+    plain = _plain(OmegaConf.to_container(OmegaConf.structured(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
+
+
+class _Problems:
+    """Problems in the order they were found, each with the layer that set the value."""
+
+    def __init__(
+        self, source: Path | None, layers: Sequence[Layer], overrides: Sequence[str]
+    ) -> None:
+        self.name = str(source) if source is not None else "configuration"
+        self.layers = [(name, set(_keys(layer))) for name, layer in layers]
+        self.layers += [(f"override {item!r}", _prefixes(_key_of(item))) for item in overrides]
+        self.found: list[str] = []
+
+    def add(self, path: str, why: str) -> None:
+        """Note what is wrong at `path` ('' = the whole configuration)."""
+        where = f"{path}: " if path else ""
+        origin = self._origin(path)
+        self.found.append(f"{where}{why}" + (f" (in {origin})" if origin else ""))
+
+    def _origin(self, path: str) -> str | None:
+        """Return the last layer that names `path`, or else the section it stands in."""
+        while path:
+            for name, keys in reversed(self.layers):
+                if path in keys:
+                    return name
+            path = path.rpartition(".")[0]
+        return None
+
+    def raise_any(self) -> None:
+        """Raise one UserError with all problems, if there are any."""
+        if len(self.found) == 1:
+            raise UserError(f"{self.name}: {self.found[0]}")
+        if self.found:
+            listed = " ".join(f"({n}) {problem}" for n, problem in enumerate(self.found, 1))
+            raise UserError(f"{self.name}: {len(self.found)} problems: {listed}")
+
+
+def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
+    """Return the layers of a preset file, the farthest ancestor first."""
+    here = path.resolve()
+    if here in seen:
+        chain = " -> ".join(file.name for file in (*seen, here))
+        raise UserError(f"{path}: presets extend each other in a circle", got=chain)
+    tree = _parse(path)
+    if "extends" not in tree:
+        return [(str(path), tree)]
+    parent = tree.pop("extends")
+    if not isinstance(parent, str):
+        raise UserError(
+            f"{path}: extends is not a file name", got=parent, expected="one path, as in base.yaml"
+        )
+    if not (path.parent / parent).is_file():
+        raise UserError(
+            f"{path}: extends a file that does not exist",
+            got=path.parent / parent,
+            fix="the path is relative to the preset's own folder",
+        )
+    return [*_preset(path.parent / parent, (*seen, here)), (str(path), tree)]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Read one YAML file that holds a mapping."""
+    try:
+        tree = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a UTF-8 text file") from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path}: is a list", expected="a mapping of keys to values")
+    if not tree:
+        raise UserError(f"{path}: is empty", expected="a mapping of keys to values")
+    return OmegaConf.to_container(tree)
+
+
+def _override(tree: DictConfig, item: str, problems: _Problems) -> None:
+    """Set one `key=value` in `tree`."""
+    key = _key_of(item)
+    if not key:
+        problems.add("", f"override {item!r} cannot be read; expected key=value")
+        return
+    try:
+        value = OmegaConf.to_container(OmegaConf.from_dotlist(["value=" + item.partition("=")[2]]))
+        merge = isinstance(value["value"], dict) and OmegaConf.is_dict(OmegaConf.select(tree, key))
+        OmegaConf.update(tree, key, value["value"], merge=merge)
+    except (yaml.YAMLError, OmegaConfBaseException, IndexError) as error:
+        problems.add("", f"override {item!r} cannot be applied: {_first_line(error)}")
+
+
+def _merge(under: Any, over: Any) -> Any:
+    """Return `over` on top of `under`: mappings key by key, everything else replaced."""
+    if not isinstance(under, Mapping) or not isinstance(over, Mapping):
+        return over
+    return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
+
+
+def _resolve(tree: DictConfig, problems: _Problems) -> Any:
+    """Return plain data with `${other.key}` filled in."""
+    try:
+        return OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        problems.add(str(error.full_key or ""), _first_line(error))
+    return problems.raise_any()
+
+
+def _read(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
+    """Return `value` as an instance of the annotation `hint`, or `_BAD` with its problems noted.
+
+    Containers are walked here so that every problem is found; OmegaConf converts the leaves.
+    """
+    inner = _inner(hint)
+    if value is None and inner is not hint:
+        return None
+    if dataclasses.is_dataclass(inner):
+        return _read_dataclass(inner, value, path, problems)
+    origin, args = typing.get_origin(inner), typing.get_args(inner)
+    if origin is list and isinstance(value, Sequence) and not isinstance(value, str):
+        items = [_read(args[0], v, _join(path, n), problems) for n, v in enumerate(value)]
+        return _BAD if _BAD in items else items
+    if origin is dict and isinstance(value, Mapping):
+        pairs = [
+            (_read_leaf(args[0], k, path, problems), _read(args[1], v, _join(path, k), problems))
+            for k, v in value.items()
+        ]
+        return _BAD if any(_BAD in pair for pair in pairs) else dict(pairs)
+    return _read_leaf(hint, value, path, problems)
+
+
+def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> Any:
+    if not isinstance(value, Mapping):
+        problems.add(path, f"got {_show(value)}; expected a section of keys ({_names(cls)})")
+        return _BAD
+    hints = typing.get_type_hints(cls)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+    values = {}
+    for key, item in _merge(_defaults(cls), value).items():
+        here = _join(path, key)
+        if key not in known:
+            problems.add(here, f"unknown key; {_suggest(str(key), cls)}")
+        elif item == MISSING:
+            problems.add(here, f"required, but not given; expected {_describe(known[key])}")
+            values[key] = _BAD
+        else:
+            values[key] = _read(known[key], item, here, problems)
+    if _BAD in values.values():
+        return _BAD
+    try:
+        return cls(**values)
+    except (UserError, ValueError) as error:
+        problems.add(path, str(error))
+        return _BAD
+
+
+def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
+    slot = OmegaConf.structured(
+        dataclasses.make_dataclass("Slot", [("value", hint, dataclasses.field(default=MISSING))])
+    )
+    # OmegaConf takes True for 1.0 and for "True", and 1e-4 for "0.0001": slips of the pen.
+    lossy = {int: bool, float: bool, str: (bool, float)}.get(_inner(hint), ())
+    try:
+        if isinstance(value, lossy):
+            raise ValueError(value)
+        OmegaConf.update(slot, "value", value)
+        return OmegaConf.to_container(slot)["value"]
+    except (OmegaConfBaseException, ValueError):
+        problems.add(path, f"got {_show(value)}; expected {_describe(hint)}")
+        return _BAD
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """Return the defaults of a dataclass as plain data; required values are MISSING."""
+    return OmegaConf.to_container(OmegaConf.structured(cls))
+
+
+def _inner(hint: Any) -> Any:
+    """Return T of Optional[T], else the hint itself."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    rest = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+    return rest[0] if len(rest) == 1 < len(typing.get_args(hint)) else hint
+
+
+def _describe(hint: Any) -> str:
+    """Return an annotation in words for an error message."""
+    inner = _inner(hint)
+    if inner is not hint:
+        return f"{_describe(inner)} or null"
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if dataclasses.is_dataclass(hint):
+        return f"a section of keys ({_names(hint)})"
+    args = typing.get_args(hint)
+    if typing.get_origin(hint) is list:
+        return f"a list, each {_describe(args[0])}"
+    if typing.get_origin(hint) is dict:
+        return f"a mapping of names, each to {_describe(args[1])}"
+    return WORDS.get(hint, str(hint))
+
+
+def _suggest(key: str, cls: type) -> str:
+    """Return the nearest known key, or where the key really lives, or all keys."""
+    near = difflib.get_close_matches(key, _field_names(cls), n=1)
+    if not near:
+        near = [name for name in _keys(_defaults(cls)) if name.endswith(f".{key}")][:1]
+    return f"did you mean {near[0]!r}?" if near else f"known keys: {_names(cls)}"
+
+
+def _field_names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls) if field.init]
+
+
+def _names(cls: type) -> str:
+    return ", ".join(_field_names(cls))
+
+
+def _keys(tree: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of every section and value of a tree."""
+    for key, value in tree.items():
+        here = _join(path, key)
+        yield here
+        if isinstance(value, Mapping):
+            yield from _keys(value, here)
+
+
+def _key_of(item: str) -> str:
+    """Return the dotted key of a `key=value` override, or '' when it has none."""
+    match = re.match(r"([\w-]+(?:\.[\w-]+)*)=", item)
+    return match[1] if match else ""
+
+
+def _prefixes(key: str) -> set[str]:
+    """Return a dotted key and every section it stands in."""
+    parts = key.split(".")
+    return {".".join(parts[: n + 1]) for n in range(len(parts))}
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _show(value: object) -> str:
+    return "null" if value is None else repr(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return containers with paths as text, so that YAML needs no Python tags."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emosym.config import dump_config, load_config
+from emosym.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Optim:
+    lr: float = 1e-3
+    kind: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise UserError("lr is not positive", got=self.lr, fix="set optim.lr")
+
+
+@dataclass(kw_only=True, slots=True)
+class Phase:
+    name: str
+    steps: int = 1
+    optim: Optim = field(default_factory=lambda: Optim(lr=0.5))
+
+
+@dataclass(kw_only=True, slots=True)
+class Verify:
+    beta: float = 0.1
+    samples: int = 4
+    weights: dict[str, float] = field(default_factory=lambda: {"answer": 1.0})
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ValueError(f"samples is {self.samples}; expected at least 2")
+
+
+@dataclass(kw_only=True, slots=True)
+class Run:
+    seed: int = 0
+    data: Path | None = None
+    note: str = ""
+    deterministic: bool = False
+    optim: Optim = field(default_factory=Optim)
+    verify: Verify = field(default_factory=Verify)
+    phases: list[Phase] = field(default_factory=list)
+    experts: dict[str, Phase] = field(default_factory=dict)
+    extra: Optim | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Needs:
+    steps: int
+    phase: Phase
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def message(call) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_without_a_source_the_defaults_come_back_as_plain_dataclasses():
+    run = load_config(Run, None)
+    assert run == Run()
+    assert type(run.optim) is Optim
+    assert type(run.verify.weights) is dict
+    assert type(run.phases) is list
+
+
+def test_precedence_is_defaults_base_parent_file_overrides(tmp_path):
+    write(
+        tmp_path,
+        base="seed: 2\nnote: base\nverify: {beta: 0.2, samples: 8}\n",
+        run="extends: base.yaml\nnote: file\nverify: {beta: 0.3}\n",
+    )
+    run = load_config(
+        Run,
+        tmp_path / "run.yaml",
+        ["verify.beta=0.4", "verify.beta=0.5"],
+        base={"seed": 1, "deterministic": True, "verify": {"samples": 3}},
+    )
+    assert run.deterministic is True  # only in base
+    assert run.seed == 2  # the parent file wins over base
+    assert run.note == "file"  # the file wins over its parent
+    assert run.verify.samples == 8
+    assert run.verify.beta == 0.5  # the last override wins
+
+
+def test_extends_follows_a_chain_relative_to_each_file(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, root="seed: 1\nnote: root\n")
+    write(tmp_path / "deep", mid="extends: ../root.yaml\nnote: mid\n", leaf="extends: mid.yaml\n")
+    run = load_config(Run, tmp_path / "deep" / "leaf.yaml")
+    assert (run.seed, run.note) == (1, "mid")
+
+
+def test_lists_replace_and_mappings_merge(tmp_path):
+    write(
+        tmp_path,
+        base="phases: [{name: a}, {name: b}]\nverify: {weights: {format: 0.5}}\n",
+        run="extends: base.yaml\nphases: [{name: c}]\nverify: {weights: {answer: 2}}\n",
+    )
+    run = load_config(Run, tmp_path / "run.yaml", ["verify.weights={length: 0.25}"])
+    assert [phase.name for phase in run.phases] == ["c"]
+    assert run.verify.weights == {"answer": 2.0, "format": 0.5, "length": 0.25}
+
+
+def test_a_partial_section_keeps_the_other_defaults_of_its_place():
+    overrides = ["phases=[{name: a, optim: {kind: sgd}}]", "experts.x.name=b", "extra.kind=sgd"]
+    run = load_config(Run, None, overrides)
+    assert run.phases[0].optim == Optim(lr=0.5, kind="sgd")  # 0.5 is Phase's own default
+    assert run.experts == {"x": Phase(name="b")}
+    assert run.extra == Optim(lr=1e-3, kind="sgd")
+
+
+def test_an_override_reaches_into_a_list():
+    run = load_config(Run, None, ["phases=[{name: a}, {name: b}]", "phases.1.steps=7"])
+    assert [phase.steps for phase in run.phases] == [1, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-4", 1e-4), ("1E3", 1000.0), ("3", 3.0), (".5", 0.5), ("1_000", 1000.0)]
+)
+def test_numbers_are_floats_in_files_and_overrides(tmp_path, text, value):
+    write(tmp_path, run=f"optim: {{lr: {text}}}\n")
+    for run in (
+        load_config(Run, tmp_path / "run.yaml"),
+        load_config(Run, None, [f"optim.lr={text}"]),
+    ):
+        assert run.optim.lr == value
+        assert type(run.optim.lr) is float
+
+
+def test_null_empties_what_is_optional_and_nothing_else():
+    base = {"data": "photos", "extra": {"lr": 2}}
+    run = load_config(Run, None, ["data=null", "extra=null"], base=base)
+    assert (run.data, run.extra) == (None, None)
+    text = message(lambda: load_config(Run, None, ["seed=null", "verify=null", "note=null"]))
+    assert "seed: got null; expected an integer (in override 'seed=null')" in text
+    assert "verify: got null; expected a section of keys (beta, samples, weights)" in text
+    assert "note: got null; expected text" in text
+
+
+def test_values_may_point_at_each_other():
+    run = load_config(Run, None, ["verify.samples=${seed}"], base={"seed": 9})
+    assert run.verify.samples == 9
+    text = message(lambda: load_config(Run, None, ["verify.samples=${sead}"]))
+    assert "verify.samples: Interpolation key 'sead' not found" in text
+
+
+def test_every_problem_is_reported_at_once_with_its_place(tmp_path):
+    write(
+        tmp_path,
+        base="verify: {bata: 0.1}\n",
+        run="extends: base.yaml\nsede: 1\nlr: 3\noptim: {kind: adam}\nphases: [{steps: many}]\n",
+    )
+    path = tmp_path / "run.yaml"
+    text = message(
+        lambda: load_config(Run, path, ["verify.samples=1", "seed=1.5", "k v", "note=yes"])
+    )
+    assert text.startswith(f"{path}: 10 problems: (1) ")
+    for problem in (
+        "override 'k v' cannot be read; expected key=value",
+        "seed: got 1.5; expected an integer (in override 'seed=1.5')",
+        f"optim.kind: got 'adam'; expected one of adamw, sgd (in {path})",
+        f"verify.bata: unknown key; did you mean 'beta'? (in {tmp_path / 'base.yaml'})",
+        f"phases.0.name: required, but not given; expected text (in {path})",
+        f"phases.0.steps: got 'many'; expected an integer (in {path})",
+        f"sede: unknown key; did you mean 'seed'? (in {path})",
+        f"lr: unknown key; did you mean 'optim.lr'? (in {path})",
+        "note: got True; expected text (in override 'note=yes')",
+        "verify: samples is 1; expected at least 2 (in override 'verify.samples=1')",
+    ):
+        assert problem in text
+
+
+def test_post_init_problems_of_several_sections_are_collected():
+    text = message(lambda: load_config(Run, None, ["verify.samples=1", "optim.lr=-1"]))
+    assert "2 problems" in text
+    assert "optim: lr is not positive; got -1.0; set optim.lr" in text
+    assert "verify: samples is 1; expected at least 2" in text
+
+
+def test_required_values_are_named():
+    text = message(lambda: load_config(Needs, None))
+    assert "steps: required, but not given; expected an integer" in text
+    assert "phase: required, but not given; expected a section of keys (name, steps, optim)" in text
+    needs = load_config(Needs, None, ["steps=2", "phase.name=a"])
+    assert needs == Needs(steps=2, phase=Phase(name="a"))
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("seed=true", "seed: got True; expected an integer"),
+        ("optim.lr=true", "optim.lr: got True; expected a number"),
+        ("optim.lr=fast", "optim.lr: got 'fast'; expected a number"),
+        ("optim.betas=[1]", "optim.betas: got (1,); expected tuple[float, float]"),
+        ("deterministic=perhaps", "deterministic: got 'perhaps'; expected true or false"),
+        ("phases={}", "phases: got {}; expected a list, each a section of keys (name"),
+        ("verify.weights=[1]", "got [1]; expected a mapping of names, each to a number"),
+        ("verify.weights.answer=x", "verify.weights.answer: got 'x'; expected a number"),
+        ("verify=3", "verify: got 3; expected a section of keys (beta, samples, weights)"),
+        ("seed.deep=3", "seed: got {'deep': 3}; expected an integer"),
+        ("phases.0.steps=3", "override 'phases.0.steps=3' cannot be applied"),
+        ("note=[1,", "override 'note=[1,' cannot be applied"),
+        ("=3", "override '=3' cannot be read; expected key=value"),
+        ("seed", "override 'seed' cannot be read; expected key=value"),
+        ("a..b=3", "override 'a..b=3' cannot be read; expected key=value"),
+        ("nothing_near=1", "nothing_near: unknown key; known keys: seed, data, note"),
+    ],
+)
+def test_a_bad_override_is_one_clear_line(override, problem):
+    assert problem in message(lambda: load_config(Run, None, [override]))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", ": is empty; expected a mapping"),
+        ("# only a comment\n", ": is empty; expected a mapping"),
+        ("- a\n- b\n", ": is a list; expected a mapping"),
+        ("just words\n", ": just words: unknown key"),
+        ("seed: 1\nnote: [a\n", ":3: not valid YAML: "),
+        ("seed: 1\nseed: 2\n", ":2: not valid YAML: found duplicate key"),
+        ("extends: [a]\n", ": extends is not a file name; got ['a']"),
+        ("extends: nowhere.yaml\n", ": extends a file that does not exist; got "),
+        ("verify: 3\n", ": verify: got 3; expected a section"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path, text, problem):
+    write(tmp_path, run=text)
+    said = message(lambda: load_config(Run, tmp_path / "run.yaml"))
+    assert said.startswith(str(tmp_path / "run.yaml"))
+    assert problem in said
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert "no such configuration file" in message(lambda: load_config(Run, tmp_path / "no.yaml"))
+    assert "cannot be read" in message(lambda: load_config(Run, tmp_path))
+    (tmp_path / "image.yaml").write_bytes(b"\xff\xd8\xff\xe0")
+    assert "UTF-8" in message(lambda: load_config(Run, tmp_path / "image.yaml"))
+
+
+def test_presets_in_a_circle_are_refused(tmp_path):
+    write(tmp_path, a="extends: b.yaml\n", b="extends: a.yaml\n")
+    assert "in a circle; got a.yaml -> b.yaml -> a.yaml" in message(
+        lambda: load_config(Run, tmp_path / "a.yaml")
+    )
+
+
+texts = st.text(
+    st.characters(codec="utf-8", exclude_characters="$\\"), max_size=12
+) | st.sampled_from(["1e-4", "yes", "null", "3", "~", "0x10", "a: b", "???!", "2026-01-01"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(-(2**40), 2**40),
+    note=texts,
+    lr=st.floats(1e-30, 1e30),
+    kind=st.sampled_from(["adamw", "sgd"]),
+    weights=st.dictionaries(st.text("abc_", min_size=1), st.floats(-1e9, 1e9), max_size=3),
+    names=st.lists(texts, max_size=3),
+    data=st.none() | st.just(Path("some/folder")),
+)
+def test_dump_and_load_round_trip(tmp_path_factory, seed, note, lr, kind, weights, names, data):
+    run = Run(
+        seed=seed,
+        note=note,
+        data=data,
+        optim=Optim(lr=lr, kind=kind),
+        verify=Verify(weights={"answer": 1.0, **weights}),
+        phases=[Phase(name=name) for name in names],
+        extra=Optim() if seed % 2 else None,
+    )
+    path = tmp_path_factory.mktemp("dump") / "run.yaml"
+    path.write_text(dump_config(run), encoding="utf-8")
+    assert load_config(Run, path) == run
+    assert "!!python" not in path.read_text(encoding="utf-8")
+    yaml.safe_load(path.read_text(encoding="utf-8"))  # any YAML reader can read it
