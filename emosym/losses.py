@@ -11,36 +11,44 @@ from torch import Tensor
 TEMPERATURE = 0.07
 
 
-def info_nce(states: Tensor, keys: Tensor, first: int = 0) -> Tensor:
+def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
     """Return the image-to-text contrastive loss with S_ij = (1 + z_i·u_j / 0.07) / 2.
 
-    Ref: EmoSym §2.4. With N identical pairs the loss is log N.
+    Ref: EmoSym §2.4. With N identical pairs the loss is log N. An image without knowledge text is
+    neither a negative nor a term of the mean over B (it counts as zero).
 
     Args:
         states: z, reasoning states of this rank's B images, [B, D].
         keys: u, projected knowledge of all N images of the step, [N, D].
+        known: [N] of bool, False where an image has no knowledge text.
         first: index in `keys` of this rank's first image.
     """
     logits = (1 + F.normalize(states, dim=-1) @ F.normalize(keys, dim=-1).T / TEMPERATURE) / 2
-    target = torch.arange(first, first + len(states), device=states.device)
-    return F.cross_entropy(logits, target)
+    logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
+    rows = torch.arange(first, first + len(states), device=states.device)
+    losses = F.cross_entropy(logits, rows, reduction="none")
+    return (losses * known[rows]).mean()
 
 
-@dataclass(frozen=True, slots=True)
-class PosteriorLoss:
-    """The parts of EmoSym's differentiable reward step."""
-
-    loss: Tensor
-    reward: Tensor
-    kl: Tensor
-    kl_weight: float
+def label_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy over B images; an unlabelled one (-100) counts as zero."""
+    return F.cross_entropy(logits.float(), target, reduction="none", ignore_index=-100).mean()
 
 
-def posterior_reward(logits: Tensor, reference_logits: Tensor, target: Tensor) -> PosteriorLoss:
-    """Return -(mean r̃ - λ KL) for EmoSym's class-posterior reward.
+def affect_loss(affect: Tensor, target: Tensor) -> Tensor:
+    """Return the mean smooth L1 (β = 0.5) over B images and V, A; NaN targets count as zero."""
+    known = target.isfinite()
+    goal = torch.where(known, target, affect.detach())
+    return (F.smooth_l1_loss(affect.float(), goal, beta=0.5, reduction="none") * known).mean()
 
-    c = 1[argmax p = y]; r̃ = (0.3 c + 0.7 p_y) p_y; KL(p || q) is the mean over the batch;
-    λ = 0.2 below KL 0.1, 0.05 above 0.5, else 0.1. Ref: EmoSym §2.5.
+
+def class_posterior(
+    logits: Tensor, reference_logits: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return EmoSym's differentiable reward r̃ and KL(p || q), both means over the batch.
+
+    c = 1[argmax p = y]; r̃ = (0.3 c + 0.7 p_y) p_y. The step's loss is CE - (r̃ - λ KL) with
+    λ = `kl_weight(KL)`. Ref: EmoSym §2.5.
 
     Args:
         logits: [B, Y] of the policy.
@@ -53,8 +61,7 @@ def posterior_reward(logits: Tensor, reference_logits: Tensor, target: Tensor) -
     correct = (logits.argmax(-1) == target).float()
     reward = ((0.3 * correct + 0.7 * p_true) * p_true).mean()
     kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    weight = kl_weight(kl.item())
-    return PosteriorLoss(loss=weight * kl - reward, reward=reward, kl=kl, kl_weight=weight)
+    return reward, kl
 
 
 def kl_weight(kl: float) -> float:
@@ -70,9 +77,9 @@ def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean cross-entropy over real answer tokens."""
-    picked = token_log_probs(logits, ids)
-    return -(picked * mask).sum() / mask.sum().clamp_min(1)
+    """Return the cross-entropy, mean over the tokens of each answer, then over answers."""
+    picked = token_log_probs(logits, ids) * mask
+    return -(picked.sum(1) / mask.sum(1).clamp_min(1)).mean()
 
 
 def group_advantages(rewards: Tensor, eps: float = 1e-4) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -14,9 +14,11 @@ from emosym.interfaces import Answers, Prompts
 from emosym.reasoner import Reasoner
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What one forward of the understanding branch gives."""
+class Reading(NamedTuple):
+    """What one forward of the understanding branch gives.
+
+    A tuple, because the training engine finds the outputs to watch by walking tuples.
+    """
 
     h_ctx: Tensor
     """[B, K, D]: last hidden states of the reasoning tokens."""
