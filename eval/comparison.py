@@ -57,10 +57,13 @@ class Row:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Return whether the metric moved the right way; None where that cannot be said."""
+        """Return whether the metric moved the right way; None where that cannot be said.
+
+        A change that three decimals do not show is "same".
+        """
         if self.change is None or self.better is None:
             return None
-        if self.change == 0:
+        if abs(self.change) < 0.0005:
             return "same"
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 

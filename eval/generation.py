@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from PIL import Image
 
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
-from emosym.records import ImageRequest, Sample, Split
+from emosym.records import ImageRequest, Sample, Split, Understanding
 from eval import metrics
 from eval.protocols import Model, Oracle
 
@@ -121,8 +122,11 @@ def evaluate_generation(
             )
             for turn in range(images_per_request)
         ]
-        for wanted, *images in zip(chunk, *rounds, strict=True):
-            for name, value in _scores(wanted, images, judge, oracle).items():
+        drawn = [list(images) for images in zip(*rounds, strict=True)]
+        judged = iter(judge.understand([im for images in drawn for im in images], answer=False))
+        for wanted, images in zip(chunk, drawn, strict=True):
+            seen = list(itertools.islice(judged, len(images)))
+            for name, value in _scores(wanted, images, seen, oracle).items():
                 found[name].append(value)
             if show is not None:
                 show(wanted, images)
@@ -149,11 +153,13 @@ MEASURED = (
 
 
 def _scores(
-    wanted: EvalRequest, images: list[Image.Image], judge: Model, oracle: Oracle | None
+    wanted: EvalRequest,
+    images: list[Image.Image],
+    judged: list[Understanding],
+    oracle: Oracle | None,
 ) -> dict[str, float]:
     """Return what can be measured on the images of one request, each a mean over them."""
     asked = wanted.request
-    judged = judge.understand(images, answer=False)
     scores: dict[str, float | None] = {
         "diversity": metrics.pairwise_rms(
             np.stack([np.asarray(image.convert("RGB")) / 255 for image in images])

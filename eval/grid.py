@@ -49,7 +49,7 @@ def affect_grid(
     draw.text((LEFT, TOP / 2), _fitted(prompt, edge, 14), INK, _font(14), anchor="lm")
     for row, arousal in enumerate(sorted(values, reverse=True)):
         _, y = cell_origin(row, 0, cell)
-        draw.text((LEFT - 8, y + cell / 2), f"{arousal:+g}", INK, _font(13), anchor="rm")
+        draw.text((LEFT - 8, y + cell / 2), _signed(arousal), INK, _font(13), anchor="rm")
         for column, valence in enumerate(sorted(values)):
             (image,) = model.generate(
                 [ImageRequest(prompt=prompt, valence=valence, arousal=arousal)],
@@ -60,7 +60,7 @@ def affect_grid(
             sheet.paste(_square(image, cell), cell_origin(row, column, cell))
     for column, valence in enumerate(sorted(values)):
         x, _ = cell_origin(0, column, cell)
-        draw.text((x + cell / 2, TOP + edge + 12), f"{valence:+g}", INK, _font(13), anchor="mm")
+        draw.text((x + cell / 2, TOP + edge + 12), _signed(valence), INK, _font(13), anchor="mm")
     draw.text((LEFT + edge / 2, TOP + edge + 30), "valence", PALE, _font(13), anchor="mm")
     name = Image.new("RGB", (edge, LINE), PAPER)
     ImageDraw.Draw(name).text((edge / 2, LINE / 2), "arousal", PALE, _font(13), anchor="mm")
@@ -101,7 +101,7 @@ def contact_sheet(
     columns: int = 8,
     cell: int = CELL,
 ) -> Image.Image:
-    """Return all images with their captions (one line per line of text), left to right, top down.
+    """Return all images with their captions, wrapped to the cell, left to right, top down.
 
     Raises `ValueError` when there is no image or the captions are not as many as the images.
     """
@@ -109,17 +109,25 @@ def contact_sheet(
         raise ValueError(f"{len(images)} images with {len(captions)} captions")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    lines = max(len(caption.splitlines()) for caption in captions)
-    width, height = cell + 2 * GAP, cell + 3 * GAP + lines * LINE
+    texts = [_wrapped(caption, cell, 12) for caption in captions]
+    width, height = cell + 2 * GAP, cell + 3 * GAP + max(map(len, texts)) * LINE
     sheet = Image.new("RGB", (columns * width, rows * height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for place, (image, lines) in enumerate(zip(images, texts, strict=True)):
         x, y = place % columns * width + GAP, place // columns * height + GAP
         sheet.paste(_square(image, cell), (x, y))
-        for number, line in enumerate(caption.splitlines()):
+        for number, line in enumerate(lines):
             middle = y + cell + GAP + (number + 0.5) * LINE
-            draw.text((x, middle), _fitted(line, cell, 12), INK, _font(12), anchor="lm")
+            draw.text((x, middle), line, INK, _font(12), anchor="lm")
     return sheet
+
+
+def caption(request: ImageRequest) -> str:
+    """Return what was asked for, on one to three lines, for a contact sheet."""
+    lines = [request.prompt, request.emotion or ""]
+    if request.valence is not None and request.arousal is not None:
+        lines.append(f"V {request.valence:+.1f}, A {request.arousal:+.1f}")
+    return "\n".join(line for line in lines if line)
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
@@ -128,6 +136,25 @@ def _square(image: Image.Image, side: int) -> Image.Image:
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+g}" if value else "0"
+
+
+def _wrapped(text: str, width: int, size: int) -> list[str]:
+    """Return the lines of `text`, broken between words (a word that is too long is cut)."""
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".lstrip()
+            if line and _font(size).getlength(longer) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return [_fitted(line, width, size) for line in lines]
 
 
 def _fitted(text: str, width: int, size: int) -> str:

@@ -54,7 +54,6 @@ def evaluate_understanding(
     parse: Parse | None = None,
     labels: Sequence[str] = MIKELS8,
     seed: int = 0,
-    batch: int = 32,
     resamples: int = 500,
 ) -> UnderstandingScores:
     """Ask the model about every sample and score what it says.
@@ -67,10 +66,7 @@ def evaluate_understanding(
     """
     if not samples:
         raise UserError("no sample to evaluate", got="0 samples", expected="at least one")
-    said: list[Understanding] = []
-    for start in range(0, len(samples), batch):
-        images = [sample.image for sample in samples[start : start + batch]]
-        said.extend(model.understand(images, answer=parse is not None))
+    said = model.understand([sample.image for sample in samples], answer=parse is not None)
     for sample, words in zip(samples, said, strict=True):
         PUBLIC.check(words.valence, f"the model's valence for {sample.id}")
         PUBLIC.check(words.arousal, f"the model's arousal for {sample.id}")

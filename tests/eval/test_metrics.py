@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import confusion_matrix, f1_score
+
+from eval import metrics
+
+EMPTY = np.array([])
+
+
+def test_accuracy_by_hand() -> None:
+    assert metrics.accuracy(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2])) == 0.75
+    assert metrics.accuracy(EMPTY, EMPTY) is None
+
+
+def test_macro_f1_by_hand() -> None:
+    # Class 0: precision 1/2, recall 1 -> 2/3. Class 1: precision 1, recall 1/2 -> 2/3.
+    # Class 2 is predicted by nobody and true for nobody: no F1, and not a zero either.
+    f1 = metrics.macro_f1(np.array([0, 0, 1]), np.array([0, 1, 1]), classes=3)
+    assert f1 == pytest.approx(2 / 3)
+    # Class 2 is predicted once and never true: it counts as 0.
+    f1 = metrics.macro_f1(np.array([0, 2]), np.array([0, 1]), classes=3)
+    assert f1 == pytest.approx(1 / 3)
+    assert metrics.macro_f1(EMPTY.astype(int), EMPTY.astype(int), classes=3) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=60))
+def test_classification_agrees_with_sklearn(pairs: list[tuple[int, int]]) -> None:
+    predicted, true = np.array(pairs).T
+    assert metrics.macro_f1(predicted, true, classes=8) == pytest.approx(
+        f1_score(true, predicted, average="macro", zero_division=0), abs=1e-6
+    )
+    assert (
+        metrics.confusion_matrix(predicted, true, 8)
+        == confusion_matrix(true, predicted, labels=range(8))
+    ).all()
+
+
+def test_confusion_rows_are_true_columns_are_predicted() -> None:
+    found = metrics.confusion_matrix(np.array([1, 1, 0]), np.array([0, 1, 0]), 2)
+    assert found.tolist() == [[1, 1], [0, 1]]
+    assert metrics.confusion_matrix(EMPTY.astype(int), EMPTY.astype(int), 2).sum() == 0
+
+
+def test_errors_and_correlations_by_hand() -> None:
+    told, felt = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
+    assert metrics.mae(told, felt) == 2.0
+    assert metrics.pearson(told, felt) == pytest.approx(1.0)
+    # Moments over N: cov 4/3, variances 2/3 and 8/3, means 2 and 4 -> (8/3) / (10/3 + 4) = 4/11.
+    assert metrics.ccc(told, felt) == pytest.approx(4 / 11)
+    assert metrics.pearson(told, -felt) == pytest.approx(-1.0)
+
+
+def test_undefined_is_none_never_nan() -> None:
+    flat, ramp = np.ones(4), np.arange(4.0)
+    assert metrics.mae(EMPTY, EMPTY) is None
+    for pair in ((EMPTY, EMPTY), (ramp[:1], ramp[:1]), (flat, ramp), (ramp, flat)):
+        assert metrics.pearson(*pair) is None
+    assert metrics.ccc(flat, flat) is None
+    assert metrics.ccc(flat, ramp) == 0.0
+    with pytest.raises(ValueError, match="not finite"):
+        metrics.mae(np.array([math.nan]), np.array([0.0]))
+    with pytest.raises(ValueError, match=r"unequal length: \[1, 2\]"):
+        metrics.mae(np.zeros(1), np.zeros(2))
+
+
+@given(arrays(float, (12, 2), elements=st.floats(-3, 3, width=32)))
+def test_correlations_agree_with_numpy_and_stay_in_range(points: np.ndarray) -> None:
+    told, felt = points.T
+    r, agreement = metrics.pearson(told, felt), metrics.ccc(told, felt)
+    json.dumps([r, agreement], allow_nan=False)
+    if r is not None and min(told.std(), felt.std()) > 1e-3:
+        assert r == pytest.approx(np.corrcoef(told, felt)[0, 1], abs=1e-9)
+        assert abs(agreement) <= abs(r) + 1e-9, "CCC = r times a bias correction of at most 1"
+
+
+def test_pearson_of_a_nearly_constant_predictor_is_still_its_r() -> None:
+    felt = np.arange(8.0)
+    assert metrics.pearson(0.3 + 1e-7 * felt, felt) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_pairwise_rms_by_hand() -> None:
+    black, white = np.zeros((2, 2, 3)), np.ones((2, 2, 3))
+    half = np.zeros((2, 2, 3))
+    half[0] = 1  # half of the pixels differ by 1: RMS sqrt(1/2)
+    assert metrics.pairwise_rms(np.stack([black, white])) == 1.0
+    assert metrics.pairwise_rms(np.stack([black, black])) == 0.0
+    assert metrics.pairwise_rms(np.stack([black, white, half])) == pytest.approx(
+        (1 + 2 * math.sqrt(0.5)) / 3
+    )
+    assert metrics.pairwise_rms(black[None]) is None
+
+
+def test_bootstrap_matches_the_normal_interval_of_a_mean() -> None:
+    values = np.random.default_rng(0).normal(2.0, 1.0, size=400)
+    low, high = metrics.bootstrap(lambda v: float(v.mean()), values, seed=1, resamples=2000)
+    margin = 1.96 * values.std() / math.sqrt(400)
+    assert low == pytest.approx(values.mean() - margin, abs=0.02)
+    assert high == pytest.approx(values.mean() + margin, abs=0.02)
+
+
+def test_bootstrap_draws_rows_together_and_repeats_with_its_seed() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    assert metrics.bootstrap(metrics.mae, values, values, seed=0) == (0.0, 0.0)
+    shifted = values + np.linspace(0, 1, 30)
+    first = metrics.bootstrap(metrics.mae, values, shifted, seed=3)
+    assert first == metrics.bootstrap(metrics.mae, values, shifted, seed=3)
+    assert first != metrics.bootstrap(metrics.mae, values, shifted, seed=4)
+
+
+def test_bootstrap_is_none_where_the_metric_is_undefined() -> None:
+    flat = np.ones(5)
+    assert metrics.bootstrap(metrics.pearson, flat, np.arange(5.0), seed=0) is None
+    assert metrics.bootstrap(metrics.mae, flat[:1], flat[:1], seed=0) is None
