@@ -83,20 +83,22 @@ class EmoSymPipeline:
         self,
         requests: Sequence[ImageRequest],
         *,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         guidance: float | None = None,
         steps: int | None = None,
     ) -> list[Image.Image]:
-        """Draw one image for each request; image i depends on (seed, i) and its request alone."""
+        """Draw one image for each request.
+
+        Image i starts from the noise of seed + i, or of its own seed where a list is given.
+        """
         whole = [complete(request) for request in requests]
+        seeds = [seed + i for i in range(len(whole))] if isinstance(seed, int) else list(seed)
         shape = self.model.autoencoder.latent_shape
         images: list[Image.Image] = []
-        for start in range(0, len(whole), self.batch_size):
-            batch = whole[start : start + self.batch_size]
-            noise = torch.stack(
-                [Draws(seed, "image", start + i).normal(*shape) for i in range(len(batch))]
-            )
-            images += self.draw(batch, noise, guidance=guidance, steps=steps)
+        for batch in _batches(list(zip(whole, seeds, strict=True)), self.batch_size):
+            noise = torch.stack([Draws("image", own).normal(*shape) for _, own in batch])
+            asked = [request for request, _ in batch]
+            images += self.draw(asked, noise, guidance=guidance, steps=steps)
         return images
 
     @torch.no_grad()

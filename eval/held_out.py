@@ -1,0 +1,111 @@
+"""Everything that is measured of a model on held-out images and prompts, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from data_tools.affectworld.truth import oracle
+from data_tools.affectworld.world import SOURCE
+from emosym.answers import Answer, parse
+from emosym.errors import UserError
+from emosym.records import Sample
+from eval.generation import EvalRequest, GenerationScores, evaluate_generation, requests_from
+from eval.grid import affect_grids, caption, contact_sheet
+from eval.protocols import Model
+from eval.understanding import UnderstandingScores, evaluate_understanding
+
+SHEET = 32
+"""Images in the contact sheet of a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What was measured; None for what was not asked for."""
+
+    understanding: UnderstandingScores | None
+    generation: GenerationScores | None
+    sheet: Image.Image | None
+    """Some of the images that were scored, with what they were to evoke."""
+
+
+def measure(
+    model: Model,
+    judge: Model,
+    samples: Sequence[Sample],
+    *,
+    images: int,
+    requests: int,
+    per_request: int,
+    answers: bool,
+    seed: int,
+) -> HeldOut:
+    """Measure a model on the test split.
+
+    Args:
+        model: what is measured.
+        judge: the model whose understanding judges the generated images.
+        samples: the whole dataset; the training split only gives the mean predictor.
+        images: most images to understand, picked by `seed`; 0 skips understanding.
+        requests: most requests to draw; 0 skips generation.
+        per_request: images for each request.
+        answers: also sample answers in words and tell which share of them parses.
+        seed: of the picking and of the noise.
+    """
+    held_out = [sample for sample in samples if sample.split == "test"]
+    if not held_out:
+        raise UserError("the dataset has no held-out images", expected="split 'test'")
+    understanding = generation = sheet = None
+    if images:
+        understanding = evaluate_understanding(
+            model,
+            held_out_images(held_out, images, seed),
+            train=[sample for sample in samples if sample.split == "train"],
+            parse=_well_formed if answers else None,
+            seed=seed,
+        )
+    if requests:
+        shown: list[tuple[Image.Image, str]] = []
+
+        def show(wanted: EvalRequest, drawn: list[Image.Image]) -> None:
+            if len(shown) < SHEET:
+                shown.append((drawn[0], caption(wanted.request)))
+
+        # Only AffectWorld's truth can be recomputed from pixels.
+        drawn_world = all(sample.source == SOURCE for sample in held_out)
+        generation = evaluate_generation(
+            model,
+            requests_from(samples, requests, seed),
+            judge=judge,
+            oracle=oracle if drawn_world else None,
+            seed=seed,
+            images_per_request=per_request,
+            show=show,
+        )
+        sheet = contact_sheet(*zip(*shown, strict=True))
+    return HeldOut(understanding, generation, sheet)
+
+
+def held_out_images(held_out: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """Return up to `count` held-out samples, spread evenly over the order of their ids."""
+    ordered = sorted(held_out, key=lambda sample: sample.id)
+    if len(ordered) <= count:
+        return ordered
+    stride = len(ordered) / count
+    return [ordered[int((place + (seed % 97) / 97) * stride)] for place in range(count)]
+
+
+def grids(model: Model, samples: Sequence[Sample], count: int, seed: int) -> Image.Image | None:
+    """Return the valence-arousal grids of `count` held-out prompts, or None for 0."""
+    if not count:
+        return None
+    asked = requests_from(samples, 8 * count, seed)
+    prompts = list(dict.fromkeys(wanted.request.prompt for wanted in asked if wanted.request.prompt))
+    return affect_grids(model, prompts[:count], seed) if prompts else None
+
+
+def _well_formed(text: str) -> Answer | None:
+    answer = parse(text)
+    return answer if answer.well_formed else None

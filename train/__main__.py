@@ -1,0 +1,72 @@
+"""`python -m train run PRESET` and `python -m train resume RUN`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emosym.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+SAVED = 143
+"""Exit code of a run that was asked to stop (128 + SIGTERM): saved, not finished."""
+
+LocalRank = Annotated[int, typer.Option("--local_rank", hidden=True)]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over the preset.")]
+
+
+@app.command()
+def run(
+    preset: Annotated[Path, typer.Argument(help="YAML preset, e.g. train/presets/demo.yaml.")],
+    overrides: Overrides = None,
+    data: Annotated[str | None, typer.Option(help="Manifest or dataset folder.")] = None,
+    run: Annotated[Path, typer.Option(help="New folder of the run.")] = Path("runs/latest"),
+    local_rank: LocalRank = 0,
+) -> None:
+    """Start a run."""
+    from train.run import start
+
+    _guarded(run, lambda: start(preset, run, data, overrides or []))
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    overrides: Overrides = None,
+    local_rank: LocalRank = 0,
+) -> None:
+    """Continue a run from its last checkpoint."""
+    from train.run import resume as again
+
+    _guarded(run, lambda: again(run, overrides or []))
+
+
+def _guarded(run: Path, work) -> None:
+    from rich.console import Console
+
+    from eval.table import comparison_table
+    from train import ranks
+    from train.trainer import Interrupted
+
+    try:
+        report: dict[str, Any] = work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Interrupted:
+        print(f"saved; continue with `make resume RUN={run}`", file=sys.stderr)
+        raise SystemExit(SAVED) from None
+    finally:
+        ranks.leave()
+    if report:
+        console = Console()
+        console.print(comparison_table(report))
+        console.print(f"{run / 'report.html'}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,98 @@
+"""Training samples: which ones a step sees, and their tensors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data_tools.images import load_image
+from emosym.draws import Draws
+from emosym.errors import UserError
+from emosym.records import Sample
+from train.config import DataConfig
+
+
+class Corpus:
+    """Samples in an order that is a pure function of (seed, phase, position)."""
+
+    def __init__(self, samples: Sequence[Sample], config: DataConfig, seed: int) -> None:
+        if not samples:
+            raise UserError("the dataset has no training images", expected="split 'train'")
+        self.samples = list(samples)
+        self.config = config
+        self.seed = seed
+        self._images: OrderedDict[str, Image.Image] = OrderedDict()
+
+    def take(self, phase: str, position: int, count: int) -> list[Sample]:
+        """Return samples [position, position + count) of the phase's endless shuffled stream."""
+        picked = []
+        size = len(self.samples)
+        orders: dict[int, list[int]] = {}
+        for place in range(position, position + count):
+            epoch, offset = divmod(place, size)
+            if epoch not in orders:
+                draws = Draws(self.seed, "order", phase, epoch)
+                orders[epoch] = draws.permutation(size).tolist()
+            picked.append(self.samples[orders[epoch][offset]])
+        return picked
+
+    def image(self, sample: Sample) -> Image.Image:
+        """Return the image of a sample, from memory when it is there."""
+        key = str(sample.image)
+        if key in self._images:
+            self._images.move_to_end(key)
+            return self._images[key]
+        image = load_image(sample.image)
+        self._images[key] = image
+        if len(self._images) > self.config.image_cache:
+            self._images.popitem(last=False)
+        return image
+
+    def views(self, samples: Sequence[Sample], uniform: Tensor) -> list[Image.Image]:
+        """Return one view of each sample, augmented by draws in [0, 1), [B, 4]."""
+        images = [self.image(sample) for sample in samples]
+        if not self.config.flip and self.config.crop == 1:
+            return images
+        rows = uniform.tolist()
+        return [self._augment(image, *row) for image, row in zip(images, rows, strict=True)]
+
+    def _augment(self, image: Image.Image, flip: float, scale: float, x: float, y: float):
+        share = self.config.crop + (1 - self.config.crop) * scale
+        width, height = round(image.width * share), round(image.height * share)
+        left, top = round((image.width - width) * x), round((image.height - height) * y)
+        view = image.crop((left, top, left + width, top + height))
+        if self.config.flip and flip < 0.5:
+            view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return view
+
+
+def square_pixels(image: Image.Image, side: int) -> Tensor:
+    """Return the centre square of an image as pixels [3, side, side] in [-1, 1]."""
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    square = image.crop((left, top, left + short, top + short))
+    if short != side:
+        square = square.resize((side, side), Image.Resampling.LANCZOS)
+    data = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8)
+    return data.view(side, side, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def affect_targets(samples: Sequence[Sample]) -> Tensor:
+    """Return [B, 2] valence and arousal on the public scale; NaN where unknown."""
+    nan = float("nan")
+    return torch.tensor(
+        [
+            [nan if s.valence is None else s.valence, nan if s.arousal is None else s.arousal]
+            for s in samples
+        ]
+    )
+
+
+def label_targets(samples: Sequence[Sample], names: Sequence[str]) -> Tensor:
+    """Return [B] class indices; -100 where the label is unknown."""
+    index = {name: i for i, name in enumerate(names)}
+    return torch.tensor([-100 if s.emotion is None else index[s.emotion] for s in samples])

@@ -1,0 +1,87 @@
+"""What a run tells: metrics.jsonl and TensorBoard for machines, a progress bar for people."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class Logs:
+    """Writes on the first rank only; rows of steps that will be redone are dropped on resume."""
+
+    def __init__(self, run: Path, start: int, total: int, *, writes: bool) -> None:
+        self.writes = writes
+        self.total = total
+        if not writes:
+            return
+        path = run / METRICS
+        _drop_from(path, start)
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(run / "tensorboard", purge_step=start)
+        self._progress = Progress(
+            TextColumn("{task.description:<17}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=Console(file=sys.stderr),
+        )
+        self._task = self._progress.add_task("start", total=total, completed=start, note="")
+        self._progress.start()
+        self._plain = not self._progress.console.is_terminal
+        self._spoken = time.monotonic()
+
+    def row(self, step: int, phase: str, metrics: dict[str, float], samples_per_s: float) -> None:
+        """Record one step; metrics are named `phase/metric`."""
+        if not self.writes:
+            return
+        named = {f"{phase}/{name}": value for name, value in metrics.items()}
+        memory = peak_memory_gb()
+        line = {"step": step, "phase": phase, **named}
+        line |= {"samples_per_s": round(samples_per_s, 2), "peak_memory_gb": round(memory, 3)}
+        self._file.write(json.dumps(line) + "\n")
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+        shown = [f"{k} {metrics[k]:.3f}" for k in ("loss", "reward", "reward_total") if k in metrics]
+        note = "  ".join([*shown, f"{samples_per_s:.0f}/s", f"{memory:.1f} GB"])
+        self._progress.update(self._task, description=phase, completed=step + 1, note=note)
+        if self._plain and (time.monotonic() - self._spoken > 10 or step + 1 == self.total):
+            self._spoken = time.monotonic()
+            print(f"step {step + 1}/{self.total}  {phase}  {note}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Flush and stop the bar."""
+        if self.writes:
+            self._progress.stop()
+            self._file.close()
+            self._board.close()
+
+
+def peak_memory_gb() -> float:
+    """Return this process's peak resident memory in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _drop_from(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a line cut short by a crash belongs to a step that will be redone
+        if row["step"] < step:
+            kept.append(line)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.replace(path)

@@ -1,0 +1,211 @@
+"""The memory bank in a run: who judges, what is offered, what is replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from emosym import prompts
+from emosym.model import EmoSym
+from emosym.pipeline import to_device
+from emosym.records import Sample
+from memory_bank import (
+    AdmissionPolicy,
+    Candidate,
+    MemoryBank,
+    admit,
+    contrast,
+    replay,
+    synthetic_count,
+)
+from memory_bank.sync import gather, write_on_rank_zero
+from train import ranks
+from train.config import RememberConfig
+from train.data import Corpus
+from train.reference import Reference
+
+EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the frozen judge sees in an image."""
+
+    embedding: np.ndarray
+    """h_emo, [D]."""
+    probabilities: dict[str, float]
+    valence: float
+    arousal: float
+
+    @property
+    def emotion(self) -> str:
+        """The most probable label."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def confidence(self, wanted: str | None) -> float:
+        """Return the probability of the wanted label, or of the most probable one."""
+        return self.probabilities[self.emotion if wanted is None else wanted]
+
+
+class Memory:
+    """The run's bank; absent (and empty) in a run without a `remember` phase."""
+
+    def __init__(
+        self,
+        path: Path | None,
+        config: RememberConfig,
+        model: EmoSym,
+        reference: Reference,
+        model_hash: str,
+        seed: int,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.reference = reference
+        self.model_hash = model_hash
+        self.seed = seed
+        self.bank = self._open(path) if path is not None else None
+        self._replayable: tuple[int, list] = (-1, [])
+
+    def fill(self, corpus: Corpus) -> None:
+        """Open an empty bank with real images, the same number of each emotion."""
+        if self.bank is None or len(self.bank):
+            return
+        by_emotion: dict[str | None, list[Sample]] = {}
+        for sample in corpus.take("bank", 0, len(corpus.samples)):
+            kept = by_emotion.setdefault(sample.emotion, [])
+            if len(kept) < self.config.real:
+                kept.append(sample)
+        chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
+
+        def write(bank: MemoryBank) -> int:
+            verdicts = self.judge([corpus.image(sample) for sample in chosen])
+            bank.add(
+                (self._real(sample, verdict) for sample, verdict in zip(chosen, verdicts, strict=True)),
+                reason="real image that opened the bank",
+            )
+            return bank.version
+
+        write_on_rank_zero(self.bank, write)
+
+    @torch.no_grad()
+    def judge(self, images: Sequence[Image.Image]) -> list[Verdict]:
+        """Let the frozen reference look at images."""
+        verdicts = []
+        names = self.model.config.emotions
+        for start in range(0, len(images), 32):
+            batch = list(images[start : start + 32])
+            asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(batch), batch)
+            reading = self.reference(to_device(asked, ranks.device()))
+            shares = reading.emotion_logits.float().softmax(-1).tolist()
+            affects = reading.affect.float().tolist()
+            vectors = reading.h_emo.float().cpu().numpy()
+            for vector, share, affect in zip(vectors, shares, affects, strict=True):
+                named = dict(zip(names, share, strict=True))
+                verdicts.append(Verdict(vector, named, affect[0], affect[1]))
+        return verdicts
+
+    def offer(self, candidates: list[tuple[int, Candidate]]) -> dict[str, float]:
+        """Put a numbered pool, scattered over the ranks, before the gates."""
+        if self.bank is None:
+            raise RuntimeError("phase remember runs without a bank")
+        config = self.config
+        policy = AdmissionPolicy(
+            top_quantile=config.top_share,
+            max_affect_error=config.affect_bound,
+            max_cosine=config.novelty,
+            capacity_per_class=config.capacity,
+        )
+        pool = [offer for _, offer in sorted(gather(candidates), key=lambda pair: pair[0])]
+
+        def write(bank: MemoryBank) -> tuple[int, int]:
+            taken = bank.record(admit(pool, bank, policy))
+            return len(taken.admitted), len(taken.refused)
+
+        admitted, refused = write_on_rank_zero(self.bank, write)
+        return {"admitted": admitted, "refused": refused, **self._sizes()}
+
+    def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
+        """Replace the last samples of a global batch by remembered images, up to the cap."""
+        if self.bank is None:
+            return samples
+        if self._replayable[0] != self.bank.version:
+            self._replayable = (self.bank.version, self.bank.entries(source="synthetic"))
+        entries = self._replayable[1]
+        count = synthetic_count(len(samples), self.config.synthetic_share, len(entries))
+        picked = replay(entries, count, key)
+        remembered = [
+            Sample(
+                id=f"bank-{entry.id}",
+                image=self.bank.image_path(entry),
+                split="train",
+                emotion=entry.emotion,
+                valence=entry.valence,
+                arousal=entry.arousal,
+                prompt=entry.prompt,
+                source="bank",
+            )
+            for entry in picked
+        ]
+        return samples[: len(samples) - count] + remembered
+
+    def stats(self) -> dict[str, int]:
+        """Return the bank in numbers, as reports show them."""
+        if self.bank is None:
+            return dict(EMPTY)
+        stats = self.bank.stats()
+        return {name: stats[name] for name in EMPTY}
+
+    @property
+    def version(self) -> int:
+        """The bank's version; 0 without a bank."""
+        return 0 if self.bank is None else self.bank.version
+
+    def rollback(self, version: int) -> None:
+        """Go back to the bank of a checkpoint."""
+        if self.bank is not None and self.bank.version != version:
+            write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
+
+    def close(self) -> None:
+        """Release the bank."""
+        if self.bank is not None:
+            self.bank.close()
+
+    def _open(self, path: Path) -> MemoryBank:
+        width = self.model.understander.backbone.width
+        if ranks.is_first():
+            if not path.exists():
+                MemoryBank.create(path, width, self.model_hash)
+            bank = MemoryBank.open(path, "a", model_hash=self.model_hash)
+        ranks.barrier()
+        if not ranks.is_first():
+            bank = MemoryBank.open(path, "r", model_hash=self.model_hash)
+        return bank
+
+    def _sizes(self) -> dict[str, float]:
+        stats = self.stats()
+        return {"size": stats["size"], "synthetic": stats["synthetic"]}
+
+    def _real(self, sample: Sample, verdict: Verdict) -> Candidate:
+        with Image.open(sample.image) as image:
+            spread = contrast(image.convert("RGB"))
+        return Candidate(
+            image=sample.image,
+            embedding=verdict.embedding,
+            source="real",
+            emotion=sample.emotion,
+            valence=sample.valence,
+            arousal=sample.arousal,
+            predicted=verdict.emotion,
+            predicted_valence=verdict.valence,
+            predicted_arousal=verdict.arousal,
+            confidence=verdict.confidence(sample.emotion),
+            contrast=spread,
+            prompt=sample.prompt,
+            model_hash=self.model_hash,
+        )

@@ -1,0 +1,100 @@
+"""What a phase is, and what it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from emosym import prompts
+from emosym.draws import Draws
+from emosym.interfaces import Answers, Prompts
+from emosym.model import EmoSym
+from emosym.pipeline import EmoSymPipeline, to_device
+from emosym.records import Sample
+from train.config import TrainConfig
+from train.data import Corpus
+from train.memory import Memory
+from train.reference import Reference
+
+
+@dataclass(slots=True)
+class Bench:
+    """Everything the phases of a run share."""
+
+    config: TrainConfig
+    model: EmoSym
+    parts: dict[str, Any]
+    """Part -> its DeepSpeed engine, or the bare module of a part that does not train."""
+    corpus: Corpus
+    reference: Reference
+    memory: Memory
+    device: torch.device
+
+    def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
+        """Put the question to images."""
+        asked = self.model.processor.prompts([text] * len(views), list(views))
+        return to_device(asked, self.device)
+
+    def judge(self) -> EmoSymPipeline:
+        """Return the starting model, frozen: it marks images before and after alike."""
+        return EmoSymPipeline(self.reference.model(self.model))
+
+    def answer(self, samples: Sequence[Sample]) -> Answers:
+        """Return the reference answers of samples."""
+        texts = [prompts.answer(sample) for sample in samples]
+        return to_device(self.model.processor.answers(texts), self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One micro-batch of one rank: its samples and its rows of the step's draws."""
+
+    samples: list[Sample]
+    rows: slice
+    """Rows of the global batch."""
+    total: int
+    """Images in the global batch."""
+    step: int
+    draws: Draws
+    """Fresh for each micro-batch with the same key: draw the global batch and take `rows`."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return our rows of standard normal draws [total, *shape]."""
+        return self.draws.normal(self.total, *shape)[self.rows]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return our rows of uniform draws [total, *shape]."""
+        return self.draws.uniform(self.total, *shape)[self.rows]
+
+
+class Outcome(NamedTuple):
+    """What a micro-batch gave."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor | float]
+    """Detached scalars, means over our images."""
+
+
+class Phase(Protocol):
+    """A kind of training step."""
+
+    name: str
+    owns: tuple[str, ...]
+    """Parts that the step moves; the loss goes backward through the last one's engine."""
+    batch_size: int
+    """Global images (or prompts) a step."""
+    replays: bool
+    """Whether bank images join its batches."""
+
+    def loss(self, part: Slice) -> Outcome:
+        """Return the loss of a micro-batch, a mean over its images."""
+
+
+def freeze(module: nn.Module) -> None:
+    """Exclude a module's parameters from training."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)

@@ -1,0 +1,58 @@
+"""Compress: reasoning tokens absorb emotional reasoning knowledge. Ref: EmoSym §2.4."""
+
+from __future__ import annotations
+
+import torch
+
+from emosym.losses import affect_loss, info_nce, label_loss, language_loss
+from emosym.reasoner import effective_rank
+from train import ranks
+from train.data import affect_targets, label_targets
+from train.phases.base import Bench, Outcome, Slice
+
+
+class Compress:
+    """CE on the label + InfoNCE of h_ctx against the knowledge text (+ V/A, + answer)."""
+
+    name = "compress"
+    owns = ("understander",)
+    replays = True
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.config = bench.config.compress
+        self.batch_size = self.config.batch_size
+
+    def loss(self, part: Slice) -> Outcome:
+        """Return the weighted sum of the losses of one micro-batch."""
+        bench, config = self.bench, self.config
+        samples = part.samples
+        asked = bench.ask(bench.corpus.views(samples, part.uniform(4)))
+        answers = bench.answer(samples) if config.language_weight else None
+        with torch.no_grad():
+            texts = [sample.knowledge or "" for sample in samples]
+            knowledge = bench.model.generator.denoiser.encode_text(texts).pooled
+        reading = bench.parts["understander"](asked, answers, knowledge)
+
+        known = torch.tensor([sample.knowledge is not None for sample in samples])
+        keys = ranks.gather(reading.knowledge)
+        known = ranks.gather(known.to(keys.device).float()).bool()
+        parts = {
+            "label": config.label_weight
+            * label_loss(
+                reading.emotion_logits,
+                label_targets(samples, bench.model.config.emotions).to(bench.device),
+            ),
+            "knowledge": config.knowledge_weight
+            * info_nce(reading.h_ctx.mean(1), keys, known, ranks.rank() * len(samples)),
+            "affect": config.affect_weight
+            * affect_loss(reading.affect, affect_targets(samples).to(bench.device)),
+        }
+        if answers is not None:
+            parts["language"] = config.language_weight * language_loss(
+                reading.answer_logits, answers.ids, answers.mask
+            )
+        loss = torch.stack(list(parts.values())).sum()
+        metrics = {name: value.detach() for name, value in parts.items()}
+        metrics["latent_rank"] = effective_rank(reading.h_ctx.detach())
+        return Outcome(loss, metrics)

@@ -1,0 +1,98 @@
+"""Generate: the flow loss through conditioner and decoder. Ref: EmoSym §2.6."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from emosym import prompts
+from emosym.flow import logit_normal
+from emosym.losses import affect_loss, label_loss
+from emosym.pipeline import to_device
+from emosym.records import ImageRequest, Sample
+from train.data import affect_targets, label_targets, square_pixels
+from train.phases.base import Bench, Outcome, Slice
+
+
+class Generate:
+    """Condition on what was read (from the image, or from the request in words), draw, compare."""
+
+    name = "generate"
+    replays = False
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.config = bench.config.generate
+        self.batch_size = self.config.batch_size
+        # The generator comes last: its engine is the nearest to the loss.
+        both = ("understander", "generator")
+        self.owns = both if self.config.update_understander else ("generator",)
+        self._latents: dict[str, Tensor] = {}
+
+    def loss(self, part: Slice) -> Outcome:
+        """Return the flow loss of one micro-batch, and what keeps understanding."""
+        bench, config = self.bench, self.config
+        samples, model = part.samples, bench.model
+        latents = torch.stack([self._latent(sample) for sample in samples])
+        noise = part.normal(*latents.shape[1:]).to(bench.device)
+        sigma = logit_normal(part.normal().to(bench.device), model.config.shift)
+        keep, show, name, feel = (
+            (part.uniform() >= share).to(bench.device)
+            for share in (
+                config.condition_dropout,
+                config.prompt_dropout,
+                config.label_dropout,
+                config.affect_dropout,
+            )
+        )
+        # One source a step, decided by the step: all ranks read the same kind of prompt.
+        from_image = part.draws.uniform(1).item() < config.image_share
+        shown = [s.prompt or "" if yes else "" for s, yes in zip(samples, show, strict=True)]
+        affect = affect_targets(samples).to(bench.device)
+        asked_affect = torch.where(feel[:, None], affect, torch.nan)
+        if from_image:
+            asked = bench.ask([bench.corpus.image(sample) for sample in samples])
+        else:
+            asked = self._requests(samples, shown, name, feel)
+        with torch.set_grad_enabled(config.update_understander):
+            reading = bench.parts["understander"](asked)
+        with torch.set_grad_enabled(config.train_text_encoder):
+            condition = model.condition(reading, shown, asked_affect)
+        flow = bench.parts["generator"](latents, noise, sigma, condition, keep).mean()
+        metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
+        loss = flow
+        if config.update_understander and from_image:
+            target = label_targets(samples, model.config.emotions).to(bench.device)
+            label = label_loss(reading.emotion_logits, target)
+            feeling = affect_loss(reading.affect, affect)
+            loss = flow + config.label_weight * label + config.affect_weight * feeling
+            metrics |= {"label": label.detach(), "affect": feeling.detach()}
+        return Outcome(loss, metrics)
+
+    def _requests(self, samples: list[Sample], shown: list[str], name: Tensor, feel: Tensor):
+        texts = [
+            prompts.imagine(
+                ImageRequest(
+                    prompt=prompt,
+                    emotion=sample.emotion if named else None,
+                    valence=sample.valence if felt else None,
+                    arousal=sample.arousal if felt else None,
+                )
+            )
+            for sample, prompt, named, felt in zip(
+                samples, shown, name.tolist(), feel.tolist(), strict=True
+            )
+        ]
+        return to_device(self.bench.model.processor.prompts(texts, None), self.bench.device)
+
+    def _latent(self, sample: Sample) -> Tensor:
+        """Return the latent of an image, encoded alone so that no batch can change its bits."""
+        key = str(sample.image)
+        if key not in self._latents:
+            side = self.bench.model.config.image_size
+            pixels = square_pixels(self.bench.corpus.image(sample), side)[None]
+            autoencoder = self.bench.model.autoencoder
+            pixels = pixels.to(self.bench.device, next(autoencoder.parameters()).dtype)
+            with torch.no_grad():
+                self._latents[key] = autoencoder.encode(pixels)[0]
+        return self._latents[key]

@@ -1,0 +1,79 @@
+"""Remember: draw, judge, admit to the memory bank. Ref: EmoSym §2.8."""
+
+from __future__ import annotations
+
+import torch
+
+from emosym.draws import Draws
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import ImageRequest, Sample
+from memory_bank import Candidate, contrast
+from train import ranks
+from train.phases.base import Bench
+
+
+class Remember:
+    """One class-balanced pool a step; it moves no weights.
+
+    The judge, which is also the bank's embedder, is the frozen reference: a model does not mark
+    its own work.
+    """
+
+    name = "remember"
+    owns = ()
+    replays = False
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.config = bench.config.remember
+        self.batch_size = self.config.per_emotion * len(bench.model.config.emotions)
+
+    @torch.no_grad()
+    def run(self, step: int) -> dict[str, float]:
+        """Offer a pool to the bank; return what became of it."""
+        bench = self.bench
+        pool = self._pool(step)
+        seeds = Draws(bench.config.seed, "remember", step).permutation(2**20)[: len(pool)].tolist()
+        ours = range(ranks.rank(), len(pool), ranks.size())
+        requests = [
+            ImageRequest(prompt=s.prompt or "", emotion=s.emotion, valence=s.valence, arousal=s.arousal)
+            for s in (pool[i] for i in ours)
+        ]
+        shape = bench.model.autoencoder.latent_shape
+        noise = [Draws("image", seeds[i]).normal(*shape) for i in ours]
+        drawn = EmoSymPipeline(bench.model).draw(requests, torch.stack(noise)) if requests else []
+        judged = bench.memory.judge(drawn)
+        offers = [
+            (
+                i,
+                Candidate(
+                    image=image,
+                    embedding=verdict.embedding,
+                    source="synthetic",
+                    emotion=request.emotion,
+                    valence=request.valence,
+                    arousal=request.arousal,
+                    predicted=verdict.emotion,
+                    predicted_valence=verdict.valence,
+                    predicted_arousal=verdict.arousal,
+                    confidence=verdict.confidence(request.emotion),
+                    contrast=contrast(image),
+                    prompt=request.prompt,
+                    seed=seeds[i],
+                    model_hash=bench.memory.model_hash,
+                    step=step,
+                ),
+            )
+            for i, request, image, verdict in zip(ours, requests, drawn, judged, strict=True)
+        ]
+        return bench.memory.offer(offers)
+
+    def _pool(self, step: int) -> list[Sample]:
+        """Pick training requests, the same number of each emotion (or any, if unlabelled)."""
+        samples = self.bench.corpus.samples
+        order = Draws(self.bench.config.seed, "pool", step).permutation(len(samples)).tolist()
+        by_emotion: dict[str | None, list[Sample]] = {}
+        for place in order:
+            by_emotion.setdefault(samples[place].emotion, []).append(samples[place])
+        share = self.batch_size // len(by_emotion)
+        return [s for name in sorted(by_emotion, key=str) for s in by_emotion[name][:share]]

@@ -1,0 +1,212 @@
+"""A run from its preset to its report: the folder, the data, before, training, after."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from data_tools.affectworld.text import corpus as world_text
+from data_tools.affectworld.world import write_world
+from data_tools.dataset import open_dataset
+from emosym.config import dump_config, load_config
+from emosym.errors import UserError
+from emosym.model import EmoSym
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import Sample
+from eval.environment import environment
+from eval.held_out import HeldOut, grids, measure
+from eval.report import write_report
+from model_zoo import zoo
+from train import engines, ranks
+from train.config import TrainConfig
+from train.trainer import Trainer
+
+CONFIG = "config.yaml"
+BEFORE = "before.json"
+MODEL = "model"
+CORPUS_TEXTS = 20_000
+"""Texts from which a tokenizer is trained when a run starts from scratch."""
+
+
+def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -> dict:
+    """Start a run in a new folder and bring it to its report.
+
+    Raises:
+        UserError: bad preset, data or sizes; a folder that is already a run.
+    """
+    config = load_config(TrainConfig, preset, overrides)
+    if data is not None:
+        config.data.path = data
+    if config.data.path is not None:
+        config.data.path = str(Path(config.data.path).expanduser().resolve())
+    if run.exists() and any(run.iterdir()):
+        raise UserError(
+            f"{run} is not empty",
+            expected="a new folder for the run",
+            fix=f"continue it with `make resume RUN={run}`, or choose another RUN",
+        )
+    # Ranks meet after all have looked at the folder and before one of them writes into it.
+    ranks.join()
+    ranks.barrier()
+    started = time.monotonic()
+    samples = _samples(config, run)
+    _check_split(samples)
+    model, fingerprint = _starting_model(config, run)
+    trainer = Trainer(config, run, model, samples, fingerprint)
+    if ranks.is_first():
+        run.mkdir(parents=True, exist_ok=True)
+        _write(run / CONFIG, dump_config(config))
+    ranks.barrier()
+    trainer.state.seconds = time.monotonic() - started
+    return _finish(trainer, samples)
+
+
+def resume(run: Path, overrides: Sequence[str]) -> dict:
+    """Continue a run from its last checkpoint, exactly as if it had not stopped."""
+    if not (run / CONFIG).is_file():
+        raise UserError(
+            f"{run} is not a run folder", got=f"no {CONFIG} in it", expected="RUN=<folder of a run>"
+        )
+    config = load_config(TrainConfig, run / CONFIG, overrides)
+    ranks.join()
+    samples = _samples(config, run)
+    model, fingerprint = _starting_model(config, run)
+    trainer = Trainer(config, run, model, samples, fingerprint)
+    trainer.restore()
+    return _finish(trainer, samples)
+
+
+def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
+    config, run = trainer.config, trainer.run
+    try:
+        if not (run / BEFORE).is_file():
+            before = _before(trainer, samples)
+        else:
+            before = json.loads((run / BEFORE).read_text())
+        trainer.train()
+        begun = time.monotonic()
+        report: dict = {}
+        if ranks.is_first():
+            model = trainer.bench.model.eval()
+            zoo.save(model, run / MODEL)
+            after = _measure(trainer, samples)
+            report = _report(trainer, before, after, time.monotonic() - begun)
+            pictures = {}
+            sheet = grids(EmoSymPipeline(model), samples, config.evaluate.grids, config.seed)
+            if sheet is not None and config.evaluate.requests:
+                pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
+            report["wall_seconds"] = trainer.state.seconds + time.monotonic() - begun
+            write_report(
+                run,
+                report,
+                title=f"EmoSym run {run.name}",
+                samples=_below(sheet, after.sheet),
+                figures=pictures,
+                config=dump_config(config),
+                environment=environment(),
+            )
+        ranks.barrier()
+        return report
+    finally:
+        trainer.close()
+
+
+def _before(trainer: Trainer, samples: list[Sample]) -> dict:
+    """Measure the starting model once, and remember it so that a resumed run need not."""
+    found: dict = {}
+    if trainer.config.evaluate.before and trainer.state.step == 0 and ranks.is_first():
+        begun = time.monotonic()
+        trainer.bench.model.eval()
+        found = _scores(_measure(trainer, samples))
+        trainer.bench.model.train()
+        trainer.state.seconds += time.monotonic() - begun
+        _write(trainer.run / BEFORE, json.dumps(found))
+    ranks.barrier()
+    return found
+
+
+def _measure(trainer: Trainer, samples: list[Sample]) -> HeldOut:
+    config = trainer.config.evaluate
+    model = EmoSymPipeline(trainer.bench.model)
+    return measure(
+        model,
+        trainer.bench.judge(),
+        samples,
+        images=config.images,
+        requests=config.requests,
+        per_request=config.per_request,
+        answers=config.answers,
+        seed=trainer.config.seed,
+    )
+
+
+def _scores(held_out: HeldOut) -> dict:
+    return {
+        "understanding": held_out.understanding and held_out.understanding.to_dict(),
+        "generation": held_out.generation and held_out.generation.to_dict(),
+    }
+
+
+def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> dict:
+    scores = _scores(after)
+    report: dict = {"wall_seconds": trainer.state.seconds + seconds, "seed": trainer.config.seed}
+    for section, value in scores.items():
+        report[section] = {
+            name: found
+            for name, found in (("before", before.get(section)), ("after", value))
+            if found is not None
+        }
+    report["memory"] = trainer.bench.memory.stats()
+    report["phases"] = trainer.schedule.totals()
+    report["model"] = trainer.config.model
+    return report
+
+
+def _samples(config: TrainConfig, run: Path) -> list[Sample]:
+    if config.data.path is not None:
+        return open_dataset(Path(config.data.path))
+    world = config.data.world
+    if not world.count:
+        raise UserError(
+            "no data was given",
+            expected="DATA=<manifest or dataset folder>, or data.world.count in the preset",
+        )
+    folder = run / "world"
+    if ranks.is_first() and not folder.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        write_world(folder, world.count, world.seed)
+    ranks.barrier()
+    return open_dataset(folder)
+
+
+def _check_split(samples: list[Sample]) -> None:
+    for split in ("train", "test"):
+        if not any(sample.split == split for sample in samples):
+            raise UserError(f"the dataset has no images in split {split!r}")
+
+
+def _starting_model(config: TrainConfig, run: Path) -> tuple[EmoSym, str]:
+    if config.from_scratch:
+        model = zoo.build(config.model, world_text(CORPUS_TEXTS, config.seed), config.seed)
+        return model, f"from-scratch-{config.model}-{config.seed}"
+    folder = zoo.folder_of(config.model)
+    return zoo.load(folder, engines.precision(config.engine)), zoo.fingerprint(folder)
+
+
+def _below(upper: Image.Image | None, lower: Image.Image | None) -> Image.Image | None:
+    if upper is None or lower is None:
+        return upper or lower
+    sheet = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
+    sheet.paste(upper, (0, 0))
+    sheet.paste(lower, (0, upper.height))
+    return sheet
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

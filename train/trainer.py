@@ -1,0 +1,212 @@
+"""The one loop: a step asks its phase for a loss, and moves the parts that the phase owns."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from emosym.draws import Draws
+from emosym.errors import UserError
+from emosym.model import EmoSym
+from emosym.records import Sample
+from train import checkpoint, engines, ranks
+from train.config import TrainConfig
+from train.data import Corpus
+from train.logs import Logs
+from train.memory import Memory
+from train.phases import PHASES
+from train.phases.base import Bench, Slice, freeze
+from train.reference import Reference
+from train.schedule import Schedule, learning_rate
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved."""
+
+
+class Trainer:
+    """Trains one model by one schedule of phases, from any checkpoint of the run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        model: EmoSym,
+        samples: list[Sample],
+        model_hash: str,
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.schedule = Schedule(config.stages, tuple(PHASES))
+        used = self.schedule.totals()
+        device = ranks.device()
+        model = model.to(device).train()
+        self._freeze(model, used)
+        reference = Reference(model.understander)
+        bank = run / "bank" if "remember" in used else None
+        memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)
+        self.bench = Bench(
+            config=config,
+            model=model,
+            parts={name: getattr(model, name) for name in EmoSym.PARTS},
+            corpus=Corpus(samples, config.data, config.seed),
+            reference=reference,
+            memory=memory,
+            device=device,
+        )
+        self.phases = {name: PHASES[name](self.bench) for name in used}
+        self._check_sizes()
+        owned = {part for phase in self.phases.values() for part in phase.owns}
+        with engines.quiet():
+            self.engines = {
+                part: engines.make_engine(
+                    getattr(model, part), config.engine, getattr(config.engine, part)
+                )
+                for part in EmoSym.PARTS
+                if part in owned
+            }
+        self.bench.parts |= self.engines
+        self.state = checkpoint.State(world_size=ranks.size())
+        self._stop = False
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.run / "checkpoints"
+
+    def restore(self) -> None:
+        """Go to the run's last checkpoint, or to its beginning when there is none."""
+        saved = checkpoint.found(self.checkpoints)
+        if saved:
+            self.state = checkpoint.load(saved[-1], self.engines)
+        self.bench.memory.rollback(self.state.bank_version)
+
+    def train(self) -> None:
+        """Run the steps that are left.
+
+        Raises:
+            Interrupted: after SIGTERM or SIGINT, with everything saved.
+            UserError: a loss or reward that is not finite; the step is refused, the state saved.
+        """
+        self.bench.memory.fill(self.bench.corpus)
+        total = len(self.schedule)
+        logs = Logs(self.run, self.state.step, total, writes=ranks.is_first())
+        handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        started, before = time.monotonic(), self.state.seconds
+        try:
+            while self.state.step < total:
+                step, phase = self.state.step, self.schedule.phase_at(self.state.step)
+                begun = time.monotonic()
+                metrics = self._step(step, phase)
+                self.state.step += 1
+                self.state.seconds = before + time.monotonic() - started
+                pace = self.phases[phase].batch_size / (time.monotonic() - begun)
+                logs.row(step, phase, metrics, pace)
+                stopping = ranks.any_rank(self._stop)
+                if stopping or self.state.step % self.config.save_every == 0:
+                    self.save()
+                if stopping:
+                    raise Interrupted
+            self.save()
+        finally:
+            logs.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def save(self) -> None:
+        """Write a checkpoint of the state between two steps."""
+        self.state.bank_version = self.bench.memory.version
+        checkpoint.save(self.checkpoints, self.state, self.engines, self.config.keep)
+
+    def close(self) -> None:
+        """Release the bank."""
+        self.bench.memory.close()
+
+    def _step(self, step: int, name: str) -> dict[str, float]:
+        phase = self.phases[name]
+        if not phase.owns:
+            return phase.run(step)
+        total, accumulation = phase.batch_size, self.config.engine.accumulation
+        samples = self._batch(step, name)
+        for part in phase.owns:
+            rate = learning_rate(getattr(self.config.engine, part), step, len(self.schedule))
+            engines.set_learning_rate(self.engines[part], rate)
+        share = total // (ranks.size() * accumulation)
+        gathered: list[dict[str, float]] = []
+        for micro in range(accumulation):
+            first = (micro * ranks.size() + ranks.rank()) * share
+            rows = slice(first, first + share)
+            draws = Draws(self.config.seed, name, step)
+            outcome = phase.loss(Slice(samples[rows], rows, total, step, draws))
+            loss = outcome.loss
+            bad = not math.isfinite(loss.item())
+            if ranks.any_rank(bad):
+                self._refuse(step, name, samples[rows] if bad else [], loss.item())
+            self.engines[phase.owns[-1]].backward(loss)
+            for part in phase.owns:
+                self.engines[part].step()
+            gathered.append(
+                {"loss": loss.item(), **{k: float(v) for k, v in outcome.metrics.items()}}
+            )
+        names = list(gathered[0])
+        local = torch.tensor([sum(g[k] for g in gathered) / accumulation for k in names])
+        metrics = dict(zip(names, ranks.mean(local.to(ranks.device())).tolist(), strict=True))
+        norm = self.engines[phase.owns[0]].get_global_grad_norm()
+        return metrics | ({} if norm is None else {"grad_norm": float(norm)})
+
+    def _batch(self, step: int, name: str) -> list[Sample]:
+        phase = self.phases[name]
+        position = self.schedule.count(name, step) * phase.batch_size
+        samples = self.bench.corpus.take(name, position, phase.batch_size)
+        if not phase.replays:
+            return samples
+        key = (self.config.seed, step, self.bench.memory.version)
+        mixed = self.bench.memory.mix(samples, key)
+        order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
+        return [mixed[place] for place in order]
+
+    def _refuse(self, step: int, phase: str, samples: list[Sample], loss: float) -> None:
+        self.save()
+        named = ", ".join(sample.id for sample in samples[:8]) or "on another rank"
+        raise UserError(
+            f"step {step} ({phase}) has a loss that is not finite and was refused",
+            got=f"{loss} for images {named}",
+            fix=f"the state before it is saved; fix the data or lower the learning rate,"
+            f" then `make resume RUN={self.run}`",
+        )
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
+
+    def _freeze(self, model: EmoSym, used: dict[str, int]) -> None:
+        if "autoencode" not in used:
+            freeze(model.autoencoder)
+        if not self.config.generate.train_text_encoder:
+            freeze(model.generator.denoiser.text_encoder)
+
+    def _check_sizes(self) -> None:
+        accumulation = self.config.engine.accumulation
+        per_step = ranks.size() * accumulation
+        wrong = [
+            f"{name}.batch_size={phase.batch_size}"
+            for name, phase in self.phases.items()
+            if phase.owns and phase.batch_size % per_step
+        ]
+        if wrong:
+            raise UserError(
+                "batch sizes are global and must divide over ranks and accumulation",
+                got=f"{', '.join(wrong)} with NPROC={ranks.size()} x accumulation={accumulation}",
+                expected=f"multiples of {per_step}",
+                fix=f"change NPROC, engine.accumulation or {wrong[0].split('=')[0]}",
+            )
+        if ranks.is_first():
+            for name, phase in self.phases.items():
+                if phase.owns:
+                    print(
+                        f"{name}: {phase.batch_size} a step = {ranks.size()} ranks"
+                        f" x {accumulation} micro-batches x {phase.batch_size // per_step}"
+                    )
