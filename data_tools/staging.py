@@ -35,23 +35,16 @@ def staged_folder(out: Path) -> Iterator[Path]:
     try:
         stage.chmod(0o755)  # mkdtemp makes it private; a dataset is not
         yield stage
+        os.sync()  # once for thousands of small files, before the name promises that they are whole
         os.rename(stage, out)
     except OSError as error:
         raise UserError(
-            f"cannot write {out}", got=error.strerror, fix="check free space and permissions"
+            f"cannot write {out}", got=error, fix="check free space and permissions"
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file and make sure that it is on disk before the folder is renamed."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file, indented, in the order given."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Opening a dataset, whatever its layout, and counting what is in it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.manifest import read_manifest
+from data_tools.sources import SOURCES, read_source
+from emosym.errors import UserError
+from emosym.records import Sample
+
+
+def open_dataset(path: Path) -> list[Sample]:
+    """Return the samples of a manifest file, an imported folder, or a public dataset in place.
+
+    The folder is only read. Images must exist; each is decoded when it is used. Raises `UserError`
+    when the path is missing, its layout unknown, or a row of it broken.
+    """
+    if path.is_file():
+        return read_manifest(path)
+    if not path.is_dir():
+        raise UserError(f"no dataset at {path}", expected="a folder or a manifest file")
+    if (path / "manifest.jsonl").is_file():
+        return read_manifest(path / "manifest.jsonl")
+    for kind, source in SOURCES.items():
+        if source.matches(path):
+            return _open_in_place(kind, path)
+    layouts = ["an imported folder (manifest.jsonl)", *(item.layout for item in SOURCES.values())]
+    raise UserError(f"{path} has no layout that is known", expected=", or ".join(layouts))
+
+
+def _open_in_place(kind: str, path: Path) -> list[Sample]:
+    samples, quarantined = read_source(kind, path)
+    if quarantined:
+        first = quarantined[0]
+        raise UserError(
+            f"{path} has {len(quarantined)} broken of {len(samples) + len(quarantined)} rows",
+            got=f"{first.where}: {first.reason}",
+            fix=f"set them aside with `emosym data import {kind} {path} OUT` and use OUT",
+        )
+    if not samples:
+        raise UserError(f"{path} holds no samples", expected="at least one row in its tables")
+    return samples
+
+
+def dataset_stats(samples: Sequence[Sample]) -> dict[str, object]:
+    """Return counts by split and emotion, and mean, std, min, max of each affect dimension.
+
+    Standard deviations are over the population; a dimension that no sample has is absent.
+    """
+    emotions: dict[str, Counter[str]] = {}
+    for sample in samples:
+        emotions.setdefault(sample.split, Counter())[sample.emotion or "unlabelled"] += 1
+    stats: dict[str, object] = {
+        "samples": len(samples),
+        "splits": {split: counts.total() for split, counts in emotions.items()},
+        "emotions": {split: dict(sorted(counts.items())) for split, counts in emotions.items()},
+    }
+    for name in ("valence", "arousal", "dominance"):
+        values = [value for item in samples if (value := getattr(item, name)) is not None]
+        if values:
+            mean = math.fsum(values) / len(values)
+            variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
+            stats[name] = {
+                "count": len(values),
+                "mean": mean,
+                "std": math.sqrt(variance),
+                "min": min(values),
+                "max": max(values),
+            }
+    return stats

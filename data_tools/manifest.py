@@ -1,0 +1,202 @@
+"""The manifest: one JSON object a line, one line a sample.
+
+Keys: id, image (a path relative to the manifest's folder), split, and, where known, emotion,
+valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, source.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from data_tools.images import check_image
+from data_tools.paths import locate
+from data_tools.quarantine import Broken
+from emosym.affect import PUBLIC
+from emosym.errors import UserError
+from emosym.records import Sample, Split
+from emosym.taxonomy import MIKELS8
+
+_TEXTS = ("id", "image", "split", "emotion", "prompt", "emotional_prompt", "knowledge", "source")
+_NUMBERS = ("valence", "arousal", "dominance")
+_REQUIRED = ("id", "image", "split")
+KEYS = (*_REQUIRED, "emotion", *_NUMBERS, *_TEXTS[4:7], "attributes", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a manifest; its text is `file:line: field: why`."""
+
+    file: Path
+    line: int
+    """From 1."""
+    field: str
+    """`-` when the line as a whole is wrong."""
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.field}: {self.why}"
+
+
+def validate_manifest(path: Path) -> list[Problem]:
+    """Return every problem of a manifest, its images decoded in full; an empty list means valid.
+
+    Raises `UserError` when the manifest itself cannot be read.
+    """
+    return [item for item in _examine(path, decode=True) if isinstance(item, Problem)]
+
+
+def read_manifest(path: Path) -> list[Sample]:
+    """Return the samples of a manifest; its images must exist but are not decoded.
+
+    Raises `UserError` with the first problem and how many there are.
+    """
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for item in _examine(path, decode=False):
+        (samples if isinstance(item, Sample) else problems).append(item)
+    if problems:
+        count = len(problems)
+        raise UserError(
+            f"{problems[0]} ({count} problem{'s' if count > 1 else ''} in this manifest)",
+            fix=f"list all with `emosym data validate {path}`",
+        )
+    return samples
+
+
+def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
+    """Write a manifest beside its images; the old file stays until the new one is whole.
+
+    Raises `UserError` when an image does not lie in the manifest's folder.
+    """
+    root = Path(os.path.abspath(path.parent))
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=root)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            for sample in samples:
+                file.write(json.dumps(_record(sample, root), ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a manifest is not
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _record(sample: Sample, root: Path) -> dict[str, object]:
+    image = Path(os.path.abspath(sample.image))
+    if not image.is_relative_to(root):
+        raise UserError(
+            f"image of sample {sample.id!r} lies outside the manifest's folder",
+            got=image,
+            expected=f"a file in {root}",
+            fix="copy it there, or import the dataset",
+        )
+    record = {key: getattr(sample, key) for key in KEYS}
+    record["image"] = image.relative_to(root).as_posix()
+    record["attributes"] = dict(sample.attributes)
+    return {key: value for key, value in record.items() if value not in (None, {}, "")}
+
+
+def _examine(path: Path, *, decode: bool) -> Iterator[Sample | Problem]:
+    """Yield each line as a sample, or as its problems."""
+    seen: dict[str, int] = {}
+    found = False
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(
+            f"cannot read manifest {path}", got=error.strerror, expected="a JSONL file"
+        ) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        found = True
+        record = _parse(line)
+        if isinstance(record, str):
+            yield Problem(path, number, "-", record)
+            continue
+        wrong = list(_problems(record))
+        name = record.get("id")
+        if isinstance(name, str) and name:
+            if name in seen:
+                wrong.append(("id", f"{name!r} was already used on line {seen[name]}"))
+            seen.setdefault(name, number)
+        image = None
+        if isinstance(record.get("image"), str):
+            try:
+                image = locate(path.parent, record["image"])
+                if decode:
+                    check_image(image)
+            except Broken as reason:
+                wrong.append(("image", str(reason)))
+        yield from (Problem(path, number, field, why) for field, why in wrong)
+        if not wrong:
+            yield Sample(**{**record, "image": image})  # type: ignore[arg-type]
+    if not found:
+        yield Problem(path, 1, "-", "the manifest is empty; expected one JSON object a line")
+
+
+def _parse(line: bytes) -> dict[str, object] | str:
+    """Return a line's object without its nulls (null is the same as absent), or what is wrong."""
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return "not UTF-8 text"
+    except json.JSONDecodeError as error:
+        return f"not JSON: {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "not JSON that can be read: nested too deeply"
+    if not isinstance(record, dict):
+        return f"expected a JSON object, got {_kind(record)}"
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
+    for key in record:
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(KEYS)}"
+            yield key, f"unknown key; {hint}"
+    for key in _REQUIRED:
+        if key not in record:
+            yield key, "missing; every sample needs it"
+    for key in _TEXTS:
+        value = record.get(key)
+        if key in record and not isinstance(value, str):
+            yield key, f"expected a text, got {_kind(value)}"
+        elif key in _REQUIRED and value == "":
+            yield key, "is an empty text"
+    for key in _NUMBERS:
+        if key in record:
+            yield from ((key, why) for why in _number(record[key]))
+    if "attributes" in record and not isinstance(record["attributes"], dict):
+        yield "attributes", f"expected an object, got {_kind(record['attributes'])}"
+    for key, names in (("split", get_args(Split)), ("emotion", MIKELS8)):
+        value = record.get(key)
+        if isinstance(value, str) and value and value not in names:
+            near = difflib.get_close_matches(value.lower(), names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield key, f"unknown {key} {value!r}; expected one of {', '.join(names)}{hint}"
+    if record.get("emotion") == "":
+        yield "emotion", "is an empty text; leave the key out when the emotion is unknown"
+
+
+def _number(value: object) -> Iterator[str]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        yield f"expected a number, got {_kind(value)}"
+    elif value != value:
+        yield f"is NaN; expected a number in {PUBLIC}"
+    elif not PUBLIC.low <= value <= PUBLIC.high:
+        yield f"{value!r:.24} is outside {PUBLIC}; convert it from the scale of its dataset"
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", str: "a text", list: "a list", dict: "an object"}
+    return names.get(type(value), "null" if value is None else "a number")
