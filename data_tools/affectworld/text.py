@@ -1,0 +1,106 @@
+"""The words of a picture: prompts, and one sentence of knowledge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from data_tools.affectworld.scene import SUBJECTS, Scene, draw_scene
+from data_tools.affectworld.truth import Colour, affect_of, colour_term, label_of
+
+_SETTING = {
+    "city": "in a city",
+    "desert": "in a desert",
+    "forest": "in a forest",
+    "hills": "in the hills",
+    "mountains": "in the mountains",
+    "sea": "at sea",
+}
+_PLACE = {"left": "on the left", "middle": "in the middle", "right": "on the right"}
+_WEATHER = {"clear": "clear sky", "clouds": "clouds", "rain": "rain", "snow": "snow"}
+_SUBJECT = {
+    "boat": "a boat drifts",
+    "butterfly": "a butterfly delights",
+    "cat": "a cat is a friend",
+    "flower": "a flower pleases",
+    "heart": "a heart speaks of love",
+    "house": "a house gives shelter",
+    "skull": "a skull recalls death",
+    "snake": "a snake threatens",
+    "spider": "a spider repels",
+    "tree": "a tree stands still",
+}
+_HUES = (
+    (0.03, "red"),
+    (0.11, "orange"),
+    (0.20, "yellow"),
+    (0.44, "green"),
+    (0.54, "cyan"),
+    (0.70, "blue"),
+    (0.83, "purple"),
+    (0.95, "pink"),
+    (1.01, "red"),
+)
+_LIGHTS = ((0.25, "very dark"), (0.42, "dark"), (0.58, "even"), (0.75, "bright"))
+_COLOURS = ((0.12, "grey"), (0.3, "pale"), (0.55, "soft"), (0.75, "vivid"))
+
+
+def _word(steps: tuple[tuple[float, str], ...], value: float, beyond: str) -> str:
+    return next((word for limit, word in steps if value < limit), beyond)
+
+
+def hue_word(hue: float) -> str:
+    """Return the colour name of a hue, a turn in [0, 1)."""
+    return _word(_HUES, hue, "red")
+
+
+def light_word(brightness: float) -> str:
+    """Return the word for a mean HSV value."""
+    return _word(_LIGHTS, brightness, "very bright")
+
+
+def colour_word(saturation: float) -> str:
+    """Return the word for a value-weighted saturation."""
+    return _word(_COLOURS, saturation, "deeply saturated")
+
+
+def neutral_prompt(scene: Scene) -> str:
+    """Return what the picture shows: no colour, no light, no affect word."""
+    return (
+        f"a {scene.size} {scene.subject} {_SETTING[scene.setting]}, "
+        f"{_PLACE[scene.place]}, {_WEATHER[scene.weather]}"
+    )
+
+
+def emotional_prompt(scene: Scene, colour: Colour) -> str:
+    """Return the neutral prompt with the colour and light that the picture really has."""
+    words = [light_word(colour.brightness), colour_word(colour.saturation)]
+    if words[1] != "grey":
+        words.append(hue_word(colour.hue))
+    return f"{neutral_prompt(scene)}, in {' '.join(words)} light"
+
+
+def knowledge(scene: Scene, colour: Colour) -> str:
+    """Return one sentence, at most 30 words, on why the picture evokes its emotion."""
+    valence, arousal, _ = colour_term(colour.brightness, colour.saturation)
+    affect = affect_of(colour, scene.subject)
+    return (
+        f"The light is {light_word(colour.brightness)} and {colour_word(colour.saturation)}, "
+        f"which {'raises' if valence > 0 else 'lowers'} valence and "
+        f"{'raises' if arousal > 0 else 'lowers'} arousal; {_SUBJECT[scene.subject]}: "
+        f"{label_of(affect.valence, affect.arousal)}."
+    )
+
+
+def corpus(count: int, seed: int) -> Iterator[str]:
+    """Yield `count` texts of the world (prompts and knowledge), to train a tokenizer on."""
+    rng = random.Random(f"corpus {seed}")
+    for index in range(count):
+        colour = Colour(rng.random(), rng.random(), rng.random())
+        scene = draw_scene(rng, rng.choice(SUBJECTS), colour.brightness, colour.saturation)
+        if index % 3 == 0:
+            yield neutral_prompt(scene)
+        elif index % 3 == 1:
+            yield emotional_prompt(scene, colour)
+        else:
+            yield knowledge(scene, colour)

@@ -1,0 +1,192 @@
+"""Drawing a world of labelled pictures and writing it in EmoSet-118K's layout."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, radians, sin
+from pathlib import Path
+from typing import get_args
+
+from PIL import Image
+
+from data_tools.affectworld import text
+from data_tools.affectworld.render import render
+from data_tools.affectworld.scene import SETTINGS, SUBJECTS, Scene, draw_scene
+from data_tools.affectworld.truth import (
+    SECTORS,
+    Colour,
+    affect_of,
+    colour_of,
+    dominance_of,
+    label_of,
+    light_for,
+)
+from data_tools.staging import staged_folder, write_json
+from emosym.affect import Affect
+from emosym.errors import UserError
+from emosym.records import Split
+from emosym.taxonomy import MIKELS8
+
+RADIUS = (0.7, 2.8)
+"""How far from the middle of affect targets are drawn: nearer, a label means nothing."""
+MARGIN = 4.0
+"""Degrees kept free at a sector's borders, so that rounding to pixels does not change the label."""
+BRIGHTNESS = (0.12, 0.90)
+SATURATION = (0.06, 0.92)
+"""Light in which a person still recognises the subject."""
+QUALITY = 95
+TEST_SHARE, VAL_SHARE = 0.15, 0.05
+"""Of each class; the rest is the training split. Ref: EmoSet-118K."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One labelled picture. All that is measured was measured on the pixels in `jpeg`."""
+
+    id: str
+    """`<emotion>_<number>`, as EmoSet names images."""
+    split: Split
+    emotion: str
+    scene: Scene
+    jpeg: bytes
+    colour: Colour
+    affect: Affect
+    dominance: float
+
+    def annotation(self) -> dict[str, object]:
+        """Return EmoSet's annotation record, with the truth and the texts added."""
+        return {
+            "image_id": self.id,
+            "emotion": self.emotion,
+            "brightness": round(self.colour.brightness, 1),
+            "colorfulness": round(self.colour.saturation, 1),
+            "scene": self.scene.setting,
+            "object": [self.scene.subject],
+            "valence": self.affect.valence,
+            "arousal": self.affect.arousal,
+            "dominance": self.dominance,
+            "neutral_prompt": text.neutral_prompt(self.scene),
+            "emotional_prompt": text.emotional_prompt(self.scene, self.colour),
+            "qwen_aug": text.knowledge(self.scene, self.colour),
+        }
+
+
+def draw_world(count: int, seed: int, size: int = 64) -> Iterator[Drawing]:
+    """Yield `count` drawings with the eight emotions in turn; the same seed gives the same bytes.
+
+    Content is drawn independently of affect, so a neutral prompt does not tell the emotion.
+    """
+    if count < 1:
+        raise UserError("an AffectWorld needs pictures", got=count, expected="count of at least 1")
+    if size < 16:
+        raise UserError(
+            "pictures this small show nothing", got=f"size {size}", expected="16 or more"
+        )
+    splits = {
+        emotion: _splits(len(range(place, count, len(MIKELS8))), f"{seed} {emotion}")
+        for place, emotion in enumerate(MIKELS8)
+    }
+    for index in range(count):
+        number, place = divmod(index, len(MIKELS8))
+        emotion = MIKELS8[place]
+        rng = random.Random(f"affectworld {seed} {index}")
+        scene, jpeg, colour = _draw(rng, emotion, size)
+        yield Drawing(
+            id=f"{emotion}_{number:05d}",
+            split=splits[emotion][number],
+            emotion=emotion,
+            scene=scene,
+            jpeg=jpeg,
+            colour=colour,
+            affect=affect_of(colour, scene.subject),
+            dominance=dominance_of(colour),
+        )
+
+
+def _splits(count: int, seed: str) -> list[Split]:
+    test, val = round(TEST_SHARE * count), round(VAL_SHARE * count)
+    splits: list[Split] = ["test"] * test + ["val"] * val
+    splits += ["train"] * (count - len(splits))
+    random.Random(seed).shuffle(splits)
+    return splits
+
+
+def _draw(rng: random.Random, emotion: str, size: int) -> tuple[Scene, bytes, Colour]:
+    """Draw pictures until the saved pixels evoke `emotion` (nearly always the first does)."""
+    while True:
+        subject = rng.choice(SUBJECTS)
+        scene = draw_scene(rng, subject, *_light(rng, emotion, subject))
+        buffer = io.BytesIO()
+        # 4:4:4, because halving the colour planes of a 64-px picture smears its subject.
+        render(scene, size).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
+        with Image.open(buffer) as saved:
+            colour = colour_of(saved)
+        affect = affect_of(colour, subject)
+        if label_of(affect.valence, affect.arousal) == emotion:
+            return scene, buffer.getvalue(), colour
+
+
+def _light(rng: random.Random, emotion: str, subject: str) -> tuple[float, float]:
+    """Return brightness and saturation for a target drawn inside the emotion's sector."""
+    start = 45.0 * SECTORS.index(emotion)
+    while True:
+        angle = radians(rng.uniform(start + MARGIN, start + 45.0 - MARGIN))
+        radius = rng.uniform(*RADIUS)
+        light = light_for(radius * cos(angle), radius * sin(angle), subject)
+        if (
+            BRIGHTNESS[0] <= light[0] <= BRIGHTNESS[1]
+            and SATURATION[0] <= light[1] <= SATURATION[1]
+        ):
+            return light
+
+
+def write_world(
+    out: Path,
+    count: int,
+    seed: int,
+    size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a world in EmoSet-118K's layout; `progress(done, count)` is called after each picture.
+
+    The folder appears whole or not at all. Raises `UserError` when `out` is not empty.
+    """
+    rows: dict[str, list[list[str]]] = {split: [] for split in get_args(Split)}
+    with staged_folder(out) as stage:
+        for emotion in MIKELS8:
+            (stage / "image" / emotion).mkdir(parents=True)
+            (stage / "annotation" / emotion).mkdir(parents=True)
+        for done, drawing in enumerate(draw_world(count, seed, size), start=1):
+            image = f"image/{drawing.emotion}/{drawing.id}.jpg"
+            annotation = f"annotation/{drawing.emotion}/{drawing.id}.json"
+            (stage / image).write_bytes(drawing.jpeg)
+            write_json(stage / annotation, drawing.annotation())
+            rows[drawing.split].append([drawing.emotion, drawing.id, image, annotation])
+            if progress is not None:
+                progress(done, count)
+        for split, split_rows in rows.items():
+            write_json(stage / f"{split}.json", split_rows)
+        write_json(stage / "info.json", _info())
+
+
+def _info() -> dict[str, object]:
+    levels = [step / 10 for step in range(11)]
+    vocabularies: dict[str, tuple[object, ...]] = {
+        "emotion": MIKELS8,
+        "brightness": tuple(levels),
+        "colorfulness": tuple(levels),
+        "scene": SETTINGS,
+        "object": SUBJECTS,
+        "facial_expression": (),
+        "human_action": (),
+    }
+    return {
+        name: {
+            "label2idx": {str(label): index for index, label in enumerate(labels)},
+            "idx2label": {str(index): label for index, label in enumerate(labels)},
+        }
+        for name, labels in vocabularies.items()
+    }

@@ -1,0 +1,131 @@
+"""What the model asks of a backbone and of a decoder: the seam between `emosym` and `model_zoo`.
+
+Shape legend of the repository: B batch, T prompt tokens, L answer tokens, V visual tokens,
+K reasoning tokens, D backbone width, E conditioning width, C H W latent channels/height/width,
+G samples a prompt, Y classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Tokenised user turns that end where the assistant's turn begins; left-padded."""
+
+    input_ids: Tensor
+    """[B, T]"""
+    attention_mask: Tensor
+    """[B, T], 1 for real tokens."""
+    pixel_values: Tensor | None = None
+    """Patches of all images, in the layout of the backbone's image processor."""
+    image_grid: Tensor | None = None
+    """[images, 3]: patches in time, height and width of each image."""
+
+    def __len__(self) -> int:
+        return self.input_ids.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Tokenised assistant text, right-padded; ends with the end-of-turn token where it fits."""
+
+    ids: Tensor
+    """[B, L]"""
+    mask: Tensor
+    """[B, L], 1 for real tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A prompt as the language model reads it."""
+
+    embeddings: Tensor
+    """[B, T, D]"""
+    mask: Tensor
+    """[B, T]"""
+    positions: Tensor
+    """[3, B, T]: temporal, height and width positions."""
+
+
+class Processor(Protocol):
+    """Turns text and images into the tensors of one backbone, and back."""
+
+    end_of_turn: int
+    forbidden_ids: Sequence[int]
+    """Ids that may never be sampled in an answer (vision and control tokens)."""
+
+    def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None) -> Prompts:
+        """Tokenise one user turn for each text, with one image each or none at all."""
+
+    def answers(self, texts: Sequence[str]) -> Answers:
+        """Tokenise assistant texts and close each turn."""
+
+    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
+        """Return the text of each row [B, L], without the end of turn."""
+
+
+class Backbone(Protocol):
+    """An image-text-to-text model. Also an `nn.Module`."""
+
+    width: int
+
+    def embed_prompts(self, prompts: Prompts) -> Embedded:
+        """Embed tokens and images."""
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Embed ids [B, L] -> [B, L, D]."""
+
+    def read(
+        self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None
+    ) -> Tensor:
+        """Run the language model: [B, T, D] -> last hidden states [B, T, D]."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Project hidden states [..., D] to the vocabulary."""
+
+    def new_cache(self) -> Any:
+        """Return an empty key-value cache for `read`; it has `batch_repeat_interleave(G)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextFeatures:
+    """What the decoder's own text encoder says of a prompt."""
+
+    tokens: Tensor
+    """[B, T, E]; zero at padding."""
+    pooled: Tensor
+    """[B, P]"""
+
+
+class Denoiser(Protocol):
+    """A conditional velocity field with its text encoder. Also an `nn.Module`."""
+
+    token_width: int
+    """E of `TextFeatures.tokens`."""
+    pooled_width: int
+    """P of `TextFeatures.pooled`."""
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encode prompts; the empty string is the unconditional prompt."""
+
+    def velocity(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """Predict noise - image at noise level sigma [B] in [0, 1]: [B, C, H, W] -> same."""
+
+
+class Autoencoder(Protocol):
+    """Pixels [B, 3, H, W] in [-1, 1] <-> latents [B, C, H', W'] of about unit variance."""
+
+    latent_shape: tuple[int, int, int]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Return the mode of the latent distribution."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return pixels, not clipped."""

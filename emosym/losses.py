@@ -1,0 +1,138 @@
+"""Losses of understanding. Pure functions of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+TEMPERATURE = 0.07
+
+
+def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
+    """Return the image-to-text contrastive loss with S_ij = (1 + z_i·u_j / 0.07) / 2.
+
+    Ref: EmoSym §2.4. With N identical pairs the loss is log N. An image without knowledge text is
+    neither a negative nor a term of the mean over B (it counts as zero).
+
+    Args:
+        states: z, reasoning states of this rank's B images, [B, D].
+        keys: u, projected knowledge of all N images of the step, [N, D].
+        known: [N] of bool, False where an image has no knowledge text.
+        first: index in `keys` of this rank's first image.
+    """
+    logits = (1 + F.normalize(states, dim=-1) @ F.normalize(keys, dim=-1).T / TEMPERATURE) / 2
+    logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
+    rows = torch.arange(first, first + len(states), device=states.device)
+    losses = F.cross_entropy(logits, rows, reduction="none")
+    return (losses * known[rows]).mean()
+
+
+def label_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy over B images; an unlabelled one (-100) counts as zero."""
+    return F.cross_entropy(logits.float(), target, reduction="none", ignore_index=-100).mean()
+
+
+def affect_loss(affect: Tensor, target: Tensor) -> Tensor:
+    """Return the mean smooth L1 (β = 0.5) over B images and V, A; NaN targets count as zero."""
+    known = target.isfinite()
+    goal = torch.where(known, target, affect.detach())
+    return (F.smooth_l1_loss(affect.float(), goal, beta=0.5, reduction="none") * known).mean()
+
+
+def class_posterior(
+    logits: Tensor, reference_logits: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return EmoSym's differentiable reward r̃ and KL(p || q), both means over the batch.
+
+    c = 1[argmax p = y]; r̃ = (0.3 c + 0.7 p_y) p_y. The step's loss is CE - (r̃ - λ KL) with
+    λ = `kl_weight(KL)`. Ref: EmoSym §2.5.
+
+    Args:
+        logits: [B, Y] of the policy.
+        reference_logits: [B, Y] of the frozen reference; no gradient.
+        target: [B] true classes.
+    """
+    log_p = F.log_softmax(logits.float(), -1)
+    log_q = F.log_softmax(reference_logits.detach().float(), -1)
+    p_true = log_p.gather(1, target[:, None]).squeeze(1).exp()
+    correct = (logits.argmax(-1) == target).float()
+    reward = ((0.3 * correct + 0.7 * p_true) * p_true).mean()
+    kl = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    return reward, kl
+
+
+def kl_weight(kl: float) -> float:
+    """Return EmoSym's adaptive λ; it weakens when KL is large, as published. Ref: §2.5, §2.9-7."""
+    if kl > 0.5:
+        return 0.05
+    return 0.2 if kl < 0.1 else 0.1
+
+
+def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Return log π of each answer token, [B, L], from logits [B, L, vocabulary]."""
+    return F.log_softmax(logits.float(), -1).gather(-1, ids[..., None]).squeeze(-1)
+
+
+def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the cross-entropy, mean over the tokens of each answer, then over answers."""
+    picked = token_log_probs(logits, ids) * mask
+    return -(picked.sum(1) / mask.sum(1).clamp_min(1)).mean()
+
+
+def group_advantages(rewards: Tensor, eps: float = 1e-4) -> Tensor:
+    """Return (r - mean_G) / (std_G + eps) for rewards [B, G]. Ref: EEmo-Logic §3.5."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred / (rewards.std(1, keepdim=True) + eps)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """The parts of a GRPO step."""
+
+    loss: Tensor
+    kl: Tensor
+    ratio_deviation: Tensor
+    """max |π_θ / π_old - 1| over real tokens; 0 on the first update after a rollout."""
+
+
+def grpo(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    reference_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    beta: float,
+) -> PolicyLoss:
+    """Return the GRPO loss: mean over tokens of each answer, then over answers.
+
+    Token loss -min(ρ A, clip(ρ, 1 ± ε) A) + β k3 with k3 = exp(d) - d - 1,
+    d = log π_ref - log π clamped to ±20. Ref: DeepSeekMath (arXiv 2402.03300) eq. 21, EEmo-Logic §3.5.
+
+    Args:
+        log_probs: [B, L] with gradient.
+        old_log_probs: [B, L] of the policy that sampled.
+        reference_log_probs: [B, L] of the frozen reference.
+        advantages: [B].
+        mask: [B, L], 1 for real tokens.
+        clip: ε of the ratio.
+        beta: weight of the KL.
+    """
+    mask = mask.to(log_probs.dtype)
+    ratio = (log_probs - old_log_probs).exp()
+    gain = advantages[:, None]
+    surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    distance = (reference_log_probs - log_probs).clamp(-20, 20)
+    k3 = distance.exp() - distance - 1
+    tokens = mask.sum(1).clamp_min(1)
+    per_answer = ((beta * k3 - surrogate) * mask).sum(1) / tokens
+    deviation = ((ratio.detach() - 1).abs() * mask).max()
+    return PolicyLoss(
+        loss=per_answer.mean(),
+        kl=((k3 * mask).sum(1) / tokens).mean().detach(),
+        ratio_deviation=deviation,
+    )

@@ -1,0 +1,127 @@
+"""The whole model: three parts that train apart and work together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from emosym.errors import UserError
+from emosym.generator import Condition, Generator
+from emosym.interfaces import Processor, Prompts
+from emosym.taxonomy import MIKELS8
+from emosym.understander import Reading, Understander
+
+FORMAT = 1
+"""Version of the model folder; a newer one is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What shapes the model beside its backbone and decoder."""
+
+    format: int = FORMAT
+    reasoning_tokens: int = 8
+    """K."""
+    hidden: int = 256
+    """Width of the heads' and mappers' hidden layers."""
+    shift: float = 1.0
+    """Timestep shift of the flow; 3 for SD3 at 1024 px."""
+    image_size: int = 64
+    """Side of generated images, pixels."""
+    steps: int = 16
+    """Default number of sampling steps."""
+    guidance: float = 3.0
+    """Default guidance scale."""
+    emotions: list[str] = field(default_factory=lambda: list(MIKELS8))
+    """Labels in the order of the emotion head's outputs."""
+
+
+class EmoSym(nn.Module):
+    """Understander, generator and autoencoder with the processor of their inputs.
+
+    The parts are found by name in `PARTS`; each is trained by its own engine.
+    """
+
+    PARTS = ("understander", "generator", "autoencoder")
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        backbone: nn.Module,
+        processor: Processor,
+        denoiser: nn.Module,
+        autoencoder: nn.Module,
+    ) -> None:
+        super().__init__()
+        if config.format > FORMAT:
+            raise UserError(
+                "this model was written by a newer version",
+                got=f"format {config.format}",
+                expected=f"at most {FORMAT}",
+                fix="update emosym",
+            )
+        self.config = config
+        self.processor = processor
+        self.understander = Understander(
+            backbone,
+            tokens=config.reasoning_tokens,
+            hidden=config.hidden,
+            classes=len(config.emotions),
+            knowledge_width=denoiser.pooled_width,
+        )
+        self.generator = Generator(
+            denoiser, width=backbone.width, hidden=config.hidden, shift=config.shift
+        )
+        self.autoencoder = autoencoder
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Return the parameters that belong to neither a backbone nor a decoder."""
+        theirs = ("understander.backbone.", "generator.denoiser.", "autoencoder.")
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(theirs)}
+
+    def load_head_state(self, state: dict[str, Tensor]) -> None:
+        """Load what `head_state` returned; names and shapes must match exactly."""
+        own = self.head_state()
+        wrong = [
+            f"{name}: got {tuple(state[name].shape) if name in state else 'nothing'},"
+            f" expected {tuple(own[name].shape) if name in own else 'nothing'}"
+            for name in sorted(own.keys() | state.keys())
+            if name not in own or name not in state or own[name].shape != state[name].shape
+        ]
+        if wrong:
+            raise UserError(
+                f"the weights do not fit the model in {len(wrong)} tensors, first {wrong[0]}",
+                fix="load a model made with the same preset",
+            )
+        for name, value in own.items():
+            value.copy_(state[name])
+
+    @torch.no_grad()
+    def draw(
+        self, noise: Tensor, condition: Condition, *, steps: int | None, guidance: float | None
+    ) -> Tensor:
+        """Return pixels [B, 3, H, W] in [-1, 1] from noise of `autoencoder.latent_shape`."""
+        latents = self.generator.sample(
+            noise,
+            condition,
+            steps=self.config.steps if steps is None else steps,
+            guidance=self.config.guidance if guidance is None else guidance,
+        )
+        return self.autoencoder.decode(latents).clamp(-1, 1)
+
+    def condition(self, reading: Reading, prompts: list[str], affect: Tensor) -> Condition:
+        """Join what was read, the decoder's own text features and the wanted affect [B, 2]."""
+        return Condition(
+            text=self.generator.denoiser.encode_text(prompts),
+            h_ctx=reading.h_ctx,
+            h_emo=reading.h_emo,
+            affect=affect,
+        )
+
+    def read(self, prompts: Prompts) -> Reading:
+        """Read prompts without gradient."""
+        with torch.no_grad():
+            return self.understander(prompts)

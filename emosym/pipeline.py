@@ -1,0 +1,192 @@
+"""The model in use: images to emotions, emotions to images."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emosym import prompts
+from emosym.affect import PUBLIC
+from emosym.draws import Draws
+from emosym.errors import UserError
+from emosym.model import EmoSym
+from emosym.records import ImageRequest, Understanding
+from emosym.sampling import sample_answers
+from emosym.taxonomy import NORMS, mikels
+
+LOADER = "model_zoo.zoo:load"
+"""Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
+
+IMAGES = "data_tools.images:load_image"
+"""Lazy target that reads an image file safely."""
+
+
+class EmoSymPipeline:
+    """Understand and generate with one model. Implements `eval.protocols.Model`."""
+
+    def __init__(self, model: EmoSym, *, batch_size: int = 32, answer_tokens: int = 64) -> None:
+        self.model = model
+        self.batch_size = batch_size
+        self.answer_tokens = answer_tokens
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path = "emosym-tiny", *, device: str = "cpu"
+    ) -> EmoSymPipeline:
+        """Load a member of the zoo by name, or a model folder (a run's `model`).
+
+        Raises:
+            UserError: unknown name, not a model folder, weights of another shape.
+        """
+        return cls(_lazy(LOADER)(name_or_path).to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.understander.reasoner.emotion.device
+
+    @torch.no_grad()
+    def understand(
+        self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
+    ) -> list[Understanding]:
+        """Say what each image evokes; `answer=False` skips the words and is faster."""
+        found: list[Understanding] = []
+        for batch in _batches(images, self.batch_size):
+            opened = [_open(image) for image in batch]
+            asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(opened), opened)
+            asked = to_device(asked, self.device)
+            texts = [""] * len(opened)
+            if answer:
+                answers, reading, _ = sample_answers(
+                    self.model.understander,
+                    asked,
+                    end_of_turn=self.model.processor.end_of_turn,
+                    forbidden=self.model.processor.forbidden_ids,
+                    max_tokens=self.answer_tokens,
+                )
+                texts = self.model.processor.decode(answers.ids, answers.mask)
+            else:
+                reading = self.model.understander(asked)
+            shares = reading.emotion_logits.float().softmax(-1)
+            for text, share, affect in zip(texts, shares, reading.affect.float(), strict=True):
+                found.append(self._understanding(text, share, affect))
+        return found
+
+    @torch.no_grad()
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        *,
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> list[Image.Image]:
+        """Draw one image for each request; image i depends on (seed, i) and its request alone."""
+        whole = [complete(request) for request in requests]
+        shape = self.model.autoencoder.latent_shape
+        images: list[Image.Image] = []
+        for start in range(0, len(whole), self.batch_size):
+            batch = whole[start : start + self.batch_size]
+            noise = torch.stack(
+                [Draws(seed, "image", start + i).normal(*shape) for i in range(len(batch))]
+            )
+            images += self.draw(batch, noise, guidance=guidance, steps=steps)
+        return images
+
+    @torch.no_grad()
+    def draw(
+        self,
+        requests: Sequence[ImageRequest],
+        noise: Tensor,
+        *,
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> list[Image.Image]:
+        """Draw requests in one batch from given noise [B, C, H, W]."""
+        asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)
+        reading = self.model.understander(to_device(asked, self.device))
+        affect = wanted_affect(requests).to(self.device)
+        condition = self.model.condition(reading, [r.prompt for r in requests], affect)
+        pixels = self.model.draw(
+            noise.to(self.device), condition, steps=steps, guidance=guidance
+        )
+        return [to_image(pixel) for pixel in pixels]
+
+    def _understanding(self, text: str, share: Tensor, affect: Tensor) -> Understanding:
+        names = self.model.config.emotions
+        return Understanding(
+            emotion=names[int(share.argmax())],
+            probabilities=dict(zip(names, share.tolist(), strict=True)),
+            valence=float(affect[0]),
+            arousal=float(affect[1]),
+            answer=text,
+        )
+
+
+def complete(request: ImageRequest) -> ImageRequest:
+    """Check a request and fill in the norms of its emotion when no affect is given.
+
+    Raises:
+        UserError: nothing asked for, half a V-A pair, an unknown emotion, V/A off the scale.
+    """
+    half = (request.valence is None) != (request.arousal is None)
+    if half:
+        raise UserError("valence and arousal go together", fix="give both, or neither")
+    if not request.prompt and request.emotion is None and request.valence is None:
+        raise UserError(
+            "nothing was asked for", expected="a prompt, an emotion, or valence and arousal"
+        )
+    emotion = mikels(request.emotion) if request.emotion is not None else None
+    valence, arousal = request.valence, request.arousal
+    if valence is not None and arousal is not None:
+        PUBLIC.check(valence, "valence")
+        PUBLIC.check(arousal, "arousal")
+    elif emotion is not None:
+        norm = NORMS[emotion].to(PUBLIC)
+        valence, arousal = norm.valence, norm.arousal
+    return ImageRequest(
+        prompt=request.prompt.strip(), emotion=emotion, valence=valence, arousal=arousal
+    )
+
+
+def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
+    """Return [B, 2] on `affect.PUBLIC`, NaN where no affect is asked for."""
+    rows = [
+        (math.nan, math.nan) if r.valence is None or r.arousal is None else (r.valence, r.arousal)
+        for r in requests
+    ]
+    return torch.tensor(rows)
+
+
+def to_device(value, device: torch.device):
+    """Move a frozen record of tensors to a device."""
+    fields = {name: getattr(value, name) for name in value.__slots__}
+    return type(value)(**{k: v.to(device) if v is not None else None for k, v in fields.items()})
+
+
+def to_image(pixels: Tensor) -> Image.Image:
+    """Turn pixels [3, H, W] in [-1, 1] into an 8-bit image."""
+    levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+
+
+def _open(image: Image.Image | Path | str) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    return _lazy(IMAGES)(Path(image))
+
+
+def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _lazy(target: str):
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,37 @@
+"""Learned latent reasoning: K context tokens and one emotion token, read in one forward."""
+
+from __future__ import annotations
+
+import torch
+from einops import repeat
+from torch import Tensor, nn
+
+
+class Reasoner(nn.Module):
+    """The embeddings [CTX]_1..K and [EMO] that follow the prompt.
+
+    They are Parameters with gradients; [EMO] comes last, so under a causal mask it reads every
+    reasoning token. Ref: EmoSym (10.1145/3746027.3754549), `qwen2_emo.py`; K = 1 as released.
+    """
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.context = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.emotion = nn.Parameter(torch.randn(1, width) * 0.02)
+
+    def forward(self, batch: int) -> Tensor:
+        """Return the embeddings of the latent span, [B, K + 1, D]."""
+        return repeat(torch.cat([self.context, self.emotion]), "k d -> b k d", b=batch)
+
+
+def effective_rank(states: Tensor) -> Tensor:
+    """Return exp(entropy of the normalised singular values) of [K, D], averaged over B.
+
+    From 1 (all reasoning tokens say the same) to min(K, D). Monitors latent collapse.
+    Ref: Roy & Vetterli 2007.
+    """
+    spectrum = torch.linalg.svdvals(states.float())
+    share = spectrum / spectrum.sum(-1, keepdim=True).clamp_min(1e-12)
+    entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)
+    return entropy.exp().mean()

@@ -1,0 +1,146 @@
+"""The understanding branch: backbone, latent reasoning, heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from emosym.heads import AffectHead, EmotionHead, mlp
+from emosym.interfaces import Answers, Prompts
+from emosym.reasoner import Reasoner
+
+
+class Reading(NamedTuple):
+    """What one forward of the understanding branch gives.
+
+    A tuple, because the training engine finds the outputs to watch by walking tuples.
+    """
+
+    h_ctx: Tensor
+    """[B, K, D]: last hidden states of the reasoning tokens."""
+    h_emo: Tensor
+    """[B, D]: last hidden state of the emotion token."""
+    emotion_logits: Tensor
+    """[B, Y]"""
+    affect: Tensor
+    """[B, 2]: valence and arousal on `affect.PUBLIC`."""
+    answer_logits: Tensor | None = None
+    """[B, L, vocabulary]: position t predicts answer token t."""
+    knowledge: Tensor | None = None
+    """[B, D]: projected knowledge text, when knowledge features were given."""
+
+
+@dataclass(slots=True)
+class Decoding:
+    """The state between two tokens of an answer that is being sampled."""
+
+    reading: Reading
+    cache: Any
+    logits: Tensor
+    """[B, vocabulary] of the next token."""
+    mask: Tensor
+    """[B, T + K + 1 + tokens so far]"""
+    position: Tensor
+    """[B]: position of the next token."""
+
+
+class Understander(nn.Module):
+    """Prompt -> reasoning tokens -> emotion, valence-arousal and an answer in words.
+
+    Layout of a sequence: user turn (image, question), assistant turn ([CTX]_1..K, [EMO], answer).
+    Ref: EmoSym §2.3; the answer after the latents is ours.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, *, tokens: int, hidden: int, classes: int, knowledge_width: int
+    ) -> None:
+        super().__init__()
+        width = backbone.width
+        self.backbone = backbone
+        self.reasoner = Reasoner(tokens, width)
+        self.emotion_head = EmotionHead(width, hidden, classes)
+        self.affect_head = AffectHead(width, hidden)
+        self.knowledge_head = mlp(knowledge_width, width, width)
+
+    def forward(
+        self, prompts: Prompts, answers: Answers | None = None, knowledge: Tensor | None = None
+    ) -> Reading:
+        """Read prompts, and answers when given, in ONE parallel forward.
+
+        Args:
+            prompts: B user turns.
+            answers: B assistant texts; their logits are teacher-forced.
+            knowledge: [B, P] features of the knowledge texts.
+        """
+        embeddings, mask, positions = self._open(prompts)
+        if answers is not None:
+            length = answers.ids.shape[1]
+            embeddings = torch.cat([embeddings, self.backbone.embed_tokens(answers.ids)], 1)
+            mask = torch.cat([mask, answers.mask], 1)
+            positions = torch.cat([positions, _onward(positions, length)], 2)
+        hidden = self.backbone.read(embeddings, mask, positions)
+        start = prompts.input_ids.shape[1]
+        logits = None
+        if answers is not None:
+            # The state at [EMO] predicts the first answer token, each answer state the next one.
+            logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
+        projected = self.knowledge_head(knowledge) if knowledge is not None else None
+        return self._reading(hidden[:, start:], logits, projected)
+
+    def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
+        """Read prompts once and get ready to sample `repeats` answers for each (in group order)."""
+        embeddings, mask, positions = self._open(prompts)
+        cache = self.backbone.new_cache()
+        hidden = self.backbone.read(embeddings, mask, positions, cache)
+        logits = self.backbone.logits(hidden[:, -1])
+        reading = self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None)
+        if repeats > 1:
+            cache.batch_repeat_interleave(repeats)
+        return Decoding(
+            reading=reading,
+            cache=cache,
+            logits=logits.repeat_interleave(repeats, 0),
+            mask=mask.repeat_interleave(repeats, 0),
+            position=(positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
+        )
+
+    def extend_answer(self, state: Decoding, ids: Tensor) -> None:
+        """Append one token [B] to each answer and update the state in place."""
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(ids), 1)], 1)
+        positions = state.position.expand(3, -1)[..., None]
+        embedded = self.backbone.embed_tokens(ids[:, None])
+        hidden = self.backbone.read(embedded, state.mask, positions, state.cache)
+        state.logits = self.backbone.logits(hidden[:, -1])
+        state.position = state.position + 1
+
+    def _open(self, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+        prompt = self.backbone.embed_prompts(prompts)
+        latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)
+        ones = prompt.mask.new_ones(latents.shape[:2])
+        return (
+            torch.cat([prompt.embeddings, latents], 1),
+            torch.cat([prompt.mask, ones], 1),
+            torch.cat([prompt.positions, _onward(prompt.positions, latents.shape[1])], 2),
+        )
+
+    def _reading(self, span: Tensor, logits: Tensor | None, knowledge: Tensor | None) -> Reading:
+        h_ctx, h_emo = span[:, : self.reasoner.tokens], span[:, self.reasoner.tokens]
+        return Reading(
+            h_ctx=h_ctx,
+            h_emo=h_emo,
+            emotion_logits=self.emotion_head(h_emo),
+            affect=self.affect_head(h_emo),
+            answer_logits=logits,
+            knowledge=knowledge,
+        )
+
+
+def _onward(positions: Tensor, count: int) -> Tensor:
+    """Return [3, B, count] text positions that follow the largest one of each row."""
+    last = rearrange(positions.amax((0, 2)), "b -> 1 b 1")
+    steps = torch.arange(1, count + 1, device=positions.device)
+    return (last + steps).expand(3, -1, -1)

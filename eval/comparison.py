@@ -1,0 +1,98 @@
+"""Before against after: which metrics are shown, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Better = Literal["higher", "lower"]
+Verdict = Literal["better", "worse", "same"]
+Section = Literal["understanding", "generation"]
+
+SECTIONS: dict[Section, dict[str, tuple[str, Better | None]]] = {
+    "understanding": {
+        "accuracy": ("emotion accuracy", "higher"),
+        "macro_f1": ("emotion macro-F1", "higher"),
+        "v_mae": ("valence MAE", "lower"),
+        "v_mae_mean": ("valence MAE of the mean predictor", None),
+        "a_mae": ("arousal MAE", "lower"),
+        "a_mae_mean": ("arousal MAE of the mean predictor", None),
+        "v_pearson": ("valence Pearson r", "higher"),
+        "a_pearson": ("arousal Pearson r", "higher"),
+        "v_ccc": ("valence CCC", "higher"),
+        "a_ccc": ("arousal CCC", "higher"),
+        "answer_valid": ("answers that parse", "higher"),
+    },
+    "generation": {
+        "oracle_v_error": ("valence error, oracle", "lower"),
+        "oracle_a_error": ("arousal error, oracle", "lower"),
+        "judge_v_error": ("valence error, judge", "lower"),
+        "judge_a_error": ("arousal error, judge", "lower"),
+        "judge_accuracy": ("emotion asked for, judge", "higher"),
+        "diversity": ("diversity", "higher"),
+    },
+}
+"""Section -> metric -> (title, which way is better); None for a reference that has no better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One metric before and after; None means undefined or not measured."""
+
+    name: str
+    title: str
+    better: Better | None
+    before: float | None
+    after: float | None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+
+    @property
+    def change(self) -> float | None:
+        """Return after − before; None where either is missing."""
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Return whether the metric moved the right way; None where that cannot be said."""
+        if self.change is None or self.better is None:
+            return None
+        if self.change == 0:
+            return "same"
+        return "better" if (self.change > 0) == (self.better == "higher") else "worse"
+
+
+def rows(report: Mapping[str, object], section: Section) -> list[Row]:
+    """Return the metrics of a report's section that were measured at least once."""
+    part = report.get(section) or {}
+    before, after = part.get("before") or {}, part.get("after") or {}
+    return [
+        Row(
+            name=name,
+            title=title,
+            better=better,
+            before=before.get(name),
+            after=after.get(name),
+            before_interval=(before.get("intervals") or {}).get(name),
+            after_interval=(after.get("intervals") or {}).get(name),
+        )
+        for name, (title, better) in SECTIONS[section].items()
+        if before.get(name) is not None or after.get(name) is not None
+    ]
+
+
+def signed(change: float | None) -> str:
+    """Return a change with its sign and three decimals, or a dash."""
+    return "–" if change is None else f"{change:+.3f}".replace("-", "−")
+
+
+def number(value: float | None) -> str:
+    """Return a metric with three decimals, or a dash."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
+
+
+MARKS: dict[Verdict | None, str] = {"better": "▲", "worse": "▼", "same": "=", None: ""}
+"""Up means better, whichever way the number went."""

@@ -1,0 +1,146 @@
+"""Metrics as pure functions on arrays; None where a metric is undefined, never NaN.
+
+Legend: N samples, Y classes, H W image height/width. Values may be on any scale; errors come back
+in its units. Every function raises `ValueError` on arrays of unequal length or non-finite values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional import pearson_corrcoef
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+)
+
+Metric = Callable[..., float | None]
+
+
+def accuracy(predicted: NDArray, true: NDArray) -> float | None:
+    """Return the share of equal entries of two class arrays [N]; None when N = 0."""
+    _check(predicted, true)
+    return float(np.mean(predicted == true)) if len(true) else None
+
+
+def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
+    """Return the unweighted mean F1 over the classes that occur; None when N = 0.
+
+    `predicted`, `true`: class indices [N] in 0..classes-1. A class that is neither predicted nor
+    true in these N has no F1 and is left out of the mean; one that is only predicted, or only
+    true, counts as 0. This is scikit-learn's default for `average="macro"`.
+
+    Ref: Opitz & Burst 2019, arXiv 1911.03347, eq. 1 (mean of F1, not F1 of means).
+    """
+    _check(predicted, true)
+    if not len(true):
+        return None
+    return float(
+        multiclass_f1_score(
+            torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes, average="macro"
+        )
+    )
+
+
+def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray:
+    """Return counts [Y, Y]: row = true class, column = predicted class."""
+    _check(predicted, true)
+    if not len(true):
+        return np.zeros((classes, classes), dtype=np.int64)
+    return multiclass_confusion_matrix(
+        torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes
+    ).numpy()
+
+
+def mae(predicted: NDArray, true: NDArray) -> float | None:
+    """Return the mean absolute error of two arrays [N]; None when N = 0.
+
+    Ref: V-Error and A-Error of arXiv 2501.05710 (EmotiCrafter) §4.2 are this on [-3, 3].
+    """
+    _check(predicted, true)
+    return float(np.mean(np.abs(predicted - true))) if len(true) else None
+
+
+def pearson(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Pearson's r of two arrays [N] in [-1, 1]; None when N < 2 or one of them is constant.
+
+    Ref: Pearson 1895; PLCC of EEmo-Bench.
+    """
+    _check(predicted, true)
+    if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
+        return None
+    # r ignores shift and scale, and torchmetrics calls variances near zero undefined: standardise.
+    r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
+    return r if math.isfinite(r) else None
+
+
+def ccc(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Lin's concordance correlation of two arrays [N]: agreement in scale and mean as well.
+
+    2·cov / (var + var + (mean − mean)²), with moments over N. In [-1, 1]. None when N < 2 or when
+    both are constant; 0 when only one is. torchmetrics mixes moments over N − 1 with the squared
+    difference of means, which is not Lin's estimator.
+
+    Ref: Lin 1989, Biometrics 45(1), eq. for ρ̂_c.
+    """
+    _check(predicted, true)
+    if len(true) < 2 or (np.ptp(predicted) == 0 and np.ptp(true) == 0):
+        return None
+    predicted, true = predicted.astype(np.float64), true.astype(np.float64)
+    gap = predicted.mean() - true.mean()
+    covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
+    return float(2 * covariance / (predicted.var() + true.var() + gap**2))
+
+
+def pairwise_rms(images: NDArray) -> float | None:
+    """Return the mean over all pairs of images [N, H, W, 3] in [0, 1] of their RMS distance.
+
+    RMS over pixels and channels: 0 for equal images, 1 for black against white. None when N < 2.
+    """
+    pairs = list(itertools.combinations(np.asarray(images, dtype=np.float64), 2))
+    if not pairs:
+        return None
+    return float(np.mean([np.sqrt(np.mean((one - two) ** 2)) for one, two in pairs]))
+
+
+def bootstrap(
+    metric: Metric, *arrays: NDArray, seed: int, resamples: int = 500, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return the percentile bootstrap interval of `metric(*arrays)` at confidence `level`.
+
+    Rows of all arrays [N] are drawn together with replacement. Draws where the metric is undefined
+    are left out; None when N < 2 or when it is undefined on more than half of the draws.
+
+    Ref: Efron & Tibshirani 1993, An Introduction to the Bootstrap, §13.3.
+    """
+    _check(*arrays)
+    count = len(arrays[0])
+    if count < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(count, size=(resamples, count))
+    values = [metric(*(array[rows] for array in arrays)) for rows in draws]
+    defined = [value for value in values if value is not None]
+    if len(defined) * 2 < resamples:
+        return None
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _check(*arrays: NDArray) -> None:
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1:
+        raise ValueError(f"arrays of unequal length: {sorted(lengths)}")
+    for array in arrays:
+        if not np.all(np.isfinite(array)):
+            raise ValueError("array holds a value that is not finite")
+
+
+def _standardised(values: NDArray) -> torch.Tensor:
+    values = values.astype(np.float64)
+    return torch.as_tensor((values - values.mean()) / values.std())

@@ -1,0 +1,43 @@
+"""What evaluation asks of the things it evaluates: a model, a judge, an oracle, a parser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+from emosym.affect import Affect
+from emosym.records import ImageRequest, Understanding
+
+
+class Model(Protocol):
+    """A model that understands and generates emotion; `EmoSymPipeline` is one."""
+
+    def understand(
+        self, images: Sequence[Image.Image | Path], *, answer: bool = True
+    ) -> list[Understanding]:
+        """Return one `Understanding` per image, in order; without the text where not `answer`."""
+        ...
+
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        *,
+        seed: int,
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> list[Image.Image]:
+        """Return one image per request, in order; the same call gives the same images.
+
+        None means the model's own default.
+        """
+        ...
+
+
+Oracle = Callable[[Image.Image, str], Affect]
+"""Image and its subject -> the true affect, recomputed from the pixels. Never a reward."""
+
+Parse = Callable[[str], object | None]
+"""An answer's text -> what it says, or None where it does not parse."""

@@ -1,0 +1,34 @@
+"""The before/after table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from eval.comparison import MARKS, SECTIONS, number, rows, signed
+
+STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
+
+
+def comparison_table(report: Mapping[str, object]) -> Table:
+    """Return a rich table of a report: ▲ green where a metric got better, ▼ red where worse."""
+    table = Table(title="held-out data; V/A in [−3, 3] units", title_style="dim")
+    table.add_column("metric")
+    for heading in ("before", "after", "change"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for section in SECTIONS:
+        for place, row in enumerate(rows(report, section)):
+            if place == 0:
+                table.add_section()
+                table.add_row(f"[bold]{section}[/bold]")
+            style = STYLES[row.verdict]
+            table.add_row(
+                row.title,
+                number(row.before),
+                number(row.after),
+                f"[{style}]{signed(row.change)}[/{style}]",
+                f"[{style}]{MARKS[row.verdict]}[/{style}]",
+            )
+    return table

@@ -1,0 +1,127 @@
+"""What the bank holds: candidates offered to it, entries it keeps, refusals it remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from emosym.affect import PUBLIC
+from emosym.errors import UserError, unknown
+from emosym.taxonomy import mikels
+
+Source = Literal["real", "synthetic"]
+SOURCES: tuple[Source, ...] = ("real", "synthetic")
+_SEED_END = 2**63
+"""SQLite's integers are signed and have 64 bits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Provenance:
+    """Where an image comes from, what it should evoke and what a judge says. None means unknown."""
+
+    source: Source
+    """`real` (an annotated photograph) or `synthetic` (made by a model)."""
+    emotion: str | None = None
+    """The Mikels label it should evoke: asked of the generator, or annotated by people."""
+    valence: float | None = None
+    """The valence it should evoke, on `affect.PUBLIC`, [-3, 3]."""
+    arousal: float | None = None
+    """The arousal it should evoke, on `affect.PUBLIC`, [-3, 3]."""
+    predicted: str | None = None
+    """The judge's most probable Mikels label."""
+    predicted_valence: float | None = None
+    """The judge's valence in units of `affect.PUBLIC`."""
+    predicted_arousal: float | None = None
+    """The judge's arousal in units of `affect.PUBLIC`."""
+    confidence: float | None = None
+    """The judge's probability of `label`, in [0, 1]."""
+    contrast: float | None = None
+    """Standard deviation of the luma on [0, 1]; see `images.contrast`."""
+    prompt: str | None = None
+    """Text it was generated from."""
+    seed: int | None = None
+    """Seed of the generator's noise, in [0, 2^63)."""
+    model_hash: str | None = None
+    """The model that generated it (the bank's own `model_hash` names its embedder)."""
+    step: int | None = None
+    """Training step at which it was offered."""
+
+    @property
+    def label(self) -> str | None:
+        """The class that balance, quantiles and capacity count it in: wanted, else predicted."""
+        return self.emotion if self.emotion is not None else self.predicted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate(Provenance):
+    """An image offered to the bank, with its embedding.
+
+    What was asked for is checked here; what a judge said is left to the admission gates, so that a
+    judge that answers NaN gets its candidates refused and recorded.
+
+    Raises `UserError` for an unknown source or label, for half a (valence, arousal) pair, for a
+    point outside `affect.PUBLIC` and for a seed outside [0, 2^63).
+    """
+
+    image: Path | bytes | Image.Image
+    """A PNG or JPEG file, the bytes of one, or a picture (stored as PNG)."""
+    embedding: np.ndarray
+    """[D], any real dtype and length; kept as float32, compared by cosine."""
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise unknown("source", self.source, SOURCES)
+        for name in ("emotion", "predicted"):
+            label = getattr(self, name)
+            if label is not None:
+                object.__setattr__(self, name, mikels(label))
+        if (self.valence is None) != (self.arousal is None):
+            raise UserError(
+                "valence and arousal belong together",
+                got=f"valence={self.valence} arousal={self.arousal}",
+                fix="give both or neither",
+            )
+        for name in ("valence", "arousal"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, PUBLIC.check(value, name))
+        if self.seed is not None and not 0 <= self.seed < _SEED_END:
+            raise UserError("seed is out of range", got=self.seed, expected="0 <= seed < 2^63")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Provenance):
+    """An image that the bank keeps; its file is `MemoryBank.image_path(entry)`."""
+
+    id: int
+    """The bank's own 64-bit id."""
+    sha256: str
+    """Of the image file; also its name."""
+    suffix: Literal["png", "jpg"]
+    reason: str
+    """Why it was admitted."""
+    added: int
+    """Bank version that brought it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal(Provenance):
+    """A candidate that was turned away; its image is not kept."""
+
+    reason: str
+    """Every gate that refused it, in words."""
+    version: int
+    """Bank version that recorded it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Decision:
+    """What happens to a candidate, and why."""
+
+    candidate: Candidate
+    admitted: bool
+    reason: str

@@ -1,0 +1,486 @@
+"""The truth of the bank: a SQLite database of records, each with its image file already in place.
+
+Every batch is one transaction and one version. A rollback cuts the history back to a version and
+starts a new *generation*, so a cache that followed the discarded versions knows it is stale.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from emosym.errors import UserError
+from memory_bank.entry import Candidate, Decision, Entry, Provenance, Refusal
+from memory_bank.images import (
+    ImageFile,
+    image_path,
+    read_image,
+    remove_orphans,
+    sync_folder,
+    write_images,
+)
+from memory_bank.lock import WriterLock
+
+FORMAT = 1
+"""Version of the schema below; a bank with a higher one is not opened."""
+DATABASE = "bank.sqlite"
+_CHUNK = 500
+"""Ids a query: well below SQLite's limit of bound values."""
+
+_PROVENANCE = tuple(field.name for field in fields(Provenance))
+_PROVENANCE_SQL = """
+    source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
+    emotion TEXT, valence REAL, arousal REAL,
+    predicted TEXT, predicted_valence REAL, predicted_arousal REAL, confidence REAL, contrast REAL,
+    prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
+    reason TEXT NOT NULL"""
+_SCHEMA = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL CHECK (length(sha256) = 64 AND sha256 NOT GLOB '*[^0-9a-f]*'),
+    suffix TEXT NOT NULL CHECK (suffix IN ('png', 'jpg')),
+    {_PROVENANCE_SQL},
+    added INTEGER NOT NULL,
+    removed INTEGER,
+    embedding BLOB NOT NULL
+);
+CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL;
+CREATE INDEX entry_added ON entries (added);
+CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL;
+CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE_SQL}, version INTEGER NOT NULL);
+CREATE INDEX refusal_version ON refusals (version);
+"""
+_ENTRY = ("id", "sha256", "suffix", *_PROVENANCE, "reason", "added")
+_REFUSAL = (*_PROVENANCE, "reason", "version")
+_LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
+_LABEL = "coalesce(emotion, predicted)"
+DUPLICATE = "duplicate image"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a reader sees: a version of a generation (`generation` counts rollbacks)."""
+
+    generation: int
+    version: int
+
+
+class Store:
+    """Records and images of a bank folder, read at one state.
+
+    Raises `UserError` when the folder holds no bank, a newer format, or has another writer.
+    """
+
+    def __init__(self, path: Path, *, writable: bool) -> None:
+        self.path = path
+        self.images = path / "images"
+        if not (path / DATABASE).is_file():
+            raise _not_a_bank(path, f"no {DATABASE} in it")
+        self._lock = WriterLock(path / "writer.lock") if writable else None
+        try:
+            self._db = _connect(path, writable=writable)
+            try:
+                meta = dict(self._db.execute("SELECT key, value FROM meta"))
+                found = int(meta["format"])
+                if found > FORMAT:
+                    raise UserError(
+                        f"the memory bank {path} was made by a newer version",
+                        got=f"format {found}",
+                        expected=f"format {FORMAT} or older",
+                        fix="update emosym",
+                    )
+                self.dim, self.model_hash = int(meta["dim"]), str(meta["model_hash"])
+                self.state = State(meta["generation"], meta["version"])
+                if writable:
+                    known = {row[0] for row in self._db.execute("SELECT sha256 FROM entries")}
+                    with self._writing():
+                        remove_orphans(self.images, known)
+            except BaseException:
+                self._db.close()
+                raise
+        except (sqlite3.DatabaseError, KeyError) as error:
+            self._release()
+            raise _not_a_bank(path, error) from error
+        except BaseException:
+            self._release()
+            raise
+
+    @staticmethod
+    def create(path: Path, dim: int, model_hash: str) -> None:
+        """Make an empty bank at once and completely: built beside `path`, then renamed.
+
+        Raises `UserError` when `path` is not an empty or missing folder, or cannot be written.
+        """
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(
+                f"cannot create a memory bank at {path}",
+                got="a bank" if (path / DATABASE).exists() else "something else there already",
+                expected="a missing or empty folder",
+            )
+        if dim < 1:
+            raise UserError("the dimension of a bank", got=dim, expected="at least 1")
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (draft / "images").mkdir(parents=True)
+            db = sqlite3.connect(draft / DATABASE, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(_SCHEMA)
+            meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash}
+            meta |= {"generation": 0, "version": 0}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            db.close()
+            sync_folder(draft)
+            draft.rename(path)
+            sync_folder(path.parent)
+        except (OSError, sqlite3.Error) as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise UserError(f"cannot create a memory bank at {path}", got=error) from error
+
+    @property
+    def writable(self) -> bool:
+        """Whether this object may write."""
+        return self._lock is not None
+
+    def close(self) -> None:
+        """Close the database and let the next writer in."""
+        self._db.close()
+        self._release()
+
+    def refresh(self, version: int | None = None) -> None:
+        """Move to the newest state, or to an older version of the newest generation.
+
+        Raises `UserError` when the bank has no such version.
+        """
+        newest = self._newest()
+        if version is None:
+            version = newest.version
+        elif not 0 <= version <= newest.version:
+            raise _no_version(version, newest.version)
+        elif self.writable and version < newest.version:
+            raise UserError("a writer works on the newest version", got=version, fix="roll back")
+        self.state = State(newest.generation, version)
+
+    # Reading: everything is as of `self.state`, whatever a writer does meanwhile.
+
+    def entries(self, *, source: str | None = None, label: str | None = None) -> list[Entry]:
+        """Return live entries in the order of their ids."""
+        where, values = self._filter(source, label)
+        with self._reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {where} ORDER BY id", values
+            ).fetchall()
+        return [_entry(row) for row in rows]
+
+    def entries_of(self, ids: Iterable[int]) -> dict[int, Entry]:
+        """Return live entries by id; an id that is not live is left out."""
+        query = f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {_LIVE} AND id IN"
+        return {row[0]: _entry(row) for row in self._by_id(query, ids)}
+
+    def embeddings_of(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """Return the vectors of live entries as they were given, float32 [D] each."""
+        query = f"SELECT id, embedding FROM entries WHERE {_LIVE} AND id IN"
+        return {row[0]: np.frombuffer(row[1], np.float32) for row in self._by_id(query, ids)}
+
+    def ids(self, *, source: str | None = None, label: str | None = None) -> np.ndarray:
+        """Return the ids of live entries, int64 [N], ascending."""
+        where, values = self._filter(source, label)
+        with self._reading():
+            rows = self._db.execute(f"SELECT id FROM entries WHERE {where} ORDER BY id", values)
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def refusals(self) -> list[Refusal]:
+        """Return the refused candidates in the order they were recorded."""
+        with self._reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(_REFUSAL)} FROM refusals WHERE version <= ? ORDER BY id",
+                (self.state.version,),
+            ).fetchall()
+        return [Refusal(**dict(zip(_REFUSAL, row, strict=True))) for row in rows]
+
+    def counts(self) -> tuple[dict[tuple[str, str | None], int], int]:
+        """Return the number of live entries by (source, label), and of refusals."""
+        with self._reading():
+            live = self._db.execute(
+                f"SELECT source, {_LABEL}, count(*) FROM entries WHERE {_LIVE} GROUP BY 1, 2",
+                {"version": self.state.version},
+            ).fetchall()
+            (refused,) = self._db.execute(
+                "SELECT count(*) FROM refusals WHERE version <= ?", (self.state.version,)
+            ).fetchone()
+        return {(source, label): count for source, label, count in live}, refused
+
+    def removed_since(self, version: int) -> np.ndarray:
+        """Return ids that were live at an older version and are not now, int64 [N]."""
+        with self._reading():
+            rows = self._db.execute(
+                "SELECT id FROM entries WHERE added <= :old AND removed > :old"
+                " AND removed <= :version",
+                {"old": version, "version": self.state.version},
+            )
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def added_since(
+        self, version: int, *, rows: int = 4096
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (ids [N], vectors [N, D]) of entries live now that came after a version."""
+        with self._reading():
+            cursor = self._db.execute(
+                f"SELECT id, embedding FROM entries WHERE added > :old AND {_LIVE} ORDER BY id",
+                {"old": version, "version": self.state.version},
+            )
+            while chunk := cursor.fetchmany(rows):
+                ids = np.array([row[0] for row in chunk], np.int64)
+                vectors = np.frombuffer(b"".join(row[1] for row in chunk), np.float32)
+                yield ids, vectors.reshape(len(chunk), self.dim)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with database, images and vectors; empty when all is well."""
+        found: list[str] = []
+        with self._reading():
+            for (line,) in self._db.execute("PRAGMA integrity_check"):
+                if line != "ok":
+                    found.append(f"database: {line}")
+            rows = self._db.execute(
+                "SELECT id, sha256, suffix, embedding, added, removed FROM entries"
+                " WHERE added <= ?",
+                (self.state.version,),
+            )
+            for number, sha256, suffix, embedding, added, removed in rows:
+                name = f"entry {number}"
+                if removed is not None and removed <= added:
+                    found.append(f"{name}: removed at version {removed}, added at {added}")
+                if len(embedding) != 4 * self.dim:
+                    found.append(f"{name}: embedding of {len(embedding)} bytes")
+                try:
+                    if len(embedding) == 4 * self.dim:
+                        check_vectors(np.frombuffer(embedding, np.float32), self.dim)
+                    if read_image(image_path(self.images, sha256, suffix)).sha256 != sha256:
+                        found.append(f"{name}: image does not match its hash {sha256}")
+                except UserError as error:
+                    found.append(f"{name}: {error}")
+        return found
+
+    # Writing: one transaction each.
+
+    def record(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Write a batch durably as the next version; return the decisions as they were taken.
+
+        An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`). No
+        decisions, no new version. Raises `UserError`, with the bank unchanged, for a vector or
+        an image that cannot be kept and when the disk cannot take the batch.
+        """
+        if not decisions:
+            return []
+        files: dict[str, ImageFile] = {}
+        taken: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
+        for decision in decisions:
+            candidate, file, vector = decision.candidate, None, None
+            if decision.admitted:
+                _check_numbers(candidate)
+                vector = check_vectors(candidate.embedding, self.dim)
+                file = read_image(candidate.image)
+                if file.sha256 in files or self._holds(file.sha256):
+                    decision = Decision(candidate=candidate, admitted=False, reason=DUPLICATE)
+                    file = None
+                else:
+                    files[file.sha256] = file
+            taken.append((decision, file, vector))
+        version = self.state.version + 1
+        with self._writing():
+            write_images(self.images, files.values())
+            self._db.execute("BEGIN IMMEDIATE")
+            (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
+            for decision, file, vector in taken:
+                row = (*_provenance(decision.candidate), decision.reason, version)
+                if file is None:
+                    self._db.execute(_insert("refusals", _REFUSAL), row)
+                else:
+                    last += 1
+                    self._db.execute(
+                        _insert("entries", (*_ENTRY, "embedding")),
+                        (last, file.sha256, file.suffix, *row, vector.tobytes()),
+                    )
+            self._commit(State(self.state.generation, version))
+        return [decision for decision, _, _ in taken]
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Take entries out of the bank as the next version; their files stay for rollbacks.
+
+        Raises `UserError`, with the bank unchanged, for an id that is not live.
+        """
+        missing = sorted(set(ids) - set(self.ids().tolist()))
+        if missing:
+            raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
+        if not ids:
+            return
+        version = self.state.version + 1
+        with self._writing():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
+            )
+            self._commit(State(self.state.generation, version))
+
+    def rollback(self, version: int) -> None:
+        """Restore exactly the records of a version and forget everything newer.
+
+        Raises `UserError` when there is no such version.
+        """
+        if not 0 <= version <= self.state.version:
+            raise _no_version(version, self.state.version)
+        if version == self.state.version:
+            return
+        with self._writing():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM entries WHERE added > ?", (version,))
+            self._db.execute("UPDATE entries SET removed = NULL WHERE removed > ?", (version,))
+            self._db.execute("DELETE FROM refusals WHERE version > ?", (version,))
+            self._commit(State(self.state.generation + 1, version))
+
+    def _commit(self, state: State) -> None:
+        self._db.execute("UPDATE meta SET value = ? WHERE key = 'version'", (state.version,))
+        self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (state.generation,))
+        self._db.execute("COMMIT")
+        self.state = state
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._lock is None:
+            raise UserError(f"the memory bank {self.path} is open for reading", fix="use mode='a'")
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(
+                f"cannot write to the memory bank {self.path}",
+                got=error,
+                fix="free some space or mend the folder's rights; the bank is unchanged",
+            ) from error
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            if self._newest().generation != self.state.generation:
+                raise UserError(
+                    f"the memory bank {self.path} was rolled back by its writer", fix="reload it"
+                )
+            yield
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"the database of the memory bank {self.path} is damaged",
+                got=error,
+                fix="restore the folder from a copy",
+            ) from error
+        finally:
+            self._db.execute("COMMIT")
+
+    def _newest(self) -> State:
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        return State(meta["generation"], meta["version"])
+
+    def _holds(self, sha256: str) -> bool:
+        query = "SELECT 1 FROM entries WHERE sha256 = ? AND removed IS NULL"
+        return self._db.execute(query, (sha256,)).fetchone() is not None
+
+    def _filter(self, source: str | None, label: str | None) -> tuple[str, dict[str, object]]:
+        where, values = _LIVE, {"version": self.state.version, "source": source, "label": label}
+        if source is not None:
+            where += " AND source = :source"
+        if label is not None:
+            where += f" AND {_LABEL} = :label"
+        return where, values
+
+    def _by_id(self, query: str, ids: Iterable[int]) -> list[tuple]:
+        wanted = [int(number) for number in ids]
+        query = query.replace(":version", str(self.state.version))
+        rows: list[tuple] = []
+        with self._reading():
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                rows += self._db.execute(f"{query} ({marks})", chunk).fetchall()
+        return rows
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """Return one vector [D] or several [N, D] as float32 of the same shape.
+
+    Raises `UserError` when the bank cannot compare them: another dimension, NaN, infinite, zero.
+    """
+    array = np.asarray(vectors)
+    if array.ndim not in (1, 2) or array.shape[-1] != dim:
+        raise UserError(
+            "embedding of the wrong shape", got=list(array.shape), expected=f"dimension {dim}"
+        )
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise UserError("embedding with NaN or infinite values", expected="finite values")
+    if not array.any(axis=-1).all():
+        raise UserError("embedding is a zero vector", expected="a vector with a direction")
+    return array
+
+
+def _check_numbers(candidate: Candidate) -> None:
+    for name in ("predicted_valence", "predicted_arousal", "confidence", "contrast"):
+        value = getattr(candidate, name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
+
+
+def _provenance(candidate: Candidate) -> Iterator[object]:
+    """Yield the values in the order of `_PROVENANCE`, NumPy scalars as Python's own."""
+    for name in _PROVENANCE:
+        value = getattr(candidate, name)
+        yield value.item() if isinstance(value, np.generic) else value
+
+
+def _entry(row: tuple) -> Entry:
+    return Entry(**dict(zip(_ENTRY, row, strict=True)))
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    flags = "mode=rw" if writable else "mode=ro"
+    if not writable and not os.access(path, os.W_OK) and not (path / f"{DATABASE}-wal").exists():
+        # WAL readers create shared memory beside the database. Where they may not, nobody can be
+        # writing either, so the file can be read as it is.
+        flags = "immutable=1"
+    db = sqlite3.connect(
+        f"file:{quote(str(path.resolve() / DATABASE))}?{flags}", uri=True, isolation_level=None
+    )
+    if writable:
+        db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _not_a_bank(path: Path, why: object) -> UserError:
+    return UserError(f"not a memory bank: {path}", got=why, fix="create one there first")
+
+
+def _no_version(version: int, newest: int) -> UserError:
+    return UserError("no such version of the memory bank", got=version, expected=f"0 to {newest}")

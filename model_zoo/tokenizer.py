@@ -1,0 +1,60 @@
+"""A SentencePiece tokenizer with the chat format of Qwen, trained on the project's own text."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from transformers import AddedToken, LlamaTokenizer, PreTrainedTokenizerBase
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{% if part.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The format of Qwen-VL: one turn a message, images as one placeholder token."""
+
+
+def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Train a byte-fallback BPE tokenizer; any text can be encoded and comes back unchanged."""
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder, "tokenizer")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_prefix=str(prefix),
+            vocab_size=vocabulary,
+            model_type="bpe",
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            control_symbols=SPECIAL,
+            user_defined_symbols=[*TAGS, "\n"],
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+        tokenizer = LlamaTokenizer.from_pretrained(
+            folder,
+            pad_token="<pad>",
+            unk_token="<unk>",
+            bos_token=None,
+            eos_token="<|im_end|>",
+            add_bos_token=False,
+            padding_side="left",
+            extra_special_tokens=[s for s in SPECIAL if s != "<|im_end|>"],
+            model_max_length=4096,
+        )
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer

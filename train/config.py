@@ -1,0 +1,242 @@
+"""What a run is made of. Sizes are global: all ranks and accumulation steps together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from emosym.errors import UserError
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if value <= 0:
+            raise UserError(f"{name} must be positive", got=value)
+
+
+@dataclass(kw_only=True, slots=True)
+class WorldConfig:
+    """An AffectWorld drawn into the run folder."""
+
+    count: int = 0
+    """Images; 0 draws none."""
+    seed: int = 0
+    """Seed of the drawing."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Where images come from: `path`, or a drawn `world`."""
+
+    path: str | None = None
+    """Manifest file, or folder of a known layout (see `emosym data`)."""
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """Used when `path` is null."""
+    flip: bool = False
+    """Mirror half of the training images (understanding only)."""
+    crop: float = 1.0
+    """Smallest side of a random training crop, as a share; 1 does not crop."""
+    image_cache: int = 4096
+    """Decoded images kept in memory."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StageConfig:
+    """A stretch of steps that repeats one cycle of phases."""
+
+    steps: int
+    """Optimizer steps of the stage, all phases together."""
+    cycle: dict[str, int]
+    """Phase -> consecutive steps in one turn of the cycle, in this order."""
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW for one part."""
+
+    lr: float = 1.0e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    warmup: int = 50
+    """Steps of linear warm-up, counted over the whole run."""
+    decay: Literal["constant", "cosine"] = "cosine"
+    """After warm-up: hold, or fall along a half cosine to `floor`."""
+    floor: float = 0.05
+    """Share of `lr` at the end of the cosine."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 does not clip."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EngineConfig:
+    """DeepSpeed."""
+
+    zero_stage: Literal[1, 2] = 2
+    """Partition optimizer states (1), and gradients (2)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of weights and activations in training."""
+    accumulation: int = 1
+    """Micro-batches a step: raise it when memory is short; results do not change."""
+    understander: OptimizerConfig = field(default_factory=OptimizerConfig)
+    generator: OptimizerConfig = field(default_factory=OptimizerConfig)
+    autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(kw_only=True, slots=True)
+class CompressConfig:
+    """Emotional reasoning knowledge compression. Ref: EmoSym §2.4."""
+
+    batch_size: int = 32
+    """Images a step."""
+    label_weight: float = 0.5
+    """Cross-entropy on the label."""
+    knowledge_weight: float = 0.5
+    """InfoNCE of the reasoning tokens against the knowledge text."""
+    affect_weight: float = 1.0
+    """Smooth L1 on valence and arousal (ours; 0 as published)."""
+    language_weight: float = 0.0
+    """Language loss on the reference answer (ours; 0 as published)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class VerifyPosteriorConfig:
+    """RL with the differentiable class-posterior reward. Ref: EmoSym §2.5."""
+
+    batch_size: int = 32
+    """Images a step."""
+    affect_weight: float = 1.0
+    """Smooth L1 on valence and arousal (ours; 0 as published)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class VerifyGrpoConfig:
+    """GRPO on sampled answers. Ref: EEmo-Logic §3.5, EmoFeedback² §1.3."""
+
+    batch_size: int = 8
+    """Prompts (images) a step."""
+    group: int = 8
+    """G, answers a prompt."""
+    answer_tokens: int = 64
+    """Longest answer."""
+    temperature: float = 1.0
+    """Of sampling."""
+    clip: float = 0.2
+    """ε of the ratio."""
+    beta: float = 0.04
+    """Weight of the KL to the reference."""
+    rewards: dict[str, float] = field(
+        default_factory=lambda: {"format": 1.0, "emotion": 1.0, "affect_threshold": 1.0}
+    )
+    """Reward -> weight."""
+
+    def __post_init__(self) -> None:
+        if self.group < 2:
+            raise UserError("verify_grpo.group must be at least 2", got=self.group)
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    """Flow matching through conditioner and decoder. Ref: EmoSym §2.6."""
+
+    batch_size: int = 32
+    """Images a step."""
+    update_understander: bool = False
+    """Let the loss flow into the understander and step it too, with the two weights below."""
+    label_weight: float = 1.0
+    """Cross-entropy that keeps understanding, where the understander read the image."""
+    affect_weight: float = 1.0
+    """Smooth L1 that keeps understanding, where the understander read the image."""
+    image_share: float = 0.25
+    """Share of steps whose condition is read from the image itself, not from the request."""
+    condition_dropout: float = 0.1
+    """Share of images whose whole condition is dropped (for guidance)."""
+    prompt_dropout: float = 0.1
+    """Share of images without a prompt (emotion alone)."""
+    label_dropout: float = 0.5
+    """Share of requests that name no emotion."""
+    affect_dropout: float = 0.1
+    """Share of requests that name no valence and arousal."""
+    train_text_encoder: bool = False
+    """Train the decoder's text encoder too (only for a base from scratch)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RememberConfig:
+    """Generate, judge, admit. Ref: EmoSym §2.8."""
+
+    per_emotion: int = 4
+    """Images generated for each emotion."""
+    real: int = 32
+    """Real training images of each emotion that open the bank."""
+    synthetic_share: float = 0.25
+    """Largest share of bank images in an understanding batch, at most 0.5."""
+    top_share: float = 0.2
+    """Share of each emotion's candidates, by judge confidence, that may be admitted."""
+    affect_bound: float = 1.0
+    """Largest |ΔV| and |ΔA| between asked and judged, on [-3, 3]."""
+    novelty: float = 0.95
+    """Largest cosine to an image of the bank."""
+    capacity: int = 256
+    """Synthetic images kept for each emotion."""
+
+
+@dataclass(kw_only=True, slots=True)
+class AutoencodeConfig:
+    """Training of the decoder's VAE (only for a base from scratch)."""
+
+    batch_size: int = 32
+    """Images a step."""
+    moment_weight: float = 0.05
+    """Pull of each latent channel to mean 0 and variance 1, so that no scale is needed."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """What is measured before and after, on held-out images and prompts only."""
+
+    before: bool = True
+    """Measure the starting model too."""
+    images: int = 256
+    """Held-out images to understand; 0 skips it."""
+    answers: bool = True
+    """Also sample an answer in words for each (slower)."""
+    requests: int = 64
+    """Held-out requests to draw; 0 skips it."""
+    per_request: int = 2
+    """Images for each request."""
+    grids: int = 3
+    """Prompts in the V-A grid of the report."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """A run."""
+
+    model: str = "emosym-tiny"
+    """Member of the zoo, or a model folder."""
+    from_scratch: bool = False
+    """Start from random weights instead of the member's (needs a member's name)."""
+    seed: int = 0
+    """All randomness follows from it and the step."""
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: list[StageConfig]
+    """Run in this order."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    compress: CompressConfig = field(default_factory=CompressConfig)
+    verify_posterior: VerifyPosteriorConfig = field(default_factory=VerifyPosteriorConfig)
+    verify_grpo: VerifyGrpoConfig = field(default_factory=VerifyGrpoConfig)
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    remember: RememberConfig = field(default_factory=RememberConfig)
+    autoencode: AutoencodeConfig = field(default_factory=AutoencodeConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    save_every: int = 200
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        _positive(save_every=self.save_every, keep=self.keep)
+        _positive(accumulation=self.engine.accumulation)
+        if not self.stages:
+            raise UserError("stages is empty", fix="name at least one stage")

@@ -1,0 +1,102 @@
+"""The ranks of a run: who we are, and what we tell each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as differentiable
+from torch import Tensor
+
+
+def join() -> None:
+    """Join the other ranks; a process that no launcher started is a world of one."""
+    if dist.is_initialized():
+        return
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+
+
+def leave() -> None:
+    """Part from the other ranks."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Return this process's rank."""
+    return dist.get_rank()
+
+
+def size() -> int:
+    """Return the number of ranks."""
+    return dist.get_world_size()
+
+
+def is_first() -> bool:
+    """Tell whether this rank writes files and talks."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if size() > 1:
+        dist.barrier()
+
+
+def any_rank(flag: bool) -> bool:
+    """Return True on all ranks when it is True on any."""
+    if size() == 1:
+        return flag
+    votes = torch.tensor([float(flag)], device=device())
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean over ranks, without gradient."""
+    value = value.detach().clone().float()
+    if size() > 1:
+        dist.all_reduce(value)
+        value /= size()
+    return value
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Concatenate [B, ...] of all ranks in rank order; gradients flow back to each rank.
+
+    The engines average gradients over ranks, and each rank's loss is a mean over its own images:
+    the gradient that other ranks send for our rows is part of their loss, so the sum is right.
+    """
+    if size() == 1:
+        return rows
+    return torch.cat(differentiable.all_gather(rows.contiguous()))
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return the value of each rank, in rank order."""
+    if size() == 1:
+        return [value]
+    found: list[Any] = [None] * size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def device() -> torch.device:
+    """Return the device of this rank."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

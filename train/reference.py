@@ -1,0 +1,30 @@
+"""The frozen reference: the understander as it was when the run started."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from emosym.interfaces import Answers, Prompts
+from emosym.understander import Reading, Understander
+
+
+class Reference:
+    """Reads with the starting weights; judge, embedder of the bank and anchor of the KL.
+
+    It keeps a copy of the parameters that train, and shares all the others with the live model.
+    """
+
+    def __init__(self, understander: Understander) -> None:
+        self.understander = understander
+        self.start: dict[str, Tensor] = {
+            name: value.detach().clone()
+            for name, value in understander.named_parameters()
+            if value.requires_grad
+        }
+
+    @torch.no_grad()
+    def __call__(self, prompts: Prompts, answers: Answers | None = None) -> Reading:
+        """Read with the starting weights."""
+        return functional_call(self.understander, self.start, (prompts, answers))

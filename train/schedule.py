@@ -1,0 +1,53 @@
+"""Which phase a step belongs to: pure functions of the step, so all ranks and resumes agree."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from emosym.errors import UserError, unknown
+from train.config import OptimizerConfig, StageConfig
+
+
+class Schedule:
+    """The phases of a run, step by step."""
+
+    def __init__(self, stages: Sequence[StageConfig], known: Sequence[str]) -> None:
+        self.phases: list[str] = []
+        """Phase of each step."""
+        for number, stage in enumerate(stages):
+            for name, steps in stage.cycle.items():
+                if name not in known:
+                    raise unknown(f"phase in stages.{number}.cycle:", name, known)
+                if steps < 1:
+                    raise UserError(f"stages.{number}.cycle.{name} must be at least 1", got=steps)
+            turn = [name for name, steps in stage.cycle.items() for _ in range(steps)]
+            if not turn:
+                raise UserError(f"stages.{number}.cycle is empty", fix="name at least one phase")
+            self.phases += [turn[i % len(turn)] for i in range(stage.steps)]
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def phase_at(self, step: int) -> str:
+        """Return the phase of a step in [0, len)."""
+        return self.phases[step]
+
+    def count(self, phase: str, before: int) -> int:
+        """Return how many steps of a phase come before a step."""
+        return sum(name == phase for name in self.phases[:before])
+
+    def totals(self) -> dict[str, int]:
+        """Return the steps of each phase, in order of first use."""
+        return dict(Counter(self.phases))
+
+
+def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
+    """Return the learning rate of a step in [0, total)."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.decay == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(1, total - config.warmup)
+    return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
