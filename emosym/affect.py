@@ -26,7 +26,9 @@ class Scale:
         """Return `value` as a float; raise UserError when it is not finite or lies outside."""
         number = float(value)
         if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise UserError(f"{name} is outside its scale", got=value, expected=f"a number in {self}")
+            raise UserError(
+                f"{name} is outside its scale", got=value, expected=f"a number in {self}"
+            )
         return number
 
     def convert(self, value: float, to: Scale) -> float:
@@ -35,7 +37,7 @@ class Scale:
 
 
 PUBLIC = Scale(-3.0, 3.0)
-"""The scale of commands, reports and manifests (EmotiCrafter's convention). Ref: arXiv 2501.05710."""
+"""The scale of commands, reports and manifests, EmotiCrafter's. Ref: arXiv 2501.05710."""
 
 UNIT = Scale(0.0, 1.0)
 SIGNED = Scale(-1.0, 1.0)
@@ -74,5 +76,7 @@ class Affect:
     def distance(self, other: Affect) -> float:
         """Return |ΔV| + |ΔA| in units of the common scale."""
         if self.scale != other.scale:
-            raise ValueError(f"mixed affect scales {self.scale} and {other.scale}; convert with .to()")
+            raise ValueError(
+                f"mixed affect scales {self.scale} and {other.scale}; convert with .to()"
+            )
         return abs(self.valence - other.valence) + abs(self.arousal - other.arousal)

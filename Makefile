@@ -1,0 +1,161 @@
+# EmoSym. `make` lists what can be done. Each target first makes what it needs.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VENV ?= .venv## folder of the virtual environment
+STAMP := $(VENV)/.emosym-setup
+MADE_WITH := $(shell cat $(STAMP) 2>/dev/null)
+PYTHON ?= python3## interpreter that makes the environment (3.11 or newer)
+TORCH ?= torch==2.13.0## PyTorch to install, with pip options: "torch==2.13.0 --index-url URL"
+NPROC ?= 1## ranks (processes) on this machine
+HOSTFILE ?=## DeepSpeed hostfile ("worker-1 slots=8") for several machines
+CONFIG ?=## preset of train/presets (each train target has its own default)
+DATA ?=## dataset folder or manifest
+RUN ?=## run folder: weights, logs, reports
+OVERRIDES ?=## configuration changes: "seed=1 optim.lr=1e-4"
+MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
+BANK ?=## memory bank folder
+IMAGES ?=## image files or folders
+QUERY ?=## image or text to search the bank for
+COUNT ?= 1000## images to draw
+SEED ?= 0## seed of the drawing
+
+# Once chosen, a torch build stays chosen: only naming another one changes it.
+ifeq ($(origin TORCH),file)
+TORCH := $(or $(MADE_WITH),$(TORCH))
+endif
+
+PY := $(VENV)/bin/python
+# ninja and deepspeed must be found by name.
+export PATH := $(abspath $(VENV)/bin):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+ifeq ($(shell nvidia-smi -L 2>/dev/null),)
+export DS_ACCELERATOR ?= cpu
+endif
+export OMP_NUM_THREADS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$(( cores > $(NPROC) ? cores / $(NPROC) : 1 )))
+
+ifeq ($(shell [[ "$(NPROC)" =~ ^[1-9][0-9]*$$ ]] && echo good),)
+$(error NPROC is $(NPROC); expected a positive number of ranks)
+endif
+
+# One rank needs no launcher (it would cost four seconds); more go through DeepSpeed's, on a free
+# port, so that two jobs on one machine never meet.
+ifeq ($(HOSTFILE)$(filter-out 1,$(NPROC)),)
+TRAIN = $(PY) -m train
+else
+FREE_PORT = $$($(PY) -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
+TRAIN = deepspeed --quiet $(if $(HOSTFILE),--hostfile "$(HOSTFILE)",--num_gpus $(NPROC)) \
+	--master_port $(FREE_PORT) --no_local_rank --module train
+endif
+
+# $(call fail,what;fix) leaves with the exit code of every user error.
+fail = { echo "error: $(1)" >&2; exit 2; }
+# A target that depends on given-NAME does not start without the variable NAME.
+given-%:
+	@[ -n "$($*)" ] || $(call fail,$* is missing; say make $(MAKECMDGOALS) $*=...)
+
+# DeepSpeed would take a missing hostfile for "this machine only".
+.PHONY: given-hostfile
+given-hostfile:
+	@[ -z "$(HOSTFILE)" ] || [ -f "$(HOSTFILE)" ] || \
+		$(call fail,no such hostfile: $(HOSTFILE); write a line for each machine: NAME slots=GPUS)
+
+.PHONY: help
+help: ## list the targets and the variables
+	@echo 'make TARGET [VARIABLE=value ...]'; echo; echo 'Targets'
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+	@echo; echo 'Variables'
+	@sed -nE 's/^([A-Z]+) \?=([^#]*)## (.*)/  \1\t\3 [\2]/p' Makefile | sed -E 's/ \[ *\]$$//; s/\[ /[/' | expand -t 18
+
+.PHONY: setup
+setup: $(STAMP) ## make the virtual environment; again when setup.cfg, constraints.txt or TORCH change
+
+ifneq ($(TORCH),$(MADE_WITH))
+$(STAMP): FORCE
+endif
+
+# The stamp is written last: an environment without one is half made, and is made anew.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || \
+		$(call fail,no such Python: $(PYTHON); install Python 3.11 or newer or give PYTHON=)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		$(call fail,$(PYTHON) is $$("$(PYTHON)" -V); expected 3.11 or newer; give PYTHON=python3.11)
+	@command -v g++ >/dev/null || \
+		$(call fail,g++ is missing: DeepSpeed compiles a small operator; install it (Debian and Ubuntu: apt-get install g++))
+	@if [ ! -e "$@" ] && [ -e "$(VENV)" ]; then \
+		[ -e "$(VENV)/.emosym-begun" ] || \
+			$(call fail,$(VENV) was not made by make setup; remove it or give another VENV=); \
+		rm -rf "$(VENV)"; fi
+	@rm -f "$@"; mkdir -p "$(VENV)"; touch "$(VENV)/.emosym-begun"
+	"$(PYTHON)" -m venv "$(VENV)"
+	@grep -v '^torch==' constraints.txt > "$(VENV)/constraints.txt"
+	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" $(TORCH)
+	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[dev]'
+	@echo '$(TORCH)' > "$@.new"; mv "$@.new" "$@"
+
+.PHONY: test
+test: setup ## run every test
+	$(PY) -m pytest
+
+.PHONY: lint
+lint: setup ## check style and format
+	ruff check .
+	ruff format --check .
+
+.PHONY: demo
+demo: setup ## the whole loop in minutes: train all phases on a drawn world, report before and after
+	$(PY) -m train run train/presets/demo.yaml --run runs/demo $(OVERRIDES)
+
+.PHONY: tiny-base
+tiny-base: given-hostfile setup ## train the weights that the model zoo ships
+	$(TRAIN) run train/presets/tiny-base.yaml $(TRAIN_OPTIONS)
+
+.PHONY: world
+world: given-DATA setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)
+	emosym data world "$(DATA)" --count $(COUNT) --seed $(SEED)
+
+TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(OVERRIDES)
+
+.PHONY: train-compress train-verify train-joint
+train-compress: CONFIG := $(or $(CONFIG),train/presets/compress-tiny.yaml)
+train-verify: CONFIG := $(or $(CONFIG),train/presets/verify-tiny.yaml)
+train-joint: CONFIG := $(or $(CONFIG),train/presets/joint-tiny.yaml)
+train-compress: given-hostfile setup ## step 1: latent reasoning tokens absorb knowledge
+	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+train-verify: given-hostfile setup ## step 2: reinforcement with verifiable emotion rewards
+	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+train-joint: given-hostfile setup ## all steps: understand, verify, generate, remember
+	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+
+.PHONY: resume
+resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoint
+	$(TRAIN) resume "$(RUN)" $(OVERRIDES)
+
+.PHONY: eval
+eval: given-DATA given-RUN setup ## score MODEL= on the test split of DATA=, report into RUN=
+	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
+
+.PHONY: bank-add
+bank-add: given-BANK given-IMAGES setup ## add IMAGES= to the memory bank BANK=
+	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"
+
+.PHONY: bank-search
+bank-search: given-BANK given-QUERY setup ## find what is nearest to QUERY= in the memory bank BANK=
+	emosym bank search "$(BANK)" "$(QUERY)" --model "$(MODEL)"
+
+.PHONY: doctor
+doctor: setup ## check this machine and this installation
+	emosym doctor
+
+.PHONY: clean
+clean: ## remove caches and build products; keeps the environment, runs and data
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: FORCE
+FORCE:
