@@ -25,7 +25,7 @@ class Conditioner(nn.Module):
         super().__init__()
         self.mapper = mlp(width, hidden, token_width)
         self.mapper_ctx = mlp(width, hidden, token_width)
-        self.gate = nn.Parameter(torch.tensor(0.01))
+        self.gate = nn.Parameter(torch.full((1,), 0.01))
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
         self.affect = nn.Sequential(

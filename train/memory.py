@@ -179,9 +179,11 @@ class Memory:
     def _open(self, path: Path) -> MemoryBank:
         width = self.model.understander.backbone.width
         if ranks.is_first():
-            if not path.exists():
-                MemoryBank.create(path, width, self.model_hash)
-            bank = MemoryBank.open(path, "a", model_hash=self.model_hash)
+            bank = (
+                MemoryBank.open(path, "a", model_hash=self.model_hash)
+                if path.exists()
+                else MemoryBank.create(path, width, self.model_hash)
+            )
         ranks.barrier()
         if not ranks.is_first():
             bank = MemoryBank.open(path, "r", model_hash=self.model_hash)

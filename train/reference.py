@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from emosym.interfaces import Answers, Prompts
+from emosym.model import EmoSym
 from emosym.understander import Reading, Understander
 
 
@@ -28,3 +31,14 @@ class Reference:
     def __call__(self, prompts: Prompts, answers: Answers | None = None) -> Reading:
         """Read with the starting weights."""
         return functional_call(self.understander, self.start, (prompts, answers))
+
+    def model(self, live: EmoSym) -> EmoSym:
+        """Return a model that understands as at the start; other parts are shared with `live`."""
+        frozen = copy.copy(live)
+        frozen._modules = dict(live._modules)
+        frozen.understander = copy.deepcopy(self.understander).eval()
+        with torch.no_grad():
+            for name, value in frozen.understander.named_parameters():
+                if name in self.start:
+                    value.copy_(self.start[name])
+        return frozen

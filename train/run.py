@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_tools.affectworld.text import corpus as world_text
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from emosym.config import dump_config, load_config
@@ -22,6 +21,7 @@ from eval.held_out import HeldOut, grids, measure
 from eval.report import write_report
 from model_zoo import zoo
 from train import engines, ranks
+from train.base_texts import base_texts
 from train.config import TrainConfig
 from train.trainer import Trainer
 
@@ -191,7 +191,7 @@ def _check_split(samples: list[Sample]) -> None:
 
 def _starting_model(config: TrainConfig, run: Path) -> tuple[EmoSym, str]:
     if config.from_scratch:
-        model = zoo.build(config.model, world_text(CORPUS_TEXTS, config.seed), config.seed)
+        model = zoo.build(config.model, base_texts(CORPUS_TEXTS, config.seed), config.seed)
         return model, f"from-scratch-{config.model}-{config.seed}"
     folder = zoo.folder_of(config.model)
     return zoo.load(folder, engines.precision(config.engine)), zoo.fingerprint(folder)

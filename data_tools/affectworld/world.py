@@ -37,6 +37,8 @@ MARGIN = 4.0
 BRIGHTNESS = (0.12, 0.90)
 SATURATION = (0.06, 0.92)
 """Light in which a person still recognises the subject."""
+SOURCE = "affectworld"
+"""Name of the dataset in its annotations: only its truth can be recomputed from pixels."""
 QUALITY = 95
 TEST_SHARE, VAL_SHARE = 0.15, 0.05
 """Of each class; the rest is the training split. Ref: EmoSet-118K."""
@@ -60,6 +62,7 @@ class Drawing:
         """Return EmoSet's annotation record, with the truth and the texts added."""
         return {
             "image_id": self.id,
+            "source": SOURCE,
             "emotion": self.emotion,
             "brightness": round(self.colour.brightness, 1),
             "colorfulness": round(self.colour.saturation, 1),
