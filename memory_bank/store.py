@@ -112,6 +112,8 @@ class Store:
                 raise
         except (sqlite3.DatabaseError, KeyError) as error:
             self._release()
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                raise UserError(f"cannot open the memory bank {path}", got=error) from error
             raise _not_a_bank(path, error) from error
         except BaseException:
             self._release()

@@ -179,6 +179,15 @@ def test_rollback_restores_exactly(bank: MemoryBank):
         assert bank.verify() == []
 
 
+def test_what_a_rollback_brought_back_stays(bank: MemoryBank):
+    bank.add([candidate(0), candidate(1)])
+    bank.remove([1])
+    bank.rollback(1)
+    bank.add([candidate(2)])  # version 2 again: entry 1 was removed in the forgotten one
+    assert [entry.id for entry in bank.entries()] == [1, 2, 3]
+    assert bank.verify() == []
+
+
 def test_a_new_history_after_a_rollback_is_not_mistaken_for_the_old(bank: MemoryBank):
     bank.add([candidate(0)])
     bank.add([candidate(1)])

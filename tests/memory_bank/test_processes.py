@@ -122,6 +122,8 @@ def test_kill_9_loses_nothing_acknowledged(path: Path):
                 number, *entries = line.split()
                 version = int(number)
                 acknowledged |= {int(pair.split(":")[0]): pair.split(":")[1] for pair in entries}
+        with MemoryBank.open(path) as reader:
+            assert reader.verify() == []
         with MemoryBank.open(path, "a") as bank:
             assert bank.verify() == []
             found = {entry.id: entry.sha256 for entry in bank.entries()}
