@@ -103,7 +103,8 @@ class Store:
                 self.dim, self.model_hash = int(meta["dim"]), str(meta["model_hash"])
                 self.state = State(meta["generation"], meta["version"])
                 if writable:
-                    known = {row[0] for row in self._db.execute("SELECT sha256 FROM entries")}
+                    with self._reading():
+                        known = {row[0] for row in self._db.execute("SELECT sha256 FROM entries")}
                     with self._writing():
                         remove_orphans(self.images, known)
             except BaseException:
@@ -111,6 +112,8 @@ class Store:
                 raise
         except (sqlite3.DatabaseError, KeyError) as error:
             self._release()
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                raise UserError(f"cannot open the memory bank {path}", got=error) from error
             raise _not_a_bank(path, error) from error
         except BaseException:
             self._release()
@@ -290,7 +293,7 @@ class Store:
             candidate, file, vector = decision.candidate, None, None
             if decision.admitted:
                 _check_numbers(candidate)
-                vector = check_vectors(candidate.embedding, self.dim)
+                vector = check_vector(candidate.embedding, self.dim)
                 file = read_image(candidate.image)
                 if file.sha256 in files or self._holds(file.sha256):
                     decision = Decision(candidate=candidate, admitted=False, reason=DUPLICATE)
@@ -388,7 +391,8 @@ class Store:
                 fix="restore the folder from a copy",
             ) from error
         finally:
-            self._db.execute("COMMIT")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def _newest(self) -> State:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
@@ -439,6 +443,15 @@ def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
     if not array.any(axis=-1).all():
         raise UserError("embedding is a zero vector", expected="a vector with a direction")
     return array
+
+
+def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
+    """Return exactly one vector as float32 [D]. Raises as `check_vectors`."""
+    if np.ndim(vector) != 1:
+        raise UserError(
+            "embedding of the wrong shape", got=list(np.shape(vector)), expected=f"[{dim}]"
+        )
+    return check_vectors(vector, dim)
 
 
 def _check_numbers(candidate: Candidate) -> None:

@@ -1,0 +1,36 @@
+"""Images and candidates for the tests of the bank."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from emosym.taxonomy import MIKELS8
+from memory_bank import Candidate
+
+DIM = 16
+MODEL = "embedder-1"
+
+
+def picture(number: int, kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng([1, number]).integers(0, 256, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def vector(number: int, dim: int = DIM) -> np.ndarray:
+    return np.random.default_rng([2, number]).normal(size=dim).astype(np.float32)
+
+
+def candidate(number: int, **changes: object) -> Candidate:
+    """The same number gives the same image, vector and label."""
+    values: dict[str, object] = {
+        "source": "synthetic" if number % 2 else "real",
+        "image": picture(number),
+        "embedding": vector(number),
+        "emotion": MIKELS8[number % 8],
+    }
+    return Candidate(**(values | changes))

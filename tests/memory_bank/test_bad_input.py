@@ -1,0 +1,278 @@
+"""Each mistake gets one clear line and leaves the bank as it was."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emosym.errors import UserError
+from memory_bank import MemoryBank
+from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def bank(tmp_path: Path):
+    with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
+        bank.add([candidate(0), candidate(1)])
+        yield bank
+
+
+def files(bank: MemoryBank) -> list[Path]:
+    return sorted(path for path in (bank.path / "images").rglob("*") if path.is_file())
+
+
+def changed(index: int, value: float) -> np.ndarray:
+    array = vector(5)
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding": vector(5, 9)}, r"embedding of the wrong shape; got \[9\]; .*dimension 16"),
+        ({"embedding": np.ones((2, DIM))[:, :3]}, r"embedding of the wrong shape; got \[2, 3\]"),
+        ({"embedding": changed(3, np.nan)}, "embedding with NaN or infinite values"),
+        ({"embedding": np.full(DIM, 1e300)}, "embedding with NaN or infinite values"),
+        ({"embedding": np.zeros(DIM)}, "embedding is a zero vector"),
+        ({"image": Path("nowhere.png")}, r"unreadable image nowhere.png; got .*No such file"),
+        ({"image": picture(5)[:-40]}, "unreadable image image given in memory"),
+        ({"image": picture(5, "JPEG")[:200]}, "unreadable image"),
+        ({"image": b""}, "unreadable image"),
+        ({"image": picture(5, "BMP")}, "unsupported image .*; got BMP; expected PNG or JPEG"),
+        ({"confidence": float("nan")}, "confidence of an image to keep; got nan"),
+    ],
+)
+def test_what_cannot_be_kept(bank: MemoryBank, changes: dict, message: str):
+    before, on_disk = bank.entries(), files(bank)
+    with pytest.raises(UserError, match=message):
+        bank.add([candidate(4), candidate(5, **changes)])
+    assert (bank.entries(), bank.version, files(bank)) == (before, 1, on_disk)
+    assert bank.verify() == []
+
+
+def test_an_embedding_of_two_rows_is_not_one_vector(bank: MemoryBank):
+    with pytest.raises(UserError, match=r"embedding of the wrong shape; got \[2, 16\]"):
+        bank.add([candidate(4, embedding=np.ones((2, DIM)))])
+    assert bank.version == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"emotion": "joyy"}, "unknown emotion 'joyy'"),
+        ({"source": "stolen"}, "unknown source 'stolen'"),
+        ({"valence": 1.0}, "valence and arousal belong together"),
+        ({"valence": 4.0, "arousal": 0.0}, r"valence is outside its scale; got 4.0"),
+        ({"seed": 2**63}, "seed is out of range"),
+        ({"seed": -1}, "seed is out of range"),
+    ],
+)
+def test_a_candidate_that_makes_no_sense(changes: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        candidate(1, **changes)
+
+
+def test_an_image_too_large_to_decode(bank: MemoryBank, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"unreadable image .*decompression bomb"):
+        bank.add([candidate(5)])
+
+
+def test_queries(bank: MemoryBank):
+    for query, message in (
+        (vector(1, 3), r"wrong shape; got \[3\]"),
+        (np.zeros(DIM), "zero vector"),
+        (changed(0, np.inf), "infinite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            bank.search(query)
+    with pytest.raises(UserError, match="number of neighbours; got 0"):
+        bank.search(vector(1), 0)
+    with pytest.raises(UserError, match=r"unknown emotion .*DROP"):
+        bank.search(vector(1), emotion="awe'; DROP TABLE entries; --")
+    with pytest.raises(UserError, match=r"unknown source 'reel'.*did you mean 'real'\?"):
+        bank.entries(source="reel")
+    with pytest.raises(UserError, match="no such entry in the memory bank; got id 77"):
+        bank.embeddings([1, 77])
+
+
+def test_versions_and_ids_that_do_not_exist(bank: MemoryBank):
+    for version in (-1, 2):
+        with pytest.raises(UserError, match=f"no such version.*; got {version}; expected 0 to 1"):
+            bank.rollback(version)
+        with pytest.raises(UserError, match=f"no such version.*; got {version}; expected 0 to 1"):
+            bank.reload(version)
+    with pytest.raises(UserError, match="a writer works on the newest version; got 0; roll back"):
+        bank.reload(0)
+    with pytest.raises(UserError, match="no such entry in the memory bank; got id 9"):
+        bank.remove([1, 9])
+    assert (len(bank), bank.version) == (2, 1)
+
+
+def test_a_reader_cannot_write(bank: MemoryBank):
+    with MemoryBank.open(bank.path) as reader:
+        for write in (
+            lambda: reader.add([candidate(5)]),
+            lambda: reader.remove([1]),
+            lambda: reader.rollback(0),
+        ):
+            with pytest.raises(UserError, match="is open for reading; use mode='a'"):
+                write()
+    assert (len(bank), bank.version) == (2, 1)
+
+
+def test_folders_that_are_no_bank(bank: MemoryBank, tmp_path: Path):
+    with pytest.raises(UserError, match=r"not a memory bank: .*nowhere; got no bank.sqlite in it"):
+        MemoryBank.open(tmp_path / "nowhere")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "bank.sqlite").write_bytes(b"something else entirely" * 100)
+    for mode in ("r", "a"):
+        with pytest.raises(UserError, match=r"not a memory bank: .*file is not a database"):
+            MemoryBank.open(other, mode)
+    (other / "bank.sqlite").unlink()
+    sqlite3.connect(other / "bank.sqlite").execute("CREATE TABLE t (x)").connection.close()
+    with pytest.raises(UserError, match=r"not a memory bank: .*no such table"):
+        MemoryBank.open(other)
+    with pytest.raises(UserError, match="unknown mode 'w'"):
+        MemoryBank.open(bank.path, "w")
+
+
+def test_create_never_overwrites(bank: MemoryBank, tmp_path: Path):
+    with pytest.raises(UserError, match=r"cannot create a memory bank at .*got a bank"):
+        MemoryBank.create(bank.path, DIM, MODEL)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("x")
+    with pytest.raises(UserError, match="got something else there already; expected a missing"):
+        MemoryBank.create(tmp_path / "full", DIM, MODEL)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot create a memory bank"):
+        MemoryBank.create(tmp_path / "file" / "bank", DIM, MODEL)
+    with pytest.raises(UserError, match="dimension of a bank; got 0"):
+        MemoryBank.create(tmp_path / "new", 0, MODEL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank", "file", "full"]
+    (tmp_path / "empty").mkdir()
+    MemoryBank.create(tmp_path / "empty", DIM, MODEL).close()
+    assert MemoryBank.open(tmp_path / "empty").version == 0
+
+
+def test_a_bank_of_another_model(bank: MemoryBank):
+    message = "made by another model; got model embedder-2; expected model embedder-1"
+    with pytest.raises(UserError, match=message):
+        MemoryBank.open(bank.path, model_hash="embedder-2")
+    assert MemoryBank.open(bank.path, model_hash=MODEL).dim == DIM
+    bank.close()
+    with pytest.raises(UserError, match=message):
+        MemoryBank.open(bank.path, "a", model_hash="embedder-2")
+    MemoryBank.open(bank.path, "a").close()  # the failed one let go of the lock
+
+
+def test_a_newer_format(bank: MemoryBank):
+    bank.close()
+    database = sqlite3.connect(bank.path / "bank.sqlite", isolation_level=None)
+    database.execute("UPDATE meta SET value = 2 WHERE key = 'format'")
+    database.close()
+    for mode in ("r", "a", "a"):
+        with pytest.raises(UserError, match="by a newer version; got format 2; expected format 1"):
+            MemoryBank.open(bank.path, mode)
+
+
+def test_a_damaged_database(bank: MemoryBank):
+    bank.add([candidate(number) for number in range(2, 60)])
+    bank.close()
+    path = bank.path / "bank.sqlite"
+    data = bytearray(path.read_bytes())
+    data[8192:] = b"\xa5" * (len(data) - 8192)
+    path.write_bytes(data)
+    for mode in ("r", "a", "a"):
+        with pytest.raises(UserError, match=r"database of the memory bank .* is damaged; got"):
+            MemoryBank.open(bank.path, mode)
+
+
+def test_a_full_disk_in_the_database(bank: MemoryBank):
+    on_disk = files(bank)
+    database = bank._store._db
+    pages = database.execute("PRAGMA page_count").fetchone()[0]
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(UserError, match=r"cannot write to .*full.*the bank is unchanged"):
+        bank.add([candidate(number) for number in range(10, 60)])
+    assert (len(bank), bank.version, bank.verify()) == (2, 1, [])
+    database.execute("PRAGMA max_page_count = 100000")
+    assert bank.add([candidate(10)]).version == 2
+    bank.close()
+    MemoryBank.open(bank.path, "a").close()
+    assert len(files(bank)) == len(on_disk) + 1
+
+
+def test_a_full_disk_in_the_images(bank: MemoryBank):
+    on_disk = files(bank)
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write to .*File too large.*is unchanged"):
+            bank.add([candidate(5), candidate(4, image=Image.fromarray(pixels))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert files(bank) == on_disk
+    assert (len(bank), bank.version, bank.verify()) == (2, 1, [])
+
+
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from emosym.errors import UserError
+from memory_bank import MemoryBank
+path = Path(sys.argv[1])
+MemoryBank.open(path.parent / "warm-up").verify()  # nobody may not import from root's Python
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+with MemoryBank.open(path) as bank:
+    print(len(bank), bank.verify())
+for attempt in (lambda: MemoryBank.open(path, "a"), lambda: MemoryBank.create(path / "x", 2, "m")):
+    try:
+        attempt()
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_folder_that_may_not_be_written():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve() / "bank"
+        with MemoryBank.create(path, DIM, MODEL) as bank:
+            bank.add([candidate(0), candidate(1)])
+        shutil.copytree(path, path.parent / "warm-up")
+        inside = sorted(item for item in path.rglob("*") if item.is_dir())
+        for item in (Path(folder), path, *inside):
+            item.chmod(0o555)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", READ_ONLY, str(path)],
+                cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+        finally:
+            for item in (Path(folder), path, *inside):
+                item.chmod(0o755)
+    lines = done.stdout.splitlines()
+    assert lines[:1] == ["2 []"], done.stderr
+    assert lines[1].startswith(f"cannot write to the memory bank {path}; got ")
+    assert lines[1].endswith("open it for reading, or make the folder writable")
+    assert lines[2].startswith(f"cannot create a memory bank at {path}/x; got ")
