@@ -105,7 +105,7 @@ def _main_hue(pixels: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> float
     bins = 36
     index = np.floor(sixth / 6 * bins + 0.5).astype(int) % bins
     weight = np.bincount(index, span, minlength=bins)
-    smooth = weight + np.roll(weight, 1) + np.roll(weight, -1)
+    smooth = 2 * weight + np.roll(weight, 1) + np.roll(weight, -1)
     return int(smooth.argmax()) / bins
 
 

@@ -111,7 +111,8 @@ def draw_world(count: int, seed: int, size: int = 64) -> Iterator[Drawing]:
 
 
 def _splits(count: int, seed: str) -> list[Split]:
-    test, val = round(TEST_SHARE * count), round(VAL_SHARE * count)
+    least = 1 if count >= 3 else 0  # a small world still has every split
+    test, val = (max(least, round(share * count)) for share in (TEST_SHARE, VAL_SHARE))
     splits: list[Split] = ["test"] * test + ["val"] * val
     splits += ["train"] * (count - len(splits))
     random.Random(seed).shuffle(splits)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from data_tools.affectworld.world import write_world
+from data_tools.dataset import dataset_stats, open_dataset
+from data_tools.manifest import write_manifest
+from emosym.errors import UserError
+from emosym.records import Sample
+
+
+def test_a_manifest_file_and_its_folder_open_alike(tmp_path, picture):
+    sample = Sample(id="1", image=picture(tmp_path / "a.jpg"), split="train")
+    write_manifest(tmp_path / "manifest.jsonl", [sample])
+    assert open_dataset(tmp_path) == open_dataset(tmp_path / "manifest.jsonl") == [sample]
+
+
+def test_a_world_opens_in_place_and_nothing_is_written(tmp_path):
+    write_world(tmp_path / "w", 16, seed=0)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    samples = open_dataset(tmp_path / "w")
+    assert len(samples) == 16
+    assert all(sample.image.is_file() and sample.image.is_absolute() for sample in samples)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_a_broken_dataset_in_place_is_told_with_the_fix(tmp_path):
+    write_world(tmp_path / "w", 16, seed=0)
+    (tmp_path / "w" / "image" / "awe" / "awe_00000.jpg").unlink()
+    (tmp_path / "w" / "image" / "fear" / "fear_00001.jpg").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path / "w")
+    assert "has 2 broken of 16 rows" in str(error.value)
+    assert "emosym data import emoset" in str(error.value)
+
+
+def test_missing_unknown_and_empty(tmp_path):
+    with pytest.raises(UserError, match="no dataset at"):
+        open_dataset(tmp_path / "none")
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path)
+    for layout in ("manifest.jsonl", "EmoSet", "AffectWorld", "OASIS"):
+        assert layout in str(error.value)
+    (tmp_path / "info.json").write_text("{}")
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(UserError, match="holds no samples"):
+        open_dataset(tmp_path)
+
+
+def test_stats_by_hand(tmp_path):
+    def sample(name, split, emotion, valence):
+        return Sample(id=name, image=tmp_path / name, split=split, emotion=emotion, valence=valence)
+
+    stats = dataset_stats(
+        [
+            sample("1", "train", "awe", 1.0),
+            sample("2", "train", "awe", 3.0),
+            sample("3", "train", None, -1.0),
+            sample("4", "test", "fear", None),
+        ]
+    )
+    assert stats == {
+        "samples": 4,
+        "splits": {"train": 3, "test": 1},
+        "emotions": {"train": {"awe": 2, "unlabelled": 1}, "test": {"fear": 1}},
+        # mean 1, deviations 0, 2, -2: variance 8/3.
+        "valence": {
+            "count": 3,
+            "mean": 1.0,
+            "std": pytest.approx((8 / 3) ** 0.5),
+            "min": -1.0,
+            "max": 3.0,
+        },
+    }
+
+
+def test_oasis_opens_in_place(shared):
+    samples = open_dataset(shared / "oasis")
+    assert len(samples) == 639
+    assert dataset_stats(samples)["valence"]["mean"] == pytest.approx(0.3795, abs=1e-4)

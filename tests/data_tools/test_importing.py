@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from data_tools.affectworld.world import write_world
+from data_tools.dataset import open_dataset
+from data_tools.importing import ImportReport, import_dataset
+from data_tools.manifest import validate_manifest
+from emosym.errors import UserError
+from emosym.taxonomy import MIKELS8
+
+
+@pytest.fixture
+def world(tmp_path):
+    write_world(tmp_path / "world", 80, seed=0)
+    return tmp_path / "world"
+
+
+def content(samples):
+    return {
+        s.id: (s.split, s.emotion, s.valence, s.arousal, s.prompt, s.knowledge, s.attributes)
+        for s in samples
+    }
+
+
+def test_an_import_equals_its_source(world, tmp_path):
+    seen = []
+    out = tmp_path / "new" / "out"
+    report = import_dataset("emoset", world, out, progress=lambda done, n: seen.append((done, n)))
+    assert seen == [(n, 80) for n in range(1, 81)]
+    assert report == ImportReport(
+        imported=80,
+        quarantined=0,
+        by_split={"train": 56, "test": 16, "val": 8},
+        by_emotion=dict.fromkeys(MIKELS8, 10),
+    )
+    assert validate_manifest(out / "manifest.jsonl") == []
+    assert content(open_dataset(out)) == content(open_dataset(world))
+    assert (out / "quarantine.jsonl").read_text() == ""
+    image = out / "images" / "awe" / "awe_00003.jpg"
+    assert image.read_bytes() == (world / "image" / "awe" / "awe_00003.jpg").read_bytes()
+    shutil.rmtree(world)
+    assert image.stat().st_size > 0
+
+
+def test_a_copy_where_links_are_impossible(world, tmp_path, monkeypatch):
+    def refuse(*args: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    import_dataset("emoset", world, tmp_path / "out")
+    image = tmp_path / "out" / "images" / "awe" / "awe_00003.jpg"
+    assert image.stat().st_nlink == 1
+    assert content(open_dataset(tmp_path / "out")) == content(open_dataset(world))
+
+
+def test_broken_images_among_many_are_listed_and_stop_nothing(world, tmp_path):
+    images = world / "image"
+    (images / "awe" / "awe_00001.jpg").write_bytes(b"")
+    cut = images / "fear" / "fear_00002.jpg"
+    cut.write_bytes(cut.read_bytes()[:700])
+    (images / "anger" / "anger_00003.jpg").unlink()
+    rows = json.loads((world / "train.json").read_text())
+    name = next(row[1] for row in rows if row[0] == "sadness")
+    (world / "val.json").write_text(
+        json.dumps(
+            [
+                *json.loads((world / "val.json").read_text()),
+                ["sadness", name, f"image/sadness/{name}.jpg", f"annotation/sadness/{name}.json"],
+            ]
+        )
+    )
+    report = import_dataset("emoset", world, tmp_path / "out")
+    assert (report.imported, report.quarantined) == (77, 4)
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    reasons = " | ".join(sorted(json.loads(line)["reason"] for line in lines))
+    assert "file 'image/anger/anger_00003.jpg' does not exist" in reasons
+    assert "file 'image/awe/awe_00001.jpg' is empty (0 bytes)" in reasons
+    assert f"id '{name}' was already used by an earlier row" in reasons
+    assert "image is damaged" in reasons
+    assert validate_manifest(tmp_path / "out" / "manifest.jsonl") == []
+    assert len(open_dataset(tmp_path / "out")) == 77
+
+
+def test_nothing_to_import(world, tmp_path):
+    shutil.rmtree(world / "image")
+    with pytest.raises(UserError, match=r"nothing in .* could be imported; got 80 rows, all set"):
+        import_dataset("emoset", world, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
+
+
+def test_bad_arguments(world, tmp_path):
+    with pytest.raises(UserError, match=r"unknown dataset 'emosett'.*did you mean 'emoset'"):
+        import_dataset("emosett", world, tmp_path / "out")
+    with pytest.raises(UserError, match="no folder"):
+        import_dataset("emoset", tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UserError, match=r"cannot read .*OASIS\.csv"):
+        import_dataset("oasis", world, tmp_path / "out")
+    with pytest.raises(UserError, match="already exists and is not an empty folder"):
+        import_dataset("emoset", world, world)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
+
+
+def test_an_interrupted_import_leaves_nothing(world, tmp_path):
+    def stop(done: int, count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset("emoset", world, tmp_path / "out", progress=stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
+
+
+def test_the_real_oasis(shared, tmp_path):
+    report = import_dataset("oasis", shared / "oasis", tmp_path / "out")
+    assert report == ImportReport(639, 0, {"train": 511, "test": 128}, {"unlabelled": 639})
+    assert content(open_dataset(tmp_path / "out")) == content(open_dataset(shared / "oasis"))
