@@ -1,0 +1,180 @@
+"""What this machine and this installation can do, and what to do about what they cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+from packaging.requirements import Requirement
+
+PYTHON = (3, 11)
+MEMORY_GIB = 6
+"""Peak of the demo."""
+DISK_GIB = 5
+"""An environment, the demo's run and room for one more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One finding. `warn` limits what works, `fail` stops it; both say what to do."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    fix: str = ""
+
+
+def diagnose(weights: Path, place: Path = Path()) -> list[Check]:
+    """Examine this machine and this installation, without changing anything.
+
+    Args:
+        weights: folder that holds one folder of shipped weights for each zoo member.
+        place: a folder on the disk that runs will be written to.
+    """
+    return [
+        python(sys.version_info[:3]),
+        accelerator(),
+        *dependencies(_requirements(), metadata.version),
+        compiler(shutil.which, Path(sysconfig.get_paths()["include"])),
+        cores(),
+        _room("memory", memory_gib(), MEMORY_GIB, "use smaller batches: the demo may not fit"),
+        _room("disk", shutil.disk_usage(place).free / 2**30, DISK_GIB, "free some space"),
+        flash_attention(),
+        *shipped_weights(weights),
+    ]
+
+
+def python(found: tuple[int, ...]) -> Check:
+    """Compare the interpreter with the oldest supported one."""
+    version = ".".join(map(str, found))
+    if found[:2] < PYTHON:
+        return Check(name="python", status="fail", found=version, fix="install 3.11 or newer")
+    return Check(name="python", status="ok", found=f"{version} on {platform.system()}")
+
+
+def accelerator() -> Check:
+    """Tell which device torch will use."""
+    if not torch.cuda.is_available():
+        found = f"torch {torch.__version__}, no GPU: {torch.get_num_threads()} CPU threads"
+        return Check(name="accelerator", status="ok", found=found)
+    cards = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
+    names = ", ".join(f"{card.name} ({card.total_memory / 2**30:.0f} GiB)" for card in cards)
+    return Check(name="accelerator", status="ok", found=f"torch {torch.__version__}, {names}")
+
+
+def dependencies(requirements: Iterable[Requirement], version: Callable[[str], str]) -> list[Check]:
+    """Compare installed versions with the declared ranges.
+
+    Args:
+        requirements: what `setup.cfg` declares, extras included.
+        version: returns an installed version; raises `PackageNotFoundError` for a missing one.
+    """
+    return [_dependency(requirement, version) for requirement in requirements]
+
+
+def _dependency(requirement: Requirement, version: Callable[[str], str]) -> Check:
+    name, wanted = requirement.name, str(requirement.specifier) or "any version"
+    optional = requirement.marker is not None and "extra" in str(requirement.marker)
+    try:
+        found = version(name)
+    except metadata.PackageNotFoundError:
+        if optional:
+            return Check(name=name, status="ok", found="not installed (optional)")
+        return Check(name=name, status="fail", found="not installed", fix="run `make setup`")
+    if requirement.specifier.contains(found, prereleases=True):
+        return Check(name=name, status="ok", found=found)
+    fix = f"expected {wanted}; run `make setup`"
+    return Check(name=name, status="warn" if optional else "fail", found=found, fix=fix)
+
+
+def _requirements() -> list[Requirement]:
+    """Return what the installed package declares; itself when it is not installed."""
+    try:
+        return [Requirement(line) for line in metadata.requires("emosym") or []]
+    except metadata.PackageNotFoundError:
+        return [Requirement("emosym")]
+
+
+def compiler(which: Callable[[str], str | None], include: Path) -> Check:
+    """Look for what DeepSpeed needs to compile its small operators."""
+    missing = [tool for tool in ("g++", "ninja") if which(tool) is None]
+    if not (include / "Python.h").is_file():
+        missing.append("Python.h")
+    if not missing:
+        return Check(name="compiler", status="ok", found="g++, ninja, Python.h")
+    fix = "several ranks and offloading need them: apt-get install g++ python3-dev; make setup"
+    return Check(name="compiler", status="warn", found=f"without {', '.join(missing)}", fix=fix)
+
+
+def cores() -> Check:
+    """Count the CPU cores that this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check(name="cores", status="ok", found=f"{usable} usable")
+
+
+def memory_gib(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> float:
+    """Return the memory that this process may use: the machine's, or its container's if less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(total, int(text) if text.isdigit() else total) / 2**30
+
+
+def _room(name: str, gib: float, wanted: float, fix: str) -> Check:
+    if gib < wanted:
+        return Check(name=name, status="warn", found=f"{gib:.1f} GiB, less than {wanted}", fix=fix)
+    return Check(name=name, status="ok", found=f"{gib:.1f} GiB")
+
+
+def flash_attention() -> Check:
+    """Tell whether FlashAttention 2 would be used, and why not."""
+    name = "flash attention"
+    if not torch.cuda.is_available():
+        return Check(name=name, status="ok", found="not used: no GPU (SDPA instead)")
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        found = f"not used: compute capability {major}.{minor}, needs 8.0 (SDPA instead)"
+        return Check(name=name, status="ok", found=found)
+    try:
+        import flash_attn
+    except ImportError as error:
+        fix = "optional: pip install --no-build-isolation '.[gpu]'"
+        return Check(name=name, status="ok", found=f"not used: {error} (SDPA instead)", fix=fix)
+    return Check(name=name, status="ok", found=f"flash-attn {flash_attn.__version__}")
+
+
+def shipped_weights(weights: Path) -> list[Check]:
+    """Compare the SHA-256 of every shipped weight file with its model card, `README.md`."""
+    folders = (
+        sorted(path for path in weights.iterdir() if path.is_dir()) if weights.is_dir() else []
+    )
+    if not folders:
+        fix = "train them with `make tiny-base`"
+        return [Check(name="weights", status="fail", found=f"none in {weights}", fix=fix)]
+    return [_weights(folder) for folder in folders]
+
+
+def _weights(folder: Path) -> Check:
+    name = f"weights of {folder.name}"
+    restore = "restore the folder (git checkout) or train anew with `make tiny-base`"
+    card, files = folder / "README.md", sorted(folder.rglob("*.safetensors"))
+    if not card.is_file() or not files:
+        absent = "no model card" if files else "no weight files"
+        return Check(name=name, status="fail", found=f"{absent} in {folder}", fix=restore)
+    hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    text = card.read_text(encoding="utf-8")
+    changed = [str(path.relative_to(folder)) for path in files if hashes[path] not in text]
+    if changed:
+        found = f"{', '.join(changed)}: not the hash of the model card"
+        return Check(name=name, status="fail", found=found, fix=restore)
+    size = sum(path.stat().st_size for path in files) / 2**20
+    return Check(name=name, status="ok", found=f"{len(files)} files, {size:.1f} MiB, hashes agree")
