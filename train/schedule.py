@@ -17,6 +17,8 @@ class Schedule:
         self.phases: list[str] = []
         """Phase of each step."""
         for number, stage in enumerate(stages):
+            if stage.steps < 1:
+                raise UserError(f"stages.{number}.steps must be at least 1", got=stage.steps)
             for name, steps in stage.cycle.items():
                 if name not in known:
                     raise unknown(f"phase in stages.{number}.cycle:", name, known)
