@@ -115,9 +115,7 @@ class EmoSymPipeline:
         reading = self.model.understander(to_device(asked, self.device))
         affect = wanted_affect(requests).to(self.device)
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
-        pixels = self.model.draw(
-            noise.to(self.device), condition, steps=steps, guidance=guidance
-        )
+        pixels = self.model.draw(noise.to(self.device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
 
     def _understanding(self, text: str, share: Tensor, affect: Tensor) -> Understanding:

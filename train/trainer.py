@@ -14,6 +14,7 @@ from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.records import Sample
+from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
 from train import checkpoint, engines, ranks
 from train.config import TrainConfig
 from train.data import Corpus
@@ -51,6 +52,7 @@ class Trainer:
         device = ranks.device()
         model = model.to(device).train()
         self._freeze(model, used)
+        self._adapt(model)
         reference = Reference(model.understander)
         bank = run / "bank" if "remember" in used else None
         memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)
@@ -146,6 +148,9 @@ class Trainer:
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
+            # What a model draws for itself (dropout) also follows from the step.
+            own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
+            torch.manual_seed(own.generator.initial_seed())
             outcome = phase.loss(Slice(samples[rows], rows, total, step, draws))
             loss = outcome.loss
             bad = not math.isfinite(loss.item())
@@ -219,6 +224,35 @@ class Trainer:
             freeze(model.autoencoder)
         if not self.config.generate.train_text_encoder:
             freeze(model.generator.denoiser.text_encoder)
+
+    def _adapt(self, model: EmoSym) -> None:
+        """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
+        understander, generator = self.config.lora.understander, self.config.lora.generator
+        if understander is not None:
+            backbone = model.understander.backbone
+            add_lora(
+                backbone,
+                LoraSpec(
+                    layers=backbone_layers(backbone),
+                    rank=understander.rank,
+                    alpha=understander.alpha,
+                    dropout=understander.dropout,
+                    seed=self.config.seed,
+                ),
+            )
+        if generator is not None:
+            denoiser = model.generator.denoiser
+            add_lora(
+                denoiser,
+                LoraSpec(
+                    layers=decoder_layers(denoiser),
+                    rank=generator.rank,
+                    alpha=generator.alpha,
+                    dropout=generator.dropout,
+                    init="gaussian",
+                    seed=self.config.seed,
+                ),
+            )
 
 
 def check_sizes(config: TrainConfig) -> None:
