@@ -19,6 +19,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import yaml
+from safetensors import SafetensorError
 from torch import nn
 
 from emosym.errors import UserError, unknown
@@ -30,6 +31,8 @@ from model_zoo.tokenizer import train_tokenizer
 HERE = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError)
+"""What the libraries raise on model files that are missing, damaged or do not fit together."""
 
 
 def members() -> list[str]:
@@ -70,9 +73,20 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     """Load a member by name, or a model folder, in evaluation mode.
 
     Raises:
-        UserError: unknown name, not a model folder, weights of another shape.
+        UserError: unknown name, not a model folder, weights missing, damaged or of another shape.
     """
     folder = folder_of(name_or_path)
+    try:
+        return _load(folder, dtype)
+    except _DAMAGE as error:
+        raise UserError(
+            f"cannot load the model {folder}",
+            got=f"{type(error).__name__}: {error}",
+            fix="a file of it is missing, damaged or from another model: restore the folder",
+        ) from error
+
+
+def _load(folder: Path, dtype: torch.dtype) -> EmoSym:
     saved = json.loads((folder / CONFIG).read_text())
     config = ModelConfig(**saved["model"])
     backbone, processor = load_backbone(folder / "backbone", dtype)
