@@ -191,7 +191,8 @@ def complete(request: ImageRequest) -> ImageRequest:
     half = (request.valence is None) != (request.arousal is None)
     if half:
         raise UserError("valence and arousal go together", fix="give both, or neither")
-    if not request.prompt and request.emotion is None and request.valence is None:
+    prompt = request.prompt.strip()
+    if not prompt and request.emotion is None and request.valence is None:
         raise UserError(
             "nothing was asked for", expected="a prompt, an emotion, or valence and arousal"
         )
@@ -203,9 +204,7 @@ def complete(request: ImageRequest) -> ImageRequest:
     elif emotion is not None:
         norm = NORMS[emotion].to(PUBLIC)
         valence, arousal = norm.valence, norm.arousal
-    return ImageRequest(
-        prompt=request.prompt.strip(), emotion=emotion, valence=valence, arousal=arousal
-    )
+    return ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
 
 
 def check_sampling(steps: int | None, guidance: float | None) -> None:

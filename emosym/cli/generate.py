@@ -35,11 +35,9 @@ def generate(
     count: Annotated[int, typer.Option(min=1, help="Images, from seeds SEED, SEED + 1, ...")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first image.")] = 0,
     guidance: Annotated[
-        float | None, typer.Option(min=0, help="How hard to follow the request; default: the model's.")
+        float | None, typer.Option(help="How hard to follow the request; default: the model's.")
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Sampling steps; default: the model's.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,

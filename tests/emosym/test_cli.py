@@ -196,10 +196,10 @@ def test_the_entry_point_is_this_command():
         (["understnd"], "No such command"),
         (["understand"], "Missing argument"),
         (["generate", "--prompt", "x"], "Missing option"),
-        (["generate", "--out", "x.png", "--count", "0"], "0"),
-        (["generate", "--out", "x.png", "--valence", "high"], "high"),
-        (["data", "import", "flickr", "a", "b"], "flickr"),
-        (["bank", "search", "b", "q", "--source", "drawn"], "drawn"),
+        (["generate", "--out", "x.png", "--count", "0"], "--count"),
+        (["generate", "--out", "x.png", "--valence", "high"], "--valence"),
+        (["data", "import", "flickr", "a", "b"], "emoset"),
+        (["bank", "search", "b", "q", "--source", "drawn"], "synthetic"),
     ],
 )
 def test_wrong_usage_is_told_without_a_traceback(arguments, told):
@@ -436,6 +436,8 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
         (["--valence", "0", "--arousal", "nan"], "arousal is outside its scale; got nan"),
         (["--prompt", "x", "--guidance", "nan"], "the guidance scale; got nan"),
         (["--prompt", "x", "--guidance", "inf"], "the guidance scale; got inf"),
+        (["--prompt", "x", "--guidance", "-1"], "the guidance scale; got -1"),
+        (["--prompt", "x", "--steps", "0"], "the number of sampling steps; got 0"),
     ],
 )
 def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path):
@@ -774,9 +776,9 @@ def test_a_world_is_imported_validated_and_counted(world, tmp_path):
     assert stats == emosym("data", "stats", world, "--json").json
     assert stats["samples"] == 24
     assert stats["splits"] == report["by_split"]
-    assert {sum(split.get(name, 0) for split in stats["emotions"].values()) for name in MIKELS8} == {
-        3
-    }
+    assert {
+        sum(split.get(name, 0) for split in stats["emotions"].values()) for name in MIKELS8
+    } == {3}
     shown = emosym("data", "stats", world).out
     assert f"{stats['valence']['mean']:.4g}" in shown
 
