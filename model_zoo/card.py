@@ -19,9 +19,7 @@ NUMBERS = {
 """What a card shows of a report, by section."""
 
 
-def card(
-    name: str, command: str, report: Mapping, model: EmoSym, files: Mapping[str, str]
-) -> str:
+def card(name: str, command: str, report: Mapping, model: EmoSym, files: Mapping[str, str]) -> str:
     """Return a model card in Markdown.
 
     Args:

@@ -70,7 +70,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     warmup: int = 50
-    """Steps of linear warm-up, counted over the whole run."""
+    """Steps of linear warm-up, counted over the steps that move this part."""
     decay: Literal["constant", "cosine"] = "cosine"
     """After warm-up: hold, or fall along a half cosine to `floor`."""
     floor: float = 0.05

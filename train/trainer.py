@@ -143,7 +143,8 @@ class Trainer:
         micro_rows = self._micro_rows(total)
         self._open([sample for rows in micro_rows for sample in samples[rows]])
         for part in phase.owns:
-            rate = learning_rate(getattr(self.config.engine, part), step, len(self.schedule))
+            done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
+            rate = learning_rate(getattr(self.config.engine, part), done, total_moves)
             engines.set_learning_rate(self.engines[part], rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
@@ -191,6 +192,14 @@ class Trainer:
         if ranks.any_rank(problem is not None):
             self.save()
             raise problem or Elsewhere
+
+    def _moves(self, part: str, before: int) -> int:
+        """Return how many steps before `before` move a part."""
+        return sum(
+            self.schedule.count(name, before)
+            for name, phase in self.phases.items()
+            if part in phase.owns
+        )
 
     def _batch(self, step: int, name: str) -> list[Sample]:
         phase = self.phases[name]

@@ -17,7 +17,7 @@ from data_tools.dataset import open_dataset
 from emosym.config import load_config
 from emosym.model import EmoSym
 from model_zoo import zoo
-from train import checkpoint, ranks
+from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
 from train.trainer import Trainer
