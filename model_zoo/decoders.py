@@ -55,9 +55,8 @@ class MMDiT(nn.Module):
             padding="max_length",
             max_length=self.text_tokens,
             padding_side="right",
-            return_tensors="pt",
-        ).to(self.text_encoder.device)
-        length = tokens.input_ids.shape[1]
+        )
+        length = max(map(len, tokens.input_ids))
         if length > self.text_tokens:
             longest = max(prompts, key=len)
             raise UserError(
@@ -66,6 +65,7 @@ class MMDiT(nn.Module):
                 expected=f"at most {self.text_tokens}",
                 fix="shorten the prompt",
             )
+        tokens = tokens.convert_to_tensors("pt").to(self.text_encoder.device)
         mask = tokens.attention_mask.bool()
         # The empty prompt has no token to attend to: keep one so that softmax has a support.
         support = mask.clone()

@@ -50,12 +50,17 @@ def _guarded(run: Path, work) -> None:
 
     from eval.table import comparison_table
     from train import ranks
-    from train.trainer import Interrupted
+    from train.trainer import Elsewhere, Interrupted
 
     try:
         report: dict[str, Any] = work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:  # no space left, no right to write: not a bug, and not a traceback
+        print(f"error: {error}; mend it, then `make resume RUN={run}`", file=sys.stderr)
+        raise SystemExit(2) from None
+    except Elsewhere:
         raise SystemExit(2) from None
     except Interrupted:
         print(f"saved; continue with `make resume RUN={run}`", file=sys.stderr)

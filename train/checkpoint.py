@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,9 @@ from train import ranks
 
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d{7})")
+_BEFORE = "delete this checkpoint to use the one before"
+_MISFITS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
+"""What DeepSpeed and torch raise for a state of another shape."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,31 +35,58 @@ class State:
     seconds: float = 0.0
     """Wall time spent so far."""
     world_size: int = 1
+    model_hash: str = ""
+    """The model that the run started from: frozen weights and the reference come from it."""
     digests: dict[str, str] = field(default_factory=dict)
     """Part -> SHA-256 of its trainable parameters, checked after loading."""
+    files: dict[str, int] = field(default_factory=dict)
+    """File of the checkpoint -> bytes, checked before loading: DeepSpeed takes a missing file of
+    optimizer states for a fresh optimizer."""
 
 
 def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint of all engines; return its folder once every rank is done."""
+    """Write a checkpoint of all engines; return its folder once every rank is done.
+
+    A step that is saved already is left as it is: steps are exact, so it holds the same.
+
+    Raises:
+        UserError: no space left, or the folder cannot be written; older checkpoints are untouched.
+    """
     name = f"step-{state.step:07d}"
-    temporary = folder / f".{name}.tmp"
-    if ranks.is_first():
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    temporary, target = folder / f".{name}.tmp", folder / name
+    done = target.exists()
     ranks.barrier()
-    for part, engine in engines.items():
-        engine.save_checkpoint(str(temporary / part), tag="state", exclude_frozen_parameters=True)
-        state.digests[part] = digest(engine.module)
-    ranks.barrier()
-    target = folder / name
-    if ranks.is_first():
-        (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
-        _sync(temporary)
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(temporary, target)
-        for old in found(folder)[:-keep]:
-            shutil.rmtree(old)
+    if done:
+        return target
+    try:
+        if ranks.is_first():
+            for stale in folder.glob(".step-*.tmp"):
+                shutil.rmtree(stale)
+            temporary.mkdir(parents=True)
+        ranks.barrier()
+        for part, engine in engines.items():
+            engine.save_checkpoint(
+                str(temporary / part), tag="state", exclude_frozen_parameters=True
+            )
+            state.digests[part] = digest(engine.module)
+        ranks.barrier()
+        if ranks.is_first():
+            state.files = _sizes(temporary)
+            (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
+            _sync(temporary)
+            os.rename(temporary, target)
+            _sync(folder, deep=False)
+            for old in found(folder)[:-keep]:
+                # Renamed first: a kill in the middle leaves no checkpoint that is half there.
+                shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        if ranks.is_first():
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise UserError(
+            f"checkpoint {target} cannot be written",
+            got=_last_line(error),
+            fix="free some space; older checkpoints are untouched, resume continues from them",
+        ) from error
     ranks.barrier()
     return target
 
@@ -67,45 +98,60 @@ def found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def load(path: Path, engines: dict[str, Any]) -> State:
+def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
     """Load a checkpoint into the engines and check that it is what was saved.
 
     Raises:
-        UserError: another number of ranks, parts that differ, weights that differ.
+        UserError: another number of ranks, another starting model, parts or shapes that differ,
+            a file that is missing or cut short, weights that differ.
     """
     try:
         state = State(**json.loads((path / STATE).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"checkpoint {path} cannot be read", got=error, fix="delete it to use the one before"
-        ) from error
+        raise UserError(f"checkpoint {path} cannot be read", got=error, fix=_BEFORE) from error
     if state.world_size != ranks.size():
         raise UserError(
             f"checkpoint {path.name} was written by another number of ranks",
             got=f"NPROC={ranks.size()}",
-            expected=f"NPROC={state.world_size}",
+            fix=f"resume with NPROC={state.world_size}",
+        )
+    if state.model_hash != model_hash:
+        raise UserError(
+            f"checkpoint {path.name} was trained from another starting model",
+            got=f"weights {model_hash[:12]}",
+            expected=f"weights {state.model_hash[:12]}",
+            fix="give the run back the model it started from",
         )
     if set(state.digests) != set(engines):
         raise UserError(
             f"checkpoint {path.name} holds other parts",
             got=", ".join(sorted(state.digests)),
             expected=", ".join(sorted(engines)),
+            fix="resume with the stages the run was started with",
         )
+    sizes = _sizes(path)
+    for name, size in state.files.items():
+        if sizes.get(name) != size:
+            raise UserError(
+                f"checkpoint {path} is damaged",
+                got=f"{name} with {sizes[name]} bytes" if name in sizes else f"no {name}",
+                expected=f"{size} bytes",
+                fix=_BEFORE,
+            )
     for part, engine in engines.items():
-        shapes = {name: tuple(p.shape) for name, p in engine.module.named_parameters()}
         try:
             # Frozen weights are not in the checkpoint; `digest` checks all that are.
             engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
-        except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
+        except (*_MISFITS, pickle.UnpicklingError) as error:
             raise UserError(
-                f"checkpoint {path.name} does not fit part {part} ({len(shapes)} tensors)",
-                got=str(error).splitlines()[-1][:200],
+                f"checkpoint {path.name} does not fit part {part}",
+                got=_last_line(error),
                 fix="resume with the configuration the run was started with",
             ) from error
         if digest(engine.module) != state.digests[part]:
             raise UserError(
                 f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
-                fix="delete this checkpoint to use the one before",
+                fix=_BEFORE,
             )
     return state
 
@@ -121,9 +167,19 @@ def digest(module: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _sync(folder: Path) -> None:
-    """Force a finished folder to disk, so that the rename never outruns its contents."""
-    for path in [*folder.rglob("*"), folder]:
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of all files of a checkpoint but its state, by relative path."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != STATE)
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+
+
+def _sync(folder: Path, *, deep: bool = True) -> None:
+    """Force a folder (and all in it) to disk, so that a rename never outruns its contents."""
+    for path in [*(folder.rglob("*") if deep else ()), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,8 +11,14 @@ from emosym.errors import UserError
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if value <= 0:
+        if not value > 0:
             raise UserError(f"{name} must be positive", got=value)
+
+
+def _share(most: float = 1.0, **values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= most:
+            raise UserError(f"{name} must lie in [0, {most:g}]", got=value)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,6 +46,10 @@ class DataConfig:
     image_cache: int = 4096
     """Decoded images kept in memory."""
 
+    def __post_init__(self) -> None:
+        _positive(crop=self.crop, image_cache=self.image_cache)
+        _share(crop=self.crop)
+
 
 @dataclass(kw_only=True, slots=True)
 class StageConfig:
@@ -59,13 +70,18 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     warmup: int = 50
-    """Steps of linear warm-up, counted over the whole run."""
+    """Steps of linear warm-up, counted over the steps that move this part."""
     decay: Literal["constant", "cosine"] = "cosine"
     """After warm-up: hold, or fall along a half cosine to `floor`."""
     floor: float = 0.05
     """Share of `lr` at the end of the cosine."""
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        _share(math.inf, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
+        _share(math.inf, warmup=self.warmup)
+        _share(floor=self.floor)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,7 +93,9 @@ class EngineConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of weights and activations in training."""
     accumulation: int = 1
-    """Micro-batches a step: raise it when memory is short; results do not change."""
+    """Micro-batches a step: raise it when memory is short. The step stays the same, but for two
+    things that look at a micro-batch: compress contrasts an image with the texts of its own
+    micro-batch only, and verify_posterior weighs the KL by that of its own micro-batch."""
     understander: OptimizerConfig = field(default_factory=OptimizerConfig)
     generator: OptimizerConfig = field(default_factory=OptimizerConfig)
     autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -127,6 +145,9 @@ class CompressConfig:
     language_weight: float = 0.0
     """Language loss on the reference answer (ours; 0 as published)."""
 
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
+
 
 @dataclass(kw_only=True, slots=True)
 class VerifyPosteriorConfig:
@@ -136,6 +157,9 @@ class VerifyPosteriorConfig:
     """Images a step."""
     affect_weight: float = 1.0
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
+
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -160,8 +184,12 @@ class VerifyGrpoConfig:
     """Reward -> weight."""
 
     def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size, answer_tokens=self.answer_tokens)
+        _positive(temperature=self.temperature)
         if self.group < 2:
-            raise UserError("verify_grpo.group must be at least 2", got=self.group)
+            raise UserError("group must be at least 2", got=self.group)
+        if not self.rewards:
+            raise UserError("rewards is empty", fix="name at least one reward")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -189,6 +217,16 @@ class GenerateConfig:
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
+        _share(
+            image_share=self.image_share,
+            condition_dropout=self.condition_dropout,
+            prompt_dropout=self.prompt_dropout,
+            label_dropout=self.label_dropout,
+            affect_dropout=self.affect_dropout,
+        )
+
 
 @dataclass(kw_only=True, slots=True)
 class RememberConfig:
@@ -209,6 +247,11 @@ class RememberConfig:
     capacity: int = 256
     """Synthetic images kept for each emotion."""
 
+    def __post_init__(self) -> None:
+        _positive(per_emotion=self.per_emotion, affect_bound=self.affect_bound)
+        _share(0.5, synthetic_share=self.synthetic_share)
+        _share(top_share=self.top_share)
+
 
 @dataclass(kw_only=True, slots=True)
 class AutoencodeConfig:
@@ -218,6 +261,9 @@ class AutoencodeConfig:
     """Images a step."""
     moment_weight: float = 0.05
     """Pull of each latent channel to mean 0 and variance 1, so that no scale is needed."""
+
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
 
 
 @dataclass(kw_only=True, slots=True)

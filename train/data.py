@@ -17,12 +17,12 @@ from train.config import DataConfig
 
 
 class Corpus:
-    """Samples in an order that is a pure function of (seed, phase, position)."""
+    """The training split, in an order that is a pure function of (seed, phase, position)."""
 
     def __init__(self, samples: Sequence[Sample], config: DataConfig, seed: int) -> None:
-        if not samples:
+        self.samples = [sample for sample in samples if sample.split == "train"]
+        if not self.samples:
             raise UserError("the dataset has no training images", expected="split 'train'")
-        self.samples = list(samples)
         self.config = config
         self.seed = seed
         self._images: OrderedDict[str, Image.Image] = OrderedDict()

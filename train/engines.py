@@ -62,6 +62,14 @@ def set_learning_rate(engine, rate: float) -> None:
         group["lr"] = rate
 
 
+def overflowed(engine) -> bool:
+    """Tell on all ranks whether a gradient of the step that is due is not finite.
+
+    Asked before `step()`: DeepSpeed would skip the step without a word (fp32) or take it (bf16).
+    """
+    return engine.optimizer.has_overflow()
+
+
 @contextlib.contextmanager
 def quiet():
     """Keep DeepSpeed's set-up chatter out of the terminal; warnings still pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -44,14 +45,21 @@ class Logs:
         """Record one step; metrics are named `phase/metric`."""
         if not self.writes:
             return
-        named = {f"{phase}/{name}": value for name, value in metrics.items()}
+        # JSON knows no NaN; a metric that is not a number is null, the loss never is.
+        named = {
+            f"{phase}/{name}": value if math.isfinite(value) else None
+            for name, value in metrics.items()
+        }
         memory = peak_memory_gb()
         line = {"step": step, "phase": phase, **named}
         line |= {"samples_per_s": round(samples_per_s, 2), "peak_memory_gb": round(memory, 3)}
         self._file.write(json.dumps(line) + "\n")
         for name, value in named.items():
-            self._board.add_scalar(name, value, step)
-        shown = [f"{k} {metrics[k]:.3f}" for k in ("loss", "reward", "reward_total") if k in metrics]
+            if value is not None:
+                self._board.add_scalar(name, value, step)
+        shown = [
+            f"{k} {metrics[k]:.3f}" for k in ("loss", "reward", "reward_total") if k in metrics
+        ]
         note = "  ".join([*shown, f"{samples_per_s:.0f}/s", f"{memory:.1f} GB"])
         self._progress.update(self._task, description=phase, completed=step + 1, note=note)
         if self._plain and (time.monotonic() - self._spoken > 10 or step + 1 == self.total):

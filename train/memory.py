@@ -86,7 +86,10 @@ class Memory:
         def write(bank: MemoryBank) -> int:
             verdicts = self.judge([corpus.image(sample) for sample in chosen])
             bank.add(
-                (self._real(sample, verdict) for sample, verdict in zip(chosen, verdicts, strict=True)),
+                (
+                    self._real(sample, verdict)
+                    for sample, verdict in zip(chosen, verdicts, strict=True)
+                ),
                 reason="real image that opened the bank",
             )
             return bank.version

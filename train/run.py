@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from model_zoo import zoo
 from train import engines, ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
-from train.trainer import Trainer
+from train.trainer import Trainer, check_sizes
 
 CONFIG = "config.yaml"
 BEFORE = "before.json"
@@ -39,6 +40,8 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
     config = load_config(TrainConfig, preset, overrides)
+    if config.model not in zoo.members():
+        config.model = str(Path(config.model).expanduser().resolve())
     if data is not None:
         config.data.path = data
     if config.data.path is not None:
@@ -53,14 +56,17 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
     ranks.join()
     ranks.barrier()
     started = time.monotonic()
-    samples = _samples(config, run)
-    _check_split(samples)
-    model, fingerprint = _starting_model(config, run)
-    trainer = Trainer(config, run, model, samples, fingerprint)
-    if ranks.is_first():
-        run.mkdir(parents=True, exist_ok=True)
-        _write(run / CONFIG, dump_config(config))
-    ranks.barrier()
+    try:
+        # First of all, so that a run that is killed while its world is drawn can be resumed.
+        if ranks.is_first():
+            run.mkdir(parents=True, exist_ok=True)
+            _write(run / CONFIG, dump_config(config))
+        ranks.barrier()
+        trainer, samples = _set_up(config, run)
+    except UserError:
+        if ranks.is_first():
+            shutil.rmtree(run, ignore_errors=True)  # it never began
+        raise
     trainer.state.seconds = time.monotonic() - started
     return _finish(trainer, samples)
 
@@ -73,11 +79,23 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         )
     config = load_config(TrainConfig, run / CONFIG, overrides)
     ranks.join()
-    samples = _samples(config, run)
-    model, fingerprint = _starting_model(config, run)
-    trainer = Trainer(config, run, model, samples, fingerprint)
+    trainer, samples = _set_up(config, run)
     trainer.restore()
+    if overrides and ranks.is_first():
+        _write(run / CONFIG, dump_config(config))
+    ranks.barrier()
     return _finish(trainer, samples)
+
+
+def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
+    """Make a run's trainer; what can be wrong is found before a world is drawn."""
+    check_sizes(config)
+    model, fingerprint = _starting_model(config)
+    samples = _samples(config, run)
+    for split in ("train", "test"):
+        if not any(sample.split == split for sample in samples):
+            raise UserError(f"the dataset has no images in split {split!r}")
+    return Trainer(config, run, model, samples, fingerprint), samples
 
 
 def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
@@ -177,19 +195,12 @@ def _samples(config: TrainConfig, run: Path) -> list[Sample]:
         )
     folder = run / "world"
     if ranks.is_first() and not folder.exists():
-        run.mkdir(parents=True, exist_ok=True)
         write_world(folder, world.count, world.seed)
     ranks.barrier()
     return open_dataset(folder)
 
 
-def _check_split(samples: list[Sample]) -> None:
-    for split in ("train", "test"):
-        if not any(sample.split == split for sample in samples):
-            raise UserError(f"the dataset has no images in split {split!r}")
-
-
-def _starting_model(config: TrainConfig, run: Path) -> tuple[EmoSym, str]:
+def _starting_model(config: TrainConfig) -> tuple[EmoSym, str]:
     if config.from_scratch:
         model = zoo.build(config.model, base_texts(CORPUS_TEXTS, config.seed), config.seed)
         return model, f"from-scratch-{config.model}-{config.seed}"

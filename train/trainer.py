@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -25,8 +26,12 @@ from train.reference import Reference
 from train.schedule import Schedule, learning_rate
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  it is no error
     """The run was asked to stop; its state is saved."""
+
+
+class Elsewhere(Exception):  # noqa: N818  the error is another rank's
+    """Another rank met bad input and tells of it; this one leaves with it."""
 
 
 class Trainer:
@@ -61,7 +66,6 @@ class Trainer:
             device=device,
         )
         self.phases = {name: PHASES[name](self.bench) for name in used}
-        self._check_sizes()
         owned = {part for phase in self.phases.values() for part in phase.owns}
         with engines.quiet():
             self.engines = {
@@ -72,7 +76,7 @@ class Trainer:
                 if part in owned
             }
         self.bench.parts |= self.engines
-        self.state = checkpoint.State(world_size=ranks.size())
+        self.state = checkpoint.State(world_size=ranks.size(), model_hash=model_hash)
         self._stop = False
 
     @property
@@ -84,7 +88,7 @@ class Trainer:
         """Go to the run's last checkpoint, or to its beginning when there is none."""
         saved = checkpoint.found(self.checkpoints)
         if saved:
-            self.state = checkpoint.load(saved[-1], self.engines)
+            self.state = checkpoint.load(saved[-1], self.engines, self.state.model_hash)
         self.bench.memory.rollback(self.state.bank_version)
 
     def train(self) -> None:
@@ -92,7 +96,9 @@ class Trainer:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
-            UserError: a loss or reward that is not finite; the step is refused, the state saved.
+            UserError: a loss or gradient that is not finite, an image that cannot be read; the
+                step is refused, the state before it saved.
+            Elsewhere: the same, on another rank.
         """
         self.bench.memory.fill(self.bench.corpus)
         total = len(self.schedule)
@@ -134,14 +140,14 @@ class Trainer:
             return phase.run(step)
         total, accumulation = phase.batch_size, self.config.engine.accumulation
         samples = self._batch(step, name)
+        micro_rows = self._micro_rows(total)
+        self._open([sample for rows in micro_rows for sample in samples[rows]])
         for part in phase.owns:
-            rate = learning_rate(getattr(self.config.engine, part), step, len(self.schedule))
+            done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
+            rate = learning_rate(getattr(self.config.engine, part), done, total_moves)
             engines.set_learning_rate(self.engines[part], rate)
-        share = total // (ranks.size() * accumulation)
         gathered: list[dict[str, float]] = []
-        for micro in range(accumulation):
-            first = (micro * ranks.size() + ranks.rank()) * share
-            rows = slice(first, first + share)
+        for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
             # What a model draws for itself (dropout) also follows from the step.
             own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
@@ -150,8 +156,13 @@ class Trainer:
             loss = outcome.loss
             bad = not math.isfinite(loss.item())
             if ranks.any_rank(bad):
-                self._refuse(step, name, samples[rows] if bad else [], loss.item())
+                self._refuse(f"loss {loss.item()}", samples[rows] if bad else [])
             self.engines[phase.owns[-1]].backward(loss)
+            if micro == accumulation:
+                for part in phase.owns:  # all of them before any moves
+                    if engines.overflowed(self.engines[part]):
+                        first = samples if ranks.is_first() else []
+                        self._refuse(f"a gradient of {part} that is not finite", first)
             for part in phase.owns:
                 self.engines[part].step()
             gathered.append(
@@ -160,8 +171,35 @@ class Trainer:
         names = list(gathered[0])
         local = torch.tensor([sum(g[k] for g in gathered) / accumulation for k in names])
         metrics = dict(zip(names, ranks.mean(local.to(ranks.device())).tolist(), strict=True))
-        norm = self.engines[phase.owns[0]].get_global_grad_norm()
-        return metrics | ({} if norm is None else {"grad_norm": float(norm)})
+        norms = [float(self.engines[part].get_global_grad_norm()) for part in phase.owns]
+        return metrics | {"grad_norm": math.hypot(*norms)}
+
+    def _micro_rows(self, total: int) -> list[slice]:
+        """Return this rank's rows of the global batch, one slice a micro-batch."""
+        accumulation = self.config.engine.accumulation
+        share = total // (ranks.size() * accumulation)
+        firsts = [(m * ranks.size() + ranks.rank()) * share for m in range(accumulation)]
+        return [slice(first, first + share) for first in firsts]
+
+    def _open(self, samples: list[Sample]) -> None:
+        """Decode this rank's images before any rank waits for another inside the loss."""
+        problem: UserError | None = None
+        try:
+            for sample in samples:
+                self.bench.corpus.image(sample)
+        except UserError as error:
+            problem = error
+        if ranks.any_rank(problem is not None):
+            self.save()
+            raise problem or Elsewhere
+
+    def _moves(self, part: str, before: int) -> int:
+        """Return how many steps before `before` move a part."""
+        return sum(
+            self.schedule.count(name, before)
+            for name, phase in self.phases.items()
+            if part in phase.owns
+        )
 
     def _batch(self, step: int, name: str) -> list[Sample]:
         phase = self.phases[name]
@@ -174,14 +212,17 @@ class Trainer:
         order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
         return [mixed[place] for place in order]
 
-    def _refuse(self, step: int, phase: str, samples: list[Sample], loss: float) -> None:
+    def _refuse(self, what: str, samples: list[Sample]) -> NoReturn:
+        """Save the state before this step and leave; the rank that holds `samples` tells why."""
         self.save()
-        named = ", ".join(sample.id for sample in samples[:8]) or "on another rank"
+        if not samples:
+            raise Elsewhere
+        step = self.state.step
         raise UserError(
-            f"step {step} ({phase}) has a loss that is not finite and was refused",
-            got=f"{loss} for images {named}",
-            fix=f"the state before it is saved; fix the data or lower the learning rate,"
-            f" then `make resume RUN={self.run}`",
+            f"step {step} ({self.schedule.phase_at(step)}) was refused",
+            got=f"{what} for images {', '.join(sample.id for sample in samples[:8])}",
+            fix="the state before it is saved; fix the data, or lower the learning rate and delete"
+            f" the newest checkpoint, then `make resume RUN={self.run}`",
         )
 
     def _ask_to_stop(self, *_: object) -> None:
@@ -222,25 +263,29 @@ class Trainer:
                 ),
             )
 
-    def _check_sizes(self) -> None:
-        accumulation = self.config.engine.accumulation
-        per_step = ranks.size() * accumulation
-        wrong = [
-            f"{name}.batch_size={phase.batch_size}"
-            for name, phase in self.phases.items()
-            if phase.owns and phase.batch_size % per_step
-        ]
-        if wrong:
-            raise UserError(
-                "batch sizes are global and must divide over ranks and accumulation",
-                got=f"{', '.join(wrong)} with NPROC={ranks.size()} x accumulation={accumulation}",
-                expected=f"multiples of {per_step}",
-                fix=f"change NPROC, engine.accumulation or {wrong[0].split('=')[0]}",
+
+def check_sizes(config: TrainConfig) -> None:
+    """Print how each phase's global batch falls on ranks and micro-batches.
+
+    Raises:
+        UserError: an unknown phase, a size that does not divide.
+    """
+    accumulation = config.engine.accumulation
+    per_step = ranks.size() * accumulation
+    used = Schedule(config.stages, tuple(PHASES)).totals()
+    sizes = {name: getattr(getattr(config, name), "batch_size", None) for name in used}
+    sizes = {name: size for name, size in sizes.items() if size is not None}
+    wrong = [f"{name}.batch_size={size}" for name, size in sizes.items() if size % per_step]
+    if wrong:
+        raise UserError(
+            "batch sizes are global and must divide over ranks and accumulation",
+            got=f"{', '.join(wrong)} with NPROC={ranks.size()} x accumulation={accumulation}",
+            expected=f"multiples of {per_step}",
+            fix=f"change NPROC, engine.accumulation or {wrong[0].split('=')[0]}",
+        )
+    if ranks.is_first():
+        for name, size in sizes.items():
+            print(
+                f"{name}: {size} a step = {ranks.size()} ranks"
+                f" x {accumulation} micro-batches x {size // per_step}"
             )
-        if ranks.is_first():
-            for name, phase in self.phases.items():
-                if phase.owns:
-                    print(
-                        f"{name}: {phase.batch_size} a step = {ranks.size()} ranks"
-                        f" x {accumulation} micro-batches x {phase.batch_size // per_step}"
-                    )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def test_euler_on_a_linear_field_has_a_closed_form(steps, shift):
     rate, noise = 0.7, images(2)
     factor, seen = 1.0, []
     levels = [shift * s / (1 + (shift - 1) * s) for s in (1 - i / steps for i in range(steps + 1))]
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in pairwise(levels):
         factor *= 1 + rate * (there - here)
 
     def field(latents, sigma):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
     shifted.load_state_dict(generator.state_dict())
     for made, levels in ((generator, (1, 2 / 3, 1 / 3, 0)), (shifted, (1, 6 / 7, 3 / 5, 0))):
         x = noise
-        for here, there in zip(levels[:-1], levels[1:], strict=True):
+        for here, there in pairwise(levels):
             x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
         found = made.sample(noise, condition, steps=3, guidance=1.0)
         assert torch.allclose(found, x, atol=1e-4)

@@ -164,9 +164,10 @@ def test_an_interrupted_save_leaves_the_old_folder(at, folder, monkeypatch):
     changed = copy.deepcopy(make.tiny())
     with torch.no_grad():
         changed.understander.reasoner.emotion += 1
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         patch.setattr(zoo, at, stop)
-        zoo.save(changed, folder)
+        with pytest.raises(Stop):
+            zoo.save(changed, folder)
     assert zoo.fingerprint(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
     zoo.save(changed, folder)
@@ -184,9 +185,10 @@ def test_a_failed_rename_puts_the_old_folder_back(folder, monkeypatch):
         rename(source, target)
 
     before = zoo.fingerprint(folder)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patch:
         patch.setattr(zoo.os, "rename", second_fails)
-        zoo.save(make.tiny(), folder)
+        with pytest.raises(OSError, match="no space"):
+            zoo.save(make.tiny(), folder)
     assert zoo.fingerprint(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 

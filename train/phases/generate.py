@@ -28,6 +28,7 @@ class Generate:
         both = ("understander", "generator")
         self.owns = both if self.config.update_understander else ("generator",)
         self._latents: dict[str, Tensor] = {}
+        self._encoder_steps = 0
 
     def loss(self, part: Slice) -> Outcome:
         """Return the flow loss of one micro-batch, and what keeps understanding."""
@@ -87,6 +88,9 @@ class Generate:
 
     def _latent(self, sample: Sample) -> Tensor:
         """Return the latent of an image, encoded alone so that no batch can change its bits."""
+        steps = getattr(self.bench.parts["autoencoder"], "global_steps", 0)
+        if steps != self._encoder_steps:  # what was encoded before the VAE moved is stale
+            self._latents, self._encoder_steps = {}, steps
         key = str(sample.image)
         if key not in self._latents:
             side = self.bench.model.config.image_size

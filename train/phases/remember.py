@@ -36,7 +36,9 @@ class Remember:
         seeds = Draws(bench.config.seed, "remember", step).permutation(2**20)[: len(pool)].tolist()
         ours = range(ranks.rank(), len(pool), ranks.size())
         requests = [
-            ImageRequest(prompt=s.prompt or "", emotion=s.emotion, valence=s.valence, arousal=s.arousal)
+            ImageRequest(
+                prompt=s.prompt or "", emotion=s.emotion, valence=s.valence, arousal=s.arousal
+            )
             for s in (pool[i] for i in ours)
         ]
         shape = bench.model.autoencoder.latent_shape

@@ -66,8 +66,8 @@ class VerifyPosterior:
 class VerifyGrpo:
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic §3.5 (one update a rollout, so the ratio is 1); rewards by name from
-    `emosym.rewards`.
+    Ref: EEmo-Logic §3.5; rewards by name from `emosym.rewards`. One update a rollout, so the ratio
+    is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training differ.
     """
 
     name = "verify_grpo"
@@ -81,13 +81,19 @@ class VerifyGrpo:
         blind = [name for name in self.config.rewards if name not in REWARDS]
         if blind:
             score(parse(""), bench.corpus.samples[0], self.config.rewards)
-        if "emotion" in self.config.rewards and any(
-            sample.emotion is None for sample in bench.corpus.samples
-        ):
-            raise UserError(
-                "reward 'emotion' needs an emotion label for every training image",
-                fix="drop it: 'verify_grpo.rewards={format: 1, affect_threshold: 1}'",
-            )
+        for name in self.config.rewards:
+            if name == "emotion" and any(s.emotion is None for s in bench.corpus.samples):
+                raise UserError(
+                    "reward 'emotion' needs an emotion label for every training image",
+                    fix="drop it from verify_grpo.rewards",
+                )
+            if name.startswith("affect") and any(
+                s.valence is None or s.arousal is None for s in bench.corpus.samples
+            ):
+                raise UserError(
+                    f"reward {name!r} needs valence and arousal for every training image",
+                    fix="drop it from verify_grpo.rewards",
+                )
 
     def loss(self, part: Slice) -> Outcome:
         """Sample, score and return the loss of one micro-batch of prompts."""
@@ -95,7 +101,7 @@ class VerifyGrpo:
         asked = bench.ask([bench.corpus.image(sample) for sample in part.samples])
         processor, group = bench.model.processor, config.group
         uniform = part.uniform(group, config.answer_tokens)
-        answers, _, _ = sample_answers(
+        answers, _, old = sample_answers(
             bench.model.understander,
             asked,
             end_of_turn=processor.end_of_turn,
@@ -119,21 +125,20 @@ class VerifyGrpo:
         anchor = self._log_probs(bench.reference(many, answers), answers)
         terms = grpo(
             new,
-            new.detach(),
+            old,
             anchor,
             advantages,
             answers.mask,
             clip=config.clip,
             beta=config.beta,
         )
-        metrics = {
-            name: sum(entry[name] for entry in scores) / len(scores) for name in scores[0]
-        }
+        metrics = {name: sum(entry[name] for entry in scores) / len(scores) for name in scores[0]}
         return Outcome(
             terms.loss,
             {
                 **{f"reward_{name}": value for name, value in metrics.items()},
                 "kl": terms.kl,
+                "ratio_deviation": terms.ratio_deviation,
                 "zero_variance": (rewards.std(1) < 1e-6).float().mean(),
                 "answer_tokens": answers.mask.sum(1).float().mean(),
             },

@@ -1,0 +1,193 @@
+"""A run that was stopped and resumed is the run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from memory_bank import MemoryBank
+from tests.train.processes import Training, train, train_in_ranks
+
+EVERY_PHASE = {
+    "autoencode": 1,
+    "compress": 1,
+    "verify_posterior": 1,
+    "verify_grpo": 1,
+    "generate": 2,
+    "remember": 1,
+}
+STEPS = 21
+TIMING = ("samples_per_s", "peak_memory_gb")
+
+
+def rows(run: Path) -> list[dict]:
+    """Return the rows of a run's metrics without what a clock or the machine decides."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in found]
+
+
+def count(run: Path) -> int:
+    """Return how many rows a run that is going on has written."""
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def checkpoints(run: Path) -> list[str]:
+    """Return the names of a run's checkpoints and of what killed saves left."""
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def tensors(value: object, name: str = "") -> dict[str, torch.Tensor]:
+    """Return all tensors in a tree of dictionaries, lists and objects, by their place."""
+    if isinstance(value, torch.Tensor):
+        return {name: value}
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    else:
+        return {}
+    return {k: v for key, item in items for k, v in tensors(item, f"{name}/{key}").items()}
+
+
+def last_state(run: Path) -> dict[str, torch.Tensor]:
+    """Return every tensor of the last checkpoint, optimizer states too."""
+    folder = max((run / "checkpoints").glob("step-*"))
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.rglob("*.pt")):
+        whole = torch.load(path, weights_only=False)
+        found |= tensors(whole, str(path.relative_to(folder)))
+    return found
+
+
+def assert_same_state(run: Path, twin: Path) -> None:
+    """Assert that two runs end at the same bits."""
+    here, there = last_state(run), last_state(twin)
+    assert here.keys() == there.keys()
+    assert [name for name in here if not torch.equal(here[name], there[name])] == []
+    kinds = ("exp_avg", "exp_avg_sq", "step")
+    for part in ("understander", "generator", "autoencoder"):
+        names = [name for name in here if name.startswith(part)]
+        assert all(any(name.endswith(kind) for name in names) for kind in kinds), names
+    for path in sorted((run / "model").rglob("*.safetensors")):
+        assert path.read_bytes() == (twin / path.relative_to(run)).read_bytes(), path
+
+
+def contents(run: Path) -> dict:
+    """Return everything a bank holds; its own check must find nothing."""
+    with MemoryBank.open(run / "bank") as bank:
+        assert bank.verify() == []
+        entries = bank.entries()
+        return {
+            "version": bank.version,
+            "entries": entries,
+            "refusals": bank.refusals(),
+            "vectors": bank.embeddings([entry.id for entry in entries]).tolist(),
+            "stats": bank.stats(),
+        }
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, model, world) -> Path:
+    """Return a run of all phases that nobody stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    done = train("run", preset_of(folder, model, world), "--run", folder / "run")
+    assert done.code == 0, done.err
+    return folder / "run"
+
+
+def preset_of(folder: Path, model: Path, world: Path) -> Path:
+    """Write a preset with every phase and checkpoints every five steps."""
+    from tests.train.probes import settings
+
+    path = folder / "preset.yaml"
+    path.write_text(
+        json.dumps(
+            settings(
+                model,
+                world,
+                stages=[{"steps": STEPS, "cycle": EVERY_PHASE}],
+                generate={"update_understander": True, "image_share": 0.5},
+                save_every=5,
+            )
+        )
+    )
+    return path
+
+
+def test_all_phases_run_once_a_step(straight):
+    found = rows(straight)
+    assert [row["step"] for row in found] == list(range(STEPS))
+    turn = [name for name, steps in EVERY_PHASE.items() for _ in range(steps)]
+    assert [row["phase"] for row in found] == turn * 3
+    assert checkpoints(straight) == ["step-0000020", "step-0000021"]
+
+
+def test_sigterm_and_resume_equal_no_interruption(straight, tmp_path, model, world):
+    run = tmp_path / "run"
+    first = Training(["run", preset_of(tmp_path, model, world), "--run", run])
+    first.wait_for(lambda: count(run) >= 3)
+    first.signal(signal.SIGTERM)
+    first.wait()
+    stopped = count(run)
+    assert first.code == 143, first.err
+    assert 3 <= stopped < STEPS
+    assert f"resume RUN={run}" in first.err
+    assert first.errors == []
+    assert checkpoints(run)[-1] == f"step-{stopped:07d}"
+
+    assert train("resume", run).code == 0
+    assert rows(run) == rows(straight)
+    assert contents(run) == contents(straight)
+    assert_same_state(run, straight)
+
+
+def test_kill_9_at_random_moments_loses_nothing(straight, tmp_path, model, world):
+    run = tmp_path / "run"
+    moments = random.Random(11)
+    current = Training(["run", preset_of(tmp_path, model, world), "--run", run])
+    # Once before the first checkpoint, then anywhere: in a step, in a save, in the bank.
+    for rows_before, checkpoint in ((1, False), (6, True), (11, True), (16, True)):
+        current.wait_for(lambda least=rows_before: count(run) >= least)
+        time.sleep(moments.uniform(0, 0.15))
+        current.signal(signal.SIGKILL)
+        assert current.wait().code == -signal.SIGKILL
+        assert any((run / "checkpoints").glob("step-*")) or not checkpoint
+        current = Training(["resume", run])
+    assert current.wait().code == 0, current.err
+    assert rows(run) == rows(straight)
+    assert contents(run) == contents(straight)
+    assert_same_state(run, straight)
+    assert checkpoints(run) == ["step-0000020", "step-0000021"]
+
+
+def test_two_ranks_stop_together(tmp_path, model, world):
+    run, twin = tmp_path / "run", tmp_path / "twin"
+    preset = preset_of(tmp_path, model, world)
+    first = train_in_ranks("run", preset, "--run", run)
+    for rank in first:
+        assert rank.process.is_alive()
+    first[1].wait_for(lambda: count(run) >= 3)
+    first[1].signal(signal.SIGTERM)
+    assert [rank.wait().code for rank in first] == [143, 143], first[0].err + first[1].err
+    stopped = count(run)
+    assert checkpoints(run)[-1] == f"step-{stopped:07d}"
+    assert stopped < STEPS
+
+    alone = train("resume", run)
+    assert alone.code == 2
+    assert alone.errors == [
+        f"error: checkpoint step-{stopped:07d} was written by another number of ranks;"
+        " got NPROC=1; resume with NPROC=2"
+    ]
+    assert [rank.wait().code for rank in train_in_ranks("resume", run)] == [0, 0]
+    assert [rank.wait().code for rank in train_in_ranks("run", preset, "--run", twin)] == [0, 0]
+    assert rows(run) == rows(twin)
+    assert contents(run) == contents(twin)
+    assert_same_state(run, twin)
