@@ -11,6 +11,7 @@ from torch import Tensor
 from emosym.generator import Condition, Generator
 from emosym.interfaces import TextFeatures
 
+K = 5
 PROMPTS = ["a red house in the snow", "", "two small boats"]
 
 
@@ -24,11 +25,12 @@ def generator(tiny) -> Generator:
 
 
 @pytest.fixture(scope="module")
-def condition(generator) -> Condition:
+def condition(tiny, generator) -> Condition:
+    width = tiny.understander.backbone.width
     with torch.no_grad():
         text = generator.denoiser.encode_text(PROMPTS)
     affect = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [-3.0, 0.0]])
-    return Condition(text, normal(3, 8, 160), normal(3, 160, seed=1), affect)
+    return Condition(text, normal(3, K, width), normal(3, width, seed=1), affect)
 
 
 def row(condition: Condition, i: int) -> Condition:
@@ -131,10 +133,9 @@ def test_guidance_by_hand(generator, condition, weight):
 
 def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
     noise = normal(3, 4, 16, 16, seed=5)
-    shifted = Generator(generator.denoiser, width=160, hidden=192, shift=3.0)
-    shifted.load_state_dict(generator.state_dict())
-    for made, levels in ((generator, (1, 2 / 3, 1 / 3, 0)), (shifted, (1, 6 / 7, 3 / 5, 0))):
-        x = noise
+    for shift, levels in ((1.0, (1, 2 / 3, 1 / 3, 0)), (3.0, (1, 6 / 7, 3 / 5, 0))):
+        made, x = copy.copy(generator), noise
+        made.shift = shift
         for here, there in pairwise(levels):
             x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
         found = made.sample(noise, condition, steps=3, guidance=1.0)
@@ -153,10 +154,11 @@ def test_equal_noise_gives_equal_images(generator, condition):
 def test_a_flow_is_learned(tiny):
     """Constant images under any noise: the error falls to less than 60 %."""
     made = copy.deepcopy(tiny.generator)
+    width = tiny.understander.backbone.width
     latents = torch.ones(4, 4, 16, 16) * torch.linspace(-2, 2, 4)[:, None, None, None]
     with torch.no_grad():
         text = made.denoiser.encode_text(["a"] * 4)
-    condition = Condition(text, normal(4, 8, 160), normal(4, 160), torch.zeros(4, 2))
+    condition = Condition(text, normal(4, K, width), normal(4, width), torch.zeros(4, 2))
     rng = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(made.parameters(), 1e-3)
     losses = []

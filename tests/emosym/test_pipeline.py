@@ -148,9 +148,8 @@ def images(pipeline):
 
 
 def test_images_have_the_size_of_the_model(images, tiny):
-    assert [image.size for image in images] == [(64, 64)] * 4
+    assert [image.size for image in images] == [(tiny.config.image_size,) * 2] * 4
     assert [image.mode for image in images] == ["RGB"] * 4
-    assert tiny.config.image_size == 64
 
 
 def test_equal_seeds_give_equal_bytes(pipeline, images):
@@ -166,7 +165,8 @@ def test_image_i_comes_from_seed_plus_i(pipeline, images):
         assert gap(alone, images[i]) <= 1
     listed = pipeline.generate(REQUESTS, seed=[5, 6, 7, 8], steps=3)
     assert [a.tobytes() for a in listed] == [b.tobytes() for b in images]
-    noise = torch.stack([Draws("image", 5 + i).normal(4, 16, 16) for i in range(4)])
+    shape = pipeline.model.autoencoder.latent_shape
+    noise = torch.stack([Draws("image", 5 + i).normal(*shape) for i in range(4)])
     drawn = pipeline.draw([complete(request) for request in REQUESTS], noise, steps=3)
     assert [a.tobytes() for a in drawn] == [b.tobytes() for b in images]
 
@@ -196,7 +196,7 @@ def test_a_list_of_seeds_must_fit(pipeline):
 
 
 def test_a_prompt_that_is_too_long_is_refused(pipeline):
-    with pytest.raises(UserError, match=r"too long.*expected at most 24; shorten the prompt"):
+    with pytest.raises(UserError, match=r"too long.*expected at most \d+; shorten the prompt"):
         pipeline.generate([ImageRequest(prompt="very " * 60 + "long")])
 
 

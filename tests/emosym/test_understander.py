@@ -26,21 +26,26 @@ def answers(tiny):
 @pytest.fixture(scope="module")
 def reading(tiny, asked, answers) -> Reading:
     with torch.no_grad():
-        return tiny.understander(asked, answers, torch.ones(3, 128))
+        return tiny.understander(asked, answers, knowledge(tiny))
+
+
+def knowledge(tiny) -> Tensor:
+    return torch.ones(3, tiny.generator.denoiser.pooled_width)
 
 
 def close(a: Tensor, b: Tensor, within: float = 1e-5) -> bool:
     return bool((a - b).abs().max() <= within)
 
 
-def test_shapes_and_ranges(reading, answers):
-    assert reading.h_ctx.shape == (3, 8, 160)
-    assert reading.h_emo.shape == (3, 160)
+def test_shapes_and_ranges(tiny, reading, answers):
+    tokens, width = tiny.config.reasoning_tokens, tiny.understander.backbone.width
+    assert reading.h_ctx.shape == (3, tokens, width)
+    assert reading.h_emo.shape == (3, width)
     assert reading.emotion_logits.shape == (3, 8)
     assert reading.affect.shape == (3, 2)
     assert reading.affect.abs().max() < 3
     assert reading.answer_logits.shape[:2] == answers.ids.shape
-    assert reading.knowledge.shape == (3, 160)
+    assert reading.knowledge.shape == (3, width)
 
 
 def test_padding_and_batch_mates_change_nothing(tiny, asked, reading):
@@ -87,15 +92,17 @@ def test_emo_reads_every_reasoning_token_and_none_reads_emo(tiny, asked):
         reading.h_ctx.square().sum(), words.emotion, retain_graph=True, allow_unused=True
     )
     assert emotion is None or emotion.eq(0).all()
-    for k in range(8):
+    tokens = tiny.config.reasoning_tokens
+    for k in range(tokens):
         (context,) = torch.autograd.grad(
             reading.h_ctx[:, k].sum(), words.context, retain_graph=True
         )
-        assert (context.abs().amax(1) > 0).tolist() == [j <= k for j in range(8)]
+        assert (context.abs().amax(1) > 0).tolist() == [j <= k for j in range(tokens)]
 
 
 def flow_loss(tiny, reading: Reading) -> Tensor:
-    clean, noise = torch.zeros(3, *tiny.autoencoder.latent_shape), torch.ones(3, 4, 16, 16)
+    shape = (3, *tiny.autoencoder.latent_shape)
+    clean, noise = torch.zeros(shape), torch.ones(shape)
     condition = tiny.condition(reading, ["a red house"] * 3, torch.full((3, 2), torch.nan))
     yes = torch.ones(3, dtype=torch.bool)
     return tiny.generator(clean, noise, yes / 2, condition, yes).sum()
@@ -113,7 +120,7 @@ CONSUMERS = {
 @pytest.mark.parametrize("consumer", CONSUMERS)
 def test_reasoning_tokens_learn_from(consumer, tiny, asked, answers):
     """The published code reads them through `.data`: there, none of these is above zero."""
-    reading = tiny.understander(asked, answers, torch.ones(3, 128))
+    reading = tiny.understander(asked, answers, knowledge(tiny))
     words = tiny.understander.reasoner
     loss = CONSUMERS[consumer](tiny, reading)
     gradients = torch.autograd.grad(
@@ -141,7 +148,8 @@ def test_condition_keeps_what_was_read(tiny, reading):
     assert isinstance(condition, Condition)
     assert condition.h_emo is reading.h_emo
     assert condition.affect is affect
-    assert condition.text.tokens.shape == (3, 24, 128)
+    denoiser = tiny.generator.denoiser
+    assert condition.text.tokens.shape == (3, denoiser.text_tokens, denoiser.token_width)
     assert condition.text.pooled[2].eq(0).all()
 
 

@@ -121,7 +121,7 @@ def test_adapters_are_merged_into_what_is_saved(tmp_path):
     found, true, base = (m.read(asked).h_emo for m in (loaded, model, make.tiny()))
     assert (found - true).abs().max() < 1e-4
     assert (found - base).abs().max() > 1e-2
-    noise = torch.randn(1, 4, 16, 16, generator=rng)
+    noise = torch.randn(1, *model.autoencoder.latent_shape, generator=rng)
     drawn = [
         m.generator.sample(
             noise, m.condition(m.read(asked), ["a"], torch.zeros(1, 2)), steps=1, guidance=1.0
@@ -265,7 +265,7 @@ def test_a_config_of_another_size_is_told(folder):
     config = json.loads(path.read_text())
     config["text_config"]["intermediate_size"] = 96
     path.write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"in 12 tensors; got .*mlp.*: \(\d+, \d+\), not \("):
+    with pytest.raises(UserError, match=r"tensors; got .*mlp.*: \(\d+, \d+\), not \("):
         zoo.load(folder)
 
 
@@ -285,8 +285,8 @@ def edit(folder: Path, **changes) -> None:
 
 
 def test_heads_of_another_size_are_told(folder):
-    edit(folder, reasoning_tokens=4)
-    with pytest.raises(UserError, match=r"reasoner.context: got \(8, 160\), expected \(4, 160\)"):
+    edit(folder, reasoning_tokens=3)
+    with pytest.raises(UserError, match=r"reasoner.context: got \(\d+, \d+\), expected \(3, \d+\)"):
         zoo.load(folder)
 
 
