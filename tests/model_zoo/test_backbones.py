@@ -80,6 +80,8 @@ def test_positions_give_images_height_and_width(family):
     assert (width - start).tolist() == [0, 1, 2, 3, 4] * 2
     after = family.embedded.positions[:, 1, int(image.nonzero().max()) + 1]
     assert after.tolist() == [start + 5] * 3
+    first = family.prompts.attention_mask.argmax(1)
+    assert family.embedded.positions[:, [0, 1, 2], first].eq(0).all()
 
 
 def test_the_end_of_a_prompt_does_not_depend_on_padding_or_mates(family):
