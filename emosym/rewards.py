@@ -23,7 +23,12 @@ def format_reward(answer: Answer, sample: Sample) -> float:
 
 def emotion_reward(answer: Answer, sample: Sample) -> float:
     """Return 1 when the label is right, else 0. Needs a labelled sample."""
-    return float(answer.emotion is not None and answer.emotion == sample.emotion)
+    if sample.emotion is None:
+        raise UserError(
+            f"sample {sample.id} has no emotion label, which reward 'emotion' compares with",
+            fix="drop that reward, or use a dataset with labels",
+        )
+    return float(answer.emotion == sample.emotion)
 
 
 def affect_threshold(answer: Answer, sample: Sample) -> float:

@@ -109,6 +109,7 @@ class QwenVLProcessor:
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None = None) -> Prompts:
         """Tokenise one user turn for each text, with one image each or none at all."""
+        self._check(texts)
         if images is None:
             turns = [self._turn(text, 0) for text in texts]
             tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
@@ -126,6 +127,7 @@ class QwenVLProcessor:
 
     def answers(self, texts: Sequence[str]) -> Answers:
         """Tokenise assistant texts and close each turn."""
+        self._check(texts)
         closed = [text + "<|im_end|>" for text in texts]
         tokens = self.tokenizer(closed, padding=True, padding_side="right", return_tensors="pt")
         return Answers(tokens.input_ids, tokens.attention_mask)
@@ -134,6 +136,16 @@ class QwenVLProcessor:
         """Return the text of each row, without control tokens."""
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+
+    def _check(self, texts: Sequence[str]) -> None:
+        """Refuse texts that could open or close a turn, or stand for an image."""
+        for text in texts:
+            held = [token for token in self.tokenizer.all_special_tokens if token in text]
+            if held:
+                raise UserError(
+                    f"the text {text[:60]!r} holds the control token {held[0]!r}",
+                    fix="remove it",
+                )
 
     def _turn(self, text: str, image_tokens: int) -> str:
         content: list[dict[str, str]] = [{"type": "text", "text": text}]

@@ -22,7 +22,11 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a byte-fallback BPE tokenizer; any text can be encoded and comes back unchanged."""
+    """Train a byte-fallback BPE tokenizer; any text can be encoded.
+
+    It comes back unchanged, but for what SentencePiece cannot tell apart: a text may lose one
+    leading space, and U+2581 comes back as a space.
+    """
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder, "tokenizer")
         sentencepiece.SentencePieceTrainer.train(

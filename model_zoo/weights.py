@@ -9,11 +9,22 @@ from typing import Any
 
 import diffusers.utils.logging
 import transformers.utils.logging
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from emosym.errors import UserError
 
 FIX = "copy or train the model again"
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What the libraries raise about files and configurations that are not theirs."""
 
 
 def pretrained(cls: type, source: str | Path, **options: Any) -> Any:
@@ -52,7 +63,7 @@ def reading(source: str | Path) -> Iterator[None]:
     with quiet():
         try:
             yield
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        except BROKEN as error:
             raise UserError(
                 f"the model in {source} cannot be loaded", got=_brief(error), fix=FIX
             ) from error

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from emosym.conditioner import Conditioner
+
+B, K, D, E, P = 4, 3, 10, 6, 5
+NAN = float("nan")
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def conditioner() -> Conditioner:
+    """Return a conditioner whose pooled projection is no longer zero."""
+    torch.manual_seed(0)
+    made = Conditioner(D, 8, E, P)
+    torch.nn.init.normal_(made.pooled.weight)
+    torch.nn.init.normal_(made.absent)
+    return made
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    affect = torch.tensor([[1.0, -2.0], [0.0, 0.0], [3.0, 3.0], [-3.0, 0.5]])
+    return normal(B, K, D), normal(B, D, seed=1), affect, torch.ones(B, dtype=torch.bool)
+
+
+def test_a_new_conditioner_leaves_the_pooled_vector_alone():
+    tokens, pooled = Conditioner(D, 8, E, P)(*inputs())
+    assert tokens.shape == (B, 2, E)
+    assert torch.equal(pooled, torch.zeros(B, P))
+
+
+def test_the_word_by_hand(conditioner):
+    h_ctx, h_emo, affect, keep = inputs()
+    tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
+    mean = conditioner.norm_ctx(sum(h_ctx[:, k] for k in range(K)) / K)
+    word = conditioner.mapper(conditioner.norm_emo(h_emo)) + 0.01 * conditioner.mapper_ctx(mean)
+    assert torch.allclose(tokens[:, 0], word, atol=1e-6)
+    both = torch.cat([tokens[:, 0], tokens[:, 1]], 1)
+    assert torch.allclose(pooled, both @ conditioner.pooled.weight.T, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter(conditioner):
+    h_ctx, h_emo, affect, keep = inputs()
+    h_ctx.requires_grad_()
+    h_emo.requires_grad_()
+    keep[3] = False
+    tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
+    (tokens.square().sum() + pooled.square().sum()).backward()
+    silent = [n for n, p in conditioner.named_parameters() if not p.grad.abs().sum() > 0]
+    assert silent == []
+    for states in (h_ctx, h_emo):
+        assert states.grad[:3].abs().sum((1, -1) if states.dim() == 3 else 1).min() > 0
+        assert states.grad[3].eq(0).all()
+
+
+def test_every_reasoning_token_counts_alike(conditioner):
+    h_ctx, h_emo, affect, keep = inputs()
+    with torch.no_grad():
+        tokens, _ = conditioner(h_ctx, h_emo, affect, keep)
+        turned, _ = conditioner(h_ctx.flip(1), h_emo, affect, keep)
+        moved, _ = conditioner(h_ctx + normal(1, K, D, seed=2), h_emo, affect, keep)
+    assert torch.allclose(tokens, turned, atol=1e-6)
+    assert (tokens - moved)[:, 0].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("blank", [[NAN, NAN], [NAN, 1.0], [2.0, NAN]])
+def test_affect_that_is_not_a_number_is_not_asked_for(conditioner, blank):
+    h_ctx, h_emo, affect, keep = inputs()
+    affect[1] = torch.tensor(blank)
+    tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
+    assert torch.equal(tokens[1, 1], conditioner.absent[1])
+    assert tokens.isfinite().all()
+    assert pooled.isfinite().all()
+    (tokens.sum() + pooled.sum()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in conditioner.parameters())
+
+
+def test_zero_affect_is_asked_for_and_affects_differ(conditioner):
+    h_ctx, h_emo, affect, keep = inputs()
+    tokens, _ = conditioner(h_ctx, h_emo, affect, keep)
+    assert (tokens[1, 1] - conditioner.absent[1]).abs().max() > 1e-3
+    grid = torch.cartesian_prod(*[torch.linspace(-3, 3, 7)] * 2)
+    same = (h_ctx[:1].expand(49, -1, -1), h_emo[:1].expand(49, -1))
+    tokens, _ = conditioner(*same, grid, torch.ones(49, dtype=torch.bool))
+    assert torch.equal(tokens[:, 0], tokens[:1, 0].expand(49, -1))
+    assert torch.pdist(tokens[:, 1]).min() > 1e-3
+
+
+def test_a_dropped_condition_says_nothing_of_its_inputs(conditioner):
+    h_ctx, h_emo, affect, keep = inputs()
+    keep[:2] = False
+    tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
+    others, pooled_of_others = conditioner(-5 * h_ctx, 2 + h_emo, affect.flip(0), keep)
+    assert torch.equal(tokens[:2], conditioner.absent.expand(2, -1, -1))
+    assert torch.equal(tokens[:2], others[:2])
+    assert torch.equal(pooled[:2], pooled_of_others[:2])
+    assert (tokens[2:] - others[2:]).abs().amax((1, 2)).min() > 1e-3

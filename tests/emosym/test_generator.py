@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from emosym.generator import Condition, Generator
+from emosym.interfaces import TextFeatures
+
+K = 5
+PROMPTS = ["a red house in the snow", "", "two small boats"]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def generator(tiny) -> Generator:
+    return tiny.generator
+
+
+@pytest.fixture(scope="module")
+def condition(tiny, generator) -> Condition:
+    width = tiny.understander.backbone.width
+    with torch.no_grad():
+        text = generator.denoiser.encode_text(PROMPTS)
+    affect = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [-3.0, 0.0]])
+    return Condition(text, normal(3, K, width), normal(3, width, seed=1), affect)
+
+
+def row(condition: Condition, i: int) -> Condition:
+    text = TextFeatures(condition.text.tokens[i : i + 1], condition.text.pooled[i : i + 1])
+    rows = {k: getattr(condition, k)[i : i + 1] for k in ("h_ctx", "h_emo", "affect")}
+    return Condition(text, **rows)
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    return normal(3, 4, 16, 16, seed=2), normal(3, 4, 16, 16, seed=3), torch.tensor([0.1, 0.5, 0.9])
+
+
+def velocity(generator: Generator, latents, sigma, condition: Condition, keep: bool) -> Tensor:
+    """Return the velocity, put together by hand from the parts."""
+    flags = torch.full((len(latents),), keep)
+    with torch.no_grad():
+        emotion, pooled = generator.conditioner(
+            condition.h_ctx, condition.h_emo, condition.affect, flags
+        )
+        text = condition.text
+        tokens = torch.cat([text.tokens if keep else 0 * text.tokens, emotion], 1)
+        pooled = pooled + (text.pooled if keep else 0)
+        return generator.denoiser.velocity(latents, sigma, tokens, pooled)
+
+
+@torch.no_grad()
+def test_the_loss_by_hand(generator, condition):
+    latents, noise, sigma = batch()
+    found = generator(latents, noise, sigma, condition, torch.tensor([True, False, True]))
+    for i in range(3):
+        at = sigma[i].item()
+        mixed = (1 - at) * latents[i] + at * noise[i]
+        said = velocity(generator, mixed[None], sigma[i : i + 1], row(condition, i), i != 1)[0]
+        errors = (said - (noise[i] - latents[i])).square()
+        assert found[i].item() == pytest.approx(errors.sum().item() / errors.numel(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_of_an_image_does_not_depend_on_the_others(generator, condition):
+    latents, noise, sigma = batch()
+    yes = torch.ones(3, dtype=torch.bool)
+    together = generator(latents, noise, sigma, condition, yes)
+    for i in range(3):
+        rows = slice(i, i + 1)
+        alone = generator(latents[rows], noise[rows], sigma[rows], row(condition, i), yes[rows])
+        assert alone.item() == pytest.approx(together[i].item(), rel=1e-5)
+
+
+@torch.no_grad()
+def test_everything_the_condition_says_is_heard(generator, condition):
+    latents, noise, sigma = batch()
+    yes = torch.ones(3, dtype=torch.bool)
+    loss = generator(latents, noise, sigma, condition, yes)
+    text = condition.text
+    others = {
+        "tokens": replace(condition, text=replace(text, tokens=text.tokens.roll(1, 0))),
+        "pooled": replace(condition, text=replace(text, pooled=text.pooled.roll(1, 0))),
+        "h_ctx": replace(condition, h_ctx=-condition.h_ctx),
+        "h_emo": replace(condition, h_emo=-condition.h_emo),
+        "affect": replace(condition, affect=torch.tensor([[-1.0, -2.0]] * 3)),
+    }
+    for name, other in others.items():
+        changed = generator(latents, noise, sigma, other, yes)
+        assert (changed - loss).abs().min() > 1e-7, name
+
+
+@torch.no_grad()
+def test_a_dropped_condition_is_one_for_all(generator, condition):
+    latents, noise, sigma = batch()
+    no = torch.zeros(3, dtype=torch.bool)
+    other = Condition(
+        text=TextFeatures(-condition.text.tokens, 5 + condition.text.pooled),
+        h_ctx=-condition.h_ctx,
+        h_emo=-condition.h_emo,
+        affect=torch.zeros(3, 2),
+    )
+    free = generator(latents, noise, sigma, condition, no)
+    assert torch.equal(free, generator(latents, noise, sigma, other, no))
+    assert (free - generator(latents, noise, sigma, condition, ~no)).abs().min() > 1e-7
+
+
+def test_guidance_one_follows_the_condition_as_it_is(generator, condition):
+    noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
+    found = generator.sample(noise, condition, steps=1, guidance=1.0)
+    assert torch.allclose(
+        found, noise - velocity(generator, noise, one, condition, True), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 3.0])
+def test_guidance_by_hand(generator, condition, weight):
+    """One step from σ = 1: x = ε - (free + w (wanted - free))."""
+    noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
+    wanted = velocity(generator, noise, one, condition, True)
+    free = velocity(generator, noise, one, condition, False)
+    found = generator.sample(noise, condition, steps=1, guidance=weight)
+    assert torch.allclose(found, noise - (free + weight * (wanted - free)), atol=1e-4)
+    assert (wanted - free).abs().max() > 1e-3
+
+
+def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
+    noise = normal(3, 4, 16, 16, seed=5)
+    for shift, levels in ((1.0, (1, 2 / 3, 1 / 3, 0)), (3.0, (1, 6 / 7, 3 / 5, 0))):
+        made, x = copy.copy(generator), noise
+        made.shift = shift
+        for here, there in pairwise(levels):
+            x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
+        found = made.sample(noise, condition, steps=3, guidance=1.0)
+        assert torch.allclose(found, x, atol=1e-4)
+
+
+def test_equal_noise_gives_equal_images(generator, condition):
+    noise = normal(3, 4, 16, 16, seed=6)
+    first, again = (generator.sample(noise, condition, steps=2, guidance=2.0) for _ in range(2))
+    other = generator.sample(noise.flip(0), condition, steps=2, guidance=2.0)
+    assert torch.equal(first, again)
+    assert (first - other).abs().amax((1, 2, 3))[[0, 2]].min() > 0.1
+    assert not first.requires_grad
+
+
+def test_a_flow_is_learned(tiny):
+    """Constant images under any noise: the error falls to less than 60 %."""
+    made = copy.deepcopy(tiny.generator)
+    width = tiny.understander.backbone.width
+    latents = torch.ones(4, 4, 16, 16) * torch.linspace(-2, 2, 4)[:, None, None, None]
+    with torch.no_grad():
+        text = made.denoiser.encode_text(["a"] * 4)
+    condition = Condition(text, normal(4, K, width), normal(4, width), torch.zeros(4, 2))
+    rng = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(made.parameters(), 1e-3)
+    losses = []
+    for _ in range(20):
+        noise, sigma = torch.randn(latents.shape, generator=rng), torch.rand(4, generator=rng)
+        yes = torch.ones(4, dtype=torch.bool)
+        loss = made(latents, noise, sigma, condition, yes).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5]), losses

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emosym.losses import (
+    affect_loss,
+    class_posterior,
+    group_advantages,
+    grpo,
+    info_nce,
+    kl_weight,
+    label_loss,
+    language_loss,
+    token_log_probs,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- InfoNCE
+
+
+def slow_info_nce(states: Tensor, keys: Tensor, known: list[bool], first: int) -> float:
+    total = 0.0
+    for i, state in enumerate(states):
+        if not known[first + i]:
+            continue
+        scores = []
+        for j, key in enumerate(keys):
+            if known[j]:
+                cosine = float(state @ key) / (float(state.norm()) * float(key.norm()))
+                scores.append((j, (1 + cosine / 0.07) / 2))
+        own = next(score for j, score in scores if j == first + i)
+        total -= own - math.log(sum(math.exp(score) for _, score in scores))
+    return total / len(states)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 32])
+def test_identical_pairs_cost_log_b(batch):
+    states, keys = normal(1, 6).expand(batch, 6), normal(1, 6, seed=1).expand(batch, 6)
+    loss = info_nce(states, keys, torch.ones(batch, dtype=torch.bool))
+    assert loss.item() == pytest.approx(math.log(batch), abs=1e-6)
+
+
+def test_info_nce_by_hand():
+    """Orthonormal pairs: the true pair scores (1 + 1/0.07) / 2, the other 1/2."""
+    loss = info_nce(torch.eye(2), 5 * torch.eye(2), torch.tensor([True, True]))
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1 / 0.14)), abs=1e-6)
+
+
+@pytest.mark.parametrize("known", [[True] * 5, [True, False, True, True, False]])
+def test_info_nce_against_a_slow_twin(known):
+    states, keys = normal(5, 8), normal(5, 8, seed=1)
+    loss = info_nce(states, keys, torch.tensor(known))
+    assert loss.item() == pytest.approx(slow_info_nce(states, keys, known, 0), abs=1e-5)
+
+
+def test_ranks_together_have_the_loss_of_one():
+    states, keys = normal(6, 8), normal(6, 8, seed=1)
+    known = torch.tensor([True, True, False, True, True, True])
+    halves = [info_nce(states[at : at + 3], keys, known, at) for at in (0, 3)]
+    assert (sum(halves) / 2).item() == pytest.approx(info_nce(states, keys, known).item())
+    assert halves[1].item() == pytest.approx(
+        slow_info_nce(states[3:], keys, known.tolist(), 3), abs=1e-5
+    )
+
+
+def test_an_image_without_knowledge_neither_pulls_nor_pushes():
+    states, keys = normal(3, 4).requires_grad_(), normal(3, 4, seed=1).requires_grad_()
+    info_nce(states, keys, torch.tensor([True, False, True])).backward()
+    assert states.grad[1].eq(0).all()
+    assert keys.grad[1].eq(0).all()
+    assert states.grad[0].abs().sum() > 0
+    assert keys.grad[0].abs().sum() > 0
+    nobody = info_nce(states, keys, torch.zeros(3, dtype=torch.bool))
+    assert nobody.item() == 0
+
+
+# --- supervised losses
+
+
+def test_label_loss_counts_the_unlabelled_as_zero():
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, 1.0], [0.0, 0.0]], requires_grad=True)
+    loss = label_loss(logits, torch.tensor([1, -100, 0]))
+    assert loss.item() == pytest.approx((-math.log(0.75) + math.log(2)) / 3)
+    loss.backward()
+    assert logits.grad[1].eq(0).all()
+    assert label_loss(logits, torch.tensor([-100] * 3)).item() == 0
+
+
+def test_affect_loss_by_hand():
+    """Smooth L1 with β = 1/2: e² below it, |e| - 1/4 above it."""
+    found = torch.tensor([[1.0, 0.25], [2.0, -3.0]], requires_grad=True)
+    goal = torch.tensor([[0.0, 0.0], [math.nan, 0.0]])
+    loss = affect_loss(found, goal)
+    assert loss.item() == pytest.approx((0.75 + 0.0625 + 0 + 2.75) / 4)
+    loss.backward()
+    assert torch.allclose(found.grad, torch.tensor([[1.0, 0.5], [0.0, -1.0]]) / 4)
+    unknown = affect_loss(found, torch.full((2, 2), math.nan))
+    assert unknown.item() == 0
+    assert torch.autograd.grad(unknown, found)[0].eq(0).all()
+
+
+def test_language_loss_against_a_slow_twin():
+    logits, ids = normal(3, 4, 7), torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0], [2, 0, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    total = 0.0
+    for b in range(3):
+        length = int(mask[b].sum())
+        for t in range(length):
+            weights = [math.exp(x) for x in logits[b, t].tolist()]
+            total -= math.log(weights[int(ids[b, t])] / sum(weights)) / length
+    assert language_loss(logits, ids, mask).item() == pytest.approx(total / 3, abs=1e-6)
+
+
+def test_padding_has_no_part_in_the_language_loss():
+    logits, ids = normal(1, 3, 5), torch.tensor([[1, 2, 3]])
+    mask = torch.tensor([[1, 1, 0]])
+    other = torch.cat([logits[:, :2], 9 * logits[:, 2:]], 1)
+    assert torch.equal(language_loss(logits, ids, mask), language_loss(other, ids * mask, mask))
+
+
+# --- class posterior
+
+
+def step_two(logits: Tensor, reference: Tensor, target: Tensor) -> float:
+    reward, kl = class_posterior(logits, reference, target)
+    return (label_loss(logits, target) - (reward - kl_weight(kl.item()) * kl)).item()
+
+
+def test_a_perfect_classifier_at_its_reference_has_loss_minus_one():
+    target = torch.tensor([0, 2])
+    sure = 200.0 * F.one_hot(target, 3).float()
+    reward, kl = class_posterior(sure, sure, target)
+    assert [reward.item(), kl.item(), kl_weight(kl.item())] == [1.0, 0.0, 0.2]
+    assert step_two(sure, sure, target) == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_class_posterior_against_a_slow_twin():
+    logits, reference, target = normal(6, 8), normal(6, 8, seed=1), torch.arange(6)
+    rewards, kls = [], []
+    for b in range(6):
+        p = [math.exp(x) for x in logits[b].tolist()]
+        q = [math.exp(x) for x in reference[b].tolist()]
+        p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+        true = p[int(target[b])]
+        rewards.append((0.3 * (max(p) == true) + 0.7 * true) * true)
+        kls.append(sum(x * (math.log(x) - math.log(y)) for x, y in zip(p, q, strict=True)))
+    reward, kl = class_posterior(logits, reference, target)
+    assert reward.item() == pytest.approx(sum(rewards) / 6, abs=1e-6)
+    assert kl.item() == pytest.approx(sum(kls) / 6, abs=1e-6)
+
+
+def test_the_reward_is_differentiated_through_both_factors():
+    """d/dz_y (0.3 c + 0.7 p) p = (0.3 c + 1.4 p) p (1 - p); the reference gets no gradient."""
+    for right in (True, False):
+        logits = torch.tensor([[1.0 if right else -1.0, 0.0]], requires_grad=True)
+        reference = torch.zeros(1, 2, requires_grad=True)
+        p = logits.softmax(-1)[0, 0].item()
+        reward, kl = class_posterior(logits, reference, torch.tensor([0]))
+        (gradient,) = torch.autograd.grad(reward, logits, retain_graph=True)
+        assert gradient[0, 0].item() == pytest.approx((0.3 * right + 1.4 * p) * p * (1 - p))
+        kl.backward()
+        assert reference.grad is None
+        assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("kl", "weight"),
+    [(0.0, 0.2), (0.0999, 0.2), (0.1, 0.1), (0.3, 0.1), (0.5, 0.1), (0.5001, 0.05), (9.0, 0.05)],
+)
+def test_kl_weight_thresholds(kl, weight):
+    assert kl_weight(kl) == weight
+
+
+# --- GRPO
+
+
+def test_group_advantages_by_hand():
+    """Rewards 1 2 3 4: mean 2.5, deviation (n - 1) of sqrt(5/3)."""
+    spread = math.sqrt(5 / 3) + 1e-4
+    found = group_advantages(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]]))
+    assert found[0].tolist() == pytest.approx([x / spread for x in (-1.5, -0.5, 0.5, 1.5)])
+    assert found[1].tolist() == [0, 0, 0, 0]
+
+
+def test_advantages_are_of_a_group_only():
+    rewards = normal(3, 5)
+    moved = group_advantages(rewards * torch.tensor([[1.0], [7.0], [1.0]]) + 4)
+    assert torch.allclose(moved, group_advantages(rewards), atol=1e-3)
+    assert group_advantages(rewards).mean(1).abs().max() < 1e-6
+
+
+def slow_grpo(new, old, reference, advantages, mask, clip, beta) -> tuple[float, float, float]:
+    losses, kls, deviation = [], [], 0.0
+    for b in range(len(new)):
+        loss = kl = count = 0.0
+        for t in range(new.shape[1]):
+            if not mask[b, t]:
+                continue
+            count += 1
+            ratio, gain = math.exp(new[b, t] - old[b, t]), float(advantages[b])
+            bounded = min(max(ratio, 1 - clip), 1 + clip)
+            gap = min(max(float(reference[b, t] - new[b, t]), -20), 20)
+            k3 = math.exp(gap) - gap - 1
+            loss += -min(ratio * gain, bounded * gain) + beta * k3
+            kl += k3
+            deviation = max(deviation, abs(ratio - 1))
+        losses.append(loss / max(count, 1))
+        kls.append(kl / max(count, 1))
+    return sum(losses) / len(losses), sum(kls) / len(kls), deviation
+
+
+@pytest.mark.parametrize(("clip", "beta"), [(0.2, 0.04), (0.05, 0.0), (10.0, 1.0)])
+def test_grpo_against_a_slow_twin(clip, beta):
+    new, old, reference = (normal(5, 6, seed=s) / 2 - 2 for s in range(3))
+    advantages = normal(5, seed=3)
+    mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [0], [5]])).long()
+    found = grpo(new, old, reference, advantages, mask, clip=clip, beta=beta)
+    loss, kl, deviation = slow_grpo(new, old, reference, advantages, mask, clip, beta)
+    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
+    assert found.kl.item() == pytest.approx(kl, rel=1e-5)
+    assert found.ratio_deviation.item() == pytest.approx(deviation, rel=1e-5)
+
+
+def test_grpo_by_hand():
+    """One token: ratio 1.5, so a gain of 2 is clipped to 2.4 and a loss of 2 is not."""
+    new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
+    one = torch.ones(1, 1)
+    rise = grpo(new, old, new, torch.tensor([2.0]), one, clip=0.2, beta=0.5)
+    fall = grpo(new, old, new, torch.tensor([-2.0]), one, clip=0.2, beta=0.5)
+    assert rise.loss.item() == pytest.approx(-2.4)
+    assert fall.loss.item() == pytest.approx(3.0)
+    assert rise.ratio_deviation.item() == pytest.approx(0.5)
+    apart = grpo(new, new, old, torch.tensor([0.0]), one, clip=0.2, beta=0.5)
+    assert apart.kl.item() == pytest.approx(2 / 3 - math.log(2 / 3) - 1)
+    assert apart.loss.item() == pytest.approx(0.5 * apart.kl.item())
+
+
+def test_at_ratio_one_the_policy_term_is_minus_the_mean_advantage():
+    new = (normal(4, 3) - 2).requires_grad_()
+    advantages = normal(4, seed=1)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    found = grpo(new, new.detach(), new.detach(), advantages, mask, clip=0.2, beta=0.04)
+    assert found.loss.item() == pytest.approx(-advantages.mean().item(), abs=1e-6)
+    assert [found.kl.item(), found.ratio_deviation.item()] == [0, 0]
+    found.loss.backward()
+    expected = -advantages[:, None] * mask / mask.sum(1, keepdim=True) / 4
+    assert torch.allclose(new.grad, expected, atol=1e-7)
+
+
+def test_the_gradient_stops_where_the_ratio_is_clipped():
+    old = torch.zeros(4, 1)
+    new = torch.tensor([[0.5], [0.5], [-0.5], [-0.5]], requires_grad=True)
+    gain = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    grpo(new, old, old, gain, torch.ones(4, 1), clip=0.2, beta=0.0).loss.backward()
+    moves = [0, math.exp(0.5), -math.exp(-0.5), 0]
+    assert new.grad.squeeze(1).tolist() == pytest.approx([g / 4 for g in moves])
+
+
+def test_k3_is_never_negative_and_survives_any_distance():
+    new = torch.linspace(-100, 0, 41)[:, None].requires_grad_()
+    reference = torch.full((41, 1), -50.0)
+    none = torch.zeros(41)
+    for b in range(41):
+        rows = slice(b, b + 1)
+        found = grpo(
+            new[rows],
+            new[rows].detach(),
+            reference[rows],
+            none[rows],
+            torch.ones(1, 1),
+            clip=0.2,
+            beta=1.0,
+        )
+        gap = min(max(-50 - new[b].item(), -20), 20)
+        assert found.kl.item() >= 0
+        assert found.kl.item() == pytest.approx(math.exp(gap) - gap - 1, rel=1e-5)
+        (gradient,) = torch.autograd.grad(found.loss, new)
+        assert gradient.isfinite().all()
+
+
+def test_token_log_probs_picks_and_normalises():
+    logits = torch.tensor([[[0.0, math.log(3)], [1.0, 1.0]]])
+    found = token_log_probs(logits, torch.tensor([[1, 0]]))
+    assert found[0].tolist() == pytest.approx([math.log(0.75), math.log(0.5)])
+    barred = token_log_probs(torch.tensor([[[0.0, -math.inf, 0.0]]]), torch.tensor([[2]]))
+    assert barred.item() == pytest.approx(math.log(0.5))

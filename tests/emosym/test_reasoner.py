@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from emosym.reasoner import Reasoner, effective_rank
+
+
+def test_identical_tokens_have_rank_one():
+    row = torch.randn(1, 6, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(row.expand(3, 5, 6)).item() == pytest.approx(1, abs=1e-4)
+    scaled = torch.tensor([[1.0], [-2.0], [0.5]]) * row
+    assert effective_rank(scaled[None]).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_orthonormal_tokens_have_full_rank(tokens):
+    states = torch.eye(6)[None, :tokens]
+    assert effective_rank(states).item() == pytest.approx(tokens, abs=1e-4)
+    assert effective_rank(7 * states).item() == pytest.approx(tokens, abs=1e-4)
+
+
+def test_rank_by_hand():
+    """Singular values 3 and 1: shares 3/4 and 1/4; and the mean over a batch."""
+    states = torch.diag(torch.tensor([3.0, 1.0]))
+    rank = math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    assert effective_rank(states[None]).item() == pytest.approx(rank, abs=1e-5)
+    both = torch.stack([states, torch.eye(2)])
+    assert effective_rank(both).item() == pytest.approx((rank + 2) / 2, abs=1e-5)
+    assert effective_rank(torch.zeros(1, 2, 2)).isfinite()
+
+
+def test_the_emotion_token_comes_last():
+    reasoner = Reasoner(4, 6)
+    span = reasoner(3)
+    assert span.shape == (3, 5, 6)
+    assert torch.equal(span[1, :4], reasoner.context)
+    assert torch.equal(span[2, 4:], reasoner.emotion)
+    span[0].sum().backward()
+    assert torch.equal(reasoner.context.grad, torch.ones(4, 6))
+    assert torch.equal(reasoner.emotion.grad, torch.ones(1, 6))

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from emosym.draws import Draws
+from emosym.interfaces import Answers
+from emosym.losses import token_log_probs
+from emosym.model import EmoSym
+from emosym.sampling import forbidden_bias, sample_answers
+from tests.model_zoo.make import pictures
+
+TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
+LENGTH = 6
+
+
+def sample(tiny: EmoSym, asked, uniform: Tensor | None, **options):
+    settings = {
+        "end_of_turn": tiny.processor.end_of_turn,
+        "forbidden": tiny.processor.forbidden_ids,
+        "max_tokens": LENGTH,
+    }
+    return sample_answers(tiny.understander, asked, uniform=uniform, **settings | options)
+
+
+def forced(tiny: EmoSym, asked, answers: Answers) -> Tensor:
+    """Return teacher-forced log-probabilities of answers, from one forward without a cache."""
+    with torch.no_grad():
+        logits = tiny.understander(asked, answers).answer_logits
+    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
+    return token_log_probs(logits + bias, answers.ids)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny):
+    """Return prompts of mixed lengths (so padded on the left) with images of mixed sizes."""
+    return tiny.processor.prompts(TEXTS, pictures(3))
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny, asked):
+    """Return 4 answers to each of 3 prompts."""
+    uniform = Draws("sampled").uniform(12, LENGTH)
+    return sample(tiny, asked, uniform, repeats=4)
+
+
+def test_log_probs_are_those_of_teacher_forcing(tiny, sampled):
+    answers, _, log_probs = sampled
+    many = tiny.processor.prompts(
+        [text for text in TEXTS for _ in range(4)],
+        [image for image in pictures(3) for _ in range(4)],
+    )
+    gap = (forced(tiny, many, answers) - log_probs) * answers.mask
+    assert gap.abs().max() < 1e-5
+    assert log_probs.max() < 0
+
+
+def test_each_answer_is_as_if_asked_alone(tiny, sampled):
+    """Row b·G + g answers prompt b; neither padding nor batch mates nor the cache matter."""
+    answers, _, log_probs = sampled
+    uniform = Draws("sampled").uniform(12, LENGTH)
+    for row in (0, 3, 5, 11):
+        b = row // 4
+        prompt = tiny.processor.prompts([TEXTS[b]], [pictures(3)[b]])
+        alone, _, alone_log_probs = sample(tiny, prompt, uniform[row : row + 1])
+        assert alone.ids[0].tolist() == answers.ids[row].tolist()
+        assert (alone_log_probs[0] - log_probs[row]).abs().max() < 1e-4
+
+
+def test_the_reading_is_that_of_the_prompts(tiny, asked, sampled):
+    _, reading, _ = sampled
+    plain = tiny.read(asked)
+    assert len(reading.h_emo) == 3
+    assert (plain.h_emo - reading.h_emo).abs().max() < 1e-5
+    assert (plain.affect - reading.affect).abs().max() < 1e-5
+
+
+def test_a_cached_step_has_the_logits_of_a_whole_forward(tiny, asked):
+    with torch.no_grad():
+        state = tiny.understander.open_answer(asked, repeats=1)
+        ids = torch.tensor([[10, 20, 30], [40, 50, 60], [70, 80, 90]])
+        answers = Answers(ids, torch.ones_like(ids))
+        whole = tiny.understander(asked, answers).answer_logits
+        for t in range(3):
+            assert (state.logits - whole[:, t]).abs().max() < 1e-4
+            tiny.understander.extend_answer(state, ids[:, t])
+    assert state.mask.shape[1] == asked.input_ids.shape[1] + 9 + 3
+
+
+def test_greedy_is_the_most_probable_and_deterministic(tiny, asked):
+    answers, _, log_probs = sample(tiny, asked, None)
+    again, _, again_log_probs = sample(tiny, asked, None)
+    assert torch.equal(answers.ids, again.ids)
+    assert torch.equal(log_probs, again_log_probs)
+    with torch.no_grad():
+        logits = tiny.understander(asked, answers).answer_logits
+    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
+    assert torch.equal((logits + bias).argmax(-1) * answers.mask, answers.ids * answers.mask)
+
+
+def test_a_cold_temperature_is_greedy(tiny, asked):
+    cold, _, log_probs = sample(tiny, asked, Draws("t").uniform(3, LENGTH), temperature=1e-4)
+    greedy, _, greedy_log_probs = sample(tiny, asked, None)
+    assert torch.equal(cold.ids, greedy.ids)
+    assert (log_probs - greedy_log_probs).abs().max() < 1e-5
+
+
+def test_temperature_changes_the_draw_but_not_the_log_probs(tiny, asked):
+    hot, _, log_probs = sample(tiny, asked, Draws("t").uniform(3, LENGTH), temperature=3.0)
+    warm, _, _ = sample(tiny, asked, Draws("t").uniform(3, LENGTH))
+    assert not torch.equal(hot.ids, warm.ids)
+    assert ((forced(tiny, asked, hot) - log_probs) * hot.mask).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("point", [0.0, 1 - 2**-24])
+def test_forbidden_ids_are_never_sampled(tiny, asked, point):
+    """The ends of the distribution are where an off-by-one would pick them."""
+    size = tiny.understander.open_answer(asked).logits.shape[-1]
+    forbidden = [i for i in range(size) if i % 5 or i < 50 or i > size - 50]
+    uniform = torch.full((3, LENGTH), point)
+    answers, _, log_probs = sample(tiny, asked, uniform, forbidden=forbidden)
+    assert not set(answers.ids[answers.mask.bool()].tolist()) & set(forbidden)
+    assert log_probs.isfinite().all()
+    usual, _, _ = sample(tiny, asked, uniform)
+    assert not set(usual.ids.flatten().tolist()) & set(tiny.processor.forbidden_ids)
+
+
+def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, asked):
+    uniform = Draws("cdf").uniform(3, 1)
+    answers, _, _ = sample(tiny, asked, uniform, max_tokens=1)
+    with torch.no_grad():
+        logits = tiny.understander.open_answer(asked).logits
+    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
+    for row, shares in enumerate((logits + bias).double().softmax(-1).tolist()):
+        below, token = 0.0, 0
+        while below + shares[token] <= uniform[row].item():
+            below += shares[token]
+            token += 1
+        assert answers.ids[row, 0].item() == token
+
+
+def test_frequencies_follow_the_distribution(tiny):
+    """Chi-square of 4000 draws in 10 bins; 27.9 is its 99.9 % point with 9 degrees of freedom."""
+    one = tiny.processor.prompts(TEXTS[:1], pictures(1))
+    count, bins = 4000, 10
+    answers, _, _ = sample(
+        tiny, one, Draws("chi").uniform(count, 1), max_tokens=1, repeats=count, temperature=0.2
+    )
+    with torch.no_grad():
+        logits = tiny.understander.open_answer(one).logits[0]
+    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
+    shares = ((logits + bias) / 0.2).softmax(-1)
+    members = torch.arange(len(shares)) % bins
+    wanted = count * torch.zeros(bins).index_add(0, members, shares)
+    assert wanted.max() > 2 * wanted.min()
+    found = torch.bincount(members[answers.ids[:, 0]], minlength=bins)
+    assert ((found - wanted).square() / wanted).sum().item() < 27.9
+
+
+def test_an_answer_ends_with_its_end_of_turn(tiny, asked):
+    greedy, _, _ = sample(tiny, asked, None)
+    end = greedy.ids[1, 2].item()
+    first = greedy.ids.tolist()
+    answers, _, log_probs = sample(tiny, asked, None, end_of_turn=end)
+    for row in range(3):
+        length = first[row].index(end) + 1 if end in first[row] else LENGTH
+        width = answers.ids.shape[1]
+        assert answers.mask[row].tolist() == [1] * min(length, width) + [0] * (width - length)
+        assert answers.ids[row].tolist()[:length] == first[row][:length]
+        assert set(answers.ids[row].tolist()[length:]) <= {end}
+    assert answers.mask[1].sum() == first[1].index(end) + 1
+    assert ((forced(tiny, asked, answers) - log_probs) * answers.mask).abs().max() < 1e-5
+
+
+def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
+    size = tiny.understander.open_answer(asked).logits.shape[-1]
+    end = tiny.processor.end_of_turn
+    answers, _, log_probs = sample(
+        tiny, asked, None, forbidden=[i for i in range(size) if i != end]
+    )
+    assert answers.ids.tolist() == [[end]] * 3
+    assert log_probs.abs().max() == 0
+    assert tiny.processor.decode(answers.ids, answers.mask) == [""] * 3

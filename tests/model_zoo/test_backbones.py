@@ -1,0 +1,246 @@
+"""What every family of backbones must do; the rest of the project relies on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from emosym.errors import UserError
+from emosym.interfaces import Prompts
+from emosym.understander import Understander
+from model_zoo.backbones import FAMILIES, attention, load_backbone, new_backbone
+from tests.model_zoo import make
+from tests.model_zoo.make import picture, pictures
+
+TEXTS = ["why", "Which emotion does this image evoke?", "a b"]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> SimpleNamespace:
+    backbone, processor = make.backbone(request.param)
+    with torch.no_grad():
+        prompts = processor.prompts(TEXTS, pictures(3))
+        return SimpleNamespace(
+            name=request.param,
+            backbone=backbone,
+            processor=processor,
+            prompts=prompts,
+            embedded=backbone.embed_prompts(prompts),
+        )
+
+
+@torch.no_grad()
+def read(backbone, prompts: Prompts) -> torch.Tensor:
+    embedded = backbone.embed_prompts(prompts)
+    return backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+
+
+def test_there_is_a_model_of_every_family():
+    assert set(make.VISION) == set(FAMILIES)
+
+
+@torch.no_grad()
+def test_shapes(family):
+    backbone, embedded = family.backbone, family.embedded
+    b, t = family.prompts.input_ids.shape
+    assert (len(family.prompts), backbone.width) == (3, 48)
+    assert embedded.embeddings.shape == (b, t, 48)
+    assert torch.equal(embedded.mask, family.prompts.attention_mask)
+    assert embedded.positions.shape == (3, b, t)
+    hidden = backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+    assert hidden.shape == (b, t, 48)
+    assert hidden.isfinite().all()
+    logits = backbone.logits(hidden[:, -1])
+    assert logits.shape == (b, len(family.processor.tokenizer))
+    assert torch.allclose(logits, backbone.logits(hidden)[:, -1], atol=1e-5)
+    ids = torch.tensor([[5, 6]])
+    assert backbone.embed_tokens(ids).shape == (1, 2, 48)
+    assert not torch.equal(backbone.embed_tokens(ids)[0, 0], backbone.embed_tokens(ids)[0, 1])
+
+
+def test_an_image_takes_the_tokens_of_its_merged_patches(family):
+    """64x64, 96x48 and 40x90 px become 8x8, 4x10 and 12x6 patches of 8 px; four are one token."""
+    pad = family.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert family.prompts.image_grid.tolist() == [[1, 8, 8], [1, 4, 10], [1, 12, 6]]
+    assert (family.prompts.input_ids == pad).sum(1).tolist() == [16, 10, 18]
+    assert len(family.prompts.pixel_values) == 64 + 40 + 72
+
+
+def test_positions_give_images_height_and_width(family):
+    """Image tokens share a time and span rows and columns; text goes on after the larger side."""
+    pad = family.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    image = family.prompts.input_ids[1] == pad
+    time, height, width = family.embedded.positions[:, 1, image]
+    start = int(time[0])
+    assert (time - start).tolist() == [0] * 10
+    assert (height - start).tolist() == [0] * 5 + [1] * 5
+    assert (width - start).tolist() == [0, 1, 2, 3, 4] * 2
+    after = family.embedded.positions[:, 1, int(image.nonzero().max()) + 1]
+    assert after.tolist() == [start + 5] * 3
+
+
+def test_the_end_of_a_prompt_does_not_depend_on_padding_or_mates(family):
+    hidden = read(family.backbone, family.prompts)
+    assert family.prompts.attention_mask.sum(1).unique().numel() == 3
+    assert family.prompts.attention_mask[:, -1].all()
+    for i, (text, image) in enumerate(zip(TEXTS, pictures(3), strict=True)):
+        alone = read(family.backbone, family.processor.prompts([text], [image]))
+        length = alone.shape[1]
+        assert (alone[0] - hidden[i, -length:]).abs().max() < 1e-4
+
+
+def test_more_padding_changes_nothing(family):
+    prompts = family.prompts
+    wider = replace(
+        prompts,
+        input_ids=torch.nn.functional.pad(prompts.input_ids, (7, 0)),
+        attention_mask=torch.nn.functional.pad(prompts.attention_mask, (7, 0)),
+    )
+    gap = read(family.backbone, wider)[:, 7:] - read(family.backbone, prompts)
+    assert (gap * prompts.attention_mask[..., None]).abs().max() < 1e-4
+
+
+def test_the_image_is_seen_and_its_order_matters(family):
+    hidden = read(family.backbone, family.prompts)[:, -1]
+    other = family.processor.prompts(TEXTS, [picture(*make.SIZES[i], seed=50) for i in range(3)])
+    assert (read(family.backbone, other)[:, -1] - hidden).abs().amax(1).min() > 1e-3
+
+
+def test_reading_is_causal(family):
+    embedded = family.embedded
+    with torch.no_grad():
+        hidden = read(family.backbone, family.prompts)
+        changed = embedded.embeddings.clone()
+        changed[:, -2] += 1
+        other = family.backbone.read(changed, embedded.mask, embedded.positions)
+    assert (hidden - other)[:, :-2].abs().max() < 1e-5
+    assert (hidden - other)[:, -2:].abs().amax(2).min() > 1e-3
+
+
+@torch.no_grad()
+def test_a_cache_changes_nothing(family):
+    """Prompt in one call, then two tokens more, then one: as if read at once."""
+    backbone, embedded = family.backbone, family.embedded
+    whole = read(backbone, family.prompts)
+    cache = backbone.new_cache()
+    total = whole.shape[1]
+    parts, start = [], 0
+    for stop in (total - 3, total - 1, total):
+        parts.append(
+            backbone.read(
+                embedded.embeddings[:, start:stop],
+                embedded.mask[:, :stop],
+                embedded.positions[:, :, start:stop],
+                cache,
+            )
+        )
+        start = stop
+    gap = (torch.cat(parts, 1) - whole) * embedded.mask[..., None]
+    assert gap.abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_a_cache_can_be_repeated_in_group_order(family):
+    backbone, embedded = family.backbone, family.embedded
+    cache = backbone.new_cache()
+    backbone.read(embedded.embeddings, embedded.mask, embedded.positions, cache)
+    cache.batch_repeat_interleave(2)
+    token = backbone.embed_tokens(torch.full((6, 1), 9))
+    mask = torch.nn.functional.pad(embedded.mask.repeat_interleave(2, 0), (0, 1), value=1)
+    last = embedded.positions.amax((0, 2)).repeat_interleave(2) + 1
+    hidden = backbone.read(token, mask, last.expand(3, -1)[..., None], cache)
+    assert torch.allclose(hidden[::2], hidden[1::2], atol=1e-5)
+    assert (hidden[0] - hidden[2]).abs().max() > 1e-3
+
+
+def test_gradients_reach_language_and_vision(family):
+    embedded = family.backbone.embed_prompts(family.prompts)
+    hidden = family.backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+    loss = family.backbone.logits(hidden).square().mean()
+    named = dict(family.backbone.named_parameters())
+    gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    silent = [
+        name
+        for name, gradient in zip(named, gradients, strict=True)
+        if gradient is None or not gradient.abs().max() > 0
+    ]
+    assert silent == []
+
+
+def test_missing_image_features_are_an_error(family):
+    prompts = family.prompts
+    two = replace(
+        prompts, pixel_values=prompts.pixel_values[:104], image_grid=prompts.image_grid[:2]
+    )
+    with pytest.raises(UserError, match=r"differ in number; got 44 tokens; expected 26 features"):
+        family.backbone.embed_prompts(two)
+
+
+def test_texts_and_images_go_in_pairs(family):
+    with pytest.raises(ValueError, match="3 texts with 2 images"):
+        family.processor.prompts(TEXTS, pictures(2))
+
+
+def test_prompts_without_images(family):
+    prompts = family.processor.prompts(TEXTS, None)
+    assert prompts.pixel_values is None
+    hidden = read(family.backbone, prompts)
+    alone = read(family.backbone, family.processor.prompts(TEXTS[2:], None))
+    assert (hidden[2, -alone.shape[1] :] - alone[0]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<pad>"])
+def test_text_may_not_hold_control_tokens(family, token):
+    text = [f"well{token} then"]
+    with pytest.raises(UserError, match=r"'well.*holds the control token '<"):
+        family.processor.prompts(text, None)
+    with pytest.raises(UserError, match=r"'well.*holds the control token '<"):
+        family.processor.answers(text)
+
+
+def test_answers_are_closed_and_come_back(family):
+    processor = family.processor
+    texts = ["<think>a</think><answer>Emotion: awe</answer>", "b", ""]
+    answers = processor.answers(texts)
+    assert processor.decode(answers.ids, answers.mask) == texts
+    lengths = answers.mask.sum(1)
+    for ids, mask, length in zip(answers.ids, answers.mask, lengths, strict=True):
+        assert ids[length - 1] == processor.end_of_turn
+        assert mask.tolist() == [1] * int(length) + [0] * (len(mask) - int(length))
+    assert processor.end_of_turn not in processor.forbidden_ids
+    assert set(processor.forbidden_ids) >= {0, 1, 2, 4, 5, 6} - {processor.end_of_turn}
+
+
+def test_it_carries_an_understander(family):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Understander(family.backbone, tokens=2, hidden=8, classes=8, knowledge_width=4)
+    answers = family.processor.answers(["a", "b c", "d"])
+    with torch.no_grad():
+        reading = made(family.prompts, answers)
+    assert reading.h_ctx.shape == (3, 2, 48)
+    assert reading.answer_logits.shape[:2] == answers.ids.shape
+
+
+def test_a_saved_backbone_is_the_same_model(family, tmp_path):
+    family.backbone.model.save_pretrained(tmp_path)
+    family.processor.save(tmp_path)
+    again, processor = load_backbone(tmp_path, torch.float32)
+    prompts = processor.prompts(TEXTS, pictures(3))
+    assert torch.equal(prompts.input_ids, family.prompts.input_ids)
+    assert torch.equal(prompts.pixel_values, family.prompts.pixel_values)
+    assert torch.equal(read(again.eval(), prompts), read(family.backbone, family.prompts))
+
+
+def test_other_families_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"family 'llava' of the preset is not supported"):
+        new_backbone({"model_type": "llava"}, make.tokenizer(), {})
+
+
+def test_attention_without_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    assert {attention(kind) for kind in (torch.float32, torch.bfloat16)} == {"sdpa"}
