@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,17 @@ import train.run
 from data_tools.dataset import open_dataset
 from emosym.config import load_config
 from emosym.model import EmoSym
+from emosym.records import Sample
+from emosym.rewards import REWARDS
 from model_zoo import zoo
-from train import checkpoint, ranks
+from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
 from train.trainer import Trainer
+
+TIMING = ("samples_per_s", "peak_memory_gb")
+TOY = {"toy": 1.0, "format": 0, "emotion": 0, "affect_threshold": 0}
+"""Only the reward of `toy_reward`."""
 
 
 def settings(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def write_model(folder: Path) -> None:
 @contextlib.contextmanager
 def trainer(run: Path, whole: dict[str, Any]) -> Iterator[Trainer]:
     """Give a trainer in a run folder, at the run's last checkpoint."""
-    config = load_config(TrainConfig, base=whole)
+    config = load_config(TrainConfig, None, base=whole)
     folder = zoo.folder_of(config.model)
     samples = open_dataset(Path(config.data.path))
     if ranks.is_first():
@@ -112,3 +120,38 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
         merged[name] = _merge(base[name], value) if both else value
     return merged
+
+
+@contextlib.contextmanager
+def toy_reward() -> Iterator[None]:
+    """Reward letters 'a' in an answer: a random policy earns some, and can earn more."""
+
+    def toy(text: str, sample: Sample) -> float:
+        return min(text.count("a"), 4) / 4
+
+    with patch.dict(REWARDS, {"toy": toy}), patch("train.phases.verify.parse", str):
+        yield
+
+
+def outcome(run: Path, wholes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Run each named preset to its end; return weights, rows and bank of each."""
+    found = {}
+    for name, whole in wholes.items():
+        with toy_reward(), trainer(run / name, whole) as made:
+            before = weights(made.bench.model)
+            made.train()
+            bank = made.bench.memory.bank
+            found[name] = {
+                "before": before,
+                "weights": weights(made.bench.model),
+                "bank": bank and [dataclasses.asdict(entry) for entry in bank.entries()],
+            }
+        ranks.barrier()
+        found[name]["rows"] = rows(run / name)
+    return found
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics without what a clock or the machine decides."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in found]

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from memory_bank import MemoryBank
+from tests.train.probes import rows, settings
 from tests.train.processes import Training, train, train_in_ranks
 
 EVERY_PHASE = {
@@ -23,13 +24,6 @@ EVERY_PHASE = {
     "remember": 1,
 }
 STEPS = 21
-TIMING = ("samples_per_s", "peak_memory_gb")
-
-
-def rows(run: Path) -> list[dict]:
-    """Return the rows of a run's metrics without what a clock or the machine decides."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in found]
 
 
 def count(run: Path) -> int:
@@ -104,8 +98,6 @@ def straight(tmp_path_factory, model, world) -> Path:
 
 def preset_of(folder: Path, model: Path, world: Path) -> Path:
     """Write a preset with every phase and checkpoints every five steps."""
-    from tests.train.probes import settings
-
     path = folder / "preset.yaml"
     path.write_text(
         json.dumps(
@@ -127,6 +119,14 @@ def test_all_phases_run_once_a_step(straight):
     turn = [name for name, steps in EVERY_PHASE.items() for _ in range(steps)]
     assert [row["phase"] for row in found] == turn * 3
     assert checkpoints(straight) == ["step-0000020", "step-0000021"]
+
+
+def test_the_bank_is_in_play(straight):
+    """Otherwise the tests of this file would not see a bank that resumes wrongly."""
+    held = contents(straight)
+    assert held["stats"]["synthetic"] > 0
+    assert held["refusals"]
+    assert held["version"] > 1
 
 
 def test_sigterm_and_resume_equal_no_interruption(straight, tmp_path, model, world):
