@@ -112,8 +112,9 @@ demo: setup ## the whole loop in minutes: train all phases on a drawn world, rep
 	$(PY) -m train run train/presets/demo.yaml --run runs/demo $(OVERRIDES)
 
 .PHONY: tiny-base
-tiny-base: given-hostfile setup ## train the weights that the model zoo ships
-	$(TRAIN) run train/presets/tiny-base.yaml $(TRAIN_OPTIONS)
+tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them
+	$(TRAIN) run train/presets/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
+	$(PY) -m model_zoo install runs/tiny-base --command "make tiny-base$(if $(OVERRIDES), OVERRIDES='$(OVERRIDES)')"
 
 .PHONY: world
 world: given-DATA setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)

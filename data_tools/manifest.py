@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -44,12 +44,16 @@ class Problem:
         return f"{self.file}:{self.line}: {self.field}: {self.why}"
 
 
-def validate_manifest(path: Path) -> list[Problem]:
+def validate_manifest(
+    path: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Problem]:
     """Return every problem of a manifest, its images decoded in full; an empty list means valid.
 
-    Raises `UserError` when the manifest itself cannot be read.
+    `progress(done, lines)` is called before each line. Raises `UserError` when the manifest itself
+    cannot be read.
     """
-    return [item for item in _examine(path, decode=True) if isinstance(item, Problem)]
+    found = _examine(path, decode=True, progress=progress)
+    return [item for item in found if isinstance(item, Problem)]
 
 
 def read_manifest(path: Path) -> list[Sample]:
@@ -104,7 +108,9 @@ def _record(sample: Sample, root: Path) -> dict[str, object]:
     return {key: value for key, value in record.items() if value not in (None, {}, "")}
 
 
-def _examine(path: Path, *, decode: bool) -> Iterator[Sample | Problem]:
+def _examine(
+    path: Path, *, decode: bool, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Sample | Problem]:
     """Yield each line as a sample, or as its problems."""
     seen: dict[str, int] = {}
     found = False
@@ -115,6 +121,8 @@ def _examine(path: Path, *, decode: bool) -> Iterator[Sample | Problem]:
             f"cannot read manifest {path}", got=error.strerror, expected="a JSONL file"
         ) from error
     for number, line in enumerate(lines, start=1):
+        if progress is not None:
+            progress(number - 1, len(lines))
         if not line.strip():
             continue
         found = True

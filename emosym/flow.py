@@ -6,6 +6,7 @@ Ref: Esser et al. 2024 (arXiv 2403.03206), eq. 13 (logit-normal σ) and §5.3.2 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def euler(
     """Integrate dx = v dσ from noise [B, C, H, W] at σ = 1 to σ = 0 in `steps` Euler steps."""
     sigmas = shifted(torch.linspace(1, 0, steps + 1, device=noise.device), shift)
     latents = noise
-    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, there in pairwise(sigmas):
         level = here.expand(latents.shape[0])
         latents = latents + (there - here) * velocity(latents, level)
     return latents

@@ -31,9 +31,7 @@ class Generator(nn.Module):
     def __init__(self, denoiser: nn.Module, *, width: int, hidden: int, shift: float) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.conditioner = Conditioner(
-            width, hidden, denoiser.token_width, denoiser.pooled_width
-        )
+        self.conditioner = Conditioner(width, hidden, denoiser.token_width, denoiser.pooled_width)
         self.shift = shift
 
     def forward(
@@ -52,9 +50,7 @@ class Generator(nn.Module):
         return (predicted - (noise - latents)).float().pow(2).mean((1, 2, 3))
 
     @torch.no_grad()
-    def sample(
-        self, noise: Tensor, condition: Condition, *, steps: int, guidance: float
-    ) -> Tensor:
+    def sample(self, noise: Tensor, condition: Condition, *, steps: int, guidance: float) -> Tensor:
         """Return latents [B, C, H, W] after `steps` guided Euler steps from `noise`.
 
         `guidance` 1 uses the condition as it is; larger follows it harder, at twice the cost.
@@ -75,10 +71,10 @@ class Generator(nn.Module):
 
         return euler(guided, noise, steps, self.shift)
 
-    def _velocity(self, latents: Tensor, sigma: Tensor, condition: Condition, keep: Tensor) -> Tensor:
-        emotion, pooled = self.conditioner(
-            condition.h_ctx, condition.h_emo, condition.affect, keep
-        )
+    def _velocity(
+        self, latents: Tensor, sigma: Tensor, condition: Condition, keep: Tensor
+    ) -> Tensor:
+        emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
         shown = keep.to(condition.text.tokens.dtype)
         tokens = condition.text.tokens * shown[:, None, None]
         pooled = condition.text.pooled * shown[:, None] + pooled

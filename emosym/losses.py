@@ -111,7 +111,8 @@ def grpo(
     """Return the GRPO loss: mean over tokens of each answer, then over answers.
 
     Token loss -min(ρ A, clip(ρ, 1 ± ε) A) + β k3 with k3 = exp(d) - d - 1,
-    d = log π_ref - log π clamped to ±20. Ref: DeepSeekMath (arXiv 2402.03300) eq. 21, EEmo-Logic §3.5.
+    d = log π_ref - log π clamped to ±20.
+    Ref: DeepSeekMath (arXiv 2402.03300) eq. 21, EEmo-Logic §3.5.
 
     Args:
         log_probs: [B, L] with gradient.

@@ -56,13 +56,6 @@ class EmoSym(nn.Module):
         autoencoder: nn.Module,
     ) -> None:
         super().__init__()
-        if config.format > FORMAT:
-            raise UserError(
-                "this model was written by a newer version",
-                got=f"format {config.format}",
-                expected=f"at most {FORMAT}",
-                fix="update emosym",
-            )
         self.config = config
         self.processor = processor
         self.understander = Understander(

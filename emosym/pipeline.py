@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,10 +16,12 @@ from emosym import prompts
 from emosym.affect import PUBLIC
 from emosym.draws import Draws
 from emosym.errors import UserError
+from emosym.interfaces import Prompts
 from emosym.model import EmoSym
 from emosym.records import ImageRequest, Understanding
 from emosym.sampling import sample_answers
 from emosym.taxonomy import NORMS, mikels
+from emosym.understander import Reading
 
 LOADER = "model_zoo.zoo:load"
 """Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
@@ -56,27 +59,55 @@ class EmoSymPipeline:
         self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
     ) -> list[Understanding]:
         """Say what each image evokes; `answer=False` skips the words and is faster."""
+        if not answer:
+            return self.recognise(images)[0]
         found: list[Understanding] = []
         for batch in _batches(images, self.batch_size):
-            opened = [_open(image) for image in batch]
-            asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(opened), opened)
-            asked = to_device(asked, self.device)
-            texts = [""] * len(opened)
-            if answer:
-                answers, reading, _ = sample_answers(
-                    self.model.understander,
-                    asked,
-                    end_of_turn=self.model.processor.end_of_turn,
-                    forbidden=self.model.processor.forbidden_ids,
-                    max_tokens=self.answer_tokens,
-                )
-                texts = self.model.processor.decode(answers.ids, answers.mask)
-            else:
-                reading = self.model.understander(asked)
-            shares = reading.emotion_logits.float().softmax(-1)
-            for text, share, affect in zip(texts, shares, reading.affect.float(), strict=True):
-                found.append(self._understanding(text, share, affect))
+            answers, reading, _ = sample_answers(
+                self.model.understander,
+                self._questions(batch),
+                end_of_turn=self.model.processor.end_of_turn,
+                forbidden=self.model.processor.forbidden_ids,
+                max_tokens=self.answer_tokens,
+            )
+            texts = self.model.processor.decode(answers.ids, answers.mask)
+            found += self._understandings(reading, texts)
         return found
+
+    @torch.no_grad()
+    def recognise(
+        self, images: Sequence[Image.Image | Path | str]
+    ) -> tuple[list[Understanding], np.ndarray]:
+        """Understand images without words and return their embeddings too, in one reading.
+
+        An embedding is `h_emo`, float32 [N, D]: what the memory bank compares.
+        """
+        found: list[Understanding] = []
+        vectors = [self._no_vectors()]
+        for batch in _batches(images, self.batch_size):
+            reading = self.model.understander(self._questions(batch))
+            found += self._understandings(reading, [""] * len(batch))
+            vectors.append(reading.h_emo.float().cpu().numpy())
+        return found, np.concatenate(vectors)
+
+    def embed_images(self, images: Sequence[Image.Image | Path | str]) -> np.ndarray:
+        """Return what the memory bank compares images by: `h_emo`, float32 [N, D]."""
+        return self.recognise(images)[1]
+
+    @torch.no_grad()
+    def embed_requests(self, requests: Sequence[ImageRequest]) -> np.ndarray:
+        """Return `h_emo` of wanted images, float32 [N, D], to look for them in a memory bank.
+
+        Raises:
+            UserError: as `complete`.
+        """
+        whole = [complete(request) for request in requests]
+        vectors = [self._no_vectors()]
+        for batch in _batches(whole, self.batch_size):
+            asked = self.model.processor.prompts([prompts.imagine(r) for r in batch], None)
+            reading = self.model.understander(to_device(asked, self.device))
+            vectors.append(reading.h_emo.float().cpu().numpy())
+        return np.concatenate(vectors)
 
     @torch.no_grad()
     def generate(
@@ -90,7 +121,11 @@ class EmoSymPipeline:
         """Draw one image for each request.
 
         Image i starts from the noise of seed + i, or of its own seed where a list is given.
+
+        Raises:
+            UserError: as `complete` and `check_sampling`.
         """
+        check_sampling(steps, guidance)
         whole = [complete(request) for request in requests]
         seeds = [seed + i for i in range(len(whole))] if isinstance(seed, int) else list(seed)
         shape = self.model.autoencoder.latent_shape
@@ -115,20 +150,36 @@ class EmoSymPipeline:
         reading = self.model.understander(to_device(asked, self.device))
         affect = wanted_affect(requests).to(self.device)
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
-        pixels = self.model.draw(
-            noise.to(self.device), condition, steps=steps, guidance=guidance
-        )
+        pixels = self.model.draw(noise.to(self.device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
 
-    def _understanding(self, text: str, share: Tensor, affect: Tensor) -> Understanding:
+    def _questions(self, images: Sequence[Image.Image | Path | str]) -> Prompts:
+        opened = [_open(image) for image in images]
+        asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(opened), opened)
+        return to_device(asked, self.device)
+
+    def _understandings(self, reading: Reading, texts: Sequence[str]) -> list[Understanding]:
         names = self.model.config.emotions
-        return Understanding(
-            emotion=names[int(share.argmax())],
-            probabilities=dict(zip(names, share.tolist(), strict=True)),
-            valence=float(affect[0]),
-            arousal=float(affect[1]),
-            answer=text,
-        )
+        shares = reading.emotion_logits.float().softmax(-1)
+        affects = reading.affect.float()
+        if not (shares.isfinite().all() and affects.isfinite().all()):
+            raise UserError(
+                "the model sees numbers that are not finite",
+                fix="its weights are damaged: load another checkpoint",
+            )
+        return [
+            Understanding(
+                emotion=names[int(share.argmax())],
+                probabilities=dict(zip(names, share.tolist(), strict=True)),
+                valence=float(affect[0]),
+                arousal=float(affect[1]),
+                answer=text,
+            )
+            for text, share, affect in zip(texts, shares, affects, strict=True)
+        ]
+
+    def _no_vectors(self) -> np.ndarray:
+        return np.empty((0, self.model.understander.backbone.width), np.float32)
 
 
 def complete(request: ImageRequest) -> ImageRequest:
@@ -140,7 +191,8 @@ def complete(request: ImageRequest) -> ImageRequest:
     half = (request.valence is None) != (request.arousal is None)
     if half:
         raise UserError("valence and arousal go together", fix="give both, or neither")
-    if not request.prompt and request.emotion is None and request.valence is None:
+    prompt = request.prompt.strip()
+    if not prompt and request.emotion is None and request.valence is None:
         raise UserError(
             "nothing was asked for", expected="a prompt, an emotion, or valence and arousal"
         )
@@ -152,9 +204,15 @@ def complete(request: ImageRequest) -> ImageRequest:
     elif emotion is not None:
         norm = NORMS[emotion].to(PUBLIC)
         valence, arousal = norm.valence, norm.arousal
-    return ImageRequest(
-        prompt=request.prompt.strip(), emotion=emotion, valence=valence, arousal=arousal
-    )
+    return ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
+
+
+def check_sampling(steps: int | None, guidance: float | None) -> None:
+    """Raise UserError for a number of steps below 1 or a guidance that is no scale."""
+    if steps is not None and steps < 1:
+        raise UserError("the number of sampling steps", got=steps, expected="at least 1")
+    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
+        raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
 
 
 def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:

@@ -13,7 +13,7 @@ from emosym.records import Sample
 Reward = Callable[[Answer, Sample], float]
 
 VA_THRESHOLD = 0.5
-"""ε_r of EmoFeedback² in units of [-3, 3] (seeds G1: not published; Q-Insight's share of the range)."""
+"""ε_r of EmoFeedback² in units of [-3, 3]; not published, Q-Insight's share of the range."""
 
 
 def format_reward(answer: Answer, sample: Sample) -> float:
@@ -41,9 +41,12 @@ def affect_linear(answer: Answer, sample: Sample) -> float:
 
 def affect_gaussian(answer: Answer, sample: Sample) -> float:
     """Return the mean over V and A of `regression`, errors in shares of the range."""
-    return sum(
-        regression(error / 6) if error is not None else 0.0 for error in _errors(answer, sample)
-    ) / 2
+    return (
+        sum(
+            regression(error / 6) if error is not None else 0.0 for error in _errors(answer, sample)
+        )
+        / 2
+    )
 
 
 def regression(error: float) -> float:
@@ -75,7 +78,9 @@ def score(answer: Answer, sample: Sample, weights: Mapping[str, float]) -> dict[
             raise unknown("reward", name, REWARDS)
         parts[name] = REWARDS[name](answer, sample)
         if not math.isfinite(parts[name]):
-            raise UserError(f"reward {name!r} is not finite for sample {sample.id}", got=parts[name])
+            raise UserError(
+                f"reward {name!r} is not finite for sample {sample.id}", got=parts[name]
+            )
     parts["total"] = sum(weight * parts[name] for name, weight in weights.items())
     return parts
 

@@ -39,25 +39,29 @@ def affect_grid(
 ) -> Image.Image:
     """Return a labelled grid of one prompt: valence grows to the right, arousal grows upwards.
 
-    Each cell is its own call with the same seed, so the noise is equal in all cells and only the
-    affect asked for differs.
+    The noise is equal in all cells; only the affect asked for differs.
     """
     side = len(values)
     edge = side * cell + (side - 1) * GAP
     sheet = Image.new("RGB", (LEFT + edge + GAP, TOP + edge + BOTTOM), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((LEFT, TOP / 2), _fitted(prompt, edge, 14), INK, _font(14), anchor="lm")
+    cells = [
+        (row, column, ImageRequest(prompt=prompt, valence=valence, arousal=arousal))
+        for row, arousal in enumerate(sorted(values, reverse=True))
+        for column, valence in enumerate(sorted(values))
+    ]
+    images = model.generate(
+        [request for _, _, request in cells],
+        seed=[seed] * len(cells),
+        guidance=guidance,
+        steps=steps,
+    )
+    for (row, column, _), image in zip(cells, images, strict=True):
+        sheet.paste(_square(image, cell), cell_origin(row, column, cell))
     for row, arousal in enumerate(sorted(values, reverse=True)):
         _, y = cell_origin(row, 0, cell)
         draw.text((LEFT - 8, y + cell / 2), _signed(arousal), INK, _font(13), anchor="rm")
-        for column, valence in enumerate(sorted(values)):
-            (image,) = model.generate(
-                [ImageRequest(prompt=prompt, valence=valence, arousal=arousal)],
-                seed=seed,
-                guidance=guidance,
-                steps=steps,
-            )
-            sheet.paste(_square(image, cell), cell_origin(row, column, cell))
     for column, valence in enumerate(sorted(values)):
         x, _ = cell_origin(0, column, cell)
         draw.text((x + cell / 2, TOP + edge + 12), _signed(valence), INK, _font(13), anchor="mm")

@@ -102,7 +102,9 @@ def grids(model: Model, samples: Sequence[Sample], count: int, seed: int) -> Ima
     if not count:
         return None
     asked = requests_from(samples, 8 * count, seed)
-    prompts = list(dict.fromkeys(wanted.request.prompt for wanted in asked if wanted.request.prompt))
+    prompts = list(
+        dict.fromkeys(wanted.request.prompt for wanted in asked if wanted.request.prompt)
+    )
     return affect_grids(model, prompts[:count], seed) if prompts else None
 
 

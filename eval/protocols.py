@@ -25,13 +25,14 @@ class Model(Protocol):
         self,
         requests: Sequence[ImageRequest],
         *,
-        seed: int,
+        seed: int | Sequence[int],
         guidance: float | None = None,
         steps: int | None = None,
     ) -> list[Image.Image]:
         """Return one image per request, in order; the same call gives the same images.
 
-        None means the model's own default.
+        Image i starts from the noise of seed + i, or of its own seed where a list is given. None
+        means the model's own default.
         """
         ...
 

@@ -20,6 +20,7 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
+from model_zoo.weights import pretrained, reading
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 """`model_type` of the backbones that pass the contract tests."""
@@ -32,6 +33,11 @@ class QwenVL(nn.Module):
         super().__init__()
         self.model = model
         self.width: int = model.config.text_config.hidden_size
+
+    @property
+    def language(self) -> nn.Module:
+        """The language model alone, without vision tower and output projection."""
+        return self.model.model.language_model
 
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and put each image's features in the place of its image tokens."""
@@ -71,7 +77,7 @@ class QwenVL(nn.Module):
         cache: DynamicCache | None = None,
     ) -> Tensor:
         """Run the language model; with a cache, `embeddings` are the new tokens only."""
-        return self.model.model.language_model(
+        return self.language(
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
@@ -101,9 +107,7 @@ class QwenVLProcessor:
         self.end_of_turn: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.forbidden_ids = [i for i in tokenizer.all_special_ids if i != self.end_of_turn]
 
-    def prompts(
-        self, texts: Sequence[str], images: Sequence[Image.Image] | None = None
-    ) -> Prompts:
+    def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None = None) -> Prompts:
         """Tokenise one user turn for each text, with one image each or none at all."""
         if images is None:
             turns = [self._turn(text, 0) for text in texts]
@@ -150,15 +154,16 @@ def load_backbone(source: str | Path, dtype: torch.dtype) -> tuple[QwenVL, QwenV
     """Load a backbone and its processor from a Hugging Face folder or hub id.
 
     Raises:
-        UserError: a `model_type` outside `FAMILIES`.
+        UserError: a `model_type` outside `FAMILIES`, unreadable files, weights that do not fit.
     """
-    config = AutoConfig.from_pretrained(source)
+    with reading(source):
+        config = AutoConfig.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        images = Qwen2VLImageProcessorPil.from_pretrained(source)
     _check_family(config.model_type, source)
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, dtype=dtype, attn_implementation=attention(dtype)
+    model = pretrained(
+        AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
     )
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    images = Qwen2VLImageProcessorPil.from_pretrained(source)
     return QwenVL(model), _processor(tokenizer, images, config)
 
 
@@ -169,9 +174,7 @@ def new_backbone(
     _check_family(config["model_type"], "the preset")
     typed = AutoConfig.for_model(**config)
     model = AutoModelForImageTextToText.from_config(typed, attn_implementation="sdpa")
-    return QwenVL(model), _processor(
-        tokenizer, Qwen2VLImageProcessorPil(**image_processor), typed
-    )
+    return QwenVL(model), _processor(tokenizer, Qwen2VLImageProcessorPil(**image_processor), typed)
 
 
 def attention(dtype: torch.dtype) -> str:

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5Enc
 
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
+from model_zoo.weights import pretrained, reading
 
 
 class MMDiT(nn.Module):
@@ -114,11 +115,16 @@ class VAE(nn.Module):
 
 
 def load_decoder(folder: Path, image_size: int, text_tokens: int, dtype: torch.dtype):
-    """Load a denoiser and an autoencoder from a folder in the diffusers layout."""
-    transformer = SD3Transformer2DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
-    text_encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype)
+    """Load a denoiser and an autoencoder from a folder in the diffusers layout.
+
+    Raises:
+        UserError: unreadable files, weights that do not fit.
+    """
+    transformer = pretrained(SD3Transformer2DModel, folder / "transformer", torch_dtype=dtype)
+    text_encoder = pretrained(T5EncoderModel, folder / "text_encoder", dtype=dtype)
+    with reading(folder / "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    vae = pretrained(AutoencoderKL, folder / "vae", torch_dtype=dtype)
     return MMDiT(transformer, text_encoder, tokenizer, text_tokens), VAE(vae, image_size)
 
 

@@ -14,22 +14,34 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
 import yaml
-from torch import nn
 
+from emosym.config import load_config
 from emosym.errors import UserError, unknown
-from emosym.model import EmoSym, ModelConfig
+from emosym.model import FORMAT, EmoSym, ModelConfig
+from model_zoo.adapters import adapter_names, merge_lora
 from model_zoo.backbones import load_backbone, new_backbone
 from model_zoo.decoders import load_decoder, new_decoder, save_decoder
 from model_zoo.tokenizer import train_tokenizer
+from model_zoo.weights import quiet, reading
 
 HERE = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What `emosym.json` says."""
+
+    model: ModelConfig
+    text_tokens: int
+    """Window of the decoder's text encoder."""
 
 
 def members() -> list[str]:
@@ -70,14 +82,15 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     """Load a member by name, or a model folder, in evaluation mode.
 
     Raises:
-        UserError: unknown name, not a model folder, weights of another shape.
+        UserError: unknown name, not a model folder, unreadable files, a newer format, weights
+            that are missing, unused or of another shape.
     """
     folder = folder_of(name_or_path)
-    saved = json.loads((folder / CONFIG).read_text())
-    config = ModelConfig(**saved["model"])
+    about = _about(folder / CONFIG)
+    config = about.model
     backbone, processor = load_backbone(folder / "backbone", dtype)
     denoiser, autoencoder = load_decoder(
-        folder / "decoder", config.image_size, saved["text_tokens"], dtype
+        folder / "decoder", config.image_size, about.text_tokens, dtype
     )
     model = EmoSym(
         config,
@@ -86,7 +99,9 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         denoiser=denoiser,
         autoencoder=autoencoder,
     )
-    model.load_head_state(safetensors.torch.load_file(folder / HEADS))
+    with reading(folder / HEADS):
+        heads = safetensors.torch.load_file(folder / HEADS)
+    model.load_head_state(heads)
     return model.to(dtype).eval()
 
 
@@ -135,32 +150,39 @@ def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:
 
 
 def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-    """Write a model folder under a temporary name, then rename; an old folder is replaced.
+    """Write a model folder under a temporary name, then rename; an old model is replaced.
+
+    Adapters are merged into the weights that are written: a model folder never has any.
 
     Args:
         model: the model; it is not changed.
         folder: where it goes.
         dtype: storage type of the weights; None keeps each as it is.
+
+    Raises:
+        UserError: `folder` holds something that is not a model.
     """
     target = Path(folder)
+    empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not empty and not (target / CONFIG).is_file():
+        raise UserError(
+            f"{target} exists and is not a model folder", fix="choose another place for the model"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        parts = _cast(model, dtype)
-        parts.understander.backbone.model.save_pretrained(temporary / "backbone")
-        model.processor.save(temporary / "backbone")
-        save_decoder(parts.generator.denoiser, parts.autoencoder, temporary / "decoder")
+        parts = _plain(model, dtype)
+        with quiet():
+            parts.understander.backbone.model.save_pretrained(temporary / "backbone")
+            model.processor.save(temporary / "backbone")
+            save_decoder(parts.generator.denoiser, parts.autoencoder, temporary / "decoder")
         heads = {k: v.contiguous() for k, v in parts.head_state().items()}
         safetensors.torch.save_file(heads, temporary / HEADS)
-        about = {
-            "model": dataclasses.asdict(model.config),
-            "text_tokens": model.generator.denoiser.text_tokens,
-        }
-        (temporary / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
+        about = About(model=model.config, text_tokens=model.generator.denoiser.text_tokens)
+        (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n")
         temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(temporary, target)
+        _sync(temporary)
+        _replace(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -181,11 +203,58 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(json.dumps(weight_files(folder)).encode()).hexdigest()
 
 
-def _cast(model: EmoSym, dtype: torch.dtype | None) -> nn.Module:
-    if dtype is None:
-        return model
-    clone = EmoSym.__new__(EmoSym)
-    nn.Module.__init__(clone)
-    for part in EmoSym.PARTS:
-        setattr(clone, part, copy.deepcopy(getattr(model, part)).to(dtype))
-    return clone
+def _about(path: Path) -> About:
+    """Read `emosym.json`; the format comes first, because a newer one may have other keys."""
+    try:
+        saved = json.loads(path.read_text())
+        version = int(saved["model"]["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read", got=f"{type(error).__name__} {error}") from error
+    if version > FORMAT:
+        raise UserError(
+            f"the model in {path.parent} was written by a newer version",
+            got=f"format {version}",
+            expected=f"at most {FORMAT}",
+            fix="update emosym",
+        )
+    return load_config(About, path)
+
+
+def _sync(folder: Path) -> None:
+    """Force a finished folder to disk, so that the rename never outruns its contents."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _replace(new: Path, target: Path) -> None:
+    """Rename `new` to `target`; an old target steps aside first and is deleted last."""
+    if not target.exists():
+        os.rename(new, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+    os.rename(target, aside / target.name)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        os.rename(aside / target.name, target)
+        os.rmdir(aside)
+        raise
+    shutil.rmtree(aside)
+
+
+def _plain(model: EmoSym, dtype: torch.dtype | None) -> EmoSym:
+    """Return the model with its adapters merged and its weights cast; copies what it changes."""
+    plain = copy.copy(model)
+    plain._modules = dict(model._modules)
+    for name in EmoSym.PARTS:
+        part = getattr(model, name)
+        if dtype is None and not adapter_names(part):
+            continue
+        part = copy.deepcopy(part)
+        merge_lora(part)
+        setattr(plain, name, part if dtype is None else part.to(dtype))
+    return plain

@@ -70,7 +70,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     warmup: int = 50
-    """Steps of linear warm-up, counted over the whole run."""
+    """Steps of linear warm-up, counted over the steps that move this part."""
     decay: Literal["constant", "cosine"] = "cosine"
     """After warm-up: hold, or fall along a half cosine to `floor`."""
     floor: float = 0.05
@@ -100,6 +100,35 @@ class EngineConfig:
     understander: OptimizerConfig = field(default_factory=OptimizerConfig)
     generator: OptimizerConfig = field(default_factory=OptimizerConfig)
     autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters of one part; its own layers are frozen."""
+
+    rank: int
+    """64 for EmoSym's understander, 32 for Flow-GRPO's decoder."""
+    alpha: float
+    """The update is scaled by alpha / rank; 128 and 64 there."""
+    dropout: float = 0.0
+    """Share of inputs hidden from an adapter in training, 0.05 for EmoSym. Resuming stays exact,
+    but ranks draw for themselves: only at 0 do two ranks equal one."""
+
+    def __post_init__(self) -> None:
+        _positive(rank=self.rank, alpha=self.alpha)
+        if not 0 <= self.dropout < 1:
+            raise UserError("dropout must be in [0, 1)", got=self.dropout)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdaptersConfig:
+    """Which parts train through adapters; reasoner, heads and conditioner always train whole."""
+
+    understander: LoraConfig | None = None
+    """On all linear layers of the language model; vision tower, embeddings and output projection
+    are frozen. Null trains everything."""
+    generator: LoraConfig | None = None
+    """On the attention of the decoder's transformer. Null trains everything."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -270,6 +299,7 @@ class TrainConfig:
     stages: list[StageConfig]
     """Run in this order."""
     engine: EngineConfig = field(default_factory=EngineConfig)
+    lora: AdaptersConfig = field(default_factory=AdaptersConfig)
     compress: CompressConfig = field(default_factory=CompressConfig)
     verify_posterior: VerifyPosteriorConfig = field(default_factory=VerifyPosteriorConfig)
     verify_grpo: VerifyGrpoConfig = field(default_factory=VerifyGrpoConfig)
@@ -285,5 +315,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(save_every=self.save_every, keep=self.keep)
         _positive(accumulation=self.engine.accumulation)
+        if self.lora.generator is not None and self.generate.train_text_encoder:
+            raise UserError(
+                "lora.generator freezes the decoder, but generate.train_text_encoder trains a part",
+                fix="set one of them to null or false",
+            )
         if not self.stages:
             raise UserError("stages is empty", fix="name at least one stage")

@@ -46,7 +46,7 @@ class Schedule:
 
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
-    """Return the learning rate of a step in [0, total)."""
+    """Return the learning rate of step `step` of the `total` steps that move a part."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.decay == "constant":

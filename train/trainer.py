@@ -14,6 +14,7 @@ from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.records import Sample
+from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
 from train import checkpoint, engines, ranks
 from train.config import TrainConfig
 from train.data import Corpus
@@ -51,6 +52,7 @@ class Trainer:
         device = ranks.device()
         model = model.to(device).train()
         self._freeze(model, used)
+        self._adapt(model)
         reference = Reference(model.understander)
         bank = run / "bank" if "remember" in used else None
         memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)
@@ -141,11 +143,15 @@ class Trainer:
         micro_rows = self._micro_rows(total)
         self._open([sample for rows in micro_rows for sample in samples[rows]])
         for part in phase.owns:
-            rate = learning_rate(getattr(self.config.engine, part), step, len(self.schedule))
+            done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
+            rate = learning_rate(getattr(self.config.engine, part), done, total_moves)
             engines.set_learning_rate(self.engines[part], rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
+            # What a model draws for itself (dropout) also follows from the step.
+            own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
+            torch.manual_seed(own.generator.initial_seed())
             outcome = phase.loss(Slice(samples[rows], rows, total, step, draws))
             loss = outcome.loss
             bad = not math.isfinite(loss.item())
@@ -187,6 +193,14 @@ class Trainer:
             self.save()
             raise problem or Elsewhere
 
+    def _moves(self, part: str, before: int) -> int:
+        """Return how many steps before `before` move a part."""
+        return sum(
+            self.schedule.count(name, before)
+            for name, phase in self.phases.items()
+            if part in phase.owns
+        )
+
     def _batch(self, step: int, name: str) -> list[Sample]:
         phase = self.phases[name]
         position = self.schedule.count(name, step) * phase.batch_size
@@ -219,6 +233,35 @@ class Trainer:
             freeze(model.autoencoder)
         if not self.config.generate.train_text_encoder:
             freeze(model.generator.denoiser.text_encoder)
+
+    def _adapt(self, model: EmoSym) -> None:
+        """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
+        understander, generator = self.config.lora.understander, self.config.lora.generator
+        if understander is not None:
+            backbone = model.understander.backbone
+            add_lora(
+                backbone,
+                LoraSpec(
+                    layers=backbone_layers(backbone),
+                    rank=understander.rank,
+                    alpha=understander.alpha,
+                    dropout=understander.dropout,
+                    seed=self.config.seed,
+                ),
+            )
+        if generator is not None:
+            denoiser = model.generator.denoiser
+            add_lora(
+                denoiser,
+                LoraSpec(
+                    layers=decoder_layers(denoiser),
+                    rank=generator.rank,
+                    alpha=generator.alpha,
+                    dropout=generator.dropout,
+                    init="gaussian",
+                    seed=self.config.seed,
+                ),
+            )
 
 
 def check_sizes(config: TrainConfig) -> None:

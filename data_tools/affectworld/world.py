@@ -74,7 +74,6 @@ class Drawing:
             "neutral_prompt": text.neutral_prompt(self.scene),
             "emotional_prompt": text.emotional_prompt(self.scene, self.colour),
             "qwen_aug": text.knowledge(self.scene, self.colour),
-            "source": "affectworld",
         }
 
 

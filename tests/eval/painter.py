@@ -61,12 +61,13 @@ class Painter:
         self,
         requests: Sequence[ImageRequest],
         *,
-        seed: int,
+        seed: int | Sequence[int],
         guidance: float | None = None,
         steps: int | None = None,
     ) -> list[Image.Image]:
-        self.seeds.append(seed)
-        blues = np.random.default_rng(seed).integers(256, size=len(requests))
+        own = [seed + i for i in range(len(requests))] if isinstance(seed, int) else list(seed)
+        self.seeds += own
+        blues = [np.random.default_rng(one).integers(256) for one in own]
         images = []
         for request, blue in zip(requests, blues, strict=True):
             red, green, _ = colour(

@@ -1,0 +1,112 @@
+"""`emosym data ...`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from emosym.cli.options import AsJson
+from emosym.cli.terminal import print_facts, print_json, print_table, progress
+from emosym.errors import UserError
+
+app = typer.Typer(help="Import, draw, check and count datasets.", no_args_is_help=True)
+
+New = Annotated[Path, typer.Argument(help="New folder; it appears whole or not at all.")]
+
+
+@app.command("import")
+def import_(
+    kind: Annotated[Literal["emoset", "oasis"], typer.Argument(help="Layout of the source.")],
+    src: Annotated[Path, typer.Argument(help="Folder of the published dataset.")],
+    out: New,
+    as_json: AsJson = False,
+) -> None:
+    """Import a public dataset: a manifest, its images, and what had to be set aside."""
+    from data_tools.importing import import_dataset
+
+    with progress("importing") as show:
+        report = import_dataset(kind, src, out, show)
+    if as_json:
+        print_json({"manifest": str(out / "manifest.jsonl"), **asdict(report)})
+        return
+    print_facts(
+        {"imported": report.imported, "set aside": report.quarantined, **report.by_split},
+        title=str(out / "manifest.jsonl"),
+    )
+    if report.quarantined:
+        print(f"why rows were set aside: {out / 'quarantine.jsonl'}")
+
+
+@app.command()
+def world(
+    out: New,
+    count: Annotated[int, typer.Option(help="Images to draw.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same world.")] = 0,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Draw AffectWorld, a dataset with true answers, in EmoSet's layout."""
+    from data_tools.affectworld.world import write_world
+
+    with progress("drawing", count) as show:
+        write_world(out, count, seed, size, show)
+    if as_json:
+        print_json({"dataset": str(out), "count": count, "seed": seed, "size": size})
+    else:
+        print(f"{count} images in {out}")
+
+
+@app.command()
+def validate(
+    manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl, or its folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check every line and every image of a manifest; each problem is `file:line: field: why`.
+
+    The exit code is 0 for a valid manifest and 2 for one with problems.
+    """
+    from data_tools.manifest import validate_manifest
+
+    path = manifest / "manifest.jsonl" if manifest.is_dir() else manifest
+    with progress("checking") as show:
+        problems = validate_manifest(path, show)
+    if as_json:
+        found = [asdict(problem) | {"file": str(problem.file)} for problem in problems]
+        print_json({"manifest": str(path), "valid": not problems, "problems": found})
+    else:
+        print("\n".join(map(str, problems)) if problems else f"{path} is valid")
+    if problems:
+        plural = "s" if len(problems) > 1 else ""
+        raise UserError(
+            f"{path} has {len(problems)} problem{plural}", fix="correct the lines listed"
+        )
+
+
+@app.command()
+def stats(
+    path: Annotated[Path, typer.Argument(help="A manifest, or the folder of a dataset.")],
+    as_json: AsJson = False,
+) -> None:
+    """Count a dataset by split and emotion, with mean and spread of valence and arousal."""
+    from data_tools.dataset import dataset_stats, open_dataset
+
+    found = dataset_stats(open_dataset(path))
+    if as_json:
+        print_json(found)
+        return
+    splits = list(found["splits"])
+    labels = sorted({label for counts in found["emotions"].values() for label in counts})
+    rows = [
+        (label, *(str(found["emotions"][split].get(label, 0)) for split in splits))
+        for label in labels
+    ]
+    rows.append(("all", *(str(found["splits"][split]) for split in splits)))
+    print_table(("emotion", *splits), rows, title=str(path))
+    names = [name for name in ("valence", "arousal", "dominance") if name in found]
+    keys = ("count", "mean", "std", "min", "max")
+    if names:
+        rows = [(name, *(f"{found[name][key]:.4g}" for key in keys)) for name in names]
+        print_table(("affect", *keys), rows)

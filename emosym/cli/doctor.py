@@ -1,0 +1,28 @@
+"""`emosym doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from emosym.cli.options import AsJson
+from emosym.cli.terminal import print_json, print_table
+
+EXIT_FAIL = 2
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine and this installation; exit code 2 when something does not work."""
+    import model_zoo
+    from emosym.doctor import diagnose
+
+    checks = diagnose(Path(model_zoo.__file__).parent / "weights")
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        rows = [(check.status, check.name, check.found, check.fix) for check in checks]
+        print_table(("", "check", "found", "what to do"), rows)
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(EXIT_FAIL)

@@ -1,0 +1,63 @@
+"""Files that commands take and leave."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from emosym.errors import UserError
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
+"""What counts as an image inside a folder; a file that is named itself may be called anything."""
+
+
+def expand_images(given: Sequence[Path]) -> list[Path]:
+    """Return image files in the order given, a folder as all images below it, sorted.
+
+    Hidden files and folders are left out. Raises `UserError` for a path that does not exist and
+    for a folder without images.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            if not path.exists():
+                raise UserError(f"no such image: {path}", expected="an image file or a folder")
+            found.append(path)
+            continue
+        inside = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in SUFFIXES
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        if not inside:
+            raise UserError(
+                f"no images in the folder {path}", expected=f"files {', '.join(sorted(SUFFIXES))}"
+            )
+        found += inside
+    return found
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, its folder too; raise UserError when that fails."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a result is not
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}",
+            got=error.strerror or error,
+            fix="check free space and permissions, or choose another place",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

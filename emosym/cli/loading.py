@@ -1,0 +1,47 @@
+"""The model of a command, on the device of a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emosym.errors import UserError
+
+if TYPE_CHECKING:
+    from emosym.pipeline import EmoSymPipeline
+
+
+def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
+    """Load a model by name or folder; raise UserError as `EmoSymPipeline.from_pretrained`."""
+    from emosym.pipeline import EmoSymPipeline
+    from model_zoo.noise import hush
+
+    chosen = _usable(device)
+    hush()
+    return EmoSymPipeline.from_pretrained(model, device=chosen)
+
+
+def identity(model: str) -> str:
+    """Return the hash of all weights of a model: what memory banks know it by."""
+    from model_zoo.noise import hush
+
+    hush()
+    from model_zoo import zoo
+
+    return zoo.fingerprint(zoo.folder_of(model))
+
+
+def _usable(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"cannot use the device {device!r}",
+            got=str(error).partition("\n")[0],
+            expected="cpu, cuda or cuda:NUMBER",
+            fix="see `emosym doctor`",
+        ) from error
+    return device

@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Model = Annotated[str, typer.Option(help="Name in the model zoo, or a model folder.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1 ...; default: the GPU where there is one."),
+]
+Emotion = Annotated[str | None, typer.Option(help="One of Mikels' eight, e.g. awe.")]
+Valence = Annotated[
+    float | None, typer.Option(help="From -3 (unpleasant) to 3 (pleasant); with --arousal.")
+]
+Arousal = Annotated[float | None, typer.Option(help="From -3 (calm) to 3 (excited).")]
+
+DEFAULT_MODEL = "emosym-tiny"

@@ -1,0 +1,54 @@
+"""`python -m model_zoo install RUN`: ship the model of a run as a member's weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emosym.errors import UserError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def zoo() -> None:
+    """Keep the zoo."""
+
+
+@app.command()
+def install(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    command: Annotated[str, typer.Option(help="What trained it, for the model card.")],
+    name: Annotated[str, typer.Option(help="Member of the zoo.")] = "emosym-tiny",
+) -> None:
+    """Store a run's model in half precision as the member's weights, with its model card."""
+    try:
+        _install(run, name, command)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _install(run: Path, name: str, command: str) -> None:
+    import torch
+
+    from model_zoo import zoo
+    from model_zoo.card import card
+
+    if not (run / "report.json").is_file():
+        raise UserError(f"{run} is not a finished run", expected="a folder with report.json")
+    zoo.preset(name)
+    model = zoo.load(run / "model")
+    report = json.loads((run / "report.json").read_text())
+    folder = zoo.save(model, zoo.HERE / "weights" / name, torch.float16)
+    text = card(name, command, report, model, zoo.weight_files(folder))
+    (folder / "README.md").write_text(text)
+    print(folder)
+
+
+if __name__ == "__main__":
+    app()
