@@ -9,7 +9,6 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor
 
 
@@ -77,16 +76,21 @@ def gather(rows: Tensor) -> Tensor:
     """
     if size() == 1:
         return rows
-    return torch.cat(differentiable.all_gather(rows.contiguous()))
+    return _Gather.apply(rows)
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Return the value of each rank, in rank order."""
-    if size() == 1:
-        return [value]
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, value)
-    return found
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(size())[rank()]
 
 
 def device() -> torch.device:

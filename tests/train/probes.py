@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 import json
 import math
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
 from train.phases import PHASES
-from train.phases.base import Slice
+from train.phases.base import Outcome, Slice
+from train.phases.compress import Compress
 from train.schedule import learning_rate
 from train.trainer import Trainer
 
@@ -211,11 +214,10 @@ def against_plain_torch(
             norms = []
             for part in phase.owns:
                 config = getattr(engine, part)
-                norms.append(
-                    torch.nn.utils.clip_grad_norm_(owned[part], clip or math.inf).item()
-                )
+                norms.append(torch.nn.utils.clip_grad_norm_(owned[part], clip or math.inf).item())
+                moves = [i for i, n in enumerate(made.schedule.phases) if part in phases[n].owns]
                 for group in adam[part].param_groups:
-                    group["lr"] = learning_rate(config, step, len(made.schedule))
+                    group["lr"] = learning_rate(config, moves.index(step), len(moves))
                 adam[part].step()
             model.zero_grad()
             norm = math.hypot(*norms)
@@ -272,3 +274,34 @@ def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
         "v_error": max(abs(s.valence - u.valence) for s, u in pairs),
         "a_error": max(abs(s.arousal - u.arousal) for s, u in pairs),
     }
+
+
+def poison_loss() -> None:
+    """Make the loss of the second micro-batch of compress's third step NaN."""
+    _poison(5, lambda loss: loss * math.nan)
+
+
+def poison_gradient() -> None:
+    """Make its gradient NaN, and leave the loss as it is."""
+    _poison(5, lambda loss: loss + (loss * 0).sqrt() * 0)
+
+
+def poison_third() -> None:
+    """Make the loss of the third call of compress NaN."""
+    _poison(2, lambda loss: loss * math.nan)
+
+
+def no_space() -> None:
+    """Let no file grow beyond 300 kB: less than a checkpoint, more than a line."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
+def _poison(call: int, spoil: Any) -> None:
+    calls = itertools.count()
+    loss = Compress.loss
+
+    def spoiled(self: Compress, part: Slice) -> Outcome:
+        found = loss(self, part)
+        return found._replace(loss=spoil(found.loss)) if next(calls) == call else found
+
+    Compress.loss = spoiled

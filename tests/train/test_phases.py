@@ -44,7 +44,8 @@ def found(tmp_path_factory, model, world):
         ),
         "text": whole({"generate": 1}, generate={"train_text_encoder": True}),
     }
-    quick = {"engine": dict.fromkeys(("understander", "generator"), {**STILL, "warmup": 5})}
+    soon = {**STILL, "warmup": 5}
+    quick = {"engine": {"understander": soon, "generator": soon}}
     lessons = {
         "memorise": (whole({"compress": 1}, 80, compress={"batch_size": 8}, **quick), 8),
         "flow": (
