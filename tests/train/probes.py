@@ -40,7 +40,7 @@ TOY = {"toy": 1.0, "format": 0, "emotion": 0, "affect_threshold": 0}
 """Only the reward of `toy_reward`."""
 
 
-def settings(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
+def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     """Return a preset of small sizes; `sections` are merged over it."""
     optimizer = {"lr": 2e-3, "weight_decay": 0.1, "warmup": 2}
     whole: dict[str, Any] = {

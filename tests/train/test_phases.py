@@ -118,7 +118,7 @@ def test_compress_memorises_eight_images(found):
 
 def test_generate_fits_four_images(found):
     flow = [row["generate/flow"] for row in found["learned"]["flow"]["rows"]]
-    assert statistics.mean(flow[-30:]) < 0.4 * statistics.mean(flow[:5])
+    assert statistics.mean(flow[-30:]) < 0.6 * statistics.mean(flow[:5])
 
 
 def test_grpo_raises_a_toy_reward(found):

@@ -66,7 +66,7 @@ def assert_same_state(run: Path, twin: Path) -> None:
     assert here.keys() == there.keys()
     assert [name for name in here if not torch.equal(here[name], there[name])] == []
     kinds = ("exp_avg", "exp_avg_sq", "step")
-    for part in ("understander", "generator", "autoencoder"):
+    for part in {name.split("/")[0] for name in here}:
         names = [name for name in here if name.startswith(part)]
         assert all(any(name.endswith(kind) for name in names) for kind in kinds), names
     for path in sorted((run / "model").rglob("*.safetensors")):
@@ -190,4 +190,27 @@ def test_two_ranks_stop_together(tmp_path, model, world):
     assert [rank.wait().code for rank in train_in_ranks("run", preset, "--run", twin)] == [0, 0]
     assert rows(run) == rows(twin)
     assert contents(run) == contents(twin)
+    assert_same_state(run, twin)
+
+
+def test_resume_is_exact_with_adapters_and_dropout(tmp_path, model, world):
+    """What a model draws for itself follows from the step too."""
+    adapter = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
+    whole = settings(
+        model,
+        world,
+        stages=[{"steps": 12, "cycle": {"compress": 1, "verify_grpo": 1, "generate": 1}}],
+        lora={"understander": adapter, "generator": adapter},
+        engine={"zero_stage": 1},
+        save_every=4,
+    )
+    (tmp_path / "preset.yaml").write_text(json.dumps(whole))
+    run, twin = tmp_path / "run", tmp_path / "twin"
+    first = Training(["run", tmp_path / "preset.yaml", "--run", run])
+    first.wait_for(lambda: count(run) >= 5)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    assert train("resume", run).code == 0
+    assert train("run", tmp_path / "preset.yaml", "--run", twin).code == 0
+    assert rows(run) == rows(twin)
     assert_same_state(run, twin)
