@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 
 from emosym.errors import UserError, unknown
 from train.config import OptimizerConfig, StageConfig
@@ -28,6 +29,10 @@ class Schedule:
             if not turn:
                 raise UserError(f"stages.{number}.cycle is empty", fix="name at least one phase")
             self.phases += [turn[i % len(turn)] for i in range(stage.steps)]
+        self._counts = {
+            name: list(accumulate((other == name for other in self.phases), initial=0))
+            for name in set(self.phases)
+        }
 
     def __len__(self) -> int:
         return len(self.phases)
@@ -38,7 +43,7 @@ class Schedule:
 
     def count(self, phase: str, before: int) -> int:
         """Return how many steps of a phase come before a step."""
-        return sum(name == phase for name in self.phases[:before])
+        return self._counts[phase][before]
 
     def totals(self) -> dict[str, int]:
         """Return the steps of each phase, in order of first use."""
