@@ -48,7 +48,8 @@ class Training:
     """Runs in the process before anything else."""
 
     def __post_init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="emosym-test-"))
+        self.kept = tempfile.TemporaryDirectory(prefix="emosym-test-")
+        self.folder = Path(self.kept.name)
         # The server is started by the first fork and keeps the environment it finds.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("OMP_NUM_THREADS", "1")

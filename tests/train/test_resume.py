@@ -193,17 +193,25 @@ def test_two_ranks_stop_together(tmp_path, model, world):
     assert_same_state(run, twin)
 
 
-def test_resume_is_exact_with_adapters_and_dropout(tmp_path, model, world):
-    """What a model draws for itself follows from the step too."""
-    adapter = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
-    whole = settings(
-        model,
-        world,
-        stages=[{"steps": 12, "cycle": {"compress": 1, "verify_grpo": 1, "generate": 1}}],
-        lora={"understander": adapter, "generator": adapter},
-        engine={"zero_stage": 1},
-        save_every=4,
-    )
+ADAPTER = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        # What a model draws for itself follows from the step too.
+        {
+            "lora": {"understander": ADAPTER, "generator": ADAPTER},
+            "engine": {"zero_stage": 1, "accumulation": 2},
+        },
+        {"engine": {"precision": "bf16"}},
+    ],
+    ids=["adapters with dropout", "bf16"],
+)
+def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
+    cycle = {"compress": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
+    stages = [{"steps": 12, "cycle": cycle}]
+    whole = settings(model, world, stages=stages, save_every=4, **sections)
     (tmp_path / "preset.yaml").write_text(json.dumps(whole))
     run, twin = tmp_path / "run", tmp_path / "twin"
     first = Training(["run", tmp_path / "preset.yaml", "--run", run])
@@ -214,3 +222,5 @@ def test_resume_is_exact_with_adapters_and_dropout(tmp_path, model, world):
     assert train("run", tmp_path / "preset.yaml", "--run", twin).code == 0
     assert rows(run) == rows(twin)
     assert_same_state(run, twin)
+    [kind] = {value.dtype for name, value in last_state(run).items() if "/module/" in name}
+    assert kind == (torch.bfloat16 if "precision" in sections["engine"] else torch.float32)
