@@ -109,7 +109,7 @@ lint: setup ## check style and format
 
 .PHONY: demo
 demo: setup ## the whole loop in minutes: train all phases on a drawn world, report before and after
-	$(PY) -m train run train/presets/demo.yaml --run runs/demo $(OVERRIDES)
+	$(PY) -m train run train/presets/demo.yaml --run "$(or $(RUN),runs/demo)" $(OVERRIDES)
 
 .PHONY: tiny-base
 tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them

@@ -51,7 +51,8 @@ class Conditioner(nn.Module):
             self.norm_ctx(h_ctx.mean(1))
         )
         asked = affect.isfinite().all(-1) & keep
-        wanted = self.affect(_fourier(torch.where(asked[:, None], affect, 0.0)))
+        features = _fourier(torch.where(asked[:, None], affect, 0.0))
+        wanted = self.affect(features.to(h_emo.dtype))
         tokens = torch.stack(
             [
                 torch.where(keep[:, None], word, self.absent[0]),

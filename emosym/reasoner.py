@@ -29,8 +29,10 @@ def effective_rank(states: Tensor) -> Tensor:
     """Return exp(entropy of the normalised singular values) of [K, D], averaged over B.
 
     From 1 (all reasoning tokens say the same) to min(K, D). Monitors latent collapse.
-    Ref: Roy & Vetterli 2007.
+    NaN when a state is not finite. Ref: Roy & Vetterli 2007.
     """
+    if not states.isfinite().all():
+        return states.new_tensor(float("nan"))
     spectrum = torch.linalg.svdvals(states.float())
     share = spectrum / spectrum.sum(-1, keepdim=True).clamp_min(1e-12)
     entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.losses import token_log_probs
 from emosym.understander import Reading, Understander
@@ -39,6 +40,9 @@ def sample_answers(
     Returns:
         The answers [B·G, ≤ L], the reading of the prompts [B], and log-probabilities
         [B·G, ≤ L] under the untempered policy restricted to allowed tokens.
+
+    Raises:
+        UserError: probabilities that are not finite.
     """
     state = understander.open_answer(prompts, repeats)
     bar = forbidden_bias(state.logits.shape[-1], forbidden).to(state.logits.device)
@@ -51,6 +55,10 @@ def sample_answers(
             token = logits.argmax(-1)
         else:
             mass = (logits / temperature).softmax(-1).cumsum(-1)
+            if not mass[:, -1].isfinite().all():
+                raise UserError(
+                    "the model's word probabilities are not finite", fix="lower the learning rate"
+                )
             point = uniform[:, step, None].to(mass) * mass[:, -1:]
             token = torch.searchsorted(mass, point, right=True).squeeze(1)
         token = torch.where(open_rows, token, end_of_turn)

@@ -80,7 +80,7 @@ class MMDiT(nn.Module):
     def velocity(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Predict noise - image at noise level sigma [B] in [0, 1]."""
         return self.transformer(
-            hidden_states=latents,
+            hidden_states=latents.to(tokens.dtype),
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
             timestep=sigma * 1000,
@@ -102,11 +102,13 @@ class VAE(nn.Module):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Return normalised latents, the mode of the posterior."""
-        return (self.model.encode(pixels).latent_dist.mode() - self.shift) * self.scale
+        return (
+            self.model.encode(pixels.to(self.model.dtype)).latent_dist.mode() - self.shift
+        ) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return pixels, not clipped."""
-        return self.model.decode(latents / self.scale + self.shift).sample
+        return self.model.decode((latents / self.scale + self.shift).to(self.model.dtype)).sample
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstructed pixels and latents, for training."""

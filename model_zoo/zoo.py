@@ -160,7 +160,7 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         dtype: storage type of the weights; None keeps each as it is.
 
     Raises:
-        UserError: `folder` holds something that is not a model.
+        UserError: `folder` holds something that is not a model, or cannot be written.
     """
     target = Path(folder)
     empty = target.is_dir() and not any(target.iterdir())
@@ -183,9 +183,12 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         temporary.chmod(0o755)
         _sync(temporary)
         _replace(temporary, target)
-    except BaseException:
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"model folder {target} cannot be written", got=error, fix="free some space"
+        ) from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return target
 
 

@@ -15,7 +15,6 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 SAVED = 143
 """Exit code of a run that was asked to stop (128 + SIGTERM): saved, not finished."""
 
-LocalRank = Annotated[int, typer.Option("--local_rank", hidden=True)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over the preset.")]
 
 
@@ -25,7 +24,6 @@ def run(
     overrides: Overrides = None,
     data: Annotated[str | None, typer.Option(help="Manifest or dataset folder.")] = None,
     run: Annotated[Path, typer.Option(help="New folder of the run.")] = Path("runs/latest"),
-    local_rank: LocalRank = 0,
 ) -> None:
     """Start a run."""
     from train.run import start
@@ -37,7 +35,6 @@ def run(
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     overrides: Overrides = None,
-    local_rank: LocalRank = 0,
 ) -> None:
     """Continue a run from its last checkpoint."""
     from train.run import resume as again

@@ -93,9 +93,10 @@ class EngineConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of weights and activations in training."""
     accumulation: int = 1
-    """Micro-batches a step: raise it when memory is short. The step stays the same, but for two
-    things that look at a micro-batch: compress contrasts an image with the texts of its own
-    micro-batch only, and verify_posterior weighs the KL by that of its own micro-batch."""
+    """Micro-batches a step: raise it when memory is short. The step stays the same, but for
+    what looks at a micro-batch: compress contrasts an image with the texts of its own micro-batch
+    only, verify_posterior weighs the KL by that of its own, autoencode takes the moments of its own
+    (and of its own rank)."""
     understander: OptimizerConfig = field(default_factory=OptimizerConfig)
     generator: OptimizerConfig = field(default_factory=OptimizerConfig)
     autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -181,15 +182,15 @@ class VerifyGrpoConfig:
     rewards: dict[str, float] = field(
         default_factory=lambda: {"format": 1.0, "emotion": 1.0, "affect_threshold": 1.0}
     )
-    """Reward -> weight."""
+    """Reward -> weight; 0 switches it off."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size, answer_tokens=self.answer_tokens)
         _positive(temperature=self.temperature)
         if self.group < 2:
             raise UserError("group must be at least 2", got=self.group)
-        if not self.rewards:
-            raise UserError("rewards is empty", fix="name at least one reward")
+        if not any(self.rewards.values()):
+            raise UserError("rewards are all switched off", fix="give at least one a weight")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as differentiable
 from torch import Tensor
 
 
@@ -20,6 +20,8 @@ def join() -> None:
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    # DeepSpeed's own calls, told at every step of every rank.
+    warnings.filterwarnings("ignore", r".*all_gather_into_tensor", FutureWarning)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
@@ -77,16 +79,21 @@ def gather(rows: Tensor) -> Tensor:
     """
     if size() == 1:
         return rows
-    return torch.cat(differentiable.all_gather(rows.contiguous()))
+    return _Gather.apply(rows)
 
 
-def gather_objects(value: Any) -> list[Any]:
-    """Return the value of each rank, in rank order."""
-    if size() == 1:
-        return [value]
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, value)
-    return found
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(size())[rank()]
 
 
 def device() -> torch.device:

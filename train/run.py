@@ -195,6 +195,8 @@ def _samples(config: TrainConfig, run: Path) -> list[Sample]:
         )
     folder = run / "world"
     if ranks.is_first() and not folder.exists():
+        for left in run.glob(".world.*"):  # by a drawing that was killed
+            shutil.rmtree(left)
         write_world(folder, world.count, world.seed)
     ranks.barrier()
     return open_dataset(folder)

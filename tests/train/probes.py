@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+import itertools
+import json
+import math
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +20,27 @@ import train.__main__
 import train.run
 from data_tools.dataset import open_dataset
 from emosym.config import load_config
+from emosym.draws import Draws
 from emosym.model import EmoSym
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import Sample
+from emosym.rewards import REWARDS
 from model_zoo import zoo
 from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.phases import PHASES
+from train.phases.base import Outcome, Slice
+from train.phases.compress import Compress
+from train.schedule import learning_rate
 from train.trainer import Trainer
 
+TIMING = ("samples_per_s", "peak_memory_gb")
+TOY = {"toy": 1.0, "format": 0, "emotion": 0, "affect_threshold": 0}
+"""Only the reward of `toy_reward`."""
 
-def settings(model: Path, data: Path, **sections: Any) -> dict[str, Any]:
+
+def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     """Return a preset of small sizes; `sections` are merged over it."""
     optimizer = {"lr": 2e-3, "weight_decay": 0.1, "warmup": 2}
     whole: dict[str, Any] = {
@@ -83,11 +100,11 @@ def write_model(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def trainer(run: Path, whole: dict[str, Any]) -> Iterator[Trainer]:
-    """Give a trainer in a run folder, at the run's last checkpoint."""
-    config = load_config(TrainConfig, base=whole)
+def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iterator[Trainer]:
+    """Give a trainer in a run folder, at the run's last checkpoint; it sees `images` images."""
+    config = load_config(TrainConfig, None, base=whole)
     folder = zoo.folder_of(config.model)
-    samples = open_dataset(Path(config.data.path))
+    samples = [s for s in open_dataset(Path(config.data.path)) if s.split == "train"][:images]
     if ranks.is_first():
         run.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
@@ -112,3 +129,179 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(name), dict)
         merged[name] = _merge(base[name], value) if both else value
     return merged
+
+
+@contextlib.contextmanager
+def toy_reward() -> Iterator[None]:
+    """Reward letters 'a' in an answer: a random policy earns some, and can earn more."""
+
+    def toy(text: str, sample: Sample) -> float:
+        return min(text.count("a"), 4) / 4
+
+    with patch.dict(REWARDS, {"toy": toy}), patch("train.phases.verify.parse", str):
+        yield
+
+
+def outcome(run: Path, wholes: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Run each named preset to its end; return weights, rows and bank of each."""
+    found = {}
+    for name, whole in wholes.items():
+        with toy_reward(), trainer(run / name, whole) as made:
+            before = weights(made.bench.model)
+            made.train()
+            bank = made.bench.memory.bank
+            found[name] = {
+                "before": before,
+                "weights": weights(made.bench.model),
+                "bank": bank and [dataclasses.asdict(entry) for entry in bank.entries()],
+            }
+        ranks.barrier()
+        found[name]["rows"] = rows(run / name)
+    return found
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's metrics without what a clock or the machine decides."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in TIMING} for row in found]
+
+
+def against_plain_torch(
+    run: Path, whole: dict[str, Any], rounds: int, clip: float
+) -> dict[str, float]:
+    """Step every phase of a preset with DeepSpeed and with plain PyTorch; return how they differ.
+
+    The twin is a deep copy of the model under `torch.optim.AdamW`, one optimizer a part. A
+    parameter without a gradient has a zero gradient there: ZeRO's flat buffers know no other.
+    The twin clips at `clip`, whatever the preset says.
+    """
+    with toy_reward(), trainer(run, whole) as made:
+        before = weights(made.bench.model)
+        model = copy.deepcopy(made.bench.model)
+        bench = dataclasses.replace(
+            made.bench, model=model, parts={name: getattr(model, name) for name in EmoSym.PARTS}
+        )
+        bench.reference = copy.copy(made.bench.reference)
+        bench.reference.understander = model.understander
+        phases = {name: PHASES[name](bench) for name in made.phases}
+        engine = made.config.engine
+        owned = {part: trained(getattr(model, part)) for part in made.engines}
+        adam = {
+            part: torch.optim.AdamW(
+                parameters,
+                lr=getattr(engine, part).lr,
+                weight_decay=getattr(engine, part).weight_decay,
+            )
+            for part, parameters in owned.items()
+        }
+        found: dict[str, float] = {"movement": 0.0, "difference": 0.0, "norm": 0.0}
+        for step in range(rounds * len(phases)):
+            name = made.schedule.phase_at(step)
+            rows = made._step(step, name)
+            made.state.step += 1
+
+            phase = phases[name]
+            samples = made._batch(step, name)
+            for part in phase.owns:
+                for parameter in owned[part]:
+                    parameter.grad = torch.zeros_like(parameter)
+            for micro in range(engine.accumulation):
+                share = phase.batch_size // engine.accumulation
+                here = slice(micro * share, (micro + 1) * share)
+                draws = Draws(made.config.seed, name, step)
+                piece = Slice(samples[here], here, phase.batch_size, step, draws)
+                (phase.loss(piece).loss / engine.accumulation).backward()
+            norms = []
+            for part in phase.owns:
+                config = getattr(engine, part)
+                norms.append(torch.nn.utils.clip_grad_norm_(owned[part], clip or math.inf).item())
+                moves = [i for i, n in enumerate(made.schedule.phases) if part in phases[n].owns]
+                for group in adam[part].param_groups:
+                    group["lr"] = learning_rate(config, moves.index(step), len(moves))
+                adam[part].step()
+            model.zero_grad()
+            norm = math.hypot(*norms)
+            found["norm"] = max(found["norm"], abs(rows["grad_norm"] - norm) / norm)
+            found[name] = norm
+        twin = weights(model)
+        for name, value in weights(made.bench.model).items():
+            found["difference"] = max(found["difference"], (value - twin[name]).abs().max().item())
+            found["movement"] = max(found["movement"], (value - before[name]).abs().max().item())
+        return found
+
+
+def trained(module: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """Return the parameters of a module that train."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def many(probe: Any, calls: dict[str, tuple]) -> dict[str, Any]:
+    """Return what a probe returns for each set of arguments, from one process."""
+    return {name: probe(*args) for name, args in calls.items()}
+
+
+def moved(run: Path, whole: dict[str, Any]) -> list[tuple[str, set[str]]]:
+    """Run a preset step by step; return each step's phase and the weights it changed by a bit."""
+    found = []
+    with toy_reward(), trainer(run, whole) as made:
+        made.bench.memory.fill(made.bench.corpus)
+        for step, phase in enumerate(made.schedule.phases):
+            before = weights(made.bench.model)
+            made._step(step, phase)
+            made.state.step += 1
+            after = weights(made.bench.model)
+            changed = {n for n in before if not torch.equal(bits(before[n]), bits(after[n]))}
+            found.append((phase, changed))
+    return found
+
+
+def bits(value: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor: -0 is not 0 here, and NaN is NaN."""
+    return value.contiguous().view(torch.uint8)
+
+
+def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
+    """Train on the first few images only; return the rows, and what the model says of them."""
+    with toy_reward(), trainer(run, whole, images) as made:
+        samples = made.bench.corpus.samples
+        made.train()
+        pipeline = EmoSymPipeline(made.bench.model.eval())
+        said = pipeline.understand([sample.image for sample in samples], answer=False)
+    pairs = list(zip(samples, said, strict=True))
+    return {
+        "rows": rows(run),
+        "accuracy": sum(s.emotion == u.emotion for s, u in pairs) / len(pairs),
+        "v_error": max(abs(s.valence - u.valence) for s, u in pairs),
+        "a_error": max(abs(s.arousal - u.arousal) for s, u in pairs),
+    }
+
+
+def poison_loss() -> None:
+    """Make the loss of the second micro-batch of compress's third step NaN."""
+    _poison(5, lambda loss: loss * math.nan)
+
+
+def poison_gradient() -> None:
+    """Make its gradient NaN, and leave the loss as it is."""
+    _poison(5, lambda loss: loss + (loss * 0).sqrt() * 0)
+
+
+def poison_third() -> None:
+    """Make the loss of the third call of compress NaN."""
+    _poison(2, lambda loss: loss * math.nan)
+
+
+def no_space() -> None:
+    """Let no file grow beyond 300 kB: less than a checkpoint, more than a line."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
+def _poison(call: int, spoil: Any) -> None:
+    calls = itertools.count()
+    loss = Compress.loss
+
+    def spoiled(self: Compress, part: Slice) -> Outcome:
+        found = loss(self, part)
+        return found._replace(loss=spoil(found.loss)) if next(calls) == call else found
+
+    Compress.loss = spoiled

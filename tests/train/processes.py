@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,8 @@ class Training:
     """Runs in the process before anything else."""
 
     def __post_init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="emosym-test-"))
+        self.kept = tempfile.TemporaryDirectory(prefix="emosym-test-")
+        self.folder = Path(self.kept.name)
         # The server is started by the first fork and keeps the environment it finds.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -130,7 +132,10 @@ def in_ranks(probe: Callable[..., Any], *args: object, size: int = 1) -> list[An
         for process in processes:
             if process.exitcode is None:
                 process.kill()
-        assert [process.exitcode for process in processes] == [0] * size
+        told = [file.with_suffix(".txt") for file in files]
+        assert [process.exitcode for process in processes] == [0] * size, "\n".join(
+            file.read_text() for file in told if file.exists()
+        )
         return [torch.load(file, weights_only=False) for file in files]
 
 
@@ -165,5 +170,9 @@ def _probe(probe: Callable[..., Any], args: tuple, env: dict[str, str], file: Pa
     from train import ranks
 
     ranks.join()
-    torch.save(probe(*args), file)
+    try:
+        torch.save(probe(*args), file)
+    except BaseException:
+        file.with_suffix(".txt").write_text(traceback.format_exc())
+        raise
     ranks.leave()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from memory_bank import MemoryBank
+from tests.train.probes import rows, settings
 from tests.train.processes import Training, train, train_in_ranks
 
 EVERY_PHASE = {
@@ -23,13 +24,6 @@ EVERY_PHASE = {
     "remember": 1,
 }
 STEPS = 21
-TIMING = ("samples_per_s", "peak_memory_gb")
-
-
-def rows(run: Path) -> list[dict]:
-    """Return the rows of a run's metrics without what a clock or the machine decides."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k not in TIMING} for row in found]
 
 
 def count(run: Path) -> int:
@@ -72,7 +66,7 @@ def assert_same_state(run: Path, twin: Path) -> None:
     assert here.keys() == there.keys()
     assert [name for name in here if not torch.equal(here[name], there[name])] == []
     kinds = ("exp_avg", "exp_avg_sq", "step")
-    for part in ("understander", "generator", "autoencoder"):
+    for part in {name.split("/")[0] for name in here}:
         names = [name for name in here if name.startswith(part)]
         assert all(any(name.endswith(kind) for name in names) for kind in kinds), names
     for path in sorted((run / "model").rglob("*.safetensors")):
@@ -104,8 +98,6 @@ def straight(tmp_path_factory, model, world) -> Path:
 
 def preset_of(folder: Path, model: Path, world: Path) -> Path:
     """Write a preset with every phase and checkpoints every five steps."""
-    from tests.train.probes import settings
-
     path = folder / "preset.yaml"
     path.write_text(
         json.dumps(
@@ -127,6 +119,14 @@ def test_all_phases_run_once_a_step(straight):
     turn = [name for name, steps in EVERY_PHASE.items() for _ in range(steps)]
     assert [row["phase"] for row in found] == turn * 3
     assert checkpoints(straight) == ["step-0000020", "step-0000021"]
+
+
+def test_the_bank_is_in_play(straight):
+    """Otherwise the tests of this file would not see a bank that resumes wrongly."""
+    held = contents(straight)
+    assert held["stats"]["synthetic"] > 0
+    assert held["refusals"]
+    assert held["version"] > 1
 
 
 def test_sigterm_and_resume_equal_no_interruption(straight, tmp_path, model, world):
@@ -191,3 +191,36 @@ def test_two_ranks_stop_together(tmp_path, model, world):
     assert rows(run) == rows(twin)
     assert contents(run) == contents(twin)
     assert_same_state(run, twin)
+
+
+ADAPTER = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        # What a model draws for itself follows from the step too.
+        {
+            "lora": {"understander": ADAPTER, "generator": ADAPTER},
+            "engine": {"zero_stage": 1, "accumulation": 2},
+        },
+        {"engine": {"precision": "bf16"}},
+    ],
+    ids=["adapters with dropout", "bf16"],
+)
+def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
+    cycle = {"compress": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
+    stages = [{"steps": 12, "cycle": cycle}]
+    whole = settings(model, world, stages=stages, save_every=4, **sections)
+    (tmp_path / "preset.yaml").write_text(json.dumps(whole))
+    run, twin = tmp_path / "run", tmp_path / "twin"
+    first = Training(["run", tmp_path / "preset.yaml", "--run", run])
+    first.wait_for(lambda: count(run) >= 5)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    assert train("resume", run).code == 0
+    assert train("run", tmp_path / "preset.yaml", "--run", twin).code == 0
+    assert rows(run) == rows(twin)
+    assert_same_state(run, twin)
+    [kind] = {value.dtype for name, value in last_state(run).items() if "/module/" in name}
+    assert kind == (torch.bfloat16 if "precision" in sections["engine"] else torch.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 
 from emosym.draws import Draws
@@ -10,6 +12,9 @@ from emosym.records import ImageRequest, Sample
 from memory_bank import Candidate, contrast
 from train import ranks
 from train.phases.base import Bench
+
+TOGETHER = 8
+"""Images drawn in one batch: the same on any number of ranks, so that their bits are too."""
 
 
 class Remember:
@@ -34,41 +39,47 @@ class Remember:
         bench = self.bench
         pool = self._pool(step)
         seeds = Draws(bench.config.seed, "remember", step).permutation(2**20)[: len(pool)].tolist()
-        ours = range(ranks.rank(), len(pool), ranks.size())
+        numbered = list(enumerate(zip(pool, seeds, strict=True)))
+        batches = [numbered[i : i + TOGETHER] for i in range(0, len(numbered), TOGETHER)]
+        offers = []
+        for batch in batches[ranks.rank() :: ranks.size()]:
+            numbers, wanted = zip(*batch, strict=True)
+            offers += zip(numbers, self._draw(*zip(*wanted, strict=True), step), strict=True)
+        return bench.memory.offer(offers)
+
+    def _draw(
+        self, samples: Sequence[Sample], seeds: Sequence[int], step: int
+    ) -> Iterator[Candidate]:
+        """Draw what samples ask for, and judge it."""
+        bench = self.bench
         requests = [
             ImageRequest(
                 prompt=s.prompt or "", emotion=s.emotion, valence=s.valence, arousal=s.arousal
             )
-            for s in (pool[i] for i in ours)
+            for s in samples
         ]
         shape = bench.model.autoencoder.latent_shape
-        noise = [Draws("image", seeds[i]).normal(*shape) for i in ours]
-        drawn = EmoSymPipeline(bench.model).draw(requests, torch.stack(noise)) if requests else []
+        noise = torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])
+        drawn = EmoSymPipeline(bench.model).draw(requests, noise)
         judged = bench.memory.judge(drawn)
-        offers = [
-            (
-                i,
-                Candidate(
-                    image=image,
-                    embedding=verdict.embedding,
-                    source="synthetic",
-                    emotion=request.emotion,
-                    valence=request.valence,
-                    arousal=request.arousal,
-                    predicted=verdict.emotion,
-                    predicted_valence=verdict.valence,
-                    predicted_arousal=verdict.arousal,
-                    confidence=verdict.confidence(request.emotion),
-                    contrast=contrast(image),
-                    prompt=request.prompt,
-                    seed=seeds[i],
-                    model_hash=bench.memory.model_hash,
-                    step=step,
-                ),
+        for seed, request, image, verdict in zip(seeds, requests, drawn, judged, strict=True):
+            yield Candidate(
+                image=image,
+                embedding=verdict.embedding,
+                source="synthetic",
+                emotion=request.emotion,
+                valence=request.valence,
+                arousal=request.arousal,
+                predicted=verdict.emotion,
+                predicted_valence=verdict.valence,
+                predicted_arousal=verdict.arousal,
+                confidence=verdict.confidence(request.emotion),
+                contrast=contrast(image),
+                prompt=request.prompt,
+                seed=seed,
+                model_hash=bench.memory.model_hash,
+                step=step,
             )
-            for i, request, image, verdict in zip(ours, requests, drawn, judged, strict=True)
-        ]
-        return bench.memory.offer(offers)
 
     def _pool(self, step: int) -> list[Sample]:
         """Pick training requests, the same number of each emotion (or any, if unlabelled)."""

@@ -6,7 +6,7 @@ import torch
 from einops import rearrange, repeat
 
 from emosym.answers import parse
-from emosym.errors import UserError
+from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
 from emosym.losses import (
     affect_loss,
@@ -40,7 +40,7 @@ class VerifyPosterior:
             raise UserError(
                 "phase verify_posterior needs an emotion label for every training image",
                 got=f"{unlabelled} of {len(bench.corpus.samples)} without",
-                fix="use phase verify_grpo with rewards 'format' and 'affect_threshold'",
+                fix="use phase verify_grpo with verify_grpo.rewards.emotion=0",
             )
 
     def loss(self, part: Slice) -> Outcome:
@@ -78,21 +78,21 @@ class VerifyGrpo:
         self.bench = bench
         self.config = bench.config.verify_grpo
         self.batch_size = self.config.batch_size
-        blind = [name for name in self.config.rewards if name not in REWARDS]
-        if blind:
-            score(parse(""), bench.corpus.samples[0], self.config.rewards)
-        for name in self.config.rewards:
+        self.rewards = {name: weight for name, weight in self.config.rewards.items() if weight}
+        for name in self.rewards:
+            if name not in REWARDS:
+                raise unknown("reward in verify_grpo.rewards:", name, REWARDS)
             if name == "emotion" and any(s.emotion is None for s in bench.corpus.samples):
                 raise UserError(
                     "reward 'emotion' needs an emotion label for every training image",
-                    fix="drop it from verify_grpo.rewards",
+                    fix=f"switch it off with verify_grpo.rewards.{name}=0",
                 )
             if name.startswith("affect") and any(
                 s.valence is None or s.arousal is None for s in bench.corpus.samples
             ):
                 raise UserError(
                     f"reward {name!r} needs valence and arousal for every training image",
-                    fix="drop it from verify_grpo.rewards",
+                    fix=f"switch it off with verify_grpo.rewards.{name}=0",
                 )
 
     def loss(self, part: Slice) -> Outcome:
@@ -113,7 +113,7 @@ class VerifyGrpo:
         )
         texts = processor.decode(answers.ids, answers.mask)
         scores = [
-            score(parse(text), part.samples[i // group], config.rewards)
+            score(parse(text), part.samples[i // group], self.rewards)
             for i, text in enumerate(texts)
         ]
         rewards = torch.tensor([entry["total"] for entry in scores], device=bench.device)

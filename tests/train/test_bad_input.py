@@ -1,0 +1,259 @@
+"""Bad input: one line, exit code 2, nothing half-written, nothing lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_tools.dataset import open_dataset
+from data_tools.manifest import write_manifest
+from emosym.draws import Draws
+from tests.train import probes
+from tests.train.processes import Training, train, train_in_ranks
+from train.config import DataConfig
+from train.data import Corpus
+
+
+def compress(steps: int, **sections) -> dict:
+    return {"stages": [{"steps": steps, "cycle": {"compress": 1}}], **sections}
+
+
+def refused(done: Training) -> str:
+    """Return the one line that a refused command tells."""
+    assert done.code == 2, done.err
+    assert len(done.errors) == 1, done.err
+    return done.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["compress.batchsize=4"], "batchsize: unknown key; did you mean 'batch_size'?"),
+        (["stages=[{steps: 1, cycle: {comprss: 1}}]"], "did you mean 'compress'?"),
+        (["compress.batch_size=3", "engine.accumulation=2"], "expected multiples of 2; change"),
+        (["model=emosym-tini"], "is not a model folder"),
+        (["stages=[{steps: 1, cycle: {verify_grpo: 1}}]", "verify_grpo.rewards={fromat: 1}"],
+         "did you mean 'format'?"),
+    ],
+)  # fmt: skip
+def test_a_bad_preset(tmp_path, preset, overrides, message):
+    done = train("run", preset(**compress(1)), *overrides, "--run", tmp_path / "run")
+    assert message in refused(done)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_dataset(tmp_path, preset, world):
+    """One dataset after another, each with what is wrong with it."""
+    samples = open_dataset(world)
+    empty, learn_only, unlabelled = (world / f"{n}.jsonl" for n in ("empty", "learn", "bare"))
+    empty.write_text("")
+    write_manifest(learn_only, [s for s in samples if s.split == "train"])
+    write_manifest(unlabelled, [dataclasses.replace(s, emotion=None) for s in samples])
+    label = ["stages=[{steps: 1, cycle: {verify_posterior: 1}}]"]
+    reward = ["stages=[{steps: 1, cycle: {verify_grpo: 1}}]"]
+    for data, overrides, message in [
+        (tmp_path / "nowhere", [], "error: no dataset at"),
+        (empty, [], "empty.jsonl"),
+        (learn_only, [], "error: the dataset has no images in split 'test'"),
+        (unlabelled, label, "error: phase verify_posterior needs an emotion label"),
+        (unlabelled, reward, "verify_grpo.rewards.emotion=0"),
+    ]:
+        run = tmp_path / "run"
+        done = train("run", preset(**compress(1)), *overrides, "--data", data, "--run", run)
+        assert message in refused(done)
+        assert not run.exists()
+
+
+def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
+    run = tmp_path / "run"
+    done = train_in_ranks("run", preset(**compress(1, compress={"batch_size": 3})), "--run", run)
+    for rank in done:
+        assert refused(rank.wait()) == (
+            "error: batch sizes are global and must divide over ranks and accumulation;"
+            " got compress.batch_size=3 with NPROC=2 x accumulation=1; expected multiples of 2;"
+            " change NPROC, engine.accumulation or compress.batch_size"
+        )
+    assert not run.exists()
+
+
+def test_folders_that_are_in_the_way(tmp_path, preset):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    done = train("run", preset(**compress(1)), "--run", tmp_path / "full")
+    assert "is not empty" in refused(done)
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    (tmp_path / "file").write_text("mine")
+    assert "error:" in refused(train("run", preset(**compress(1)), "--run", tmp_path / "file"))
+    assert (tmp_path / "file").read_text() == "mine"
+    done = train("resume", tmp_path / "full")
+    assert refused(done) == (
+        f"error: {tmp_path / 'full'} is not a run folder; got no config.yaml in it;"
+        " expected RUN=<folder of a run>"
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model, world) -> Path:
+    """Return a run with two checkpoints."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "preset.yaml"
+    path.write_text(json.dumps(probes.settings(model, world, **compress(4), save_every=2)))
+    assert train("run", path, "--run", folder / "run").code == 0
+    return folder / "run"
+
+
+def test_a_checkpoint_that_does_not_fit(finished, tmp_path, model):
+    """Damaged in one way after another; each time the run and its checkpoints are left alone."""
+
+    def cut(run: Path) -> None:
+        path = run / "checkpoints/step-0000004/understander/state/mp_rank_00_model_states.pt"
+        path.write_bytes(path.read_bytes()[:1000])
+
+    def optimizer(run: Path) -> None:
+        [path] = (run / "checkpoints/step-0000004").rglob("*optim_states.pt")
+        path.unlink()
+
+    def state(run: Path) -> None:
+        (run / "checkpoints/step-0000004/state.json").write_text('{"step": 4,')
+
+    def part(run: Path) -> None:
+        edit(run, "compress: 1", "generate: 1")
+
+    def weights(run: Path) -> None:
+        path = run / "checkpoints/step-0000004/understander/state/mp_rank_00_model_states.pt"
+        size = path.stat().st_size
+        whole = torch.load(path, weights_only=False)
+        whole["module"]["reasoner.context"][0, 0] += 1e-6
+        torch.save(whole, path)
+        assert path.stat().st_size == size
+
+    def other_model(run: Path) -> None:
+        shutil.copytree(model, run.parent / "other")
+        heads = run.parent / "other" / "heads.safetensors"
+        heads.write_bytes(heads.read_bytes()[:-1] + b"\x01")
+        edit(run, str(model), str(run.parent / "other"))
+
+    def adapted(run: Path) -> None:
+        edit(run, "understander: null", "understander: {rank: 2, alpha: 4.0}")
+
+    for number, (damage, message) in enumerate(
+        [
+            (
+                cut,
+                "step-0000004 is damaged; got understander/state/mp_rank_00_model_states.pt with",
+            ),
+            (optimizer, "delete this checkpoint to use the one before"),
+            (state, "cannot be read"),
+            (part, "holds other parts; got understander; expected generator; resume with the st"),
+            (weights, "the loaded weights of understander are not those saved"),
+            (other_model, "was trained from another starting model"),
+            (adapted, "does not fit part understander"),
+        ]
+    ):
+        run = tmp_path / str(number) / "run"
+        shutil.copytree(finished, run)
+        damage(run)
+        before = {p: p.stat().st_mtime_ns for p in (run / "checkpoints").rglob("*")}
+        assert message in refused(train("resume", run)), damage.__name__
+        assert {p: p.stat().st_mtime_ns for p in (run / "checkpoints").rglob("*")} == before
+
+    # The advice holds: without the damaged one, the run goes on from the one before.
+    run = tmp_path / "0" / "run"
+    shutil.rmtree(run / "checkpoints/step-0000004")
+    assert train("resume", run).code == 0
+    assert probes.rows(run) == probes.rows(finished)
+
+
+def edit(run: Path, old: str, new: str) -> None:
+    text = (run / "config.yaml").read_text()
+    assert old in text
+    (run / "config.yaml").write_text(text.replace(old, new))
+
+
+def test_a_broken_image_met_in_training(tmp_path, preset, world):
+    """The step is refused before any rank waits for another; mended, the run goes on."""
+    copy, run, straight = tmp_path / "world", tmp_path / "run", tmp_path / "straight"
+    shutil.copytree(world, copy)
+    # The last of four rows is rank 1's.
+    [broken] = [s.image for s in open_dataset(copy) if s.id == seen(copy, step=3, row=3)]
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    args = ("run", preset(**compress(5), save_every=2), "--data", copy, "--run", run)
+    first, second = (rank.wait() for rank in train_in_ranks(*args))
+    assert str(broken) in refused(second)
+    assert (first.code, first.errors) == (2, [])
+    assert [row["step"] for row in probes.rows(run)] == [0, 1, 2]
+
+    broken.write_bytes(whole)
+    assert [rank.wait().code for rank in train_in_ranks("resume", run)] == [0, 0]
+    assert [row["step"] for row in probes.rows(run)] == list(range(5))
+    broken.unlink()
+    args = ("run", preset(**compress(5)), "--data", copy, "--run", straight)
+    assert broken.name in refused(train(*args))
+
+
+def seen(data: Path, step: int, row: int) -> str:
+    """Return the id of the sample in a row of a compress step of four."""
+    place = Draws(0, "mix", step).permutation(4).tolist()[row]
+    return Corpus(open_dataset(data), DataConfig(), 0).take("compress", 4 * step, 4)[place].id
+
+
+@pytest.mark.parametrize(
+    ("poison", "what"),
+    [
+        (probes.poison_loss, "loss nan"),
+        (probes.poison_gradient, "a gradient of understander that is not finite"),
+    ],
+)
+def test_a_step_that_is_not_finite_is_refused(tmp_path, preset, world, poison, what):
+    """Met in the second micro-batch; the state of before is saved, and the run can go on."""
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    args = ("run", preset(**compress(4, engine={"accumulation": 2})), "--run")
+    message = refused(train(*args, run, before=poison))
+    assert message.startswith(f"error: step 2 (compress) was refused; got {what} for images ")
+    assert seen(world, step=2, row=2 if poison is probes.poison_loss else 0) in message
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-0000002"]
+    assert train("resume", run).code == 0
+    assert train(*args, straight).code == 0
+    assert probes.rows(run) == probes.rows(straight)
+    for path in (straight / "model").rglob("*.safetensors"):
+        assert path.read_bytes() == (run / path.relative_to(straight)).read_bytes()
+
+
+def test_a_learning_rate_that_blows_up(tmp_path, preset):
+    """The advice of the message works: lower it, and go back by one checkpoint."""
+    run = tmp_path / "run"
+    rate = {"understander": {"lr": 1e35, "warmup": 0}}
+    done = train("run", preset(**compress(4, engine=rate), save_every=1), "--run", run)
+    message = refused(done)
+    step = len(probes.rows(run))
+    assert step < 4
+    assert f"step {step} (compress) was refused" in message
+    assert "lower the learning rate and delete the newest checkpoint" in message
+    shutil.rmtree(run / "checkpoints" / f"step-{step:07d}")
+    assert train("resume", run, "engine.understander.lr=1e-3").code == 0
+    assert [row["step"] for row in probes.rows(run)] == list(range(4))
+    assert "lr: 0.001" in (run / "config.yaml").read_text()
+
+
+def test_no_space_left_for_a_checkpoint(tmp_path, preset):
+    run = tmp_path / "run"
+    args = ("run", preset(**compress(4), save_every=2), "--run", run)
+    first = train(*args, before=probes.poison_third)
+    assert first.code == 2
+    before = sorted((run / "checkpoints").rglob("*"))
+    message = refused(train("resume", run, before=probes.no_space))
+    assert "cannot be written" in message
+    assert "free some space" in message
+    assert sorted((run / "checkpoints").rglob("*")) == before
+    assert train("resume", run).code == 0
+    assert [row["step"] for row in probes.rows(run)] == list(range(4))
+    # The model of a finished run is written anew.
+    shutil.rmtree(run / "model")
+    refused(train("resume", run, before=probes.no_space))
+    assert not [*run.glob("model"), *run.glob(".model*")]

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+
+from emosym.config import load_config
+from emosym.draws import Draws
+from emosym.errors import UserError
+from emosym.records import Sample
+from train.config import DataConfig, OptimizerConfig, StageConfig, TrainConfig
+from train.data import Corpus, affect_targets, label_targets
+from train.schedule import Schedule, learning_rate
+
+KNOWN = ("compress", "generate", "remember")
+
+
+def schedule(*stages: tuple[int, dict[str, int]]) -> Schedule:
+    return Schedule([StageConfig(steps=steps, cycle=cycle) for steps, cycle in stages], KNOWN)
+
+
+def test_phases_by_hand():
+    made = schedule((2, {"compress": 1}), (7, {"generate": 2, "remember": 1}))
+    short = {"compress": "c", "generate": "g", "remember": "r"}
+    assert "".join(short[made.phase_at(step)] for step in range(len(made))) == "ccggrggrg"
+    assert made.totals() == {"compress": 2, "generate": 5, "remember": 2}
+    assert [made.count("generate", step) for step in range(10)] == [0, 0, 0, 1, 2, 2, 3, 4, 4, 5]
+    assert made.count("compress", 9) == 2
+
+
+def test_an_unknown_phase_suggests():
+    with pytest.raises(UserError, match=r"stages\.1\.cycle.*'generat'.*did you mean 'generate'"):
+        schedule((1, {"compress": 1}), (1, {"generat": 1}))
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ((0, {"compress": 1}), r"stages\.0\.steps must be at least 1; got 0"),
+        ((-3, {"compress": 1}), r"stages\.0\.steps must be at least 1; got -3"),
+        ((1, {"compress": 0}), r"stages\.0\.cycle\.compress must be at least 1; got 0"),
+        ((1, {}), r"stages\.0\.cycle is empty"),
+    ],
+)
+def test_a_stage_without_steps_is_an_error(stage, message):
+    with pytest.raises(UserError, match=message):
+        schedule(stage)
+
+
+def test_learning_rate_by_hand():
+    config = OptimizerConfig(lr=1.0, warmup=4, floor=0.2)
+    rates = [learning_rate(config, step, 12) for step in range(12)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[8] == pytest.approx(0.6)  # half way down: the middle of 1 and the floor
+    assert rates[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
+    assert all(late < early for early, late in itertools.pairwise(rates[4:]))
+    assert rates[-1] > 0.2
+    flat = OptimizerConfig(lr=3e-4, warmup=0, decay="constant")
+    assert {learning_rate(flat, step, 9) for step in range(9)} == {3e-4}
+
+
+def corpus(count: int, seed: int = 0) -> Corpus:
+    samples = [
+        Sample(id=f"s{i}", image=Path(f"{i}.png"), split="train" if i % 3 else "test")
+        for i in range(count)
+    ]
+    return Corpus(samples, DataConfig(), seed)
+
+
+def test_held_out_images_are_never_trained_on():
+    made = corpus(30)
+    assert len(made.samples) == 20
+    assert {sample.split for sample in made.take("compress", 0, 100)} == {"train"}
+    with pytest.raises(UserError, match="no training images"):
+        Corpus([Sample(id="a", image=Path("a.png"), split="test")], DataConfig(), 0)
+
+
+def test_every_epoch_is_a_permutation_and_borders_lose_nothing():
+    made = corpus(30)
+    stream = [s.id for start in range(0, 60, 7) for s in made.take("compress", start, 7)][:60]
+    epochs = [stream[start : start + 20] for start in range(0, 60, 20)]
+    assert all(sorted(epoch) == sorted(s.id for s in made.samples) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert stream == [sample.id for sample in made.take("compress", 0, 60)]
+
+
+def test_the_order_depends_on_phase_and_seed_alone():
+    first = [s.id for s in corpus(30).take("compress", 5, 20)]
+    assert first == [s.id for s in corpus(30).take("compress", 5, 20)]
+    assert first != [s.id for s in corpus(30).take("generate", 5, 20)]
+    assert first != [s.id for s in corpus(30, seed=1).take("compress", 5, 20)]
+
+
+def test_draws_are_a_function_of_their_key():
+    assert Draws(1, "a", 2).normal(3).tolist() == Draws(1, "a", 2).normal(3).tolist()
+    assert Draws(1, "a", 2).normal(3).tolist() != Draws(1, "a", 3).normal(3).tolist()
+    # Not the concatenation: (1, 12) is not (11, 2).
+    assert Draws(1, 12).uniform(3).tolist() != Draws(11, 2).uniform(3).tolist()
+
+
+def test_targets_of_what_is_not_known():
+    samples = [
+        Sample(id="a", image=Path("a"), split="train", emotion="fear", valence=-1.5, arousal=2.0),
+        Sample(id="b", image=Path("b"), split="train"),
+    ]
+    affect = affect_targets(samples)
+    assert affect[0].tolist() == [-1.5, 2.0]
+    assert affect[1].isnan().all()
+    assert label_targets(samples, ["awe", "fear"]).tolist() == [1, -100]
+
+
+STAGES = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("compress.batch_size=0", "compress: batch_size must be positive; got 0"),
+        ("generate.batch_size=-4", "generate: batch_size must be positive; got -4"),
+        ("verify_grpo.group=1", "verify_grpo: group must be at least 2; got 1"),
+        ("generate.prompt_dropout=1.5", r"prompt_dropout must lie in \[0, 1\]; got 1.5"),
+        ("remember.synthetic_share=0.6", r"synthetic_share must lie in \[0, 0.5\]; got 0.6"),
+        ("data.crop=0", "crop must be positive; got 0"),
+        ("engine.understander.lr=-1", r"lr must lie in \[0, inf\]; got -1"),
+        ("engine.accumulation=0", "accumulation must be positive; got 0"),
+        ("save_every=0", "save_every must be positive; got 0"),
+        ("engine.zero_stage=3", "zero_stage: got 3; expected one of 1, 2"),
+        ("compress.batchsize=4", "compress.batchsize: unknown key; did you mean 'batch_size'"),
+    ],
+)
+def test_sizes_and_shares_are_checked(override, message):
+    with pytest.raises(UserError, match=message):
+        load_config(TrainConfig, None, [override], base=STAGES)
+
+
+def test_rewards_that_are_all_off_are_an_error():
+    off = [f"verify_grpo.rewards.{name}=0" for name in ("format", "emotion", "affect_threshold")]
+    with pytest.raises(UserError, match="all switched off"):
+        load_config(TrainConfig, None, off, base=STAGES)
