@@ -187,7 +187,7 @@ def test_a_failed_rename_puts_the_old_folder_back(folder, monkeypatch):
     before = zoo.fingerprint(folder)
     with monkeypatch.context() as patch:
         patch.setattr(zoo.os, "rename", second_fails)
-        with pytest.raises(OSError, match="no space"):
+        with pytest.raises(UserError, match="cannot be written; got no space left on device"):
             zoo.save(make.tiny(), folder)
     assert zoo.fingerprint(folder) == before
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
