@@ -90,7 +90,7 @@ def test_demo_sets_itself_up_and_is_one_command():
     plan = make("-n", "demo", "VENV=/no/venv").stdout
     commands = plan.splitlines()
     assert '"python3" -m venv "/no/venv"' in commands
-    demo = "/no/venv/bin/python -m train run train/presets/demo.yaml --run runs/demo"
+    demo = '/no/venv/bin/python -m train run train/presets/demo.yaml --run "runs/demo"'
     assert commands[-1].strip() == demo
 
 
