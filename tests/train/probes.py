@@ -8,7 +8,9 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from model_zoo import zoo
 from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.logs import Logs
 from train.phases import PHASES
 from train.phases.base import Outcome, Slice
 from train.phases.compress import Compress
@@ -289,6 +292,18 @@ def poison_gradient() -> None:
 def poison_third() -> None:
     """Make the loss of the third call of compress NaN."""
     _poison(2, lambda loss: loss * math.nan)
+
+
+def terminate_at_third() -> None:
+    """Send this process SIGTERM as soon as it has done three steps: sooner than a test could."""
+    row = Logs.row
+
+    def told(self: Logs, step: int, *rest: Any) -> None:
+        row(self, step, *rest)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Logs.row = told
 
 
 def no_space() -> None:

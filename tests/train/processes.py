@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,12 @@ def train(*args: object, before: Callable[[], None] | None = None) -> Training:
     return Training(args, before=before).wait()
 
 
-def train_in_ranks(*args: object, size: int = 2) -> list[Training]:
-    """Start `python -m train ARGS` on several ranks."""
-    port = free_port()
-    return [Training(args, environment(rank, size, port)) for rank in range(size)]
+def train_in_ranks(
+    *args: object, size: int = 2, before: Mapping[int, Callable[[], None]] | None = None
+) -> list[Training]:
+    """Start `python -m train ARGS` on several ranks; `before` is for some of them."""
+    port, first = free_port(), before or {}
+    return [Training(args, environment(rank, size, port), first.get(rank)) for rank in range(size)]
 
 
 def in_ranks(probe: Callable[..., Any], *args: object, size: int = 1) -> list[Any]:

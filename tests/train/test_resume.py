@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from memory_bank import MemoryBank
-from tests.train.probes import rows, settings
+from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, train, train_in_ranks
 
 EVERY_PHASE = {
@@ -131,16 +131,13 @@ def test_the_bank_is_in_play(straight):
 
 def test_sigterm_and_resume_equal_no_interruption(straight, tmp_path, model, world):
     run = tmp_path / "run"
-    first = Training(["run", preset_of(tmp_path, model, world), "--run", run])
-    first.wait_for(lambda: count(run) >= 3)
-    first.signal(signal.SIGTERM)
-    first.wait()
-    stopped = count(run)
+    preset = preset_of(tmp_path, model, world)
+    first = train("run", preset, "--run", run, before=terminate_at_third)
     assert first.code == 143, first.err
-    assert 3 <= stopped < STEPS
+    assert count(run) == 3
     assert f"resume RUN={run}" in first.err
     assert first.errors == []
-    assert checkpoints(run)[-1] == f"step-{stopped:07d}"
+    assert checkpoints(run) == ["step-0000003"]
 
     assert train("resume", run).code == 0
     assert rows(run) == rows(straight)
@@ -153,7 +150,7 @@ def test_kill_9_at_random_moments_loses_nothing(straight, tmp_path, model, world
     moments = random.Random(11)
     current = Training(["run", preset_of(tmp_path, model, world), "--run", run])
     # Once before the first checkpoint, then anywhere: in a step, in a save, in the bank.
-    for rows_before, checkpoint in ((1, False), (6, True), (11, True), (16, True)):
+    for rows_before, checkpoint in ((1, False), (6, True), (10, True), (14, True)):
         current.wait_for(lambda least=rows_before: count(run) >= least)
         time.sleep(moments.uniform(0, 0.15))
         current.signal(signal.SIGKILL)
@@ -170,20 +167,15 @@ def test_kill_9_at_random_moments_loses_nothing(straight, tmp_path, model, world
 def test_two_ranks_stop_together(tmp_path, model, world):
     run, twin = tmp_path / "run", tmp_path / "twin"
     preset = preset_of(tmp_path, model, world)
-    first = train_in_ranks("run", preset, "--run", run)
-    for rank in first:
-        assert rank.process.is_alive()
-    first[1].wait_for(lambda: count(run) >= 3)
-    first[1].signal(signal.SIGTERM)
+    first = train_in_ranks("run", preset, "--run", run, before={1: terminate_at_third})
     assert [rank.wait().code for rank in first] == [143, 143], first[0].err + first[1].err
-    stopped = count(run)
-    assert checkpoints(run)[-1] == f"step-{stopped:07d}"
-    assert stopped < STEPS
+    assert checkpoints(run) == ["step-0000003"]
+    assert count(run) == 3
 
     alone = train("resume", run)
     assert alone.code == 2
     assert alone.errors == [
-        f"error: checkpoint step-{stopped:07d} was written by another number of ranks;"
+        "error: checkpoint step-0000003 was written by another number of ranks;"
         " got NPROC=1; resume with NPROC=2"
     ]
     assert [rank.wait().code for rank in train_in_ranks("resume", run)] == [0, 0]
