@@ -8,15 +8,10 @@ from emosym.model import EmoSym
 
 NUMBERS = {
     "understanding": ("accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"),
-    "generation": (
-        "oracle_v_error",
-        "oracle_a_error",
-        "judge_v_error",
-        "judge_a_error",
-        "diversity",
-    ),
+    "generation": ("oracle_v_error", "oracle_a_error", "diversity"),
 }
-"""What a card shows of a report, by section."""
+"""What a card shows of a report, by section: no judge, because a base starts from random weights
+and has none."""
 
 
 def card(name: str, command: str, report: Mapping, model: EmoSym, files: Mapping[str, str]) -> str:
