@@ -115,6 +115,9 @@ class Denoiser(Protocol):
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; the empty string is the unconditional prompt."""
 
+    def pool_text(self, texts: Sequence[str]) -> Tensor:
+        """Return pooled vectors [B, P] of knowledge texts, which may be longer than prompts."""
+
     def velocity(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Predict noise - image at noise level sigma [B] in [0, 1]: [B, C, H, W] -> same."""
 

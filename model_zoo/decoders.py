@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
+from transformers import (
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5EncoderModel,
+)
 
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
@@ -65,6 +71,13 @@ class MMDiT(nn.Module):
                 expected=f"at most {self.text_tokens}",
                 fix="shorten the prompt",
             )
+        return self._encode(tokens)
+
+    def pool_text(self, texts: Sequence[str]) -> Tensor:
+        """Return the pooled vectors [B, P] of texts of any length, each read whole."""
+        return self._encode(self.tokenizer(list(texts), padding=True, padding_side="right")).pooled
+
+    def _encode(self, tokens: BatchEncoding) -> TextFeatures:
         tokens = tokens.convert_to_tensors("pt").to(self.text_encoder.device)
         mask = tokens.attention_mask.bool()
         # The empty prompt has no token to attend to: keep one so that softmax has a support.

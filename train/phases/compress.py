@@ -31,7 +31,7 @@ class Compress:
         answers = bench.answer(samples) if config.language_weight else None
         with torch.no_grad():
             texts = [sample.knowledge or "" for sample in samples]
-            knowledge = bench.model.generator.denoiser.encode_text(texts).pooled
+            knowledge = bench.model.generator.denoiser.pool_text(texts)
         reading = bench.parts["understander"](asked, answers, knowledge)
 
         known = torch.tensor([sample.knowledge is not None for sample in samples])
