@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from PIL import Image
 from rich.console import Console
 
 from emosym.errors import UserError
 
-SHEET = 32
-"""Images in samples.png."""
+GRIDS = 3
+"""Prompts in the valence-arousal grid."""
 
 
 def main(
@@ -33,7 +32,7 @@ def main(
     try:
         _evaluate(model, data, out, count, seed, judge)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
 
 
@@ -41,61 +40,45 @@ def _evaluate(
     name: str, data: Path, out: Path, count: int, seed: int, judge_name: str | None
 ) -> None:
     # Here, not above: `--help` must not wait for torch.
-    from data_tools.affectworld.truth import oracle
+    from model_zoo.noise import hush
+
+    hush()
     from data_tools.dataset import open_dataset
-    from emosym.answers import parse
     from emosym.pipeline import EmoSymPipeline
     from eval.environment import environment
-    from eval.generation import EvalRequest, evaluate_generation, requests_from
-    from eval.grid import affect_grids, caption, contact_sheet
+    from eval.held_out import grids, measure
     from eval.report import write_report
     from eval.table import comparison_table
-    from eval.understanding import evaluate_understanding
 
     started = time.monotonic()
     samples = open_dataset(data)
-    held_out = [sample for sample in samples if sample.split == "test"]
-    requests = requests_from(samples, count, seed)
     model = EmoSymPipeline.from_pretrained(name)
     judge = EmoSymPipeline.from_pretrained(judge_name) if judge_name else model
-
-    understanding = evaluate_understanding(
+    found = measure(
         model,
-        held_out,
-        train=[sample for sample in samples if sample.split == "train"],
-        parse=lambda text: answer if (answer := parse(text)).well_formed else None,
+        judge,
+        samples,
+        images=len(samples),
+        requests=count,
+        per_request=2,
+        answers=True,
         seed=seed,
-    )
-    sheet: list[tuple[Image.Image, str]] = []
-
-    def show(wanted: EvalRequest, images: list[Image.Image]) -> None:
-        if len(sheet) < SHEET:
-            sheet.append((images[0], caption(wanted.request)))
-
-    generation = evaluate_generation(
-        model,
-        requests,
-        judge=judge,
-        # Only AffectWorld's truth can be recomputed from pixels.
-        oracle=oracle if all(sample.source == "affectworld" for sample in held_out) else None,
-        seed=seed,
-        show=show,
     )
     report = {
         "wall_seconds": time.monotonic() - started,
         "model": name,
         "judge": judge_name or name,
         "seed": seed,
-        "understanding": {"after": understanding.to_dict()},
-        "generation": {"after": generation.to_dict()},
+        "understanding": {"after": found.understanding.to_dict()},
+        "generation": {"after": found.generation.to_dict()},
     }
-    prompts = list(dict.fromkeys(wanted.request.prompt for wanted in requests))[:3]
+    grid = grids(model, samples, GRIDS, seed)
     write_report(
         out,
         report,
         title=f"{name} on {data.name}",
-        samples=contact_sheet(*zip(*sheet, strict=True)),
-        figures={"Valence and arousal": affect_grids(model, prompts, seed)},
+        samples=found.sheet,
+        figures={"Valence and arousal": grid} if grid is not None else {},
         environment=environment(),
     )
     console = Console()

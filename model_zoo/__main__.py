@@ -17,6 +17,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.callback()
 def zoo() -> None:
     """Keep the zoo."""
+    from model_zoo.noise import hush
+
+    hush()
 
 
 @app.command()

@@ -18,6 +18,14 @@ SAVED = 143
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over the preset.")]
 
 
+@app.callback()
+def train() -> None:
+    """Train one model by one schedule of phases."""
+    from model_zoo.noise import hush
+
+    hush()
+
+
 @app.command()
 def run(
     preset: Annotated[Path, typer.Argument(help="YAML preset, e.g. train/presets/demo.yaml.")],
