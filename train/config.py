@@ -242,7 +242,7 @@ class RememberConfig:
     top_share: float = 0.2
     """Share of each emotion's candidates, by judge confidence, that may be admitted."""
     affect_bound: float = 1.0
-    """Largest |ΔV| and |ΔA| between asked and judged, on [-3, 3]."""
+    """Largest |ΔV| + |ΔA| between asked and judged, in units of [-3, 3]."""
     novelty: float = 0.95
     """Largest cosine to an image of the bank."""
     capacity: int = 256
