@@ -31,12 +31,15 @@ def run(
     preset: Annotated[Path, typer.Argument(help="YAML preset, e.g. train/presets/demo.yaml.")],
     overrides: Overrides = None,
     data: Annotated[str | None, typer.Option(help="Manifest or dataset folder.")] = None,
-    run: Annotated[Path, typer.Option(help="New folder of the run.")] = Path("runs/latest"),
+    run: Annotated[
+        Path | None, typer.Option(help="New folder of the run; default: runs/PRESET.")
+    ] = None,
 ) -> None:
     """Start a run."""
     from train.run import start
 
-    _guarded(run, lambda: start(preset, run, data, overrides or []))
+    folder = Path("runs") / preset.stem if run is None else run
+    _guarded(folder, lambda: start(preset, folder, data, overrides or []))
 
 
 @app.command()

@@ -101,10 +101,7 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
 def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
     config, run = trainer.config, trainer.run
     try:
-        if not (run / BEFORE).is_file():
-            before = _before(trainer, samples)
-        else:
-            before = json.loads((run / BEFORE).read_text())
+        before = _before(trainer, samples)
         trainer.train()
         begun = time.monotonic()
         report: dict = {}
@@ -135,16 +132,18 @@ def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
 
 def _before(trainer: Trainer, samples: list[Sample]) -> dict:
     """Measure the starting model once, and remember it so that a resumed run need not."""
-    found: dict = {}
-    if trainer.config.evaluate.before and trainer.state.step == 0 and ranks.is_first():
+    path = trainer.run / BEFORE
+    due = trainer.config.evaluate.before and trainer.state.step == 0
+    if ranks.is_first() and due and not path.is_file():
         begun = time.monotonic()
         trainer.bench.model.eval()
         found = _scores(_measure(trainer, samples))
         trainer.bench.model.train()
         trainer.state.seconds += time.monotonic() - begun
-        _write(trainer.run / BEFORE, json.dumps(found))
+        _write(path, json.dumps(found))
+    # Every rank comes by here, whenever it looked for the file.
     ranks.barrier()
-    return found
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def _measure(trainer: Trainer, samples: list[Sample]) -> HeldOut:
