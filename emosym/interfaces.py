@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -31,6 +32,15 @@ class Prompts:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def to(self, device: torch.device) -> Prompts:
+        """Return the same prompts on a device."""
+        images = (self.pixel_values, self.image_grid)
+        return Prompts(
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            *(part if part is None else part.to(device) for part in images),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -40,6 +50,10 @@ class Answers:
     """[B, L]"""
     mask: Tensor
     """[B, L], 1 for real tokens."""
+
+    def to(self, device: torch.device) -> Answers:
+        """Return the same answers on a device."""
+        return Answers(self.ids.to(device), self.mask.to(device))
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,10 @@ def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the cross-entropy, mean over the tokens of each answer, then over answers."""
+    """Return the cross-entropy, mean over the tokens of each answer, then over B answers.
+
+    An answer whose mask is all zero counts as zero.
+    """
     picked = token_log_probs(logits, ids) * mask
     return -(picked.sum(1) / mask.sum(1).clamp_min(1)).mean()
 

@@ -70,6 +70,11 @@ class EmoSym(nn.Module):
         )
         self.autoencoder = autoencoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.understander.reasoner.emotion.device
+
     def head_state(self) -> dict[str, Tensor]:
         """Return the parameters that belong to neither a backbone nor a decoder."""
         theirs = ("understander.backbone.", "generator.denoiser.", "autoencoder.")

@@ -16,8 +16,8 @@ from emosym import prompts
 from emosym.affect import PUBLIC
 from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.interfaces import Prompts
 from emosym.model import EmoSym
+from emosym.recognition import questions, recognise, understandings
 from emosym.records import ImageRequest, Understanding
 from emosym.sampling import sample_answers
 from emosym.taxonomy import NORMS, mikels
@@ -49,11 +49,6 @@ class EmoSymPipeline:
         """
         return cls(_lazy(LOADER)(name_or_path).to(device))
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.model.understander.reasoner.emotion.device
-
     @torch.no_grad()
     def understand(
         self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
@@ -65,16 +60,15 @@ class EmoSymPipeline:
         for batch in _batches(images, self.batch_size):
             answers, reading, _ = sample_answers(
                 self.model.understander,
-                self._questions(batch),
+                questions(self.model, [_open(image) for image in batch]),
                 end_of_turn=self.model.processor.end_of_turn,
                 forbidden=self.model.processor.forbidden_ids,
                 max_tokens=self.answer_tokens,
             )
             texts = self.model.processor.decode(answers.ids, answers.mask)
-            found += self._understandings(reading, texts)
+            found += understandings(self.model, reading, texts)
         return found
 
-    @torch.no_grad()
     def recognise(
         self, images: Sequence[Image.Image | Path | str]
     ) -> tuple[list[Understanding], np.ndarray]:
@@ -82,13 +76,12 @@ class EmoSymPipeline:
 
         An embedding is `h_emo`, float32 [N, D]: what the memory bank compares.
         """
-        found: list[Understanding] = []
-        vectors = [self._no_vectors()]
-        for batch in _batches(images, self.batch_size):
-            reading = self.model.understander(self._questions(batch))
-            found += self._understandings(reading, [""] * len(batch))
-            vectors.append(reading.h_emo.float().cpu().numpy())
-        return found, np.concatenate(vectors)
+        return recognise(
+            self.model,
+            self.model.read,
+            (_open(image) for image in images),
+            batch_size=self.batch_size,
+        )
 
     def embed_images(self, images: Sequence[Image.Image | Path | str]) -> np.ndarray:
         """Return what the memory bank compares images by: `h_emo`, float32 [N, D]."""
@@ -102,11 +95,9 @@ class EmoSymPipeline:
             UserError: as `complete`.
         """
         whole = [complete(request) for request in requests]
-        vectors = [self._no_vectors()]
+        vectors = [np.empty((0, self.model.understander.backbone.width), np.float32)]
         for batch in _batches(whole, self.batch_size):
-            asked = self.model.processor.prompts([prompts.imagine(r) for r in batch], None)
-            reading = self.model.understander(to_device(asked, self.device))
-            vectors.append(reading.h_emo.float().cpu().numpy())
+            vectors.append(self._imagine(batch).h_emo.float().cpu().numpy())
         return np.concatenate(vectors)
 
     @torch.no_grad()
@@ -146,40 +137,15 @@ class EmoSymPipeline:
         steps: int | None = None,
     ) -> list[Image.Image]:
         """Draw requests in one batch from given noise [B, C, H, W]."""
-        asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)
-        reading = self.model.understander(to_device(asked, self.device))
-        affect = wanted_affect(requests).to(self.device)
+        device = self.model.device
+        reading, affect = self._imagine(requests), wanted_affect(requests).to(device)
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
-        pixels = self.model.draw(noise.to(self.device), condition, steps=steps, guidance=guidance)
+        pixels = self.model.draw(noise.to(device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
 
-    def _questions(self, images: Sequence[Image.Image | Path | str]) -> Prompts:
-        opened = [_open(image) for image in images]
-        asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(opened), opened)
-        return to_device(asked, self.device)
-
-    def _understandings(self, reading: Reading, texts: Sequence[str]) -> list[Understanding]:
-        names = self.model.config.emotions
-        shares = reading.emotion_logits.float().softmax(-1)
-        affects = reading.affect.float()
-        if not (shares.isfinite().all() and affects.isfinite().all()):
-            raise UserError(
-                "the model sees numbers that are not finite",
-                fix="its weights are damaged: load another checkpoint",
-            )
-        return [
-            Understanding(
-                emotion=names[int(share.argmax())],
-                probabilities=dict(zip(names, share.tolist(), strict=True)),
-                valence=float(affect[0]),
-                arousal=float(affect[1]),
-                answer=text,
-            )
-            for text, share, affect in zip(texts, shares, affects, strict=True)
-        ]
-
-    def _no_vectors(self) -> np.ndarray:
-        return np.empty((0, self.model.understander.backbone.width), np.float32)
+    def _imagine(self, requests: Sequence[ImageRequest]) -> Reading:
+        asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)
+        return self.model.read(asked.to(self.model.device))
 
 
 def complete(request: ImageRequest) -> ImageRequest:
@@ -222,12 +188,6 @@ def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
         for r in requests
     ]
     return torch.tensor(rows)
-
-
-def to_device(value, device: torch.device):
-    """Move a frozen record of tensors to a device."""
-    fields = {name: getattr(value, name) for name in value.__slots__}
-    return type(value)(**{k: v.to(device) if v is not None else None for k, v in fields.items()})
 
 
 def to_image(pixels: Tensor) -> Image.Image:

@@ -14,7 +14,7 @@ from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.records import ImageRequest, Sample, Split, Understanding
 from eval import metrics
-from eval.protocols import Model, Oracle
+from eval.protocols import Judge, Model, Oracle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ def evaluate_generation(
     model: Model,
     requests: Sequence[EvalRequest],
     *,
-    judge: Model,
+    judge: Judge,
     oracle: Oracle | None = None,
     seed: int,
     guidance: float | None = None,
@@ -100,9 +100,9 @@ def evaluate_generation(
 ) -> GenerationScores:
     """Generate `images_per_request` images of each request and score them.
 
-    The judge is a model's understanding that is the same before and after training (the frozen
-    starting model). The oracle scores requests with a subject. `show` is given the images of each
-    request as they come; nothing else keeps them. Noise depends on `seed` and `batch`.
+    The judge is the same before and after training (the frozen starting model). The oracle scores
+    requests with a subject. `show` is given the images of each request as they come; nothing else
+    keeps them. Noise depends on `seed` and `batch`.
 
     Ref: V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter) §4.2.
 
@@ -123,7 +123,7 @@ def evaluate_generation(
             for turn in range(images_per_request)
         ]
         drawn = [list(images) for images in zip(*rounds, strict=True)]
-        judged = iter(judge.understand([im for images in drawn for im in images], answer=False))
+        judged = iter(judge.recognise([im for images in drawn for im in images])[0])
         for wanted, images in zip(chunk, drawn, strict=True):
             seen = list(itertools.islice(judged, len(images)))
             for name, value in _scores(wanted, images, seen, oracle).items():

@@ -14,7 +14,7 @@ from emosym.errors import UserError
 from emosym.records import Sample
 from eval.generation import EvalRequest, GenerationScores, evaluate_generation, requests_from
 from eval.grid import affect_grids, caption, contact_sheet
-from eval.protocols import Model
+from eval.protocols import Judge, Model
 from eval.understanding import UnderstandingScores, evaluate_understanding
 
 SHEET = 32
@@ -33,7 +33,7 @@ class HeldOut:
 
 def measure(
     model: Model,
-    judge: Model,
+    judge: Judge,
     samples: Sequence[Sample],
     *,
     images: int,
@@ -46,7 +46,7 @@ def measure(
 
     Args:
         model: what is measured.
-        judge: the model whose understanding judges the generated images.
+        judge: what judges the generated images.
         samples: the whole dataset; the training split only gives the mean predictor.
         images: most images to understand, picked by `seed`; 0 skips understanding.
         requests: most requests to draw; 0 skips generation.

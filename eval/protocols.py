@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from numpy.typing import NDArray
 from PIL import Image
 
 from emosym.affect import Affect
@@ -34,6 +35,14 @@ class Model(Protocol):
         Image i starts from the noise of seed + i, or of its own seed where a list is given. None
         means the model's own default.
         """
+        ...
+
+
+class Judge(Protocol):
+    """What says which emotion generated images evoke; the same before and after training."""
+
+    def recognise(self, images: Sequence[Image.Image]) -> tuple[list[Understanding], NDArray]:
+        """Return one `Understanding` per image, in order, and the embeddings [N, D]."""
         ...
 
 

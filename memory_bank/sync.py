@@ -33,6 +33,8 @@ def write_on_rank_zero(bank: MemoryBank, write: Callable[[MemoryBank], T]) -> T:
     """
     if not dist.is_initialized():
         return write(bank)
+    # No rank still reads, or searches, what this write may roll back.
+    dist.barrier()
     message: list[tuple[int, T | UserError] | None] = [None]
     if dist.get_rank() == 0:
         try:
@@ -43,7 +45,6 @@ def write_on_rank_zero(bank: MemoryBank, write: Callable[[MemoryBank], T]) -> T:
     dist.broadcast_object_list(message, src=0)
     version, result = message[0]
     bank.reload(version)
-    dist.barrier()  # the next write waits until every rank has read this one
     if isinstance(result, UserError):
         raise result
     return result

@@ -122,21 +122,9 @@ def merge_lora(module: nn.Module) -> None:
     for name, layer in list(_adapted(module)):
         layer.merge(safe_merge=True)
         module.set_submodule(name, layer.get_base_layer())
-    _forget(module)
-
-
-def remove_lora(module: nn.Module) -> None:
-    """Take the adapters away; the module is again what it was before `add_lora`, frozen."""
-    for name, layer in list(_adapted(module)):
-        module.set_submodule(name, layer.get_base_layer())
-    _forget(module)
+    for part in module.modules():  # the note that peft leaves on what it has adapted
+        vars(part).pop("peft_config", None)
 
 
 def _adapted(module: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     return ((name, part) for name, part in module.named_modules() if isinstance(part, LoraLayer))
-
-
-def _forget(module: nn.Module) -> None:
-    """Remove the note that peft leaves on modules it has adapted."""
-    for part in module.modules():
-        vars(part).pop("peft_config", None)

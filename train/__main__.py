@@ -58,7 +58,7 @@ def _guarded(run: Path, work) -> None:
 
     from eval.table import comparison_table
     from train import ranks
-    from train.trainer import Elsewhere, Interrupted
+    from train.trainer import Interrupted
 
     try:
         report: dict[str, Any] = work()
@@ -68,10 +68,11 @@ def _guarded(run: Path, work) -> None:
     except OSError as error:  # no space left, no right to write: not a bug, and not a traceback
         print(f"error: {error}; mend it, then `make resume RUN={run}`", file=sys.stderr)
         raise SystemExit(2) from None
-    except Elsewhere:
+    except ranks.Elsewhere:
         raise SystemExit(2) from None
     except Interrupted:
-        print(f"saved; continue with `make resume RUN={run}`", file=sys.stderr)
+        if ranks.is_first():
+            print(f"saved; continue with {ranks.again(run)}", file=sys.stderr)
         raise SystemExit(SAVED) from None
     finally:
         ranks.leave()

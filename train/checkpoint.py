@@ -105,6 +105,27 @@ def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
         UserError: another number of ranks, another starting model, parts or shapes that differ,
             a file that is missing or cut short, weights that differ.
     """
+    with ranks.told_once():  # what all ranks read; the shards below are each rank's own
+        state = _checked_state(path, set(engines), model_hash)
+    for part, engine in engines.items():
+        try:
+            # Frozen weights are not in the checkpoint; `digest` checks all that are.
+            engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
+        except (*_MISFITS, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"checkpoint {path.name} does not fit part {part}",
+                got=_last_line(error),
+                fix="resume with the configuration the run was started with",
+            ) from error
+        if digest(engine.module) != state.digests[part]:
+            raise UserError(
+                f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
+                fix=_BEFORE,
+            )
+    return state
+
+
+def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
     try:
         state = State(**json.loads((path / STATE).read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -122,11 +143,11 @@ def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
             expected=f"weights {state.model_hash[:12]}",
             fix="give the run back the model it started from",
         )
-    if set(state.digests) != set(engines):
+    if set(state.digests) != parts:
         raise UserError(
             f"checkpoint {path.name} holds other parts",
             got=", ".join(sorted(state.digests)),
-            expected=", ".join(sorted(engines)),
+            expected=", ".join(sorted(parts)),
             fix="resume with the stages the run was started with",
         )
     sizes = _sizes(path)
@@ -136,21 +157,6 @@ def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
                 f"checkpoint {path} is damaged",
                 got=f"{name} with {sizes[name]} bytes" if name in sizes else f"no {name}",
                 expected=f"{size} bytes",
-                fix=_BEFORE,
-            )
-    for part, engine in engines.items():
-        try:
-            # Frozen weights are not in the checkpoint; `digest` checks all that are.
-            engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
-        except (*_MISFITS, pickle.UnpicklingError) as error:
-            raise UserError(
-                f"checkpoint {path.name} does not fit part {part}",
-                got=_last_line(error),
-                fix="resume with the configuration the run was started with",
-            ) from error
-        if digest(engine.module) != state.digests[part]:
-            raise UserError(
-                f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
                 fix=_BEFORE,
             )
     return state

@@ -27,6 +27,15 @@ class Corpus:
         self.seed = seed
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
 
+    def require(self, option: str, *facts: str) -> None:
+        """Raise UserError when no training image has any of the facts that an option needs."""
+        if all(getattr(sample, fact) is None for sample in self.samples for fact in facts):
+            raise UserError(
+                f"{option} has nothing to learn from",
+                got=f"no training image with {' or '.join(facts)}",
+                fix=f"add it to the data, or set {option}=0",
+            )
+
     def take(self, phase: str, position: int, count: int) -> list[Sample]:
         """Return samples [position, position + count) of the phase's endless shuffled stream."""
         picked = []

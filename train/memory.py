@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from emosym import prompts
 from emosym.model import EmoSym
-from emosym.pipeline import to_device
-from emosym.records import Sample
+from emosym.records import Sample, Understanding
 from memory_bank import (
     AdmissionPolicy,
     Candidate,
@@ -30,26 +25,6 @@ from train.data import Corpus
 from train.reference import Reference
 
 EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the frozen judge sees in an image."""
-
-    embedding: np.ndarray
-    """h_emo, [D]."""
-    probabilities: dict[str, float]
-    valence: float
-    arousal: float
-
-    @property
-    def emotion(self) -> str:
-        """The most probable label."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
-
-    def confidence(self, wanted: str | None) -> float:
-        """Return the probability of the wanted label, or of the most probable one."""
-        return self.probabilities[self.emotion if wanted is None else wanted]
 
 
 class Memory:
@@ -84,34 +59,14 @@ class Memory:
         chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
 
         def write(bank: MemoryBank) -> int:
-            verdicts = self.judge([corpus.image(sample) for sample in chosen])
+            seen, vectors = self.reference.recognise(corpus.image(sample) for sample in chosen)
             bank.add(
-                (
-                    self._real(sample, verdict)
-                    for sample, verdict in zip(chosen, verdicts, strict=True)
-                ),
+                map(self._real, chosen, seen, vectors),
                 reason="real image that opened the bank",
             )
             return bank.version
 
         write_on_rank_zero(self.bank, write)
-
-    @torch.no_grad()
-    def judge(self, images: Sequence[Image.Image]) -> list[Verdict]:
-        """Let the frozen reference look at images."""
-        verdicts = []
-        names = self.model.config.emotions
-        for start in range(0, len(images), 32):
-            batch = list(images[start : start + 32])
-            asked = self.model.processor.prompts([prompts.UNDERSTAND] * len(batch), batch)
-            reading = self.reference(to_device(asked, ranks.device()))
-            shares = reading.emotion_logits.float().softmax(-1).tolist()
-            affects = reading.affect.float().tolist()
-            vectors = reading.h_emo.float().cpu().numpy()
-            for vector, share, affect in zip(vectors, shares, affects, strict=True):
-                named = dict(zip(names, share, strict=True))
-                verdicts.append(Verdict(vector, named, affect[0], affect[1]))
-        return verdicts
 
     def offer(self, candidates: list[tuple[int, Candidate]]) -> dict[str, float]:
         """Put a numbered pool, scattered over the ranks, before the gates."""
@@ -196,20 +151,20 @@ class Memory:
         stats = self.stats()
         return {"size": stats["size"], "synthetic": stats["synthetic"]}
 
-    def _real(self, sample: Sample, verdict: Verdict) -> Candidate:
+    def _real(self, sample: Sample, judged: Understanding, vector: np.ndarray) -> Candidate:
         with Image.open(sample.image) as image:
             spread = contrast(image.convert("RGB"))
         return Candidate(
             image=sample.image,
-            embedding=verdict.embedding,
+            embedding=vector,
             source="real",
             emotion=sample.emotion,
             valence=sample.valence,
             arousal=sample.arousal,
-            predicted=verdict.emotion,
-            predicted_valence=verdict.valence,
-            predicted_arousal=verdict.arousal,
-            confidence=verdict.confidence(sample.emotion),
+            predicted=judged.emotion,
+            predicted_valence=judged.valence,
+            predicted_arousal=judged.arousal,
+            confidence=judged.probabilities[sample.emotion or judged.emotion],
             contrast=spread,
             prompt=sample.prompt,
             model_hash=self.model_hash,

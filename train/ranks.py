@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from emosym.errors import UserError
+
+
+class Elsewhere(Exception):  # noqa: N818  the error is another rank's
+    """Another rank met bad input and tells of it; this one leaves with it."""
 
 
 def join() -> None:
@@ -45,6 +54,27 @@ def size() -> int:
 def is_first() -> bool:
     """Tell whether this rank writes files and talks."""
     return rank() == 0
+
+
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Let one rank of a machine tell of bad input that all its ranks meet.
+
+    Raises:
+        Elsewhere: in place of UserError, on all but the first rank of the machine.
+    """
+    try:
+        yield
+    except UserError:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            raise Elsewhere from None
+        raise
+
+
+def again(run: Path) -> str:
+    """Return the command that continues a run as it ran."""
+    ranks = f" NPROC={size()}" if size() > 1 else ""
+    return f"`make resume RUN={run}{ranks}`"
 
 
 def barrier() -> None:

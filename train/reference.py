@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterable
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.func import functional_call
 
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
-from emosym.understander import Reading, Understander
-from model_zoo.adapters import adapter_names, adapters_off, remove_lora
+from emosym.recognition import recognise
+from emosym.records import Understanding
+from emosym.understander import Reading
+from model_zoo.adapters import adapter_names, adapters_off
 
 
 class Reference:
@@ -19,31 +23,24 @@ class Reference:
 
     It keeps a copy of the parameters that train, and shares all the others with the live model.
     Adapters start at zero effect, so they need no copy: it reads with them switched off.
+    Implements `eval.protocols.Judge`.
     """
 
-    def __init__(self, understander: Understander) -> None:
-        self.understander = understander
-        adapters = adapter_names(understander)
+    def __init__(self, model: EmoSym) -> None:
+        self.model = model
+        adapters = adapter_names(model.understander)
         self.start: dict[str, Tensor] = {
             name: value.detach().clone()
-            for name, value in understander.named_parameters()
+            for name, value in model.understander.named_parameters()
             if value.requires_grad and name not in adapters
         }
 
     @torch.no_grad()
     def __call__(self, prompts: Prompts, answers: Answers | None = None) -> Reading:
         """Read with the starting weights."""
-        with adapters_off(self.understander):
-            return functional_call(self.understander, self.start, (prompts, answers))
+        with adapters_off(self.model.understander):
+            return functional_call(self.model.understander, self.start, (prompts, answers))
 
-    def model(self, live: EmoSym) -> EmoSym:
-        """Return a model that understands as at the start; other parts are shared with `live`."""
-        frozen = copy.copy(live)
-        frozen._modules = dict(live._modules)
-        frozen.understander = copy.deepcopy(self.understander).eval()
-        remove_lora(frozen.understander)
-        with torch.no_grad():
-            for name, value in frozen.understander.named_parameters():
-                if name in self.start:
-                    value.copy_(self.start[name])
-        return frozen
+    def recognise(self, images: Iterable[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
+        """Return what images evoked at the start, and their embeddings [N, D]."""
+        return recognise(self.model, self, images)

@@ -39,6 +39,34 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
     Raises:
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
+    with ranks.told_once():
+        trainer, samples = _begin(preset, run, data, overrides)
+    return _finish(trainer, samples)
+
+
+def resume(run: Path, overrides: Sequence[str]) -> dict:
+    """Continue a run from its last checkpoint, exactly as if it had not stopped."""
+    with ranks.told_once():
+        if not (run / CONFIG).is_file():
+            raise UserError(
+                f"{run} is not a run folder",
+                got=f"no {CONFIG} in it",
+                expected="RUN=<folder of a run>",
+            )
+        config = load_config(TrainConfig, run / CONFIG, overrides)
+        ranks.join()
+        trainer, samples = _set_up(config, run)
+    trainer.restore()
+    if overrides and ranks.is_first():
+        _write(run / CONFIG, dump_config(config))
+    ranks.barrier()
+    return _finish(trainer, samples)
+
+
+def _begin(
+    preset: Path, run: Path, data: str | None, overrides: Sequence[str]
+) -> tuple[Trainer, list[Sample]]:
+    """Make the run's folder and its trainer; a run that cannot begin leaves nothing."""
     config = load_config(TrainConfig, preset, overrides)
     if config.model not in zoo.members():
         config.model = str(Path(config.model).expanduser().resolve())
@@ -68,23 +96,7 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
             shutil.rmtree(run, ignore_errors=True)  # it never began
         raise
     trainer.state.seconds = time.monotonic() - started
-    return _finish(trainer, samples)
-
-
-def resume(run: Path, overrides: Sequence[str]) -> dict:
-    """Continue a run from its last checkpoint, exactly as if it had not stopped."""
-    if not (run / CONFIG).is_file():
-        raise UserError(
-            f"{run} is not a run folder", got=f"no {CONFIG} in it", expected="RUN=<folder of a run>"
-        )
-    config = load_config(TrainConfig, run / CONFIG, overrides)
-    ranks.join()
-    trainer, samples = _set_up(config, run)
-    trainer.restore()
-    if overrides and ranks.is_first():
-        _write(run / CONFIG, dump_config(config))
-    ranks.barrier()
-    return _finish(trainer, samples)
+    return trainer, samples
 
 
 def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
@@ -151,7 +163,7 @@ def _measure(trainer: Trainer, samples: list[Sample]) -> HeldOut:
     model = EmoSymPipeline(trainer.bench.model)
     return measure(
         model,
-        trainer.bench.judge(),
+        trainer.bench.reference,
         samples,
         images=config.images,
         requests=config.requests,

@@ -30,10 +30,6 @@ class Interrupted(Exception):  # noqa: N818  it is no error
     """The run was asked to stop; its state is saved."""
 
 
-class Elsewhere(Exception):  # noqa: N818  the error is another rank's
-    """Another rank met bad input and tells of it; this one leaves with it."""
-
-
 class Trainer:
     """Trains one model by one schedule of phases, from any checkpoint of the run."""
 
@@ -53,7 +49,7 @@ class Trainer:
         model = model.to(device).train()
         self._freeze(model, used)
         self._adapt(model)
-        reference = Reference(model.understander)
+        reference = Reference(model)
         bank = run / "bank" if "remember" in used else None
         memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)
         self.bench = Bench(
@@ -98,7 +94,7 @@ class Trainer:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
             UserError: a loss or gradient that is not finite, an image that cannot be read; the
                 step is refused, the state before it saved.
-            Elsewhere: the same, on another rank.
+            ranks.Elsewhere: the same, on another rank.
         """
         self.bench.memory.fill(self.bench.corpus)
         total = len(self.schedule)
@@ -136,7 +132,7 @@ class Trainer:
 
     def _step(self, step: int, name: str) -> dict[str, float]:
         phase = self.phases[name]
-        if not phase.owns:
+        if not phase.owns:  # an ActingPhase
             return phase.run(step)
         total, accumulation = phase.batch_size, self.config.engine.accumulation
         samples = self._batch(step, name)
@@ -152,7 +148,7 @@ class Trainer:
             # What a model draws for itself (dropout) also follows from the step.
             own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
             torch.manual_seed(own.generator.initial_seed())
-            outcome = phase.loss(Slice(samples[rows], rows, total, step, draws))
+            outcome = phase.loss(Slice(samples[rows], rows, total, draws))
             loss = outcome.loss
             bad = not math.isfinite(loss.item())
             if ranks.any_rank(bad):
@@ -191,7 +187,7 @@ class Trainer:
             problem = error
         if ranks.any_rank(problem is not None):
             self.save()
-            raise problem or Elsewhere
+            raise problem or ranks.Elsewhere
 
     def _moves(self, part: str, before: int) -> int:
         """Return how many steps before `before` move a part."""
@@ -216,13 +212,13 @@ class Trainer:
         """Save the state before this step and leave; the rank that holds `samples` tells why."""
         self.save()
         if not samples:
-            raise Elsewhere
+            raise ranks.Elsewhere
         step = self.state.step
         raise UserError(
             f"step {step} ({self.schedule.phase_at(step)}) was refused",
             got=f"{what} for images {', '.join(sample.id for sample in samples[:8])}",
             fix="the state before it is saved; fix the data, or lower the learning rate and delete"
-            f" the newest checkpoint, then `make resume RUN={self.run}`",
+            f" the newest checkpoint, then {ranks.again(self.run)}",
         )
 
     def _ask_to_stop(self, *_: object) -> None:

@@ -48,7 +48,7 @@ def test_errors_by_hand() -> None:
 
 def test_the_judge_judges_not_the_generator() -> None:
     class Gloomy(Painter):
-        def understand(self, images, *, answer=True):
+        def recognise(self, images):
             raise AssertionError("the generator must not judge itself")
 
     scores = evaluate_generation(Gloomy(), [asked(0, 0)], judge=Painter(), seed=0)

@@ -212,7 +212,7 @@ def against_plain_torch(
                 share = phase.batch_size // engine.accumulation
                 here = slice(micro * share, (micro + 1) * share)
                 draws = Draws(made.config.seed, name, step)
-                piece = Slice(samples[here], here, phase.batch_size, step, draws)
+                piece = Slice(samples[here], here, phase.batch_size, draws)
                 (phase.loss(piece).loss / engine.accumulation).backward()
             norms = []
             for part in phase.owns:

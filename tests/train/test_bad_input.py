@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ import torch
 from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
 from emosym.draws import Draws
+from emosym.errors import UserError
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
-from train.config import DataConfig
+from train.config import CompressConfig, DataConfig
 from train.data import Corpus
+from train.phases.compress import Compress
 
 
 def compress(steps: int, **sections) -> dict:
@@ -72,13 +75,36 @@ def test_a_bad_dataset(tmp_path, preset, world):
 def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
     run = tmp_path / "run"
     done = train_in_ranks("run", preset(**compress(1, compress={"batch_size": 3})), "--run", run)
-    for rank in done:
-        assert refused(rank.wait()) == (
-            "error: batch sizes are global and must divide over ranks and accumulation;"
-            " got compress.batch_size=3 with NPROC=2 x accumulation=1; expected multiples of 2;"
-            " change NPROC, engine.accumulation or compress.batch_size"
-        )
+    first, second = (rank.wait() for rank in done)
+    assert refused(first) == (
+        "error: batch sizes are global and must divide over ranks and accumulation;"
+        " got compress.batch_size=3 with NPROC=2 x accumulation=1; expected multiples of 2;"
+        " change NPROC, engine.accumulation or compress.batch_size"
+    )
+    assert (second.code, second.errors) == (2, [])  # a machine tells once
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("fact", "overrides", "option"),
+    [
+        ("emotion", {}, "compress.label_weight"),
+        ("knowledge", {}, "compress.knowledge_weight"),
+        ("knowledge", {"knowledge_weight": 0, "language_weight": 1}, "compress.language_weight"),
+        ("valence", {}, None),  # arousal is left to learn from
+    ],
+)
+def test_a_loss_without_data(world, fact, overrides, option):
+    samples = [dataclasses.replace(sample, **{fact: None}) for sample in open_dataset(world)]
+    bench = SimpleNamespace(
+        config=SimpleNamespace(compress=CompressConfig(**overrides)),
+        corpus=Corpus(samples, DataConfig(), 0),
+    )
+    if option is None:
+        Compress(bench)
+        return
+    with pytest.raises(UserError, match=f"^{option} has nothing to learn from; got no training"):
+        Compress(bench)
 
 
 def test_folders_that_are_in_the_way(tmp_path, preset):

@@ -13,7 +13,6 @@ from emosym import prompts
 from emosym.draws import Draws
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
-from emosym.pipeline import EmoSymPipeline, to_device
 from emosym.records import Sample
 from train.config import TrainConfig
 from train.data import Corpus
@@ -37,16 +36,12 @@ class Bench:
     def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
         """Put the question to images."""
         asked = self.model.processor.prompts([text] * len(views), list(views))
-        return to_device(asked, self.device)
-
-    def judge(self) -> EmoSymPipeline:
-        """Return the starting model, frozen: it marks images before and after alike."""
-        return EmoSymPipeline(self.reference.model(self.model))
+        return asked.to(self.device)
 
     def answer(self, samples: Sequence[Sample]) -> Answers:
         """Return the reference answers of samples."""
         texts = [prompts.answer(sample) for sample in samples]
-        return to_device(self.model.processor.answers(texts), self.device)
+        return self.model.processor.answers(texts).to(self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,6 @@ class Slice:
     """Rows of the global batch."""
     total: int
     """Images in the global batch."""
-    step: int
     draws: Draws
     """Fresh for each micro-batch with the same key: draw the global batch and take `rows`."""
 
@@ -79,8 +73,8 @@ class Outcome(NamedTuple):
     """Detached scalars, means over our images."""
 
 
-class Phase(Protocol):
-    """A kind of training step."""
+class LearningPhase(Protocol):
+    """A kind of step that moves weights."""
 
     name: str
     owns: tuple[str, ...]
@@ -92,6 +86,18 @@ class Phase(Protocol):
 
     def loss(self, part: Slice) -> Outcome:
         """Return the loss of a micro-batch, a mean over its images."""
+
+
+class ActingPhase(Protocol):
+    """A kind of step that moves no weights."""
+
+    name: str
+    owns: tuple[()]
+    batch_size: int
+    """Images a step makes, on all ranks together."""
+
+    def run(self, step: int) -> dict[str, float]:
+        """Act, all ranks together, and return what to log."""
 
 
 def freeze(module: nn.Module) -> None:

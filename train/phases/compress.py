@@ -10,6 +10,14 @@ from train import ranks
 from train.data import affect_targets, label_targets
 from train.phases.base import Bench, Outcome, Slice
 
+NEEDS = {
+    "label": ("emotion",),
+    "knowledge": ("knowledge",),
+    "affect": ("valence", "arousal"),
+    "language": ("knowledge",),
+}
+"""Loss -> what some training image must have for it."""
+
 
 class Compress:
     """CE on the label + InfoNCE of h_ctx against the knowledge text (+ V/A, + answer)."""
@@ -22,21 +30,25 @@ class Compress:
         self.bench = bench
         self.config = bench.config.compress
         self.batch_size = self.config.batch_size
+        for loss, facts in NEEDS.items():
+            if getattr(self.config, f"{loss}_weight"):
+                bench.corpus.require(f"compress.{loss}_weight", *facts)
 
     def loss(self, part: Slice) -> Outcome:
         """Return the weighted sum of the losses of one micro-batch."""
         bench, config = self.bench, self.config
         samples = part.samples
         asked = bench.ask(bench.corpus.views(samples, part.uniform(4)))
+        known = torch.tensor([sample.knowledge is not None for sample in samples])
         answers = bench.answer(samples) if config.language_weight else None
         with torch.no_grad():
             texts = [sample.knowledge or "" for sample in samples]
             knowledge = bench.model.generator.denoiser.pool_text(texts)
         reading = bench.parts["understander"](asked, answers, knowledge)
 
-        known = torch.tensor([sample.knowledge is not None for sample in samples])
         keys = ranks.gather(reading.knowledge)
-        known = ranks.gather(known.to(keys.device).float()).bool()
+        known = known.to(keys.device)
+        all_known = ranks.gather(known.float()).bool()
         parts = {
             "label": config.label_weight
             * label_loss(
@@ -44,13 +56,15 @@ class Compress:
                 label_targets(samples, bench.model.config.emotions).to(bench.device),
             ),
             "knowledge": config.knowledge_weight
-            * info_nce(reading.h_ctx.mean(1), keys, known, ranks.rank() * len(samples)),
+            * info_nce(reading.h_ctx.mean(1), keys, all_known, ranks.rank() * len(samples)),
             "affect": config.affect_weight
             * affect_loss(reading.affect, affect_targets(samples).to(bench.device)),
         }
         if answers is not None:
+            # A reason is not known for an image of the bank: it must not teach to give none.
+            told = answers.mask * known[:, None]
             parts["language"] = config.language_weight * language_loss(
-                reading.answer_logits, answers.ids, answers.mask
+                reading.answer_logits, answers.ids, told
             )
         loss = torch.stack(list(parts.values())).sum()
         metrics = {name: value.detach() for name, value in parts.items()}

@@ -8,7 +8,6 @@ from torch import Tensor
 from emosym import prompts
 from emosym.flow import logit_normal
 from emosym.losses import affect_loss, label_loss
-from emosym.pipeline import to_device
 from emosym.records import ImageRequest, Sample
 from train.data import affect_targets, label_targets, square_pixels
 from train.phases.base import Bench, Outcome, Slice
@@ -27,6 +26,10 @@ class Generate:
         # The generator comes last: its engine is the nearest to the loss.
         both = ("understander", "generator")
         self.owns = both if self.config.update_understander else ("generator",)
+        if self.config.update_understander and self.config.label_weight:
+            bench.corpus.require("generate.label_weight", "emotion")
+        if self.config.update_understander and self.config.affect_weight:
+            bench.corpus.require("generate.affect_weight", "valence", "arousal")
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
@@ -84,7 +87,7 @@ class Generate:
                 samples, shown, name.tolist(), feel.tolist(), strict=True
             )
         ]
-        return to_device(self.bench.model.processor.prompts(texts, None), self.bench.device)
+        return self.bench.model.processor.prompts(texts, None).to(self.bench.device)
 
     def _latent(self, sample: Sample) -> Tensor:
         """Return the latent of an image, encoded alone so that no batch can change its bits."""

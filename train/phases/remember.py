@@ -26,7 +26,6 @@ class Remember:
 
     name = "remember"
     owns = ()
-    replays = False
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -61,19 +60,21 @@ class Remember:
         shape = bench.model.autoencoder.latent_shape
         noise = torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])
         drawn = EmoSymPipeline(bench.model).draw(requests, noise)
-        judged = bench.memory.judge(drawn)
-        for seed, request, image, verdict in zip(seeds, requests, drawn, judged, strict=True):
+        seen, vectors = bench.reference.recognise(drawn)
+        for seed, request, image, judged, vector in zip(
+            seeds, requests, drawn, seen, vectors, strict=True
+        ):
             yield Candidate(
                 image=image,
-                embedding=verdict.embedding,
+                embedding=vector,
                 source="synthetic",
                 emotion=request.emotion,
                 valence=request.valence,
                 arousal=request.arousal,
-                predicted=verdict.emotion,
-                predicted_valence=verdict.valence,
-                predicted_arousal=verdict.arousal,
-                confidence=verdict.confidence(request.emotion),
+                predicted=judged.emotion,
+                predicted_valence=judged.valence,
+                predicted_arousal=judged.arousal,
+                confidence=judged.probabilities[request.emotion or judged.emotion],
                 contrast=contrast(image),
                 prompt=request.prompt,
                 seed=seed,

@@ -42,6 +42,8 @@ class VerifyPosterior:
                 got=f"{unlabelled} of {len(bench.corpus.samples)} without",
                 fix="use phase verify_grpo with verify_grpo.rewards.emotion=0",
             )
+        if self.config.affect_weight:
+            bench.corpus.require("verify_posterior.affect_weight", "valence", "arousal")
 
     def loss(self, part: Slice) -> Outcome:
         """Return the loss of one micro-batch."""
