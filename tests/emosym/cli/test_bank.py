@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emosym.affect import PUBLIC
+from emosym.records import ImageRequest
+from emosym.taxonomy import MIKELS8, NORMS
+from tests.emosym.cli.command import emosym, names_in, refused
+
+
+def test_bank_add_makes_the_bank_and_says_what_the_model_sees(model, pictures, tmp_path):
+    from model_zoo import zoo
+
+    bank = tmp_path / "banks" / "one"
+    done = emosym(
+        *("bank", "add", bank, pictures / "a.png", pictures / "more", "--model", model),
+        *("--emotion", "Content", "--valence", "1", "--arousal", "-1", "--json"),
+    )
+    assert done.err == ""
+    record = done.json
+    seen = emosym("understand", pictures / "a.png", pictures / "more", "--model", model, "--json")
+    assert [one["image"] for one in record["images"]] == [one["image"] for one in seen.json]
+    for one, view in zip(record.pop("images"), seen.json, strict=True):
+        assert one["confidence"] == pytest.approx(view["probabilities"]["contentment"], abs=1e-6)
+        assert {key: one[key] for key in ("admitted", "reason", "emotion", "predicted")} == {
+            "admitted": True,
+            "reason": "added by hand",
+            "emotion": "contentment",
+            "predicted": view["emotion"],
+        }
+    assert record == {"bank": str(bank), "version": 1, "size": 2, "admitted": 2, "refused": 0}
+    stats = emosym("bank", "stats", bank, "--json").json
+    assert stats["by_emotion"] == {name: 2 * (name == "contentment") for name in MIKELS8}
+    assert (stats["bank"], stats["real"], stats["synthetic"]) == (str(bank), 2, 0)
+    assert (stats["dim"], stats["model_hash"]) == (160, zoo.fingerprint(model))
+
+
+def test_an_image_finds_itself(bank, model, pictures):
+    for name in ("a.png", "b.jpg", "c.png", "more/d.png"):
+        done = emosym("bank", "search", bank, pictures / name, "--model", model, "-k", 2, "--json")
+        assert done.err == ""
+        first, second = done.json
+        assert first["cosine"] == pytest.approx(1, abs=1e-5)
+        assert first["cosine"] > second["cosine"]
+        digest = hashlib.sha256((pictures / name).read_bytes()).hexdigest()
+        assert first["sha256"] == digest
+        assert Path(first["image"]).read_bytes() == (pictures / name).read_bytes()
+
+
+def test_text_and_affect_find_by_what_they_ask_for(bank, model):
+    from emosym.pipeline import EmoSymPipeline
+    from memory_bank import MemoryBank
+
+    asked = {
+        "a quiet lake": ImageRequest(prompt="a quiet lake"),
+        "valence=1.0 arousal=-2": ImageRequest(valence=1.0, arousal=-2.0),
+        "emotion=fear": ImageRequest(emotion="fear"),
+        "e=mc2 is true": ImageRequest(prompt="e=mc2 is true"),
+    }
+    pipeline = EmoSymPipeline.from_pretrained(model)
+    vectors = pipeline.embed_requests(list(asked.values()))
+    assert (vectors.shape, vectors.dtype) == ((4, 160), np.float32)
+    assert len(np.unique(vectors.round(4), axis=0)) == 4
+    with MemoryBank.open(bank) as store:
+        expected = store.search(vectors, 4)
+    for query, hits in zip(asked, expected, strict=True):
+        found = emosym("bank", "search", bank, query, "--model", model, "--json").json
+        assert [one["id"] for one in found] == [hit.entry.id for hit in hits]
+        assert [one["cosine"] for one in found] == pytest.approx(
+            [hit.cosine for hit in hits], abs=1e-5
+        )
+
+
+def test_what_generate_made_brings_its_request_into_the_bank(bank, model, drawn):
+    from model_zoo import zoo
+
+    added = emosym("bank", "add", bank, drawn, "--model", model, "--json").json
+    assert [one["emotion"] for one in added["images"]] == ["awe"] * 3
+    search = ("bank", "search", bank, "emotion=awe", "--model", model, "--json")
+    found = emosym(*search, "--source", "synthetic").json
+    assert {one["seed"] for one in found} == {4, 5, 6}
+    norm = NORMS["awe"].to(PUBLIC)
+    for one in found:
+        assert (one["prompt"], one["source"], one["emotion"]) == ("a tree", "synthetic", "awe")
+        assert (one["valence"], one["arousal"]) == (norm.valence, norm.arousal)
+        assert one["model_hash"] == zoo.fingerprint(model)
+    assert len(emosym(*search, "--emotion", "awe").json) == 3
+    assert len(emosym(*search, "--source", "real").json) == 4
+    assert len(emosym(*search).json) == 7
+
+
+def test_options_say_more_than_the_file(bank, model, drawn):
+    add = ("bank", "add", bank, drawn / "4.png", "--emotion", "fear", "--source", "real")
+    assert emosym(*add, "--model", model).code == 0
+    (found,) = emosym(
+        *("bank", "search", bank, "x", "--emotion", "fear", "--model", model, "--json")
+    ).json
+    assert (found["source"], found["seed"], found["prompt"]) == ("real", 4, "a tree")
+
+
+def test_an_image_that_the_bank_holds_is_refused_not_an_error(bank, model, pictures):
+    images = (pictures / "a.png", pictures / "a.png")
+    done = emosym("bank", "add", bank, *images, "--model", model, "--json")
+    assert [(one["admitted"], one["reason"]) for one in done.json["images"]] == [
+        (False, "duplicate image")
+    ] * 2
+    assert (done.json["size"], done.json["version"], done.json["refused"]) == (4, 2, 2)
+    shown = emosym("bank", "add", bank, images[0], "--model", model)
+    assert "duplicate image" in shown.out
+    assert f"{bank}: version 3, 4 images" in shown.out
+
+
+def test_gated_images_meet_the_gates(bank, model, drawn):
+    seen = emosym("understand", drawn / "4.png", "--model", model, "--json").json[0]["emotion"]
+    other = next(name for name in MIKELS8 if name != seen)
+    add = ("bank", "add", bank, drawn / "4.png", "--gated", "--model", model, "--json")
+    (one,) = emosym(*add, "--emotion", other).json["images"]
+    assert not one["admitted"]
+    assert f"asked for {other}, judged {seen}" in one["reason"]
+    stats = emosym("bank", "stats", bank, "--json").json
+    assert (stats["size"], stats["refused"]) == (4, 1)
+
+
+def test_a_broken_image_adds_nothing_and_makes_no_bank(model, pictures, tmp_path):
+    cut, bank = tmp_path / "cut.png", tmp_path / "bank"
+    cut.write_bytes((pictures / "a.png").read_bytes()[:200])
+    done = emosym("bank", "add", bank, pictures / "b.jpg", cut, "--model", model)
+    refused(done, f"unreadable image {cut}")
+    assert names_in(tmp_path) == ["cut.png"]
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.webp")
+    refused(
+        emosym("bank", "add", bank, tmp_path / "x.webp", "--model", model),
+        "unsupported image",
+        "expected PNG or JPEG",
+    )
+    assert not bank.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--emotion", "joyful"], "unknown emotion 'joyful'"),
+        (["--valence", "1"], "valence and arousal belong together"),
+        (["--valence", "9", "--arousal", "0"], "valence is outside its scale; got 9"),
+    ],
+)
+def test_bad_labels_are_told_before_a_model_is_loaded(pictures, tmp_path, options, told):
+    add = ("bank", "add", tmp_path / "bank", pictures, "--model", "no-such-model")
+    refused(emosym(*add, *options), told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bank_belongs_to_its_model(bank, model, pictures, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    from safetensors.torch import load_file, save_file
+
+    heads = load_file(other / "heads.safetensors")
+    name = next(iter(heads))
+    save_file({**heads, name: heads[name] + 1}, other / "heads.safetensors")
+    for words in (["add", bank, pictures / "a.png"], ["search", bank, "x"]):
+        refused(emosym("bank", *words, "--model", other), "were made by another model")
+    assert emosym("bank", "stats", bank, "--json").json["version"] == 1
+
+
+def test_what_is_no_bank_is_told(model, pictures, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("full", "file"):
+        add = ("bank", "add", tmp_path / name, pictures, "--model", model)
+        refused(emosym(*add), f"not a memory bank: {tmp_path / name}")
+    gone = tmp_path / "gone"
+    refused(emosym("bank", "search", gone, "x", "--model", model), "not a memory bank")
+    refused(emosym("bank", "stats", gone), "not a memory bank")
+    assert names_in(tmp_path) == ["file", "full", "x"]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("gone.png", "no such image: gone.png"),
+        ("", "nothing was asked for"),
+        ("valence=1", "valence and arousal go together"),
+        ("valence=1 arousal=x", "arousal is not a number; got 'x'"),
+        ("valence=1, arousal=4", "arousal is outside its scale; got 4.0"),
+        ("valance=1 arousal=2", "unknown part of a query 'valance'"),
+        ("emotion=angr", "did you mean 'anger'?"),
+    ],
+)
+def test_a_bad_query_is_told(bank, model, query, told):
+    refused(emosym("bank", "search", bank, query, "--model", model), told)

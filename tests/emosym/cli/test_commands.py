@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from configparser import ConfigParser
+
+import pytest
+import typer
+
+from emosym.cli import app
+from tests.emosym.cli.command import ROOT, commands, emosym, start
+
+
+def test_the_commands_are_those_of_the_contract():
+    assert {" ".join(path) for path in commands()} == {
+        *("", "understand", "generate", "doctor", "bank", "data", "zoo"),
+        *("bank add", "bank search", "bank stats", "zoo list", "zoo show"),
+        *("data import", "data world", "data validate", "data stats"),
+    }
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help_for_all_it_takes(path):
+    done = emosym(*path, "--help")
+    assert (done.code, done.err) == (0, "")
+    command = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    assert command.help
+    shown = " ".join(done.out.replace("│", " ").split())
+    for parameter in command.params:
+        assert parameter.opts[-1] in shown or parameter.name in shown
+        assert getattr(parameter, "help", None), parameter.name
+    for name in getattr(command, "commands", {}):
+        assert name in shown
+
+
+def test_help_loads_no_library_of_the_model():
+    code = (
+        "import sys\nfrom emosym.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    assert not left.code\n"
+        "print('heavy', sorted({'torch', 'transformers', 'diffusers', 'faiss', 'numpy', 'PIL'}"
+        " & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.endswith("heavy []\n")
+    assert "understand" in done.stdout
+
+
+def test_the_entry_point_is_this_command():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    assert setup["options.entry_points"]["console_scripts"].strip() == "emosym = emosym.cli:main"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["understnd"], "No such command"),
+        (["understand"], "Missing argument"),
+        (["generate", "--prompt", "x"], "Missing option"),
+        (["generate", "--out", "x.png", "--count", "0"], "--count"),
+        (["generate", "--out", "x.png", "--valence", "high"], "--valence"),
+        (["data", "import", "flickr", "a", "b"], "emoset"),
+        (["bank", "search", "b", "q", "--source", "drawn"], "synthetic"),
+    ],
+)
+def test_wrong_usage_is_told_without_a_traceback(arguments, told):
+    done = emosym(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert told in done.err
+    assert "Traceback" not in done.err
+
+
+def test_ctrl_c_leaves_quietly_and_leaves_nothing_behind(tmp_path):
+    running = start("data", "world", tmp_path / "world", "--count", 1_000_000)
+    end = time.monotonic() + 60
+    while not any(tmp_path.glob(".world.*/image/*/*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out, err) == (130, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_make_targets_speak_this_command(tmp_path, model, pictures, bank):
+    def planned(*arguments: str) -> list[str]:
+        plan = subprocess.run(
+            ["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        (line,) = [line for line in plan.stdout.splitlines() if line.startswith("emosym ")]
+        return shlex.split(line)[1:]
+
+    world = tmp_path / "a world"
+    assert emosym(*planned("world", f"DATA={world}", "COUNT=8", "SEED=3")).code == 0
+    assert (world / "info.json").is_file()
+    add = planned("bank-add", f"BANK={bank}", f"IMAGES={pictures}/a.png {pictures}/more")
+    search = planned("bank-search", f"BANK={bank}", "QUERY=a lake at night")
+    for line in (add, search):
+        assert line[-2:] == ["--model", "emosym-tiny"]
+        assert emosym(*line[:-1], model).code == 0
+    assert planned("doctor") == ["doctor"]

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+import pytest
+from PIL import Image
+
+from emosym.affect import PUBLIC
+from emosym.cli.files import write_file
+from emosym.errors import UserError
+from emosym.imprint import Imprint, read_imprint
+from emosym.records import ImageRequest
+from emosym.taxonomy import NORMS
+from tests.emosym.cli.command import emosym, names_in, refused
+
+
+def test_the_same_seed_gives_the_same_bytes_however_many_are_asked_for(model, drawn, tmp_path):
+    request = ("generate", "--emotion", "awe", "--prompt", "a tree", "--steps", 2)
+    for seed in (4, 6):
+        out = tmp_path / f"{seed}.png"
+        assert emosym(*request, "--seed", seed, "--out", out, "--model", model).code == 0
+        assert out.read_bytes() == (drawn / f"{seed}.png").read_bytes()
+    assert len({(drawn / f"{seed}.png").read_bytes() for seed in (4, 5, 6)}) == 3
+    other = tmp_path / "other.png"
+    guided = emosym(*request, "--seed", 4, "--guidance", 7, "--out", other, "--model", model)
+    assert guided.code == 0
+    with Image.open(other) as one, Image.open(drawn / "4.png") as two:
+        assert one.tobytes() != two.tobytes()
+
+
+def test_generate_prints_the_json_of_the_contract(model, tmp_path):
+    out = tmp_path / "new" / "folder"
+    done = emosym(
+        *("generate", "--prompt", " a boat ", "--valence", "-1.5", "--arousal", "2"),
+        *("--count", 2, "--seed", 7, "--steps", 1, "--out", out, "--model", model, "--json"),
+    )
+    assert done.err == ""
+    common = {"prompt": "a boat", "emotion": None, "valence": -1.5, "arousal": 2.0}
+    assert done.json == [
+        {"image": str(out / f"{seed}.png"), **common, "seed": seed} for seed in (7, 8)
+    ]
+    assert names_in(out) == ["7.png", "8.png"]
+    with Image.open(out / "7.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (64, 64))
+    assert (out / "7.png").stat().st_mode & 0o777 == 0o644
+
+
+def test_an_emotion_alone_brings_its_own_affect(model, tmp_path):
+    out = tmp_path / "x.png"
+    done = emosym(
+        *("generate", "--emotion", "Sad", "--steps", 1, "--out", out, "--model", model, "--json")
+    )
+    norm = NORMS["sadness"].to(PUBLIC)
+    assert done.json == [
+        {
+            "image": str(out),
+            "prompt": "",
+            "emotion": "sadness",
+            "valence": norm.valence,
+            "arousal": norm.arousal,
+            "seed": 0,
+        }
+    ]
+
+
+def test_a_generated_file_tells_how_it_was_made(model, drawn):
+    from model_zoo import zoo
+
+    norm = NORMS["awe"].to(PUBLIC)
+    assert read_imprint(drawn / "5.png") == Imprint(
+        request=ImageRequest(
+            prompt="a tree", emotion="awe", valence=norm.valence, arousal=norm.arousal
+        ),
+        seed=5,
+        guidance=2.0,
+        steps=2,
+        model=zoo.fingerprint(model),
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "nothing was asked for"),
+        (["--prompt", "  "], "nothing was asked for"),
+        (["--emotion", "angr"], "unknown emotion 'angr'; expected one of amusement"),
+        (["--emotion", "angr"], "did you mean 'anger'?"),
+        (["--valence", "1"], "valence and arousal go together; give both, or neither"),
+        (["--emotion", "awe", "--arousal", "1"], "valence and arousal go together"),
+        (["--valence", "3.5", "--arousal", "0"], "valence is outside its scale; got 3.5"),
+        (["--valence", "0", "--arousal", "nan"], "arousal is outside its scale; got nan"),
+        (["--prompt", "x", "--guidance", "nan"], "the guidance scale; got nan"),
+        (["--prompt", "x", "--guidance", "inf"], "the guidance scale; got inf"),
+        (["--prompt", "x", "--guidance", "-1"], "the guidance scale; got -1"),
+        (["--prompt", "x", "--steps", "0"], "the number of sampling steps; got 0"),
+    ],
+)
+def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path):
+    out = tmp_path / "x.png"
+    done = emosym("generate", *options, "--out", out, "--model", "no-such-model")
+    refused(done, told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_prompt_that_does_not_fit_leaves_nothing(model, tmp_path):
+    out = tmp_path / "out"
+    done = emosym("generate", "--prompt", "lake " * 60, "--out", out, "--model", model)
+    refused(done, "is too long for the decoder's text encoder", "shorten the prompt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_images_go(model, tmp_path):
+    request = ("generate", "--prompt", "x", "--steps", 1, "--model", model)
+    refused(
+        emosym(*request, "--count", 2, "--out", tmp_path / "x.png"),
+        "2 images do not fit into one file",
+        "expected a folder",
+    )
+    refused(
+        emosym(*request, "--out", tmp_path / "x.jpg"),
+        "images are written as PNG",
+        f"expected {tmp_path / 'x.png'}",
+    )
+    (tmp_path / "file").write_text("mine")
+    refused(emosym(*request, "--out", tmp_path / "file" / "x.png"), "cannot write", "file/x.png")
+    assert names_in(tmp_path) == ["file"]
+    (tmp_path / "dir.png").mkdir()
+    assert emosym(*request, "--out", tmp_path / "dir.png").code == 0
+    assert names_in(tmp_path / "dir.png") == ["0.png"]
+
+
+def test_a_file_is_replaced_only_when_asked_to(model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "1.png").write_bytes(b"precious")
+    request = ("generate", "--prompt", "x", "--steps", 1, "--count", 2, "--out", out)
+    refused(
+        emosym(*request, "--model", model),
+        f"{out / '1.png'} exists",
+        "got 1 of 2 files",
+        "--overwrite",
+    )
+    assert names_in(out) == ["1.png"]
+    assert (out / "1.png").read_bytes() == b"precious"
+    assert emosym(*request, "--model", model, "--overwrite").code == 0
+    assert names_in(out) == ["0.png", "1.png"]
+    assert (out / "1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError) as told:
+            write_file(path, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"cannot write {path}; got {os.strerror(errno.EFBIG)}" in str(told.value)
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["x.png"]

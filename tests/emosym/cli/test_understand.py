@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from emosym.affect import PUBLIC
+from emosym.cli.files import expand_images
+from emosym.taxonomy import MIKELS8
+from model_zoo.noise import hush
+from tests.emosym.cli.command import emosym, refused, start
+
+
+def test_understand_prints_the_json_of_the_contract(model, pictures):
+    from emosym.pipeline import EmoSymPipeline
+
+    given = [pictures / "c.png", pictures / "b.jpg"]
+    done = emosym("understand", *given, "--model", model, "--json")
+    assert done.err == ""
+    assert [record["image"] for record in done.json] == [str(path) for path in given]
+    expected = EmoSymPipeline.from_pretrained(model).understand(given)
+    for record, seen in zip(done.json, expected, strict=True):
+        assert list(record) == [
+            *("image", "emotion", "probabilities", "valence", "arousal", "answer")
+        ]
+        assert tuple(record["probabilities"]) == MIKELS8
+        assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        best = max(record["probabilities"], key=record["probabilities"].get)
+        assert record["emotion"] == best == seen.emotion
+        assert (record["valence"], record["arousal"]) == (seen.valence, seen.arousal)
+        assert record["answer"] == seen.answer
+        assert all(PUBLIC.low <= record[key] <= PUBLIC.high for key in ("valence", "arousal"))
+
+
+def test_understand_shows_people_a_row_for_each_image_of_a_folder(model, pictures):
+    done = emosym("understand", pictures, "--model", model)
+    assert (done.code, done.err) == (0, "")
+    rows = [line for line in done.out.splitlines() if str(pictures) in line]
+    names = ["a.png", "b.jpg", "c.png", "more/d.png"]
+    assert [row.split("│")[1].strip() for row in rows] == [str(pictures / name) for name in names]
+    assert all(any(emotion in row for emotion in MIKELS8) for row in rows)
+
+
+def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
+    process = start("understand", pictures / "a.png", "--model", model, "--json")
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    assert len(json.loads(out)) == 1
+
+
+def test_only_the_named_notice_is_hushed(caplog):
+    hush()
+    hush()
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    with caplog.at_level(logging.WARNING):
+        logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "why")
+        logger.warning("this matters")
+    assert [record.getMessage() for record in caplog.records] == ["this matters"]
+
+
+def test_a_broken_image_is_named_and_nothing_is_printed(model, pictures, tmp_path):
+    cut, empty = tmp_path / "cut.png", tmp_path / "empty.jpg"
+    cut.write_bytes((pictures / "a.png").read_bytes()[:200])
+    empty.touch()
+    done = emosym("understand", pictures / "a.png", cut, empty, "--model", model, "--json")
+    refused(done, "cannot read 2 of 3 images", f"{cut}: ", f"{empty}: file is empty (0 bytes)")
+
+
+def test_images_that_are_not_there(model, tmp_path):
+    gone = tmp_path / "gone.png"
+    refused(emosym("understand", gone, "--model", model), f"no such image: {gone}")
+    refused(emosym("understand", tmp_path, "--model", model), f"no images in the folder {tmp_path}")
+
+
+def test_folders_are_expanded_in_order_without_hidden_files(tmp_path):
+    for name in ("b/2.JPG", "b/1.png", "b/notes.txt", "b/.thumbs/3.png", "b/.4.png", "z.data"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = expand_images([tmp_path / "z.data", tmp_path / "b"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        *("z.data", "b/1.png", "b/2.JPG")
+    ]

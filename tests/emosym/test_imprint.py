@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from emosym.errors import UserError
+from emosym.imprint import Imprint, read_imprint, to_png
+from emosym.records import ImageRequest
+
+
+def test_an_imprint_comes_back_in_any_script(tmp_path):
+    imprint = Imprint(
+        request=ImageRequest(prompt='ein "See" 夜\n', valence=-1.25, arousal=0.5),
+        seed=2**62,
+        guidance=1.5,
+        steps=9,
+        model="m",
+    )
+    image = Image.new("RGB", (4, 4), (1, 2, 3))
+    data = to_png(image, imprint)
+    assert data == to_png(image, imprint)
+    (tmp_path / "x.png").write_bytes(data)
+    assert read_imprint(tmp_path / "x.png") == imprint
+    for name in ("plain.png", "plain.jpg"):
+        image.save(tmp_path / name)
+        assert read_imprint(tmp_path / name) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"prompt": 1}', "[" * 5000])
+def test_a_broken_imprint_is_told(tmp_path, text):
+    about = PngInfo()
+    about.add_text("emosym", text)
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
+    with pytest.raises(UserError, match="says in a broken way how it was made"):
+        read_imprint(tmp_path / "x.png")
+
+
+def test_an_imprint_with_a_field_of_another_type_is_told(tmp_path):
+    right = {"prompt": "p", "emotion": None, "valence": None, "arousal": None}
+    right |= {"seed": 1, "guidance": 2.0, "steps": 3, "model": "m"}
+    wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
+    for change in ({}, *wrong, {"extra": 1}):
+        about = PngInfo()
+        about.add_text("emosym", json.dumps(right | change))
+        Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
+        if change:
+            with pytest.raises(UserError, match="says in a broken way"):
+                read_imprint(tmp_path / "x.png")
+        else:
+            assert read_imprint(tmp_path / "x.png").seed == 1
