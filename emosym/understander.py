@@ -73,9 +73,13 @@ class Understander(nn.Module):
 
         Args:
             prompts: B user turns.
-            answers: B assistant texts; their logits are teacher-forced.
+            answers: B assistant texts, or B·G in groups of G to a prompt; their logits
+                [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group.
             knowledge: [B, P] features of the knowledge texts.
         """
+        projected = self.knowledge_head(knowledge) if knowledge is not None else None
+        if answers is not None and len(answers.ids) != len(prompts):
+            return self._read_groups(prompts, answers)._replace(knowledge=projected)
         embeddings, mask, positions = self._open(prompts)
         if answers is not None:
             length = answers.ids.shape[1]
@@ -88,7 +92,6 @@ class Understander(nn.Module):
         if answers is not None:
             # The state at [EMO] predicts the first answer token, each answer state the next one.
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
-        projected = self.knowledge_head(knowledge) if knowledge is not None else None
         return self._reading(hidden[:, start:], logits, projected)
 
     def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
@@ -107,6 +110,20 @@ class Understander(nn.Module):
             mask=mask.repeat_interleave(repeats, 0),
             position=(positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
         )
+
+    def _read_groups(self, prompts: Prompts, answers: Answers) -> Reading:
+        """Read each prompt once and its G answers after it, through its keys and values."""
+        group, rest = divmod(len(answers.ids), len(prompts))
+        if rest or not group:
+            raise ValueError(f"{len(answers.ids)} answers to {len(prompts)} prompts")
+        state = self.open_answer(prompts, group)
+        mask = torch.cat([state.mask, answers.mask], 1)
+        steps = torch.arange(answers.ids.shape[1], device=mask.device)
+        positions = (state.position[:, None] + steps).expand(3, -1, -1)
+        embedded = self.backbone.embed_tokens(answers.ids)
+        hidden = self.backbone.read(embedded, mask, positions, state.cache)
+        logits = torch.cat([state.logits[:, None], self.backbone.logits(hidden[:, :-1])], 1)
+        return state.reading._replace(answer_logits=logits)
 
     def extend_answer(self, state: Decoding, ids: Tensor) -> None:
         """Append one token [B] to each answer and update the state in place."""

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
 
 from emosym.generator import Condition
+from emosym.interfaces import Answers
+from emosym.losses import token_log_probs
 from emosym.understander import Reading
 from tests.model_zoo.make import picture, pictures
 
@@ -159,3 +163,48 @@ def test_prompts_without_images(tiny):
     alone = tiny.read(tiny.processor.prompts(texts[:1], None))
     assert close(alone.h_emo[0], together.h_emo[0], 2e-5)
     assert (together.h_emo[0] - together.h_emo[1]).abs().max() > 0.01
+
+
+def test_a_group_of_answers_equals_one_at_a_time(tiny):
+    """Prompts of different lengths, images of different sizes, answers of different lengths."""
+    model = copy.deepcopy(tiny.understander)
+    images, words = pictures(3), ["awe", "a b c d", "", "fear fear", "x", "Valence: 1.2"]
+    asked, group = tiny.processor.prompts(TEXTS, images), 2
+    answers = tiny.processor.answers(words)
+    weights = torch.randn(6, answers.ids.shape[1], generator=torch.Generator().manual_seed(0))
+    weights *= answers.mask
+
+    def gradients(loss: Tensor) -> dict[str, Tensor]:
+        model.zero_grad()
+        loss.backward()
+        named = model.named_parameters()
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    together = model(asked, answers)
+    found = token_log_probs(together.answer_logits, answers.ids)
+    shared = gradients((found * weights).sum() + together.h_emo.sum())
+
+    alone, h_emo = [], []
+    for b, (text, image) in enumerate(zip(TEXTS, images, strict=True)):
+        one = tiny.processor.prompts([text], [image])
+        for row in range(b * group, (b + 1) * group):
+            rows = slice(row, row + 1)
+            reading = model(one, Answers(answers.ids[rows], answers.mask[rows]))
+            alone.append(token_log_probs(reading.answer_logits, answers.ids[rows]))
+        h_emo.append(reading.h_emo)
+    expected = torch.cat(alone)
+    twin = gradients((expected * weights).sum() + torch.cat(h_emo).sum())
+
+    kept = answers.mask.bool()
+    assert (found - expected)[kept].abs().max() < 1e-5
+    assert together.emotion_logits.shape == (3, 8)
+    assert shared.keys() == twin.keys()
+    for name, value in twin.items():
+        scale = value.abs().max().clamp_min(1e-3)
+        assert (shared[name] - value).abs().max() < 1e-4 * scale, name
+
+
+def test_answers_that_fall_into_no_groups(tiny, asked):
+    for count in (1, 4):
+        with pytest.raises(ValueError, match=f"^{count} answers to 3 prompts"):
+            tiny.understander(asked, tiny.processor.answers(["a"] * count))

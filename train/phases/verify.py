@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 
 from emosym.answers import parse
 from emosym.errors import UserError, unknown
-from emosym.interfaces import Answers, Prompts
+from emosym.interfaces import Answers
 from emosym.losses import (
     affect_loss,
     class_posterior,
@@ -122,9 +122,8 @@ class VerifyGrpo:
         rewards = rearrange(rewards, "(b g) -> b g", g=group)
         advantages = rearrange(group_advantages(rewards), "b g -> (b g)")
 
-        many = repeat_prompts(asked, group)
-        new = self._log_probs(bench.parts["understander"](many, answers), answers)
-        anchor = self._log_probs(bench.reference(many, answers), answers)
+        new = self._log_probs(bench.parts["understander"](asked, answers), answers)
+        anchor = self._log_probs(bench.reference(asked, answers), answers)
         terms = grpo(
             new,
             old,
@@ -150,19 +149,3 @@ class VerifyGrpo:
         logits = reading.answer_logits
         bias = forbidden_bias(logits.shape[-1], self.bench.model.processor.forbidden_ids)
         return token_log_probs(logits + bias.to(logits.device), answers.ids)
-
-
-def repeat_prompts(prompts: Prompts, times: int) -> Prompts:
-    """Repeat each prompt `times` times in place: rows b·G + g."""
-    grid = prompts.image_grid
-    patches = prompts.pixel_values
-    if grid is not None and patches is not None:
-        parts = patches.split(grid.prod(1).tolist())
-        patches = torch.cat([part for part in parts for _ in range(times)])
-        grid = repeat(grid, "n c -> (n g) c", g=times)
-    return Prompts(
-        repeat(prompts.input_ids, "b t -> (b g) t", g=times),
-        repeat(prompts.attention_mask, "b t -> (b g) t", g=times),
-        patches,
-        grid,
-    )
