@@ -30,7 +30,7 @@ TORCH := $(or $(MADE_WITH),$(TORCH))
 endif
 
 PY := $(VENV)/bin/python
-# ninja and deepspeed must be found by name.
+# deepspeed and emosym must be found by name.
 export PATH := $(abspath $(VENV)/bin):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -85,8 +85,6 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 		$(call fail,no such Python: $(PYTHON); install Python 3.11 or newer or give PYTHON=)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		$(call fail,$(PYTHON) is $$("$(PYTHON)" -V); expected 3.11 or newer; give PYTHON=python3.11)
-	@command -v g++ >/dev/null || \
-		$(call fail,g++ is missing: DeepSpeed compiles a small operator; install it (Debian and Ubuntu: apt-get install g++))
 	@if [ ! -e "$@" ] && [ -e "$(VENV)" ]; then \
 		[ -e "$(VENV)/.emosym-begun" ] || \
 			$(call fail,$(VENV) was not made by make setup; remove it or give another VENV=); \

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -45,7 +44,6 @@ def diagnose(weights: Path, place: Path = Path()) -> list[Check]:
         python(sys.version_info[:3]),
         accelerator(),
         *dependencies(_requirements(), metadata.version),
-        compiler(shutil.which, Path(sysconfig.get_paths()["include"])),
         cores(),
         _room("memory", memory_gib(), MEMORY_GIB, "use smaller batches: the demo may not fit"),
         _room("disk", shutil.disk_usage(place).free / 2**30, DISK_GIB, "free some space"),
@@ -103,17 +101,6 @@ def _requirements() -> list[Requirement]:
         return [Requirement(line) for line in metadata.requires("emosym") or []]
     except metadata.PackageNotFoundError:
         return [Requirement("emosym")]
-
-
-def compiler(which: Callable[[str], str | None], include: Path) -> Check:
-    """Look for what DeepSpeed needs to compile its small operators."""
-    missing = [tool for tool in ("g++", "ninja") if which(tool) is None]
-    if not (include / "Python.h").is_file():
-        missing.append("Python.h")
-    if not missing:
-        return Check(name="compiler", status="ok", found="g++, ninja, Python.h")
-    fix = "several ranks and offloading need them: apt-get install g++ python3-dev; make setup"
-    return Check(name="compiler", status="warn", found=f"without {', '.join(missing)}", fix=fix)
 
 
 def cores() -> Check:

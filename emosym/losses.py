@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,7 +71,9 @@ def kl_weight(kl: float) -> float:
 
 def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     """Return log π of each answer token, [B, L], from logits [B, L, vocabulary]."""
-    return F.log_softmax(logits.float(), -1).gather(-1, ids[..., None]).squeeze(-1)
+    logits = logits.float()
+    # Less memory than a softmax of the whole vocabulary, which would be kept for the gradient.
+    return logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
 def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -83,60 +83,3 @@ def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """
     picked = token_log_probs(logits, ids) * mask
     return -(picked.sum(1) / mask.sum(1).clamp_min(1)).mean()
-
-
-def group_advantages(rewards: Tensor, eps: float = 1e-4) -> Tensor:
-    """Return (r - mean_G) / (std_G + eps) for rewards [B, G]. Ref: EEmo-Logic §3.5."""
-    centred = rewards - rewards.mean(1, keepdim=True)
-    return centred / (rewards.std(1, keepdim=True) + eps)
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyLoss:
-    """The parts of a GRPO step."""
-
-    loss: Tensor
-    kl: Tensor
-    ratio_deviation: Tensor
-    """max |π_θ / π_old - 1| over real tokens; 0 on the first update after a rollout."""
-
-
-def grpo(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
-    reference_log_probs: Tensor,
-    advantages: Tensor,
-    mask: Tensor,
-    *,
-    clip: float,
-    beta: float,
-) -> PolicyLoss:
-    """Return the GRPO loss: mean over tokens of each answer, then over answers.
-
-    Token loss -min(ρ A, clip(ρ, 1 ± ε) A) + β k3 with k3 = exp(d) - d - 1,
-    d = log π_ref - log π clamped to ±20.
-    Ref: DeepSeekMath (arXiv 2402.03300) eq. 21, EEmo-Logic §3.5.
-
-    Args:
-        log_probs: [B, L] with gradient.
-        old_log_probs: [B, L] of the policy that sampled.
-        reference_log_probs: [B, L] of the frozen reference.
-        advantages: [B].
-        mask: [B, L], 1 for real tokens.
-        clip: ε of the ratio.
-        beta: weight of the KL.
-    """
-    mask = mask.to(log_probs.dtype)
-    ratio = (log_probs - old_log_probs).exp()
-    gain = advantages[:, None]
-    surrogate = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
-    distance = (reference_log_probs - log_probs).clamp(-20, 20)
-    k3 = distance.exp() - distance - 1
-    tokens = mask.sum(1).clamp_min(1)
-    per_answer = ((beta * k3 - surrogate) * mask).sum(1) / tokens
-    deviation = ((ratio.detach() - 1).abs() * mask).max()
-    return PolicyLoss(
-        loss=per_answer.mean(),
-        kl=((k3 * mask).sum(1) / tokens).mean().detach(),
-        ratio_deviation=deviation,
-    )

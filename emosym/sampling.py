@@ -35,11 +35,11 @@ def sample_answers(
         max_tokens: longest answer L.
         repeats: G answers a prompt, row b·G + g.
         uniform: draws in [0, 1), [B·G, L]; token t is the inverse CDF at uniform[:, t].
-        temperature: divides the logits before sampling.
+        temperature: divides the logits.
 
     Returns:
         The answers [B·G, ≤ L], the reading of the prompts [B], and log-probabilities
-        [B·G, ≤ L] under the untempered policy restricted to allowed tokens.
+        [B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens.
 
     Raises:
         UserError: probabilities that are not finite.
@@ -50,11 +50,11 @@ def sample_answers(
     open_rows = torch.ones(len(state.logits), dtype=torch.bool, device=state.logits.device)
     masks = []
     for step in range(max_tokens):
-        logits = state.logits.float() + bar
+        logits = state.logits.float() / temperature + bar
         if uniform is None:
             token = logits.argmax(-1)
         else:
-            mass = (logits / temperature).softmax(-1).cumsum(-1)
+            mass = logits.softmax(-1).cumsum(-1)
             if not mass[:, -1].isfinite().all():
                 raise UserError(
                     "the model's word probabilities are not finite", fix="lower the learning rate"

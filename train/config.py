@@ -95,8 +95,9 @@ class EngineConfig:
     accumulation: int = 1
     """Micro-batches a step: raise it when memory is short. The step stays the same, but for
     what looks at a micro-batch: compress contrasts an image with the texts of its own micro-batch
-    only, verify_posterior weighs the KL by that of its own, autoencode takes the moments of its own
-    (and of its own rank)."""
+    only, verify_posterior weighs the KL by that of its own, verify_grpo counts tokens (and spreads
+    rewards over the batch) in its own, autoencode takes the moments of its own (and of its own
+    rank)."""
     understander: OptimizerConfig = field(default_factory=OptimizerConfig)
     generator: OptimizerConfig = field(default_factory=OptimizerConfig)
     autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -175,10 +176,20 @@ class VerifyGrpoConfig:
     """Longest answer."""
     temperature: float = 1.0
     """Of sampling."""
+    loss: Literal["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo"] = "dapo"
+    """Policy loss, see `emosym.policy`."""
     clip: float = 0.2
-    """ε of the ratio."""
+    """The ratio is held above 1 - clip."""
+    clip_high: float = 0.28
+    """The ratio is held below 1 + clip_high; as `clip` where nothing else was published."""
     beta: float = 0.04
-    """Weight of the KL to the reference."""
+    """Weight of the KL to the reference; 0 does not read with the reference."""
+    spread: Literal["group", "batch", "none"] = "group"
+    """What advantages are divided by: the deviation in the group, in the batch, or nothing."""
+    rewards_apart: bool = False
+    """Normalise each reward by itself before they are summed (GDPO)."""
+    mask_truncated: bool = False
+    """An answer that was cut at `answer_tokens` teaches nothing."""
     rewards: dict[str, float] = field(
         default_factory=lambda: {"format": 1.0, "emotion": 1.0, "affect_threshold": 1.0}
     )
@@ -187,6 +198,8 @@ class VerifyGrpoConfig:
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size, answer_tokens=self.answer_tokens)
         _positive(temperature=self.temperature)
+        _share(math.inf, clip_high=self.clip_high, beta=self.beta)
+        _share(clip=self.clip)
         if self.group < 2:
             raise UserError("group must be at least 2", got=self.group)
         if not any(self.rewards.values()):

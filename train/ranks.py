@@ -29,6 +29,9 @@ def join() -> None:
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+    # An operator of DeepSpeed's inference that training never calls. It would be compiled on first
+    # use, and a process that is killed meanwhile leaves a lock for which all later ones wait.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # DeepSpeed's own calls, told at every step of every rank.
     warnings.filterwarnings("ignore", r".*all_gather_into_tensor", FutureWarning)
     backend = "nccl" if torch.cuda.is_available() else "gloo"

@@ -10,8 +10,6 @@ from torch import Tensor
 from emosym.losses import (
     affect_loss,
     class_posterior,
-    group_advantages,
-    grpo,
     info_nce,
     kl_weight,
     label_loss,
@@ -178,113 +176,6 @@ def test_the_reward_is_differentiated_through_both_factors():
 )
 def test_kl_weight_thresholds(kl, weight):
     assert kl_weight(kl) == weight
-
-
-# --- GRPO
-
-
-def test_group_advantages_by_hand():
-    """Rewards 1 2 3 4: mean 2.5, deviation (n - 1) of sqrt(5/3)."""
-    spread = math.sqrt(5 / 3) + 1e-4
-    found = group_advantages(torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]]))
-    assert found[0].tolist() == pytest.approx([x / spread for x in (-1.5, -0.5, 0.5, 1.5)])
-    assert found[1].tolist() == [0, 0, 0, 0]
-
-
-def test_advantages_are_of_a_group_only():
-    rewards = normal(3, 5)
-    moved = group_advantages(rewards * torch.tensor([[1.0], [7.0], [1.0]]) + 4)
-    assert torch.allclose(moved, group_advantages(rewards), atol=1e-3)
-    assert group_advantages(rewards).mean(1).abs().max() < 1e-6
-
-
-def slow_grpo(new, old, reference, advantages, mask, clip, beta) -> tuple[float, float, float]:
-    losses, kls, deviation = [], [], 0.0
-    for b in range(len(new)):
-        loss = kl = count = 0.0
-        for t in range(new.shape[1]):
-            if not mask[b, t]:
-                continue
-            count += 1
-            ratio, gain = math.exp(new[b, t] - old[b, t]), float(advantages[b])
-            bounded = min(max(ratio, 1 - clip), 1 + clip)
-            gap = min(max(float(reference[b, t] - new[b, t]), -20), 20)
-            k3 = math.exp(gap) - gap - 1
-            loss += -min(ratio * gain, bounded * gain) + beta * k3
-            kl += k3
-            deviation = max(deviation, abs(ratio - 1))
-        losses.append(loss / max(count, 1))
-        kls.append(kl / max(count, 1))
-    return sum(losses) / len(losses), sum(kls) / len(kls), deviation
-
-
-@pytest.mark.parametrize(("clip", "beta"), [(0.2, 0.04), (0.05, 0.0), (10.0, 1.0)])
-def test_grpo_against_a_slow_twin(clip, beta):
-    new, old, reference = (normal(5, 6, seed=s) / 2 - 2 for s in range(3))
-    advantages = normal(5, seed=3)
-    mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [0], [5]])).long()
-    found = grpo(new, old, reference, advantages, mask, clip=clip, beta=beta)
-    loss, kl, deviation = slow_grpo(new, old, reference, advantages, mask, clip, beta)
-    assert found.loss.item() == pytest.approx(loss, rel=1e-5)
-    assert found.kl.item() == pytest.approx(kl, rel=1e-5)
-    assert found.ratio_deviation.item() == pytest.approx(deviation, rel=1e-5)
-
-
-def test_grpo_by_hand():
-    """One token: ratio 1.5, so a gain of 2 is clipped to 2.4 and a loss of 2 is not."""
-    new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
-    one = torch.ones(1, 1)
-    rise = grpo(new, old, new, torch.tensor([2.0]), one, clip=0.2, beta=0.5)
-    fall = grpo(new, old, new, torch.tensor([-2.0]), one, clip=0.2, beta=0.5)
-    assert rise.loss.item() == pytest.approx(-2.4)
-    assert fall.loss.item() == pytest.approx(3.0)
-    assert rise.ratio_deviation.item() == pytest.approx(0.5)
-    apart = grpo(new, new, old, torch.tensor([0.0]), one, clip=0.2, beta=0.5)
-    assert apart.kl.item() == pytest.approx(2 / 3 - math.log(2 / 3) - 1)
-    assert apart.loss.item() == pytest.approx(0.5 * apart.kl.item())
-
-
-def test_at_ratio_one_the_policy_term_is_minus_the_mean_advantage():
-    new = (normal(4, 3) - 2).requires_grad_()
-    advantages = normal(4, seed=1)
-    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
-    found = grpo(new, new.detach(), new.detach(), advantages, mask, clip=0.2, beta=0.04)
-    assert found.loss.item() == pytest.approx(-advantages.mean().item(), abs=1e-6)
-    assert [found.kl.item(), found.ratio_deviation.item()] == [0, 0]
-    found.loss.backward()
-    expected = -advantages[:, None] * mask / mask.sum(1, keepdim=True) / 4
-    assert torch.allclose(new.grad, expected, atol=1e-7)
-
-
-def test_the_gradient_stops_where_the_ratio_is_clipped():
-    old = torch.zeros(4, 1)
-    new = torch.tensor([[0.5], [0.5], [-0.5], [-0.5]], requires_grad=True)
-    gain = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    grpo(new, old, old, gain, torch.ones(4, 1), clip=0.2, beta=0.0).loss.backward()
-    moves = [0, math.exp(0.5), -math.exp(-0.5), 0]
-    assert new.grad.squeeze(1).tolist() == pytest.approx([g / 4 for g in moves])
-
-
-def test_k3_is_never_negative_and_survives_any_distance():
-    new = torch.linspace(-100, 0, 41)[:, None].requires_grad_()
-    reference = torch.full((41, 1), -50.0)
-    none = torch.zeros(41)
-    for b in range(41):
-        rows = slice(b, b + 1)
-        found = grpo(
-            new[rows],
-            new[rows].detach(),
-            reference[rows],
-            none[rows],
-            torch.ones(1, 1),
-            clip=0.2,
-            beta=1.0,
-        )
-        gap = min(max(-50 - new[b].item(), -20), 20)
-        assert found.kl.item() >= 0
-        assert found.kl.item() == pytest.approx(math.exp(gap) - gap - 1, rel=1e-5)
-        (gradient,) = torch.autograd.grad(found.loss, new)
-        assert gradient.isfinite().all()
 
 
 def test_token_log_probs_picks_and_normalises():

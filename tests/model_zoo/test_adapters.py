@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emosym.losses import grpo, token_log_probs
+from emosym.losses import token_log_probs
+from emosym.policy import Clip, policy_loss
 from model_zoo.adapters import (
     ATTENTION,
     LoraSpec,
@@ -214,7 +215,10 @@ def test_a_new_adapter_has_no_distance_from_its_reference():
     with adapters_off(module):
         reference = token_log_probs(look(module)[:, :20], ids)
     gain = torch.tensor([1.0, -0.5])
-    step = grpo(policy, policy, reference, gain, torch.ones(2, 20), clip=0.2, beta=0.04)
+    mask = torch.ones(2, 20)
+    step = policy_loss(
+        "grpo", policy, policy, reference, gain, mask, clip=Clip(), beta=0.04, budget=20
+    )
     assert [step.kl.item(), step.ratio_deviation.item()] == [0, 0]
     assert step.loss.item() == pytest.approx(-0.25)
 

@@ -11,13 +11,19 @@ from tests.train.processes import in_ranks
 STEPS = 4
 RATE = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 0, "decay": "constant", "clip": 1.0}
 ENGINE = {"understander": RATE, "generator": RATE, "autoencoder": RATE}
-PHASES: dict[str, dict] = {
-    "autoencode": {},
-    "compress": {"compress": {"language_weight": 0.5}},
-    "verify_posterior": {},
-    "verify_grpo": {"verify_grpo": {"rewards": probes.TOY, "group": 4}},
-    "generate": {"generate": {"update_understander": True, "image_share": 0.5}},
-    "remember": {"remember": {"per_emotion": 2}},
+GRPO = {"rewards": probes.TOY, "group": 4, "loss": "grpo"}
+PRESETS: dict[str, tuple[str, dict]] = {
+    "autoencode": ("autoencode", {}),
+    "compress": ("compress", {"compress": {"language_weight": 0.5}}),
+    "verify_posterior": ("verify_posterior", {}),
+    "verify_grpo": ("verify_grpo", {"verify_grpo": GRPO}),
+    # Tokens are counted, and rewards spread, over all ranks.
+    "dapo": (
+        "verify_grpo",
+        {"verify_grpo": {**GRPO, "loss": "dapo", "spread": "batch", "rewards_apart": True}},
+    ),
+    "generate": ("generate", {"generate": {"update_understander": True, "image_share": 0.5}}),
+    "remember": ("remember", {"remember": {"per_emotion": 2}}),
 }
 PER_MICRO_BATCH = ("latent_rank", "kl_weight", "ratio_deviation", "zero_variance", "moments")
 """Metrics that are not means over images: averaging two halves is another number."""
@@ -25,7 +31,7 @@ PER_MICRO_BATCH = ("latent_rank", "kl_weight", "ratio_deviation", "zero_variance
 
 def presets(model, world, **engine) -> dict[str, dict]:
     return {
-        phase: probes.settings(
+        name: probes.settings(
             model,
             world,
             stages=[{"steps": STEPS, "cycle": {phase: 1}}],
@@ -34,7 +40,7 @@ def presets(model, world, **engine) -> dict[str, dict]:
             if phase != "remember"
             else sections,
         )
-        for phase, sections in PHASES.items()
+        for name, (phase, sections) in PRESETS.items()
     }
 
 
@@ -81,15 +87,15 @@ def assert_same_rows(found: dict, twin: dict) -> None:
                 assert value == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_two_ranks_are_one(one, two, phase):
-    first, second = (rank[phase] for rank in two)
-    for name, value in first["weights"].items():
-        assert torch.equal(value, second["weights"][name]), f"ranks differ in {name}"
-    if phase != "remember":
-        assert movement(one[phase]) > 4e-4
-    assert distance(first, one[phase]) < 1e-5
-    assert_same_rows(first, one[phase])
+@pytest.mark.parametrize("name", PRESETS)
+def test_two_ranks_are_one(one, two, name):
+    first, second = (rank[name] for rank in two)
+    for part, value in first["weights"].items():
+        assert torch.equal(value, second["weights"][part]), f"ranks differ in {part}"
+    if name != "remember":
+        assert movement(one[name]) > 4e-4
+    assert distance(first, one[name]) < 1e-5
+    assert_same_rows(first, one[name])
 
 
 def test_two_ranks_admit_what_one_admits(one, two):

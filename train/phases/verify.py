@@ -7,16 +7,15 @@ from einops import rearrange
 
 from emosym.answers import parse
 from emosym.errors import UserError, unknown
-from emosym.interfaces import Answers
+from emosym.interfaces import Answers, Prompts
 from emosym.losses import (
     affect_loss,
     class_posterior,
-    group_advantages,
-    grpo,
     kl_weight,
     label_loss,
     token_log_probs,
 )
+from emosym.policy import Clip, entropy, joint_advantages, policy_loss
 from emosym.rewards import REWARDS, score
 from emosym.sampling import forbidden_bias, sample_answers
 from train import ranks
@@ -118,34 +117,67 @@ class VerifyGrpo:
             score(parse(text), part.samples[i // group], self.rewards)
             for i, text in enumerate(texts)
         ]
-        rewards = torch.tensor([entry["total"] for entry in scores], device=bench.device)
-        rewards = rearrange(rewards, "(b g) -> b g", g=group)
-        advantages = rearrange(group_advantages(rewards), "b g -> (b g)")
+        rewards = self._tensor(scores, list(self.rewards))
+        total = self._tensor(scores, ["total"])[0]
+        closed = (answers.ids == processor.end_of_turn).any(1)
+        mask = answers.mask * closed[:, None] if config.mask_truncated else answers.mask
 
-        new = self._log_probs(bench.parts["understander"](asked, answers), answers)
-        anchor = self._log_probs(bench.reference(asked, answers), answers)
-        terms = grpo(
-            new,
+        logits = bench.parts["understander"](asked, answers).answer_logits
+        terms = policy_loss(
+            config.loss,
+            self._log_probs(logits, answers),
             old,
-            anchor,
-            advantages,
-            answers.mask,
-            clip=config.clip,
+            self._reference_log_probs(asked, answers),
+            rearrange(self._advantages(rewards), "b g -> (b g)"),
+            mask,
+            clip=Clip(config.clip, config.clip_high),
             beta=config.beta,
+            budget=config.answer_tokens,
+            tokens=ranks.mean(mask.sum()),
         )
-        metrics = {name: sum(entry[name] for entry in scores) / len(scores) for name in scores[0]}
+        named = zip(self.rewards, rewards, strict=True)
         return Outcome(
             terms.loss,
             {
-                **{f"reward_{name}": value for name, value in metrics.items()},
+                **{f"reward_{name}": reward.mean() for name, reward in named},
+                "reward_total": total.mean(),
+                "reward_spread": total.std(1).mean(),
+                "zero_variance": (total.std(1) < 1e-6).float().mean(),
                 "kl": terms.kl,
+                "entropy": entropy(self._policy(logits), answers.mask),
+                "clipped_low": terms.clipped_low,
+                "clipped_high": terms.clipped_high,
                 "ratio_deviation": terms.ratio_deviation,
-                "zero_variance": (rewards.std(1) < 1e-6).float().mean(),
                 "answer_tokens": answers.mask.sum(1).float().mean(),
+                "truncated": 1 - closed.float().mean(),
             },
         )
 
-    def _log_probs(self, reading, answers: Answers) -> torch.Tensor:
-        logits = reading.answer_logits
+    def _tensor(self, scores: list[dict[str, float]], names: list[str]) -> torch.Tensor:
+        """Return named scores of this rank's answers, [R, B, G]."""
+        values = torch.tensor([[entry[name] for entry in scores] for name in names])
+        grouped = rearrange(values, "r (b g) -> r b g", g=self.config.group)
+        return grouped.to(self.bench.device)
+
+    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Return [B, G] for this rank's rewards [R, B, G], normalised over all ranks' prompts."""
+        weights = torch.tensor(list(self.rewards.values()), device=rewards.device)
+        everyone = rearrange(ranks.gather(rearrange(rewards, "r b g -> b r g")), "b r g -> r b g")
+        found = joint_advantages(
+            everyone, weights, spread=self.config.spread, apart=self.config.rewards_apart
+        )
+        first = ranks.rank() * rewards.shape[1]
+        return found[first : first + rewards.shape[1]]
+
+    def _reference_log_probs(self, asked: Prompts, answers: Answers) -> torch.Tensor | None:
+        if not self.config.beta:
+            return None
+        return self._log_probs(self.bench.reference(asked, answers).answer_logits, answers)
+
+    def _log_probs(self, logits: torch.Tensor, answers: Answers) -> torch.Tensor:
+        return token_log_probs(self._policy(logits), answers.ids)
+
+    def _policy(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the policy that samples: tempered, some tokens barred."""
         bias = forbidden_bias(logits.shape[-1], self.bench.model.processor.forbidden_ids)
-        return token_log_probs(logits + bias.to(logits.device), answers.ids)
+        return logits / self.config.temperature + bias.to(logits.device)
