@@ -139,6 +139,11 @@ resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoi
 eval: given-DATA given-RUN setup ## score MODEL= on the test split of DATA=, report into RUN=
 	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
 
+.PHONY: bench-grpo
+bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
+	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
+	$(PY) -m train.bench_grpo
+
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"

@@ -107,16 +107,20 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
 
 def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:
     """Build a member with random weights and a tokenizer trained on `corpus`."""
-    spec = preset(name)
+    return assemble(preset(name), corpus, seed)
+
+
+def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
+    """Build what a preset describes, as `build` does a member; `spec` is not changed."""
     tokenizer = train_tokenizer(corpus, spec["vocabulary"])
     ids = {
         "image_token_id": "<|image_pad|>",
         "vision_start_token_id": "<|vision_start|>",
         "vision_end_token_id": "<|vision_end|>",
     }
-    backbone_config = {**spec["backbone"]}
+    backbone_config = dict(spec["backbone"])
     backbone_config |= {k: tokenizer.convert_tokens_to_ids(token) for k, token in ids.items()}
-    backbone_config["text_config"] |= {
+    backbone_config["text_config"] = backbone_config["text_config"] | {
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,

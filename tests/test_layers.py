@@ -23,6 +23,7 @@ HOME = {
     "transformers": "model_zoo",
     "diffusers": "model_zoo",
     "peft": "model_zoo",
+    "trl": "model_zoo",
     "bitsandbytes": "model_zoo",
     "faiss": "memory_bank",
     "deepspeed": "train",

@@ -105,8 +105,7 @@ class Trainer:
             while self.state.step < total:
                 step, phase = self.state.step, self.schedule.phase_at(self.state.step)
                 begun = time.monotonic()
-                metrics = self._step(step, phase)
-                self.state.step += 1
+                metrics = self.step()
                 self.state.seconds = before + time.monotonic() - started
                 pace = self.phases[phase].batch_size / (time.monotonic() - begun)
                 logs.row(step, phase, metrics, pace)
@@ -120,6 +119,12 @@ class Trainer:
             logs.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def step(self) -> dict[str, float]:
+        """Run the next step of the schedule and return what it measured; raises as `train`."""
+        metrics = self._step(self.state.step, self.schedule.phase_at(self.state.step))
+        self.state.step += 1
+        return metrics
 
     def save(self) -> None:
         """Write a checkpoint of the state between two steps."""
