@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emosym.affect import SAM9, Affect
 from emosym.errors import unknown
+from emosym.norms import WORDS
 
 MIKELS8 = (
     "amusement",
@@ -20,17 +21,69 @@ MIKELS8 = (
 SPELLINGS = {"content": "contentment", "sad": "sadness"}
 """Spellings of Mikels labels found in public datasets (Abstract, ArtPhoto)."""
 
-NORMS = {
-    "amusement": Affect(7.00, 4.82, SAM9),
-    "awe": Affect(6.85, 3.83, SAM9),
-    "contentment": Affect(6.62, 4.60, SAM9),
-    "excitement": Affect(7.62, 6.21, SAM9),
-    "anger": Affect(2.50, 5.93, SAM9),
-    "disgust": Affect(3.32, 5.00, SAM9),
-    "fear": Affect(2.93, 6.14, SAM9),
-    "sadness": Affect(2.40, 2.81, SAM9),
-}
-"""Mean valence and arousal of the label words on a 1-9 scale. Ref: Warriner et al. 2013."""
+NORMS = {name: Affect(*WORDS[name][:2], SAM9) for name in MIKELS8}
+"""Mean valence and arousal of the label words."""
+
+EKMAN7 = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
+"""Ekman's six and neutral, in the order of EEmo-Logic's prompts."""
+
+PLUTCHIK24 = (
+    "acceptance",
+    "admiration",
+    "amazement",
+    "anger",
+    "annoyance",
+    "anticipation",
+    "apprehension",
+    "boredom",
+    "disgust",
+    "distraction",
+    "ecstasy",
+    "fear",
+    "grief",
+    "interest",
+    "joy",
+    "loathing",
+    "pensiveness",
+    "rage",
+    "sadness",
+    "serenity",
+    "surprise",
+    "terror",
+    "trust",
+    "vigilance",
+)
+"""Plutchik's eight in three strengths. Ref: FindingEmo."""
+
+EMOTIC26 = (
+    "affection",
+    "anger",
+    "annoyance",
+    "anticipation",
+    "aversion",
+    "confidence",
+    "disapproval",
+    "disconnection",
+    "disquietment",
+    "doubt/confusion",
+    "embarrassment",
+    "engagement",
+    "esteem",
+    "excitement",
+    "fatigue",
+    "fear",
+    "happiness",
+    "pain",
+    "peace",
+    "pleasure",
+    "sadness",
+    "sensitivity",
+    "suffering",
+    "surprise",
+    "sympathy",
+    "yearning",
+)
+"""Ref: EMOTIC."""
 
 
 def mikels(name: str) -> str:
