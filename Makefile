@@ -16,11 +16,11 @@ HOSTFILE ?=## DeepSpeed hostfile ("worker-1 slots=8") for several machines
 CONFIG ?=## preset of train/presets (each train target has its own default)
 DATA ?=## dataset folder or manifest
 RUN ?=## run folder: weights, logs, reports
-OVERRIDES ?=## configuration changes: "seed=1 optim.lr=1e-4"
+OVERRIDES ?=## configuration changes of a run: "seed=1 stages.0.steps=60"
 MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
 BANK ?=## memory bank folder
 IMAGES ?=## image files or folders
-QUERY ?=## image or text to search the bank for
+QUERY ?=## image, or affect ('valence=1 arousal=-2'), to search the bank for
 COUNT ?= 1000## images to draw
 SEED ?= 0## seed of the drawing
 
@@ -44,13 +44,19 @@ $(error NPROC is $(NPROC); expected a positive number of ranks)
 endif
 
 # One rank needs no launcher (it would cost four seconds); more go through DeepSpeed's, on a free
-# port, so that two jobs on one machine never meet.
+# port, so that two jobs on one machine never meet. On one machine its inner launcher is enough:
+# the outer one leaves the ranks alone with a signal, and tells of Ctrl-C in a traceback.
 ifeq ($(HOSTFILE)$(filter-out 1,$(NPROC)),)
 TRAIN = $(PY) -m train
 else
 FREE_PORT = $$($(PY) -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-TRAIN = deepspeed --quiet $(if $(HOSTFILE),--hostfile "$(HOSTFILE)",--num_gpus $(NPROC)) \
-	--master_port $(FREE_PORT) --no_local_rank --module train
+ifeq ($(HOSTFILE),)
+HERE = $$($(PY) -c 'import base64, json; print(base64.urlsafe_b64encode(json.dumps({"localhost": list(range($(NPROC)))}).encode()).decode())')
+TRAIN = $(PY) -m deepspeed.launcher.launch --quiet --world_info $(HERE) --master_port $(FREE_PORT) \
+	--no_local_rank --module train
+else
+TRAIN = deepspeed --quiet --hostfile "$(HOSTFILE)" --master_port $(FREE_PORT) --no_local_rank --module train
+endif
 endif
 
 # $(call fail,what;fix) leaves with the exit code of every user error.
@@ -58,6 +64,10 @@ fail = { echo "error: $(1)" >&2; exit 2; }
 # A target that depends on given-NAME does not start without the variable NAME.
 given-%:
 	@[ -n "$($*)" ] || $(call fail,$* is missing; say make $(MAKECMDGOALS) $*=...)
+
+.PHONY: no-overrides
+no-overrides:
+	@[ -z "$(OVERRIDES)" ] || $(call fail,$(MAKECMDGOALS) takes no OVERRIDES; they change training runs only)
 
 # DeepSpeed would take a missing hostfile for "this machine only".
 .PHONY: given-hostfile
@@ -111,11 +121,11 @@ demo: setup ## the whole loop in minutes: train all phases on a drawn world, rep
 
 .PHONY: tiny-base
 tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them
-	$(TRAIN) run train/presets/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
+	@$(TRAIN) run train/presets/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
 	$(PY) -m model_zoo install runs/tiny-base --command "make tiny-base$(if $(OVERRIDES), OVERRIDES='$(OVERRIDES)')"
 
 .PHONY: world
-world: given-DATA setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)
+world: given-DATA no-overrides setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)
 	emosym data world "$(DATA)" --count $(COUNT) --seed $(SEED)
 
 TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(OVERRIDES)
@@ -125,18 +135,18 @@ train-compress: CONFIG := $(or $(CONFIG),train/presets/compress-tiny.yaml)
 train-verify: CONFIG := $(or $(CONFIG),train/presets/verify-tiny.yaml)
 train-joint: CONFIG := $(or $(CONFIG),train/presets/joint-tiny.yaml)
 train-compress: given-hostfile setup ## step 1: latent reasoning tokens absorb knowledge
-	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-verify: given-hostfile setup ## step 2: reinforcement with verifiable emotion rewards
-	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-joint: given-hostfile setup ## all steps: understand, verify, generate, remember
-	$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 
 .PHONY: resume
 resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoint
-	$(TRAIN) resume "$(RUN)" $(OVERRIDES)
+	@$(TRAIN) resume "$(RUN)" $(OVERRIDES)
 
 .PHONY: eval
-eval: given-DATA given-RUN setup ## score MODEL= on the test split of DATA=, report into RUN=
+eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=
 	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
 
 .PHONY: bench-grpo
@@ -145,11 +155,11 @@ bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m train.bench_grpo
 
 .PHONY: bank-add
-bank-add: given-BANK given-IMAGES setup ## add IMAGES= to the memory bank BANK=
+bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"
 
 .PHONY: bank-search
-bank-search: given-BANK given-QUERY setup ## find what is nearest to QUERY= in the memory bank BANK=
+bank-search: given-BANK given-QUERY no-overrides setup ## find what is nearest to QUERY= in the memory bank BANK=
 	emosym bank search "$(BANK)" "$(QUERY)" --model "$(MODEL)"
 
 .PHONY: doctor

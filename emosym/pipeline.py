@@ -88,19 +88,6 @@ class EmoSymPipeline:
         return self.recognise(images)[1]
 
     @torch.no_grad()
-    def embed_requests(self, requests: Sequence[ImageRequest]) -> np.ndarray:
-        """Return `h_emo` of wanted images, float32 [N, D], to look for them in a memory bank.
-
-        Raises:
-            UserError: as `complete`.
-        """
-        whole = [complete(request) for request in requests]
-        vectors = [np.empty((0, self.model.understander.backbone.width), np.float32)]
-        for batch in _batches(whole, self.batch_size):
-            vectors.append(self._imagine(batch).h_emo.float().cpu().numpy())
-        return np.concatenate(vectors)
-
-    @torch.no_grad()
     def generate(
         self,
         requests: Sequence[ImageRequest],

@@ -50,8 +50,8 @@ class Row:
 
     @property
     def change(self) -> float | None:
-        """Return after − before; None where either is missing."""
-        if self.before is None or self.after is None:
+        """Return after − before; None where either is missing, and for a reference."""
+        if self.before is None or self.after is None or self.better is None:
             return None
         return self.after - self.before
 
@@ -61,9 +61,9 @@ class Row:
 
         A change that three decimals do not show is "same".
         """
-        if self.change is None or self.better is None:
+        if self.change is None:
             return None
-        if abs(self.change) < 0.0005:
+        if number(self.before) == number(self.after):
             return "same"
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 

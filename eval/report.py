@@ -15,6 +15,7 @@ from PIL import Image
 from emosym.errors import UserError
 from eval import comparison, curves
 
+REPORT = "report.json"
 TEMPLATE = "report.html.jinja"
 
 
@@ -57,7 +58,7 @@ def write_report(
     if samples is not None:
         _write(run_dir / "samples.png", _png(samples))
     _write(run_dir / "report.html", page.encode())
-    _write(run_dir / "report.json", text.encode())
+    _write(run_dir / REPORT, text.encode())
 
 
 def _page(*, report: Mapping[str, object], **parts: object) -> str:

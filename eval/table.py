@@ -12,17 +12,25 @@ STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
 
 
 def comparison_table(report: Mapping[str, object]) -> Table:
-    """Return a rich table of a report: ▲ green where a metric got better, ▼ red where worse."""
+    """Return a rich table of a report: ▲ green where a metric got better, ▼ red where worse.
+
+    A report that measured once has one column.
+    """
+    compared = any("before" in (report.get(section) or {}) for section in SECTIONS)
     table = Table(title="held-out data; V/A in [−3, 3] units", title_style="dim")
     table.add_column("metric")
-    for heading in ("before", "after", "change"):
+    for heading in ("before", "after", "change") if compared else ("",):
         table.add_column(heading, justify="right")
-    table.add_column("")
+    if compared:
+        table.add_column("")
     for section in SECTIONS:
         for place, row in enumerate(rows(report, section)):
             if place == 0:
                 table.add_section()
                 table.add_row(f"[bold]{section}[/bold]")
+            if not compared:
+                table.add_row(row.title, number(row.after))
+                continue
             style = STYLES[row.verdict]
             table.add_row(
                 row.title,

@@ -4,7 +4,7 @@ Ranks keep in step through `memory_bank.sync`, which is imported by itself becau
 """
 
 from memory_bank.admission import GATES, AdmissionPolicy, admit
-from memory_bank.bank import Hit, MemoryBank, Recorded
+from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded
 from memory_bank.entry import Candidate, Decision, Entry, Refusal
 from memory_bank.images import contrast
 from memory_bank.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
@@ -14,6 +14,7 @@ __all__ = [
     "GATES",
     "MAX_SHARE",
     "AdmissionPolicy",
+    "AffectHit",
     "Candidate",
     "Decision",
     "Entry",

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from emosym.affect import PUBLIC, Affect
 from emosym.errors import UserError, unknown
 from emosym.taxonomy import MIKELS8, mikels
 from memory_bank.entry import SOURCES, Candidate, Decision, Entry, Refusal, Source
@@ -27,6 +28,15 @@ class Hit:
     entry: Entry
     cosine: float
     """Similarity to the query in [-1, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffectHit:
+    """An entry found by what it evokes."""
+
+    entry: Entry
+    distance: float
+    """|ΔV| + |ΔA| in units of `affect.PUBLIC`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +220,32 @@ class MemoryBank:
             ]
             for pair in zip(cosines.tolist(), ids.tolist(), strict=True)
         ]
+
+    def search_affect(
+        self,
+        affect: Affect,
+        k: int = 10,
+        *,
+        emotion: str | None = None,
+        source: Source | None = None,
+    ) -> list[AffectHit]:
+        """Return the k entries whose valence and arousal are nearest, best first.
+
+        An entry counts with the affect it should evoke, or else with what its judge saw; one with
+        neither is never found. Raises `UserError` as `search`.
+        """
+        if k < 1:
+            raise UserError("the number of neighbours", got=k, expected="at least 1")
+        wanted = affect.to(PUBLIC)
+        hits = []
+        for entry in self.entries(source=source, emotion=emotion):
+            known = entry.valence is not None
+            valence = entry.valence if known else entry.predicted_valence
+            arousal = entry.arousal if known else entry.predicted_arousal
+            if valence is not None and arousal is not None:
+                distance = abs(valence - wanted.valence) + abs(arousal - wanted.arousal)
+                hits.append(AffectHit(entry, distance))
+        return sorted(hits, key=lambda hit: (hit.distance, hit.entry.id))[:k]
 
     def nearest_cosine(self, queries: np.ndarray) -> np.ndarray:
         """Return each query's highest cosine to any entry, float [Q]; -1 for an empty bank."""

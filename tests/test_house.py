@@ -71,7 +71,7 @@ def test_every_target_is_documented():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = {name for line in re.findall(r"^\.PHONY: (.*)$", text, re.M) for name in line.split()}
     documented = set(re.findall(r"^([a-z][a-z-]*):.*## \S", text, re.M))
-    assert phony - {"FORCE", "given-hostfile"} == documented
+    assert phony - {"FORCE", "given-hostfile", "no-overrides"} == documented
     shown = make().stdout
     for name in documented:
         assert re.search(rf"^  {name} +\S", shown, re.M)
@@ -101,13 +101,12 @@ def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
         in one.splitlines()[-1]
     )
     assert "deepspeed" not in one.splitlines()[-1]
-    two = make("-n", "train-joint", "NPROC=2", "CONFIG=c.yaml").stdout
-    assert re.search(r'deepspeed .*--num_gpus 2 .*--master_port .*--module train run "c.yaml"', two)
+    two = make("-n", "train-joint", "NPROC=2", "CONFIG=c.yaml").stdout.replace("\\\n", "")
+    assert re.search(r'deepspeed.launcher.launch .*_port .*--module train run "c.yaml"', two)
     hosts = tmp_path / "hosts"
     hosts.write_text("one slots=8\n")
     many = make("-n", "resume", "RUN=r", f"HOSTFILE={hosts}").stdout
     assert re.search(rf'deepspeed .*--hostfile "{hosts}" .*--module train resume "r"', many)
-    assert "--num_gpus" not in many
 
 
 @pytest.mark.parametrize(
@@ -116,6 +115,7 @@ def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
         (["resume"], "error: RUN is missing; say make resume RUN=..."),
         (["eval", "RUN=r"], "error: DATA is missing; say make eval DATA=..."),
         (["bank-add", "BANK=b"], "error: IMAGES is missing"),
+        (["eval", "DATA=d", "RUN=r", "OVERRIDES=a=1"], "error: eval takes no OVERRIDES"),
         (["train-joint", "HOSTFILE=/no/hosts"], "error: no such hostfile: /no/hosts"),
         (["train-joint", "NPROC=0"], "NPROC is 0; expected a positive number of ranks"),
         (["train-joint", "NPROC=two"], "NPROC is two; expected a positive number of ranks"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from emosym.pipeline import EmoSymPipeline
 from emosym.records import Sample
 from eval.environment import environment
 from eval.held_out import HeldOut, grids, measure
-from eval.report import write_report
+from eval.report import REPORT, write_report
 from model_zoo import zoo
 from train import engines, ranks
 from train.base_texts import base_texts
@@ -57,6 +58,12 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         ranks.join()
         trainer, samples = _set_up(config, run)
     trainer.restore()
+    step, total = trainer.state.step, len(trainer.schedule)
+    if step == total and not overrides and (run / REPORT).is_file():
+        trainer.close()
+        _tell(f"{run} is finished; this is its report")
+        return json.loads((run / REPORT).read_text()) if ranks.is_first() else {}
+    _tell(f"{run} goes on at step {step} of {total}")
     if overrides and ranks.is_first():
         _write(run / CONFIG, dump_config(config))
     ranks.barrier()
@@ -118,6 +125,7 @@ def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
         begun = time.monotonic()
         report: dict = {}
         if ranks.is_first():
+            _tell("measuring the trained model")
             model = trainer.bench.model.eval()
             zoo.save(model, run / MODEL)
             after = _measure(trainer, samples)
@@ -148,6 +156,7 @@ def _before(trainer: Trainer, samples: list[Sample]) -> dict:
     due = trainer.config.evaluate.before and trainer.state.step == 0
     if ranks.is_first() and due and not path.is_file():
         begun = time.monotonic()
+        _tell("measuring the starting model")
         trainer.bench.model.eval()
         found = _scores(_measure(trainer, samples))
         trainer.bench.model.train()
@@ -228,6 +237,12 @@ def _below(upper: Image.Image | None, lower: Image.Image | None) -> Image.Image 
     sheet.paste(upper, (0, 0))
     sheet.paste(lower, (0, upper.height))
     return sheet
+
+
+def _tell(what: str) -> None:
+    """Say what takes long, or what is not as one would think."""
+    if ranks.is_first():
+        print(what, file=sys.stderr, flush=True)
 
 
 def _write(path: Path, text: str) -> None:

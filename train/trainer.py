@@ -287,6 +287,6 @@ def check_sizes(config: TrainConfig) -> None:
     if ranks.is_first():
         for name, size in sizes.items():
             print(
-                f"{name}: {size} a step = {ranks.size()} ranks"
-                f" x {accumulation} micro-batches x {size // per_step}"
+                f"{name}: {size} a step = ranks {ranks.size()}"
+                f" x micro-batches {accumulation} x {size // per_step}"
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from emosym.affect import Affect
 from emosym.cli.files import SUFFIXES, expand_images
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
@@ -22,8 +23,7 @@ from emosym.cli.options import (
     Valence,
 )
 from emosym.cli.terminal import print_facts, print_json, print_table, progress, signed
-from emosym.errors import UserError, unknown
-from emosym.records import ImageRequest
+from emosym.errors import UserError
 
 if TYPE_CHECKING:
     from emosym.pipeline import EmoSymPipeline
@@ -33,7 +33,7 @@ app = typer.Typer(help="Keep emotional images and find them again.", no_args_is_
 
 Bank = Annotated[Path, typer.Argument(help="Folder of the memory bank.")]
 Source = Literal["real", "synthetic"]
-WANTED = ("emotion", "valence", "arousal")
+WANTED = ("valence", "arousal")
 """Keys of a query by affect."""
 
 
@@ -107,14 +107,15 @@ def add(
         )
         return
     print_table(
-        ("image", "", "why", "emotion", "predicted"),
+        ("image", "", "why", "emotion", "its probability", "judged"),
         [
             (
                 record["image"],
                 "kept" if record["admitted"] else "refused",
                 record["reason"],
                 record["emotion"] or "-",
-                f"{record['predicted']} {record['confidence']:.0%}",
+                f"{record['confidence']:.0%}",
+                record["predicted"],
             )
             for record in records
         ],
@@ -126,8 +127,7 @@ def add(
 def search(
     bank: Bank,
     query: Annotated[
-        str,
-        typer.Argument(help="An image file, a text, or affect such as 'valence=1 arousal=-2'."),
+        str, typer.Argument(help="An image file, or affect such as 'valence=1 arousal=-2'.")
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="Images to find.")] = 10,
     emotion: Annotated[str | None, typer.Option(help="Only images of this emotion.")] = None,
@@ -136,36 +136,47 @@ def search(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the images of a memory bank whose emotion is nearest to an image, a text or affect."""
+    """Find the images of a memory bank that evoke nearly what an image evokes, or some affect."""
     from emosym.taxonomy import mikels
     from memory_bank import MemoryBank
 
     emotion = mikels(emotion) if emotion is not None else None
     wanted = _query(query)
-    with MemoryBank.open(bank, model_hash=identity(model)) as store:
-        pipeline = load_pipeline(model, device)
+    # Affect is compared with what is on record: no model is needed.
+    embedder = identity(model) if isinstance(wanted, Path) else None
+    with MemoryBank.open(bank, model_hash=embedder) as store:
         if isinstance(wanted, Path):
-            vectors = pipeline.embed_images([wanted])
+            vectors = load_pipeline(model, device).embed_images([wanted])
+            (hits,) = store.search(vectors, k, emotion=emotion, source=source)
+            measure = "cosine"
         else:
-            vectors = pipeline.embed_requests([wanted])
-        (hits,) = store.search(vectors, k, emotion=emotion, source=source)
+            hits = store.search_affect(wanted, k, emotion=emotion, source=source)
+            measure = "distance"
         records = [
-            {"image": str(store.image_path(hit.entry)), "cosine": hit.cosine, **asdict(hit.entry)}
+            {
+                "image": str(store.image_path(hit.entry)),
+                measure: getattr(hit, measure),
+                **asdict(hit.entry),
+            }
             for hit in hits
         ]
     if as_json:
         print_json(records)
         return
     print_table(
-        ("cosine", "image", "source", "emotion", "valence", "arousal", "prompt"),
+        (measure, "image", "source", "emotion", "valence", "arousal", "prompt"),
         [
             (
-                f"{record['cosine']:.3f}",
+                f"{record[measure]:.3f}",
                 record["image"],
                 record["source"],
                 record["emotion"] or f"{record['predicted']} (predicted)",
-                signed(record["valence"]),
-                signed(record["arousal"]),
+                *(
+                    signed(record[axis])
+                    if record[axis] is not None
+                    else f"{signed(record[f'predicted_{axis}'])} (predicted)"
+                    for axis in ("valence", "arousal")
+                ),
                 record["prompt"] or "-",
             )
             for record in records
@@ -243,21 +254,22 @@ def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candi
     return candidates
 
 
-def _query(text: str) -> Path | ImageRequest:
-    """Read a query: a file, `key=value` words, or a prompt. Raises UserError for a bad one."""
+def _query(text: str) -> Path | Affect:
+    """Read a query: a file, or `valence=V arousal=A`. Raises UserError for any other."""
     if Path(text).is_file():
         return Path(text)
     if Path(text).suffix.lower() in SUFFIXES:
-        raise UserError(f"no such image: {text}", expected="an image file, a text, or affect")
-    words = re.split(r"[\s,;]+", text.strip())
-    if not all(re.fullmatch(r"\w+=\S+", word) for word in words):
-        return ImageRequest(prompt=text)
-    fields: dict[str, str | float] = {}
-    for key, _, value in (word.partition("=") for word in words):
-        if key not in WANTED:
-            raise unknown("part of a query", key, WANTED)
-        fields[key] = value if key == "emotion" else _number(key, value)
-    return ImageRequest(**fields)
+        raise UserError(f"no such image: {text}", expected="an image file, or affect")
+    words = [word.partition("=") for word in re.split(r"[\s,;]+", text.strip())]
+    fields = {key: _number(key, value) for key, equals, value in words if equals}
+    if set(fields) != set(WANTED) or len(words) != len(WANTED):
+        raise UserError(
+            "the query says neither an image nor affect",
+            got=repr(text),
+            expected="an image file, or 'valence=V arousal=A' with numbers in [-3, 3]",
+            fix="for one emotion alone add --emotion NAME",
+        )
+    return Affect(**fields)
 
 
 def _number(name: str, text: str) -> float:

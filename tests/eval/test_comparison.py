@@ -86,3 +86,12 @@ def test_the_terminal_table_tells_better_from_worse() -> None:
     assert "▲" in line("valence MAE ")
     assert "▼" in line("valence error, oracle")
     assert "–" in line("diversity")
+
+
+def test_a_report_that_measured_once_has_one_column() -> None:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(comparison_table({"understanding": {"after": {"accuracy": 0.75}}}))
+    text = console.file.getvalue()
+    assert "0.750" in text
+    assert "before" not in text
+    assert "change" not in text

@@ -17,6 +17,8 @@ from hypothesis.stateful import (
 )
 from PIL import Image
 
+from emosym.affect import UNIT, Affect
+from emosym.errors import UserError
 from emosym.taxonomy import MIKELS8
 from memory_bank import Decision, Entry, MemoryBank
 from memory_bank.store import DUPLICATE
@@ -66,6 +68,27 @@ def test_one_query_and_fewer_entries_than_asked(bank: MemoryBank):
     assert hits[0].cosine == pytest.approx(1.0, abs=1e-6)
     assert bank.search(vector(1), 10, emotion="sadness") == [[]]
     assert bank.search(np.empty((0, DIM)), 3) == []
+
+
+def test_affect_is_searched_on_record(tmp_path: Path):
+    """Asked for (1, 1) and (-2, 0), seen as (0, 0.5), and one of which nothing is known."""
+    with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
+        bank.add(
+            [
+                candidate(
+                    1, valence=1.0, arousal=1.0, predicted_valence=0.0, predicted_arousal=0.0
+                ),
+                candidate(3, valence=-2.0, arousal=0.0),
+                candidate(5, predicted_valence=0.0, predicted_arousal=0.5),
+                candidate(7),
+            ]
+        )
+        hits = bank.search_affect(Affect(0.5, 0.5, UNIT))  # (0, 0) on [-3, 3]
+        assert [(hit.entry.id, hit.distance) for hit in hits] == [(3, 0.5), (1, 2.0), (2, 2.0)]
+        assert [hit.entry.id for hit in bank.search_affect(Affect(0, 0), 1)] == [3]
+        assert [hit.entry.id for hit in bank.search_affect(Affect(0, 0), emotion=MIKELS8[1])] == [1]
+        with pytest.raises(UserError, match="number of neighbours; got 0"):
+            bank.search_affect(Affect(0, 0), 0)
 
 
 def test_an_entry_keeps_everything_it_was_given(bank: MemoryBank):

@@ -145,12 +145,21 @@ def test_killed_before_training_a_run_can_be_resumed(tmp_path, model):
 
 
 def test_a_finished_run_resumed_reports_the_same(measured):
+    """Killed before its report was written it measures again; afterwards it shows what it has."""
     before = json.loads((measured / "report.json").read_text())
     metrics = (measured / "metrics.jsonl").read_bytes()
+    (measured / "report.json").unlink()
     done = train("resume", measured)
     assert done.code == 0, done.err
-    after = json.loads((measured / "report.json").read_text())
+    assert "goes on at step 6 of 6" in done.err
+    written = (measured / "report.json").read_bytes()
+    after = json.loads(written)
     for report in (before, after):
         report.pop("wall_seconds")
     assert after == before
     assert (measured / "metrics.jsonl").read_bytes() == metrics
+    again = train("resume", measured)
+    assert again.code == 0, again.err
+    assert "is finished; this is its report" in again.err
+    assert "emotion accuracy" in again.out
+    assert (measured / "report.json").read_bytes() == written

@@ -4,12 +4,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from emosym.affect import PUBLIC
-from emosym.records import ImageRequest
 from emosym.taxonomy import MIKELS8, NORMS
 from tests.emosym.cli.command import emosym, names_in, refused
 
@@ -53,28 +51,24 @@ def test_an_image_finds_itself(bank, model, pictures):
         assert Path(first["image"]).read_bytes() == (pictures / name).read_bytes()
 
 
-def test_text_and_affect_find_by_what_they_ask_for(bank, model):
-    from emosym.pipeline import EmoSymPipeline
-    from memory_bank import MemoryBank
-
-    asked = {
-        "a quiet lake": ImageRequest(prompt="a quiet lake"),
-        "valence=1.0 arousal=-2": ImageRequest(valence=1.0, arousal=-2.0),
-        "emotion=fear": ImageRequest(emotion="fear"),
-        "e=mc2 is true": ImageRequest(prompt="e=mc2 is true"),
-    }
-    pipeline = EmoSymPipeline.from_pretrained(model)
-    vectors = pipeline.embed_requests(list(asked.values()))
-    assert (vectors.shape, vectors.dtype) == ((4, 160), np.float32)
-    assert len(np.unique(vectors.round(4), axis=0)) == 4
-    with MemoryBank.open(bank) as store:
-        expected = store.search(vectors, 4)
-    for query, hits in zip(asked, expected, strict=True):
-        found = emosym("bank", "search", bank, query, "--model", model, "--json").json
-        assert [one["id"] for one in found] == [hit.entry.id for hit in hits]
-        assert [one["cosine"] for one in found] == pytest.approx(
-            [hit.cosine for hit in hits], abs=1e-5
-        )
+def test_affect_finds_what_is_nearest_on_record(bank, model, drawn):
+    """What was asked of an image counts, or else what the model saw in it."""
+    norm = NORMS["awe"].to(PUBLIC)
+    assert emosym("bank", "add", bank, drawn, "--model", model).code == 0
+    asked = (norm.valence, norm.arousal)
+    query = f"valence={norm.valence} arousal={norm.arousal}"
+    found = emosym("bank", "search", bank, query, "-k", 7, "--json").json
+    assert [one["distance"] for one in found[:3]] == [0, 0, 0]
+    assert {one["source"] for one in found[:3]} == {"synthetic"}
+    assert len(found) == 7
+    for one in found[3:]:
+        seen = (one["predicted_valence"], one["predicted_arousal"])
+        gap = sum(abs(a - b) for a, b in zip(seen, asked, strict=True))
+        assert one["distance"] == pytest.approx(gap)
+    distances = [one["distance"] for one in found]
+    assert distances == sorted(distances)
+    shown = emosym("bank", "search", bank, "valence=0, arousal=0", "-k", 1).out
+    assert "distance" in shown
 
 
 def test_what_generate_made_brings_its_request_into_the_bank(bank, model, drawn):
@@ -82,7 +76,7 @@ def test_what_generate_made_brings_its_request_into_the_bank(bank, model, drawn)
 
     added = emosym("bank", "add", bank, drawn, "--model", model, "--json").json
     assert [one["emotion"] for one in added["images"]] == ["awe"] * 3
-    search = ("bank", "search", bank, "emotion=awe", "--model", model, "--json")
+    search = ("bank", "search", bank, "valence=1 arousal=0", "--json")
     found = emosym(*search, "--source", "synthetic").json
     assert {one["seed"] for one in found} == {4, 5, 6}
     norm = NORMS["awe"].to(PUBLIC)
@@ -99,7 +93,7 @@ def test_options_say_more_than_the_file(bank, model, drawn):
     add = ("bank", "add", bank, drawn / "4.png", "--emotion", "fear", "--source", "real")
     assert emosym(*add, "--model", model).code == 0
     (found,) = emosym(
-        *("bank", "search", bank, "x", "--emotion", "fear", "--model", model, "--json")
+        *("bank", "search", bank, "valence=0 arousal=0", "--emotion", "fear", "--json")
     ).json
     assert (found["source"], found["seed"], found["prompt"]) == ("real", 4, "a tree")
 
@@ -164,7 +158,7 @@ def test_a_bank_belongs_to_its_model(bank, model, pictures, tmp_path):
     heads = load_file(other / "heads.safetensors")
     name = next(iter(heads))
     save_file({**heads, name: heads[name] + 1}, other / "heads.safetensors")
-    for words in (["add", bank, pictures / "a.png"], ["search", bank, "x"]):
+    for words in (["add", bank, pictures / "a.png"], ["search", bank, pictures / "a.png"]):
         refused(emosym("bank", *words, "--model", other), "were made by another model")
     assert emosym("bank", "stats", bank, "--json").json["version"] == 1
 
@@ -177,7 +171,7 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
         add = ("bank", "add", tmp_path / name, pictures, "--model", model)
         refused(emosym(*add), f"not a memory bank: {tmp_path / name}")
     gone = tmp_path / "gone"
-    refused(emosym("bank", "search", gone, "x", "--model", model), "not a memory bank")
+    refused(emosym("bank", "search", gone, "valence=0 arousal=0"), "not a memory bank")
     refused(emosym("bank", "stats", gone), "not a memory bank")
     assert names_in(tmp_path) == ["file", "full", "x"]
 
@@ -186,12 +180,15 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
     ("query", "told"),
     [
         ("gone.png", "no such image: gone.png"),
-        ("", "nothing was asked for"),
-        ("valence=1", "valence and arousal go together"),
+        ("", "the query says neither an image nor affect"),
+        ("a quiet lake", "got 'a quiet lake'; expected an image file, or 'valence=V arousal=A'"),
+        ("valence=1", "got 'valence=1'; expected"),
+        ("valence=1 valence=2", "expected an image file, or"),
+        ("valence=nan arousal=0", "valence is outside its scale"),
         ("valence=1 arousal=x", "arousal is not a number; got 'x'"),
         ("valence=1, arousal=4", "arousal is outside its scale; got 4.0"),
-        ("valance=1 arousal=2", "unknown part of a query 'valance'"),
-        ("emotion=angr", "did you mean 'anger'?"),
+        ("valance=1 arousal=2", "expected an image file, or 'valence=V arousal=A'"),
+        ("emotion=awe", "emotion is not a number"),
     ],
 )
 def test_a_bad_query_is_told(bank, model, query, told):
