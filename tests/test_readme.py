@@ -34,10 +34,6 @@ def place(tmp_path_factory) -> Path:
     draw = np.random.default_rng(0)
     photo = Image.fromarray(draw.integers(0, 256, (80, 60, 3), np.uint8))
     photo.save(folder / "photo.jpg")
-    (folder / "runs" / "pictures").mkdir(parents=True)
-    for name in ("a.png", "b.png"):
-        picture = Image.fromarray(draw.integers(0, 256, (64, 64, 3), np.uint8))
-        picture.save(folder / "runs" / "pictures" / name)
     oasis = folder / "path" / "to" / "OASIS"
     (oasis / "images").mkdir(parents=True)
     numbers = ("Valence_mean", "Valence_SD", "Valence_N", "Arousal_mean", "Arousal_SD", "Arousal_N")
@@ -74,8 +70,8 @@ def test_emosym_commands_run_as_written(place: Path) -> None:
             text=True,
         )
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-    assert (place / "cat.png").is_file()
-    assert len(list((place / "awe").glob("*.png"))) == 8
+    assert (place / "runs" / "flower.png").is_file()
+    assert len(list((place / "runs" / "boats").glob("*.png"))) == 8
 
 
 def test_the_python_example_runs(place: Path) -> None:
