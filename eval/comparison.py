@@ -63,7 +63,7 @@ class Row:
         """
         if self.change is None:
             return None
-        if number(self.before) == number(self.after):
+        if abs(self.change) < 0.0005 or number(self.before) == number(self.after):
             return "same"
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 
