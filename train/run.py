@@ -59,7 +59,8 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         trainer, samples = _set_up(config, run)
     trainer.restore()
     step, total = trainer.state.step, len(trainer.schedule)
-    if step == total and not overrides and (run / REPORT).is_file():
+    whole = (run / REPORT).is_file() and (run / MODEL).is_dir()
+    if step == total and whole and not overrides:
         trainer.close()
         _tell(f"{run} is finished; this is its report")
         return json.loads((run / REPORT).read_text()) if ranks.is_first() else {}

@@ -43,9 +43,9 @@ from pathlib import Path
 from memory_bank import MemoryBank
 bank = MemoryBank.open(Path(sys.argv[1]), "a")
 if os.fork() == 0:
+    print("ready", flush=True)
     sys.stdin.read()  # as a data loader's worker that outlives its parent
     os._exit(0)
-print("ready", flush=True)
 time.sleep(60)
 """
 
