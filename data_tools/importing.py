@@ -56,8 +56,13 @@ def import_dataset(
                 quarantined.append(Quarantined(where=name, record=sample.id, reason=str(reason)))
             else:
                 image = stage / _target(sample.image.relative_to(root))
-                _place(sample.image, image)
-                imported.append(dataclasses.replace(sample, image=image))
+                if image.exists():  # writing there would write through the link to the source
+                    name = sample.image.relative_to(root).as_posix()
+                    reason = f"{image.relative_to(stage)} is an earlier image's place"
+                    quarantined.append(Quarantined(where=name, record=sample.id, reason=reason))
+                else:
+                    _place(sample.image, image)
+                    imported.append(dataclasses.replace(sample, image=image))
             if progress is not None:
                 progress(done, len(samples))
         if not imported:

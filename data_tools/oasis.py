@@ -90,7 +90,7 @@ def _rows(path: Path) -> dict[int, dict[str, str]]:
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, strict=True)
             rows = dict(enumerate(reader, start=1))
             columns = reader.fieldnames or []
     except (OSError, ValueError, csv.Error) as error:

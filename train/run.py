@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -92,12 +93,11 @@ def _begin(
     ranks.join()
     ranks.barrier()
     started = time.monotonic()
+    # First of all, so that a run that is killed while its world is drawn can be resumed.
+    if ranks.is_first():
+        _claim(run, dump_config(config))
+    ranks.barrier()
     try:
-        # First of all, so that a run that is killed while its world is drawn can be resumed.
-        if ranks.is_first():
-            run.mkdir(parents=True, exist_ok=True)
-            _write(run / CONFIG, dump_config(config))
-        ranks.barrier()
         trainer, samples = _set_up(config, run)
     except UserError:
         if ranks.is_first():
@@ -105,6 +105,21 @@ def _begin(
         raise
     trainer.state.seconds = time.monotonic() - started
     return trainer, samples
+
+
+def _claim(run: Path, config: str) -> None:
+    """Make a run's folder ours by writing its configuration, which only one process can."""
+    run.mkdir(parents=True, exist_ok=True)
+    draft = run / f".{CONFIG}.{os.getpid()}.tmp"
+    draft.write_text(config)
+    try:
+        os.link(draft, run / CONFIG)  # whole or not at all, and never over another's
+    except FileExistsError:
+        raise UserError(
+            f"another process starts a run in {run}", fix="choose another RUN"
+        ) from None
+    finally:
+        draft.unlink()
 
 
 def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:

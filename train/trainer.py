@@ -128,7 +128,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of the state between two steps."""
-        self.state.bank_version = self.bench.memory.version
+        if self.bench.memory.bank is not None:  # a stage without one must not forget it
+            self.state.bank_version = self.bench.memory.version
         checkpoint.save(self.checkpoints, self.state, self.engines, self.config.keep)
 
     def close(self) -> None:

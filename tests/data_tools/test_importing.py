@@ -58,6 +58,23 @@ def test_a_copy_where_links_are_impossible(world, tmp_path, monkeypatch):
     assert content(open_dataset(tmp_path / "out")) == content(open_dataset(world))
 
 
+def test_two_images_of_one_place_leave_the_source_alone(world, tmp_path):
+    """`image/x.jpg`, `images/x.jpg` and `x.jpg` would all become `images/x.jpg`."""
+    rows = json.loads((world / "train.json").read_text())
+    first = world / rows[0][2]
+    second = world / "images" / first.relative_to(world / "image")
+    second.parent.mkdir(parents=True)
+    shutil.copyfile(world / rows[1][2], second)
+    twin = [rows[0][0], "twin", second.relative_to(world).as_posix(), rows[0][3]]
+    (world / "train.json").write_text(json.dumps([*rows, twin]))
+    before = first.read_bytes()
+    report = import_dataset("emoset", world, tmp_path / "out")
+    assert first.read_bytes() == before
+    assert (report.imported, report.quarantined) == (80, 1)
+    (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    assert "is an earlier image's place" in json.loads(line)["reason"]
+
+
 def test_broken_images_among_many_are_listed_and_stop_nothing(world, tmp_path):
     images = world / "image"
     (images / "awe" / "awe_00001.jpg").write_bytes(b"")

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from emosym.config import load_config
+from emosym.errors import UserError
 from memory_bank import MemoryBank
 from tests.train import probes
 from tests.train.processes import ROOT, Training, environment, train
 from train.config import TrainConfig
+from train.run import _claim
 
 CYCLE = {"compress": 1, "verify_posterior": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
 UNDERSTANDING = {"accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"}
@@ -163,3 +165,10 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     assert "is finished; this is its report" in again.err
     assert "emotion accuracy" in again.out
     assert (measured / "report.json").read_bytes() == written
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    _claim(tmp_path / "run", "seed: 1")
+    with pytest.raises(UserError, match="another process starts a run in"):
+        _claim(tmp_path / "run", "seed: 2")
+    assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["seed: 1"]
