@@ -105,6 +105,12 @@ def test_a_table_of_another_kind(tmp_path):
         list(read_oasis(tmp_path))
 
 
+def test_a_stray_quote_is_told_instead_of_swallowing_rows(tmp_path):
+    table(tmp_path, [line(1, "Lake 1"), line(2, '"Lake 2'), line(3, "Lake 3")])
+    with pytest.raises(UserError, match=r"cannot read .*unexpected end of data"):
+        list(read_oasis(tmp_path))
+
+
 def test_the_real_table(shared):
     items = list(read_oasis(shared / "oasis"))
     assert not [item for item in items if isinstance(item, Quarantined)]

@@ -216,3 +216,22 @@ def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
     assert_same_state(run, twin)
     [kind] = {value.dtype for name, value in last_state(run).items() if "/module/" in name}
     assert kind == (torch.bfloat16 if "precision" in sections["engine"] else torch.float32)
+
+
+def test_a_stage_without_a_bank_does_not_forget_it(tmp_path, preset):
+    run = tmp_path / "run"
+    both = {"compress": 1, "remember": 1}
+    first = train("run", preset(stages=[{"steps": 2, "cycle": both}]), "--run", run)
+    assert first.code == 0, first.err
+    with MemoryBank.open(run / "bank") as bank:
+        before = [entry.id for entry in bank.entries()]
+    assert before
+    for stages in (
+        "{steps: 3, cycle: {compress: 1}}",
+        "{steps: 4, cycle: {compress: 3, remember: 1}}",
+    ):
+        again = train("resume", run, f"stages=[{stages}]")
+        assert again.code == 0, again.err
+    with MemoryBank.open(run / "bank") as bank:
+        assert [entry.id for entry in bank.entries()][: len(before)] == before
+        assert bank.version == 3  # real images, and two pools
