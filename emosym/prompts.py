@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from emosym.affect import PUBLIC, UNIT, Scale
 from emosym.records import ImageRequest, Sample
 
 UNDERSTAND = "Which emotion does this image evoke? Give valence and arousal from -3 to 3."
 """The question that goes with an image."""
+
+TASKS = (
+    "affect",
+    "valence",
+    "arousal",
+    "dominance",
+    "ranking",
+    "dominant",
+    "perception",
+    "description",
+)
+"""What can be asked. `affect` is EmoSym's own question; the others are EEmo-Logic's, each dimension
+of the assessment by itself. Ref: arXiv 2602.01173."""
+
+_FORM = "Reason in <think></think>, then answer in <answer>{}</answer>."
+
+
+def assess(axis: str) -> str:
+    """Return the question for a rating of valence, arousal or dominance in [0, 1]."""
+    return f"Rate the {axis} that this image evokes, from 0 to 1. " + _FORM.format(
+        f"{axis.capitalize()}: x.xxxx"
+    )
+
+
+def rank(labels: Sequence[str]) -> str:
+    """Return the question for the three strongest emotions."""
+    return (
+        f"Which three emotions does this image evoke most, strongest first? Choose from"
+        f" {', '.join(labels)}. " + _FORM.format("Emotion ranking: a, b, c")
+    )
+
+
+def dominant(labels: Sequence[str]) -> str:
+    """Return the question for the one strongest emotion."""
+    return f"Which emotion does this image evoke most? Choose from {', '.join(labels)}. " + (
+        _FORM.format("Dominant emotion: word")
+    )
+
+
+def choose(question: str, options: Mapping[str, str]) -> str:
+    """Return a multiple choice."""
+    listed = " ".join(f"{letter}: {text}" for letter, text in options.items())
+    return f"{question} {listed} " + _FORM.format("Answer: letter")
+
+
+def describe() -> str:
+    """Return the question for a description in sentences."""
+    return "Which emotions does this image evoke, and why? " + _FORM.format("sentences")
 
 
 def imagine(request: ImageRequest) -> str:
@@ -20,16 +71,31 @@ def imagine(request: ImageRequest) -> str:
     return " ".join(parts)
 
 
-def answer(sample: Sample) -> str:
-    """Return the reference answer for an image: its knowledge, then what of its affect is known.
+def reply(
+    truth: Mapping[str, str | float | tuple[str, ...]], scale: Scale, reason: str | None
+) -> str:
+    """Return the reference answer `<think>…</think><answer>Key: value; …</answer>`.
 
-    Ref: EEmo-Logic (arXiv 2602.01173) answer contract `<think></think><answer>Key: value</answer>`.
+    Numbers have four decimals on [0, 1] and one elsewhere. Ref: EEmo-Logic's answer contract.
     """
-    facts = []
-    if sample.emotion is not None:
-        facts.append(f"Emotion: {sample.emotion}")
-    if sample.valence is not None:
-        facts.append(f"Valence: {sample.valence:.1f}")
-    if sample.arousal is not None:
-        facts.append(f"Arousal: {sample.arousal:.1f}")
-    return f"<think>{sample.knowledge or ''}</think><answer>{'; '.join(facts)}</answer>"
+    facts = "; ".join(f"{key.capitalize()}: {_said(value, scale)}" for key, value in truth.items())
+    return f"<think>{reason or ''}</think><answer>{facts}</answer>"
+
+
+def answer(sample: Sample) -> str:
+    """Return the reference answer to `UNDERSTAND`: knowledge, then what of the affect is known."""
+    return reply(affect_truth(sample), PUBLIC, sample.knowledge)
+
+
+def affect_truth(sample: Sample) -> dict[str, str | float | tuple[str, ...]]:
+    """Return what `UNDERSTAND` asks for, as far as it is known."""
+    known = {"emotion": sample.emotion, "valence": sample.valence, "arousal": sample.arousal}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+def _said(value: str | float | tuple[str, ...], scale: Scale) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return f"{value:.{4 if scale == UNIT else 1}f}"

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from emosym.affect import PUBLIC, Scale
+from emosym.taxonomy import MIKELS8
+
 Split = Literal["train", "val", "test"]
 
 
@@ -35,8 +38,42 @@ class Sample:
     """Reasoning knowledge: why the image evokes what it evokes. Ref: EmoSym step 1."""
     attributes: Mapping[str, object] = field(default_factory=dict)
     """EmoSet's attributes by EmoSet's names (brightness, colorfulness, scene, object, ...)."""
+    votes: Mapping[str, float] | None = None
+    """Emotion -> weight of the people who felt it; they need not sum to 1."""
     source: str = ""
     """Name of the dataset."""
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The image, as a `Question` names its images."""
+        return (self.image,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One thing asked about an image or a pair, with what is known of the answer."""
+
+    id: str
+    """Unique within its dataset."""
+    task: str
+    """A key of `prompts.TASKS`."""
+    images: tuple[Path, ...]
+    """Absolute paths: one image, or a pair."""
+    split: Split
+    text: str
+    """The user's turn, beside the images."""
+    truth: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
+    """Key of `answers.READERS` -> true value. An answer is well formed when it says all of them."""
+    answer: str = ""
+    """Reference answer, the assistant's whole turn; empty where none is known."""
+    labels: tuple[str, ...] = MIKELS8
+    """Emotions to choose from."""
+    scale: Scale = PUBLIC
+    """Of valence, arousal and dominance in `truth` and in answers."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Letter -> what it stands for, of a multiple choice."""
+    aspect: str = ""
+    """What a multiple choice is about (emotion, valence, arousal, dominance)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,57 +1,69 @@
-"""Verifiable rewards: small pure functions of (answer, sample), combined by named weights."""
+"""Verifiable rewards: small pure functions of (answer, question), combined by named weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 
-from emosym.affect import PUBLIC
+import numpy as np
+
 from emosym.answers import Answer
 from emosym.errors import UserError, unknown
-from emosym.records import Sample
+from emosym.ranking import ranking_score
+from emosym.records import Question
+from emosym.similarity import affect_similarity, reward_matrix
 
-Reward = Callable[[Answer, Sample], float]
+AXES = ("valence", "arousal", "dominance")
+LABELS = ("emotion", "dominant emotion")
 
-VA_THRESHOLD = 0.5
-"""ε_r of EmoFeedback² in units of [-3, 3]; not published, Q-Insight's share of the range."""
+THRESHOLD = 0.5 / 6
+"""ε_r of EmoFeedback² as a share of the scale (0.5 on [-3, 3]); not published, this is Q-Insight's
+share."""
+OVERLONG = 0.2
+"""Last share of the length allowed in which an answer is too long. Ref: DAPO, 4096 of 20480."""
 
 
-def format_reward(answer: Answer, sample: Sample) -> float:
-    """Return 1 for `<think>…</think><answer>…</answer>` with facts that parse, else 0."""
+def format_reward(answer: Answer, question: Question) -> float:
+    """Return 1 for `<think>…</think><answer>…</answer>` that says all it should, else 0."""
     return float(answer.well_formed)
 
 
-def emotion_reward(answer: Answer, sample: Sample) -> float:
-    """Return 1 when the label is right, else 0. Needs a labelled sample."""
-    if sample.emotion is None:
-        raise UserError(
-            f"sample {sample.id} has no emotion label, which reward 'emotion' compares with",
-            fix="drop that reward, or use a dataset with labels",
-        )
-    return float(answer.emotion == sample.emotion)
+def emotion_reward(answer: Answer, question: Question) -> float:
+    """Return 1 when the label is right, else 0."""
+    said, true = _label(answer, question)
+    return float(said == true)
 
 
-def affect_threshold(answer: Answer, sample: Sample) -> float:
-    """Return the mean of two hits |v̂ - v| < ε_r, |â - a| < ε_r, in {0, 0.5, 1}.
+def similarity_reward(answer: Answer, question: Question) -> float:
+    """Return R[true][said] in [0, 1]: a near miss earns a little; 0 for an unsaid label.
+
+    Ref: EEmo-Logic (arXiv 2602.01173), stage 2 similarity reward, of the words' norms alone.
+    """
+    said, true = _label(answer, question)
+    if said is None:
+        return 0.0
+    place = question.labels.index
+    return float(_similarities(question.labels)[place(true), place(said)])
+
+
+def affect_threshold(answer: Answer, question: Question) -> float:
+    """Return the share of asked coordinates whose error is below ε_r, in [0, 1].
 
     Ref: EmoFeedback² (arXiv 2511.19982), threshold reward.
     """
-    return sum(_near(error, VA_THRESHOLD) for error in _errors(answer, sample)) / 2
+    return _mean(answer, question, lambda error: float(error < THRESHOLD))
 
 
-def affect_linear(answer: Answer, sample: Sample) -> float:
-    """Return 1 - (|v̂ - v| + |â - a|) / 12, in [0, 1]; 0 for a coordinate not given."""
-    return sum(1 - error / 6 if error is not None else 0.0 for error in _errors(answer, sample)) / 2
+def affect_linear(answer: Answer, question: Question) -> float:
+    """Return the mean of 1 - error over asked coordinates; 0 for a coordinate not given."""
+    return _mean(answer, question, lambda error: 1 - error)
 
 
-def affect_gaussian(answer: Answer, sample: Sample) -> float:
-    """Return the mean over V and A of `regression`, errors in shares of the range."""
-    return (
-        sum(
-            regression(error / 6) if error is not None else 0.0 for error in _errors(answer, sample)
-        )
-        / 2
-    )
+def affect_gaussian(answer: Answer, question: Question) -> float:
+    """Return the mean of `regression` over asked coordinates; 0 for a coordinate not given."""
+    return _mean(answer, question, regression)
 
 
 def regression(error: float) -> float:
@@ -62,44 +74,79 @@ def regression(error: float) -> float:
     return 0.4 * (1 - error) + 0.6 * math.exp(-(error**2) / (2 * 0.05**2))
 
 
-REWARDS: dict[str, Reward] = {
-    "format": format_reward,
-    "emotion": emotion_reward,
-    "affect_threshold": affect_threshold,
-    "affect_linear": affect_linear,
-    "affect_gaussian": affect_gaussian,
+def ranking_reward(answer: Answer, question: Question) -> float:
+    """Return `ranking_score` of the three strongest emotions, in [0, 1]."""
+    return ranking_score(question.truth["emotion ranking"], answer.said.get("emotion ranking", ()))
+
+
+def option_reward(answer: Answer, question: Question) -> float:
+    """Return 1 for the right letter, else 0."""
+    return float(answer.said.get("answer") == question.truth["answer"])
+
+
+def length_reward(answer: Answer, question: Question) -> float:
+    """Return 0, falling to -1 over the last fifth of the length allowed. Ref: DAPO eq. 13."""
+    return -max(0.0, answer.fill - (1 - OVERLONG)) / OVERLONG
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A reward, and which questions it is about."""
+
+    score: Callable[[Answer, Question], float]
+    keys: tuple[str, ...] = ()
+    """It counts for questions whose truth has one of these; for all when empty."""
+
+    def applies(self, question: Question) -> bool:
+        """Tell whether a question can earn it."""
+        return not self.keys or any(key in question.truth for key in self.keys)
+
+
+REWARDS = {
+    "format": Reward(format_reward),
+    "emotion": Reward(emotion_reward, LABELS),
+    "similarity": Reward(similarity_reward, LABELS),
+    "affect_threshold": Reward(affect_threshold, AXES),
+    "affect_linear": Reward(affect_linear, AXES),
+    "affect_gaussian": Reward(affect_gaussian, AXES),
+    "ranking": Reward(ranking_reward, ("emotion ranking",)),
+    "option": Reward(option_reward, ("answer",)),
+    "length": Reward(length_reward),
 }
 
 
-def score(answer: Answer, sample: Sample, weights: Mapping[str, float]) -> dict[str, float]:
-    """Return each named reward and their weighted sum under `total`.
+def score(answer: Answer, question: Question, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return each named reward that the question can earn, and their weighted sum under `total`.
 
     Raises:
-        UserError: an unknown reward, or a reward that is not finite (names the sample).
+        UserError: an unknown reward, or a reward that is not finite (names the question).
     """
     parts: dict[str, float] = {}
     for name in weights:
         if name not in REWARDS:
             raise unknown("reward", name, REWARDS)
-        parts[name] = REWARDS[name](answer, sample)
+        if not REWARDS[name].applies(question):
+            continue
+        parts[name] = REWARDS[name].score(answer, question)
         if not math.isfinite(parts[name]):
-            raise UserError(
-                f"reward {name!r} is not finite for sample {sample.id}", got=parts[name]
-            )
-    parts["total"] = sum(weight * parts[name] for name, weight in weights.items())
+            raise UserError(f"reward {name!r} is not finite for {question.id}", got=parts[name])
+    parts["total"] = sum(weights[name] * value for name, value in parts.items())
     return parts
 
 
-def _errors(answer: Answer, sample: Sample) -> list[float | None]:
-    if sample.valence is None or sample.arousal is None:
-        raise UserError(
-            f"sample {sample.id} has no valence and arousal, which this reward compares with",
-            fix="use rewards 'format' and 'emotion' only, or a dataset with V/A",
-        )
-    span = PUBLIC.high - PUBLIC.low
-    pairs = ((answer.valence, sample.valence), (answer.arousal, sample.arousal))
-    return [min(abs(said - true), span) if said is not None else None for said, true in pairs]
+def _label(answer: Answer, question: Question) -> tuple[str | None, str]:
+    key = next(key for key in LABELS if key in question.truth)
+    return answer.said.get(key), question.truth[key]
 
 
-def _near(error: float | None, bound: float) -> float:
-    return float(error is not None and error < bound)
+@lru_cache
+def _similarities(labels: tuple[str, ...]) -> np.ndarray:
+    return reward_matrix(affect_similarity(labels))
+
+
+def _mean(answer: Answer, question: Question, worth: Callable[[float], float]) -> float:
+    """Return the mean worth of the errors, in shares of the scale, over asked coordinates."""
+    span = question.scale.high - question.scale.low
+    asked = [axis for axis in AXES if axis in question.truth]
+    errors = [abs(answer.said[a] - question.truth[a]) / span for a in asked if a in answer.said]
+    return sum(map(worth, errors)) / len(asked)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import SOURCE
+from data_tools.questions import affect_question
 from emosym.answers import Answer, parse
 from emosym.errors import UserError
 from emosym.records import Sample
@@ -108,6 +109,7 @@ def grids(model: Model, samples: Sequence[Sample], count: int, seed: int) -> Ima
     return affect_grids(model, prompts[:count], seed) if prompts else None
 
 
-def _well_formed(text: str) -> Answer | None:
-    answer = parse(text)
+def _well_formed(text: str, sample: Sample) -> Answer | None:
+    question = affect_question(sample)
+    answer = parse(text, question) if question is not None else Answer(False)
     return answer if answer.well_formed else None

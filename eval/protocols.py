@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emosym.affect import Affect
-from emosym.records import ImageRequest, Understanding
+from emosym.records import ImageRequest, Sample, Understanding
 
 
 class Model(Protocol):
@@ -49,5 +49,5 @@ class Judge(Protocol):
 Oracle = Callable[[Image.Image, str], Affect]
 """Image and its subject -> the true affect, recomputed from the pixels. Never a reward."""
 
-Parse = Callable[[str], object | None]
-"""An answer's text -> what it says, or None where it does not parse."""
+Parse = Callable[[str, Sample], object | None]
+"""An answer's text and its sample -> what it says, or None where it does not parse."""

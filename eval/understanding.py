@@ -101,7 +101,13 @@ def evaluate_understanding(
         **{name: metric(*arrays) for name, (metric, *arrays) in measured.items()},
         **baseline,
         answer_valid=(
-            float(np.mean([parse(words.answer) is not None for words in said])) if parse else None
+            float(
+                np.mean(
+                    [parse(w.answer, s) is not None for w, s in zip(said, samples, strict=True)]
+                )
+            )
+            if parse
+            else None
         ),
         labels=tuple(labels),
         confusion=(
