@@ -28,7 +28,7 @@ from emosym import prompts
 from emosym.answers import parse
 from emosym.config import load_config
 from emosym.model import EmoSym
-from emosym.records import Sample
+from emosym.records import Question
 from model_zoo import zoo
 from train import ranks
 from train.base_texts import base_texts
@@ -127,6 +127,21 @@ def prepare(folder: Path, patches: int) -> tuple[EmoSym, list[Path]]:
     return zoo.assemble(spec, base_texts(2000, 0), 0), pictures
 
 
+def questions(pictures: list[Path]) -> list[Question]:
+    """Ask the same of each picture; the reward is of the answer's form alone, for both."""
+    return [
+        Question(
+            id=path.name,
+            task="affect",
+            images=(path,),
+            split="train",
+            text=prompts.UNDERSTAND,
+            truth={"emotion": "fear"},
+        )
+        for path in pictures
+    ]
+
+
 def ours(folder: Path, model: EmoSym, pictures: list[Path]) -> Run:
     """Set up our trainer on phase `verify_grpo`."""
     ranks.join()
@@ -145,9 +160,8 @@ def ours(folder: Path, model: EmoSym, pictures: list[Path]) -> Run:
             },
         },
     )
-    samples = [Sample(id=path.name, image=path, split="train") for path in pictures]
     folder.mkdir()
-    trainer = Trainer(config, folder, model, samples, "bench")
+    trainer = Trainer(config, folder, model, [], questions(pictures), "bench")
 
     def run(steps: int) -> list[float]:
         seconds = []
@@ -164,13 +178,14 @@ def trl(folder: Path, model: EmoSym, pictures: list[Path]) -> Run:
     """Set up TRL's trainer on the same backbone."""
     from model_zoo.trl_grpo import trl_grpo
 
+    asked = questions(pictures)[0]
     return trl_grpo(
         folder,
         model.understander.backbone,
         model.processor,
         [Image.open(path).convert("RGB") for path in pictures],
-        prompts.UNDERSTAND,
-        lambda text: float(parse(text).well_formed),
+        asked.text,
+        lambda text: float(parse(text, asked).well_formed),
         batch=SETTING["prompts"] * SETTING["group"],
         group=SETTING["group"],
         tokens=SETTING["tokens"],

@@ -32,13 +32,34 @@ class WorldConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class InstructionsConfig:
+    """Files of questions with their answers, of a layout that `data_tools.eemodb` reads."""
+
+    train: str | None = None
+    """Questions to learn from."""
+    test: str | None = None
+    """Held-out questions."""
+    images: str | None = None
+    """Folder of the images that the files name."""
+
+    def __post_init__(self) -> None:
+        if (self.train or self.test) and not self.images:
+            raise UserError("images is missing", fix="name the folder of the files' images")
+
+
+@dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Where images come from: `path`, or a drawn `world`."""
+    """Where images come from (`path`, or a drawn `world`), and what is asked about them."""
 
     path: str | None = None
     """Manifest file, or folder of a known layout (see `emosym data`)."""
     world: WorldConfig = field(default_factory=WorldConfig)
     """Used when `path` is null."""
+    tasks: list[str] = field(default_factory=lambda: ["affect"])
+    """Questions made of the images' facts, each a task of `emosym.prompts.TASKS`, in equal shares
+    as far as the facts go; phases `instruct` and `verify_grpo` learn from them."""
+    instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
+    """More questions."""
     flip: bool = False
     """Mirror half of the training images (understanding only)."""
     crop: float = 1.0
@@ -146,6 +167,17 @@ class CompressConfig:
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
     language_weight: float = 0.0
     """Language loss on the reference answer (ours; 0 as published)."""
+
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size)
+
+
+@dataclass(kw_only=True, slots=True)
+class InstructConfig:
+    """Instruction tuning. Ref: EEmo-Logic §3.5, stage 1."""
+
+    batch_size: int = 32
+    """Questions a step."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
@@ -314,6 +346,7 @@ class TrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     lora: AdaptersConfig = field(default_factory=AdaptersConfig)
     compress: CompressConfig = field(default_factory=CompressConfig)
+    instruct: InstructConfig = field(default_factory=InstructConfig)
     verify_posterior: VerifyPosteriorConfig = field(default_factory=VerifyPosteriorConfig)
     verify_grpo: VerifyGrpoConfig = field(default_factory=VerifyGrpoConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)

@@ -1,9 +1,11 @@
-"""Training samples: which ones a step sees, and their tensors."""
+"""Training material: which samples or questions a step sees, and their tensors."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -12,17 +14,25 @@ from torch import Tensor
 from data_tools.images import load_image
 from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from train.config import DataConfig
+
+Material = Literal["samples", "questions"]
+"""What a phase learns from: images with what is known of them, or questions about images."""
 
 
 class Corpus:
     """The training split, in an order that is a pure function of (seed, phase, position)."""
 
-    def __init__(self, samples: Sequence[Sample], config: DataConfig, seed: int) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        questions: Sequence[Question],
+        config: DataConfig,
+        seed: int,
+    ) -> None:
         self.samples = [sample for sample in samples if sample.split == "train"]
-        if not self.samples:
-            raise UserError("the dataset has no training images", expected="split 'train'")
+        self.questions = [question for question in questions if question.split == "train"]
         self.config = config
         self.seed = seed
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
@@ -36,26 +46,39 @@ class Corpus:
                 fix=f"add it to the data, or set {option}=0",
             )
 
-    def take(self, phase: str, position: int, count: int) -> list[Sample]:
-        """Return samples [position, position + count) of the phase's endless shuffled stream."""
+    def material(self, kind: Material) -> list[Sample] | list[Question]:
+        """Return the training samples or questions; raise UserError when there are none."""
+        found = self.samples if kind == "samples" else self.questions
+        if not found:
+            fix = "name tasks that its facts can answer in data.tasks" if self.samples else None
+            raise UserError(
+                f"the dataset has no training {kind}", expected="split 'train'", fix=fix
+            )
+        return found
+
+    def take(
+        self, kind: Material, phase: str, position: int, count: int
+    ) -> list[Sample] | list[Question]:
+        """Return items [position, position + count) of the phase's endless shuffled stream."""
+        items = self.material(kind)
         picked = []
-        size = len(self.samples)
+        size = len(items)
         orders: dict[int, list[int]] = {}
         for place in range(position, position + count):
             epoch, offset = divmod(place, size)
             if epoch not in orders:
                 draws = Draws(self.seed, "order", phase, epoch)
                 orders[epoch] = draws.permutation(size).tolist()
-            picked.append(self.samples[orders[epoch][offset]])
+            picked.append(items[orders[epoch][offset]])
         return picked
 
-    def image(self, sample: Sample) -> Image.Image:
-        """Return the image of a sample, from memory when it is there."""
-        key = str(sample.image)
+    def image(self, path: Path) -> Image.Image:
+        """Return an image, from memory when it is there."""
+        key = str(path)
         if key in self._images:
             self._images.move_to_end(key)
             return self._images[key]
-        image = load_image(sample.image)
+        image = load_image(path)
         self._images[key] = image
         if len(self._images) > self.config.image_cache:
             self._images.popitem(last=False)
@@ -63,7 +86,7 @@ class Corpus:
 
     def views(self, samples: Sequence[Sample], uniform: Tensor) -> list[Image.Image]:
         """Return one view of each sample, augmented by draws in [0, 1), [B, 4]."""
-        images = [self.image(sample) for sample in samples]
+        images = [self.image(sample.image) for sample in samples]
         if not self.config.flip and self.config.crop == 1:
             return images
         rows = uniform.tolist()

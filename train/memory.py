@@ -52,14 +52,16 @@ class Memory:
         if self.bank is None or len(self.bank):
             return
         by_emotion: dict[str | None, list[Sample]] = {}
-        for sample in corpus.take("bank", 0, len(corpus.samples)):
+        for sample in corpus.take("samples", "bank", 0, len(corpus.samples)):
             kept = by_emotion.setdefault(sample.emotion, [])
             if len(kept) < self.config.real:
                 kept.append(sample)
         chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
 
         def write(bank: MemoryBank) -> int:
-            seen, vectors = self.reference.recognise(corpus.image(sample) for sample in chosen)
+            seen, vectors = self.reference.recognise(
+                corpus.image(sample.image) for sample in chosen
+            )
             bank.add(
                 map(self._real, chosen, seen, vectors),
                 reason="real image that opened the bank",

@@ -14,11 +14,12 @@ from PIL import Image
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
+from data_tools.questions import build_questions
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.pipeline import EmoSymPipeline
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from eval.environment import environment
 from eval.held_out import HeldOut, grids, measure
 from eval.report import REPORT, write_report
@@ -130,7 +131,8 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
     for split in ("train", "test"):
         if not any(sample.split == split for sample in samples):
             raise UserError(f"the dataset has no images in split {split!r}")
-    return Trainer(config, run, model, samples, fingerprint), samples
+    questions = _questions(config, samples)
+    return Trainer(config, run, model, samples, questions, fingerprint), samples
 
 
 def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
@@ -236,6 +238,10 @@ def _samples(config: TrainConfig, run: Path) -> list[Sample]:
         write_world(folder, world.count, world.seed)
     ranks.barrier()
     return open_dataset(folder)
+
+
+def _questions(config: TrainConfig, samples: list[Sample]) -> list[Question]:
+    return build_questions(samples, config.data.tasks)
 
 
 def _starting_model(config: TrainConfig) -> tuple[EmoSym, str]:

@@ -13,7 +13,7 @@ import torch
 from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.model import EmoSym
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
 from train import checkpoint, engines, ranks
 from train.config import TrainConfig
@@ -39,6 +39,7 @@ class Trainer:
         run: Path,
         model: EmoSym,
         samples: list[Sample],
+        questions: list[Question],
         model_hash: str,
     ) -> None:
         self.config = config
@@ -56,7 +57,7 @@ class Trainer:
             config=config,
             model=model,
             parts={name: getattr(model, name) for name in EmoSym.PARTS},
-            corpus=Corpus(samples, config.data, config.seed),
+            corpus=Corpus(samples, questions, config.data, config.seed),
             reference=reference,
             memory=memory,
             device=device,
@@ -170,9 +171,7 @@ class Trainer:
             gathered.append(
                 {"loss": loss.item(), **{k: float(v) for k, v in outcome.metrics.items()}}
             )
-        names = list(gathered[0])
-        local = torch.tensor([sum(g[k] for g in gathered) / accumulation for k in names])
-        metrics = dict(zip(names, ranks.mean(local.to(ranks.device())).tolist(), strict=True))
+        metrics = _means(gathered)
         norms = [float(self.engines[part].get_global_grad_norm()) for part in phase.owns]
         return metrics | {"grad_norm": math.hypot(*norms)}
 
@@ -183,12 +182,12 @@ class Trainer:
         firsts = [(m * ranks.size() + ranks.rank()) * share for m in range(accumulation)]
         return [slice(first, first + share) for first in firsts]
 
-    def _open(self, samples: list[Sample]) -> None:
+    def _open(self, samples: list[Sample] | list[Question]) -> None:
         """Decode this rank's images before any rank waits for another inside the loss."""
         problem: UserError | None = None
         try:
-            for sample in samples:
-                self.bench.corpus.image(sample)
+            for path in (path for sample in samples for path in sample.images):
+                self.bench.corpus.image(path)
         except UserError as error:
             problem = error
         if ranks.any_rank(problem is not None):
@@ -203,10 +202,10 @@ class Trainer:
             if part in phase.owns
         )
 
-    def _batch(self, step: int, name: str) -> list[Sample]:
+    def _batch(self, step: int, name: str) -> list[Sample] | list[Question]:
         phase = self.phases[name]
         position = self.schedule.count(name, step) * phase.batch_size
-        samples = self.bench.corpus.take(name, position, phase.batch_size)
+        samples = self.bench.corpus.take(phase.material, name, position, phase.batch_size)
         if not phase.replays:
             return samples
         key = (self.config.seed, step, self.bench.memory.version)
@@ -264,6 +263,15 @@ class Trainer:
                     seed=self.config.seed,
                 ),
             )
+
+
+def _means(gathered: list[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each metric over micro-batches and ranks; NaN counts as not measured."""
+    names = list(gathered[0])
+    values = torch.tensor([[metrics[name] for name in names] for metrics in gathered])
+    known = torch.stack([values.nansum(0), (~values.isnan()).sum(0)])
+    total, count = ranks.mean(known.to(ranks.device()))
+    return dict(zip(names, (total / count).tolist(), strict=True))
 
 
 def check_sizes(config: TrainConfig) -> None:

@@ -39,7 +39,7 @@ def test_scores_by_hand(samples: list[Sample]) -> None:
         Painter(),
         samples,
         train=train,
-        parse=lambda text: text if text.endswith("</answer>") else None,
+        parse=lambda text, sample: text if text.endswith("</answer>") else None,
     )
     assert scores.count == 4
     assert scores.accuracy == pytest.approx(2 / 3)  # the label-less sample does not count

@@ -21,12 +21,14 @@ import torch
 import train.__main__
 import train.run
 from data_tools.dataset import open_dataset
+from data_tools.questions import build_questions
+from emosym.answers import Answer
 from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.model import EmoSym
 from emosym.pipeline import EmoSymPipeline
-from emosym.records import Sample
-from emosym.rewards import REWARDS
+from emosym.records import Question
+from emosym.rewards import REWARDS, Reward
 from model_zoo import zoo
 from train import ranks
 from train.base_texts import base_texts
@@ -51,6 +53,7 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
         "data": {"path": str(data)},
         "engine": {"understander": optimizer, "generator": optimizer, "autoencoder": optimizer},
         "compress": {"batch_size": 4},
+        "instruct": {"batch_size": 4},
         "verify_posterior": {"batch_size": 4},
         "verify_grpo": {"batch_size": 2, "group": 2, "answer_tokens": 6},
         "generate": {"batch_size": 4},
@@ -111,7 +114,8 @@ def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iter
         run.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
     train.run.check_sizes(config)
-    made = Trainer(config, run, zoo.load(folder), samples, zoo.fingerprint(folder))
+    questions = build_questions(samples, config.data.tasks)
+    made = Trainer(config, run, zoo.load(folder), samples, questions, zoo.fingerprint(folder))
     made.restore()
     try:
         yield made
@@ -137,10 +141,14 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def toy_reward() -> Iterator[None]:
     """Reward letters 'a' in an answer: a random policy earns some, and can earn more."""
 
-    def toy(text: str, sample: Sample) -> float:
-        return min(text.count("a"), 4) / 4
+    def raw(text: str, question: Question) -> Answer:
+        return Answer(False, {"text": text})
 
-    with patch.dict(REWARDS, {"toy": toy}), patch("train.phases.verify.parse", str):
+    def toy(answer: Answer, question: Question) -> float:
+        return min(answer.said["text"].count("a"), 4) / 4
+
+    toys = {"toy": Reward(toy)}
+    with patch.dict(REWARDS, toys), patch("train.phases.verify_grpo.parse", raw):
         yield
 
 

@@ -98,7 +98,7 @@ def test_a_loss_without_data(world, fact, overrides, option):
     samples = [dataclasses.replace(sample, **{fact: None}) for sample in open_dataset(world)]
     bench = SimpleNamespace(
         config=SimpleNamespace(compress=CompressConfig(**overrides)),
-        corpus=Corpus(samples, DataConfig(), 0),
+        corpus=Corpus(samples, [], DataConfig(), 0),
     )
     if option is None:
         Compress(bench)
@@ -226,7 +226,11 @@ def test_a_broken_image_met_in_training(tmp_path, preset, world):
 def seen(data: Path, step: int, row: int) -> str:
     """Return the id of the sample in a row of a compress step of four."""
     place = Draws(0, "mix", step).permutation(4).tolist()[row]
-    return Corpus(open_dataset(data), DataConfig(), 0).take("compress", 4 * step, 4)[place].id
+    return (
+        Corpus(open_dataset(data), [], DataConfig(), 0)
+        .take("samples", "compress", 4 * step, 4)[place]
+        .id
+    )
 
 
 @pytest.mark.parametrize(

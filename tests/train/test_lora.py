@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from data_tools.dataset import open_dataset
+from data_tools.questions import build_questions
 from emosym.config import load_config
 from emosym.errors import UserError
 from model_zoo import zoo
@@ -49,8 +50,9 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Train, and return what moved and what the reference, judge and saved model say."""
     config = load_config(TrainConfig, None, base=whole)
     samples = open_dataset(Path(config.data.path))
+    questions = build_questions(samples, config.data.tasks)
     run.mkdir()
-    trainer = Trainer(config, run, zoo.load(config.model), samples, "a model")
+    trainer = Trainer(config, run, zoo.load(config.model), samples, questions, "a model")
     model = trainer.bench.model
     asked = trainer.bench.ask([picture(seed=1)])
     start, before = model.read(asked), probes.weights(model)

@@ -12,6 +12,7 @@ from tests.train.processes import in_ranks
 OWNS = {
     "autoencode": {"autoencoder"},
     "compress": {"understander"},
+    "instruct": {"understander"},
     "verify_posterior": {"understander"},
     "verify_grpo": {"understander"},
     "generate": {"generator"},
@@ -48,6 +49,16 @@ def found(tmp_path_factory, model, world):
     quick = {"engine": {"understander": soon, "generator": soon}}
     lessons = {
         "memorise": (whole({"compress": 1}, 80, compress={"batch_size": 8}, **quick), 8),
+        "instruct": (
+            whole(
+                {"instruct": 1},
+                60,
+                instruct={"batch_size": 8},
+                data={"tasks": ["valence", "dominant"]},
+                engine={"understander": {**soon, "lr": 6e-3}},
+            ),
+            4,
+        ),
         "flow": (
             whole({"generate": 1}, 150, generate={"batch_size": 8, "image_share": 0.0}, **quick),
             4,
@@ -114,6 +125,13 @@ def test_compress_memorises_eight_images(found):
     assert lesson["accuracy"] == 1.0
     assert lesson["v_error"] < 0.3
     assert lesson["a_error"] < 0.3
+
+
+def test_instruct_learns_eight_answers(found):
+    rows = found["learned"]["instruct"]["rows"]
+    assert rows[0]["instruct/loss"] > 4
+    assert statistics.mean(row["instruct/loss"] for row in rows[-5:]) < 0.8
+    assert statistics.mean(row["instruct/token_accuracy"] for row in rows[-5:]) > 0.75
 
 
 def test_generate_fits_four_images(found):

@@ -22,10 +22,41 @@ PRESETS: dict[str, tuple[str, dict]] = {
         "verify_grpo",
         {"verify_grpo": {**GRPO, "loss": "dapo", "spread": "batch", "rewards_apart": True}},
     ),
+    "instruct": ("instruct", {"data": {"tasks": ["affect", "valence", "dominant"]}}),
+    "tasks": (
+        "verify_grpo",
+        {
+            "data": {"tasks": ["arousal", "dominant"]},
+            "verify_grpo": {
+                "group": 4,
+                "loss": "grpo",
+                "rewards_apart": True,
+                "rewards": {
+                    "toy": 1.0,
+                    "similarity": 1.0,
+                    "affect_gaussian": 1.0,
+                    "length": 0.5,
+                    "format": 0.0,
+                    "emotion": 0.0,
+                    "affect_threshold": 0.0,
+                },
+            },
+        },
+    ),
     "generate": ("generate", {"generate": {"update_understander": True, "image_share": 0.5}}),
     "remember": ("remember", {"remember": {"per_emotion": 2}}),
 }
-PER_MICRO_BATCH = ("latent_rank", "kl_weight", "ratio_deviation", "zero_variance", "moments")
+PER_MICRO_BATCH = (
+    "latent_rank",
+    "kl_weight",
+    "ratio_deviation",
+    "zero_variance",
+    "moments",
+    "reward_similarity",
+    "reward_affect_gaussian",
+    "total_arousal",
+    "total_dominant",
+)
 """Metrics that are not means over images: averaging two halves is another number."""
 
 

@@ -18,6 +18,7 @@ from tests.train.processes import Training, train, train_in_ranks
 EVERY_PHASE = {
     "autoencode": 1,
     "compress": 1,
+    "instruct": 1,
     "verify_posterior": 1,
     "verify_grpo": 1,
     "generate": 2,

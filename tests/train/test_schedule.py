@@ -66,31 +66,35 @@ def corpus(count: int, seed: int = 0) -> Corpus:
         Sample(id=f"s{i}", image=Path(f"{i}.png"), split="train" if i % 3 else "test")
         for i in range(count)
     ]
-    return Corpus(samples, DataConfig(), seed)
+    return Corpus(samples, [], DataConfig(), seed)
 
 
 def test_held_out_images_are_never_trained_on():
     made = corpus(30)
     assert len(made.samples) == 20
-    assert {sample.split for sample in made.take("compress", 0, 100)} == {"train"}
-    with pytest.raises(UserError, match="no training images"):
-        Corpus([Sample(id="a", image=Path("a.png"), split="test")], DataConfig(), 0)
+    assert {sample.split for sample in made.take("samples", "compress", 0, 100)} == {"train"}
+    bare = Corpus([Sample(id="a", image=Path("a.png"), split="test")], [], DataConfig(), 0)
+    for kind in ("samples", "questions"):
+        with pytest.raises(UserError, match=f"no training {kind}"):
+            bare.take(kind, "compress", 0, 1)
 
 
 def test_every_epoch_is_a_permutation_and_borders_lose_nothing():
     made = corpus(30)
-    stream = [s.id for start in range(0, 60, 7) for s in made.take("compress", start, 7)][:60]
+    stream = [
+        s.id for start in range(0, 60, 7) for s in made.take("samples", "compress", start, 7)
+    ][:60]
     epochs = [stream[start : start + 20] for start in range(0, 60, 20)]
     assert all(sorted(epoch) == sorted(s.id for s in made.samples) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert stream == [sample.id for sample in made.take("compress", 0, 60)]
+    assert stream == [sample.id for sample in made.take("samples", "compress", 0, 60)]
 
 
 def test_the_order_depends_on_phase_and_seed_alone():
-    first = [s.id for s in corpus(30).take("compress", 5, 20)]
-    assert first == [s.id for s in corpus(30).take("compress", 5, 20)]
-    assert first != [s.id for s in corpus(30).take("generate", 5, 20)]
-    assert first != [s.id for s in corpus(30, seed=1).take("compress", 5, 20)]
+    first = [s.id for s in corpus(30).take("samples", "compress", 5, 20)]
+    assert first == [s.id for s in corpus(30).take("samples", "compress", 5, 20)]
+    assert first != [s.id for s in corpus(30).take("samples", "generate", 5, 20)]
+    assert first != [s.id for s in corpus(30, seed=1).take("samples", "compress", 5, 20)]
 
 
 def test_draws_are_a_function_of_their_key():

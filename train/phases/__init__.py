@@ -3,11 +3,21 @@
 from train.phases.autoencode import Autoencode
 from train.phases.compress import Compress
 from train.phases.generate import Generate
+from train.phases.instruct import Instruct
 from train.phases.remember import Remember
-from train.phases.verify import VerifyGrpo, VerifyPosterior
+from train.phases.verify_grpo import VerifyGrpo
+from train.phases.verify_posterior import VerifyPosterior
 
 PHASES = {
     phase.name: phase
-    for phase in (Autoencode, Compress, VerifyPosterior, VerifyGrpo, Generate, Remember)
+    for phase in (
+        Autoencode,
+        Compress,
+        Instruct,
+        VerifyPosterior,
+        VerifyGrpo,
+        Generate,
+        Remember,
+    )
 }
 """Name in a stage's cycle -> class, built once a run from the `Bench`."""

@@ -13,6 +13,7 @@ class Autoencode:
 
     name = "autoencode"
     owns = ("autoencoder",)
+    material = "samples"
     replays = False
 
     def __init__(self, bench: Bench) -> None:
@@ -23,7 +24,7 @@ class Autoencode:
     def loss(self, part: Slice) -> Outcome:
         """Return L1 + 5 MSE of the reconstruction, and the pull on the latents' moments."""
         side = self.bench.model.config.image_size
-        images = [self.bench.corpus.image(sample) for sample in part.samples]
+        images = [self.bench.corpus.image(sample.image) for sample in part.samples]
         pixels = torch.stack([square_pixels(image, side) for image in images])
         pixels = pixels.to(self.bench.device)
         drawn, latents = self.bench.parts["autoencoder"](pixels)

@@ -13,9 +13,9 @@ from emosym import prompts
 from emosym.draws import Draws
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from train.config import TrainConfig
-from train.data import Corpus
+from train.data import Corpus, Material
 from train.memory import Memory
 from train.reference import Reference
 
@@ -38,6 +38,12 @@ class Bench:
         asked = self.model.processor.prompts([text] * len(views), list(views))
         return asked.to(self.device)
 
+    def pose(self, questions: Sequence[Question]) -> Prompts:
+        """Put questions, each to its own images."""
+        texts = [question.text for question in questions]
+        shown = [self.corpus.image(path) for question in questions for path in question.images]
+        return self.model.processor.prompts(texts, shown).to(self.device)
+
     def answer(self, samples: Sequence[Sample]) -> Answers:
         """Return the reference answers of samples."""
         texts = [prompts.answer(sample) for sample in samples]
@@ -46,9 +52,10 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One micro-batch of one rank: its samples and its rows of the step's draws."""
+    """One micro-batch of one rank: its material and its rows of the step's draws."""
 
     samples: list[Sample]
+    """Samples, or questions in a phase that learns from those."""
     rows: slice
     """Rows of the global batch."""
     total: int
@@ -70,7 +77,7 @@ class Outcome(NamedTuple):
 
     loss: Tensor
     metrics: dict[str, Tensor | float]
-    """Detached scalars, means over our images."""
+    """Detached scalars, means over our images; NaN where the batch has nothing to measure."""
 
 
 class LearningPhase(Protocol):
@@ -81,6 +88,8 @@ class LearningPhase(Protocol):
     """Parts that the step moves; the loss goes backward through the last one's engine."""
     batch_size: int
     """Global images (or prompts) a step."""
+    material: Material
+    """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
 

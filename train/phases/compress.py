@@ -24,6 +24,7 @@ class Compress:
 
     name = "compress"
     owns = ("understander",)
+    material = "samples"
     replays = True
 
     def __init__(self, bench: Bench) -> None:

@@ -17,6 +17,7 @@ class Generate:
     """Condition on what was read (from the image, or from the request in words), draw, compare."""
 
     name = "generate"
+    material = "samples"
     replays = False
 
     def __init__(self, bench: Bench) -> None:
@@ -55,7 +56,7 @@ class Generate:
         affect = affect_targets(samples).to(bench.device)
         asked_affect = torch.where(feel[:, None], affect, torch.nan)
         if from_image:
-            asked = bench.ask([bench.corpus.image(sample) for sample in samples])
+            asked = bench.ask([bench.corpus.image(sample.image) for sample in samples])
         else:
             asked = self._requests(samples, shown, name, feel)
         with torch.set_grad_enabled(config.update_understander):
@@ -97,7 +98,7 @@ class Generate:
         key = str(sample.image)
         if key not in self._latents:
             side = self.bench.model.config.image_size
-            pixels = square_pixels(self.bench.corpus.image(sample), side)[None]
+            pixels = square_pixels(self.bench.corpus.image(sample.image), side)[None]
             autoencoder = self.bench.model.autoencoder
             pixels = pixels.to(self.bench.device, next(autoencoder.parameters()).dtype)
             with torch.no_grad():

@@ -84,7 +84,7 @@ class Remember:
 
     def _pool(self, step: int) -> list[Sample]:
         """Pick training requests, the same number of each emotion (or any, if unlabelled)."""
-        samples = self.bench.corpus.samples
+        samples = self.bench.corpus.material("samples")
         order = Draws(self.bench.config.seed, "pool", step).permutation(len(samples)).tolist()
         by_emotion: dict[str | None, list[Sample]] = {}
         for place in order:

@@ -1,6 +1,8 @@
-"""Verify: understanding RL with verifiable emotion rewards, in two forms."""
+"""Verify: understanding RL with verifiable rewards on sampled answers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from einops import rearrange
@@ -8,60 +10,13 @@ from einops import rearrange
 from emosym.answers import parse
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
-from emosym.losses import (
-    affect_loss,
-    class_posterior,
-    kl_weight,
-    label_loss,
-    token_log_probs,
-)
+from emosym.losses import token_log_probs
 from emosym.policy import Clip, entropy, joint_advantages, policy_loss
+from emosym.records import Question
 from emosym.rewards import REWARDS, score
 from emosym.sampling import forbidden_bias, sample_answers
 from train import ranks
-from train.data import affect_targets, label_targets
 from train.phases.base import Bench, Outcome, Slice
-
-
-class VerifyPosterior:
-    """CE - (r̃ - λ KL) with EmoSym's differentiable class-posterior reward. Ref: EmoSym §2.5."""
-
-    name = "verify_posterior"
-    owns = ("understander",)
-    replays = True
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.verify_posterior
-        self.batch_size = self.config.batch_size
-        unlabelled = sum(sample.emotion is None for sample in bench.corpus.samples)
-        if unlabelled:
-            raise UserError(
-                "phase verify_posterior needs an emotion label for every training image",
-                got=f"{unlabelled} of {len(bench.corpus.samples)} without",
-                fix="use phase verify_grpo with verify_grpo.rewards.emotion=0",
-            )
-        if self.config.affect_weight:
-            bench.corpus.require("verify_posterior.affect_weight", "valence", "arousal")
-
-    def loss(self, part: Slice) -> Outcome:
-        """Return the loss of one micro-batch."""
-        bench = self.bench
-        asked = bench.ask(bench.corpus.views(part.samples, part.uniform(4)))
-        target = label_targets(part.samples, bench.model.config.emotions).to(bench.device)
-        reading = bench.parts["understander"](asked)
-        anchor = bench.reference(asked)
-        reward, kl = class_posterior(reading.emotion_logits, anchor.emotion_logits, target)
-        weight = kl_weight(ranks.mean(kl).item())
-        affect = affect_loss(reading.affect, affect_targets(part.samples).to(bench.device))
-        loss = (
-            label_loss(reading.emotion_logits, target)
-            - (reward - weight * kl)
-            + self.config.affect_weight * affect
-        )
-        right = (reading.emotion_logits.argmax(-1) == target).float().mean()
-        metrics = {"reward": reward.detach(), "kl": kl.detach(), "kl_weight": weight}
-        return Outcome(loss, {**metrics, "accuracy": right, "affect": affect.detach()})
 
 
 class VerifyGrpo:
@@ -73,6 +28,7 @@ class VerifyGrpo:
 
     name = "verify_grpo"
     owns = ("understander",)
+    material = "questions"
     replays = False
 
     def __init__(self, bench: Bench) -> None:
@@ -80,26 +36,30 @@ class VerifyGrpo:
         self.config = bench.config.verify_grpo
         self.batch_size = self.config.batch_size
         self.rewards = {name: weight for name, weight in self.config.rewards.items() if weight}
+        questions = bench.corpus.material("questions")
         for name in self.rewards:
             if name not in REWARDS:
                 raise unknown("reward in verify_grpo.rewards:", name, REWARDS)
-            if name == "emotion" and any(s.emotion is None for s in bench.corpus.samples):
+            if not any(REWARDS[name].applies(question) for question in questions):
                 raise UserError(
-                    "reward 'emotion' needs an emotion label for every training image",
-                    fix=f"switch it off with verify_grpo.rewards.{name}=0",
+                    f"reward {name!r} has nothing to compare with",
+                    got=f"no training question with {' or '.join(REWARDS[name].keys)}",
+                    fix=f"set verify_grpo.rewards.{name}=0, or name other data.tasks",
                 )
-            if name.startswith("affect") and any(
-                s.valence is None or s.arousal is None for s in bench.corpus.samples
-            ):
+        self.tasks = sorted({question.task for question in questions})
+        judged = [name for name in self.rewards if REWARDS[name].keys]
+        for question in questions:
+            if judged and not any(REWARDS[name].applies(question) for name in judged):
                 raise UserError(
-                    f"reward {name!r} needs valence and arousal for every training image",
-                    fix=f"switch it off with verify_grpo.rewards.{name}=0",
+                    f"no reward judges what question {question.id} asks",
+                    got=f"rewards {', '.join(judged)} for task {question.task!r}",
+                    fix="give verify_grpo.rewards one for it, or leave its task out of data.tasks",
                 )
 
     def loss(self, part: Slice) -> Outcome:
         """Sample, score and return the loss of one micro-batch of prompts."""
         bench, config = self.bench, self.config
-        asked = bench.ask([bench.corpus.image(sample) for sample in part.samples])
+        asked = bench.pose(part.samples)
         processor, group = bench.model.processor, config.group
         uniform = part.uniform(group, config.answer_tokens)
         answers, _, old = sample_answers(
@@ -113,9 +73,10 @@ class VerifyGrpo:
             temperature=config.temperature,
         )
         texts = processor.decode(answers.ids, answers.mask)
+        fills = (answers.mask.sum(1) / config.answer_tokens).tolist()
         scores = [
-            score(parse(text), part.samples[i // group], self.rewards)
-            for i, text in enumerate(texts)
+            self._score(text, fill, part.samples[i // group])
+            for i, (text, fill) in enumerate(zip(texts, fills, strict=True))
         ]
         rewards = self._tensor(scores, list(self.rewards))
         total = self._tensor(scores, ["total"])[0]
@@ -128,7 +89,7 @@ class VerifyGrpo:
             self._log_probs(logits, answers),
             old,
             self._reference_log_probs(asked, answers),
-            rearrange(self._advantages(rewards), "b g -> (b g)"),
+            rearrange(self._advantages(rewards.nan_to_num()), "b g -> (b g)"),
             mask,
             clip=Clip(config.clip, config.clip_high),
             beta=config.beta,
@@ -139,7 +100,8 @@ class VerifyGrpo:
         return Outcome(
             terms.loss,
             {
-                **{f"reward_{name}": reward.mean() for name, reward in named},
+                **{f"reward_{name}": reward.nanmean() for name, reward in named},
+                **self._by_task(part, total),
                 "reward_total": total.mean(),
                 "reward_spread": total.std(1).mean(),
                 "zero_variance": (total.std(1) < 1e-6).float().mean(),
@@ -153,9 +115,22 @@ class VerifyGrpo:
             },
         )
 
+    def _score(self, text: str, fill: float, question: Question) -> dict[str, float]:
+        answer = replace(parse(text, question), fill=fill)
+        return score(answer, question, self.rewards)
+
+    def _by_task(self, part: Slice, total: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the mean total of each task, NaN for one that this micro-batch does not ask."""
+        if len(self.tasks) == 1:
+            return {}
+        asked = [question.task for question in part.samples]
+        rows = {task: [i for i, other in enumerate(asked) if other == task] for task in self.tasks}
+        return {f"total_{task}": total[places].mean() for task, places in rows.items()}
+
     def _tensor(self, scores: list[dict[str, float]], names: list[str]) -> torch.Tensor:
-        """Return named scores of this rank's answers, [R, B, G]."""
-        values = torch.tensor([[entry[name] for entry in scores] for name in names])
+        """Return named scores of this rank's answers, [R, B, G]; NaN where one does not apply."""
+        missing = float("nan")
+        values = torch.tensor([[entry.get(name, missing) for entry in scores] for name in names])
         grouped = rearrange(values, "r (b g) -> r b g", g=self.config.group)
         return grouped.to(self.bench.device)
 

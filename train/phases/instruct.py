@@ -1,0 +1,41 @@
+"""Instruct: learn to answer questions in words. Ref: EEmo-Logic (arXiv 2602.01173), stage 1."""
+
+from __future__ import annotations
+
+from emosym.errors import UserError
+from emosym.losses import language_loss
+from train.phases.base import Bench, Outcome, Slice
+
+
+class Instruct:
+    """Cross-entropy on the tokens of reference answers."""
+
+    name = "instruct"
+    owns = ("understander",)
+    material = "questions"
+    replays = False
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.batch_size = bench.config.instruct.batch_size
+        silent = [q for q in bench.corpus.material("questions") if not q.answer]
+        if silent:
+            raise UserError(
+                "phase instruct needs a reference answer to every training question",
+                got=f"{len(silent)} without, first {silent[0].id} ({silent[0].task})",
+                fix="leave their task out of data.tasks, or add the answers",
+            )
+
+    def loss(self, part: Slice) -> Outcome:
+        """Return the language loss of one micro-batch."""
+        bench = self.bench
+        asked = bench.pose(part.samples)
+        texts = [question.answer for question in part.samples]
+        answers = bench.model.processor.answers(texts).to(bench.device)
+        logits = bench.parts["understander"](asked, answers).answer_logits
+        right = (logits.argmax(-1) == answers.ids).float() * answers.mask
+        metrics = {
+            "token_accuracy": (right.sum(1) / answers.mask.sum(1)).mean(),
+            "answer_tokens": answers.mask.sum(1).float().mean(),
+        }
+        return Outcome(language_loss(logits, answers.ids, answers.mask), metrics)

@@ -1,0 +1,51 @@
+"""Verify: understanding RL with EmoSym's differentiable class-posterior reward."""
+
+from __future__ import annotations
+
+from emosym.errors import UserError
+from emosym.losses import affect_loss, class_posterior, kl_weight, label_loss
+from train import ranks
+from train.data import affect_targets, label_targets
+from train.phases.base import Bench, Outcome, Slice
+
+
+class VerifyPosterior:
+    """CE - (r̃ - λ KL) with EmoSym's differentiable class-posterior reward. Ref: EmoSym §2.5."""
+
+    name = "verify_posterior"
+    owns = ("understander",)
+    material = "samples"
+    replays = True
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.config = bench.config.verify_posterior
+        self.batch_size = self.config.batch_size
+        unlabelled = sum(sample.emotion is None for sample in bench.corpus.samples)
+        if unlabelled:
+            raise UserError(
+                "phase verify_posterior needs an emotion label for every training image",
+                got=f"{unlabelled} of {len(bench.corpus.samples)} without",
+                fix="use phase verify_grpo with verify_grpo.rewards.emotion=0",
+            )
+        if self.config.affect_weight:
+            bench.corpus.require("verify_posterior.affect_weight", "valence", "arousal")
+
+    def loss(self, part: Slice) -> Outcome:
+        """Return the loss of one micro-batch."""
+        bench = self.bench
+        asked = bench.ask(bench.corpus.views(part.samples, part.uniform(4)))
+        target = label_targets(part.samples, bench.model.config.emotions).to(bench.device)
+        reading = bench.parts["understander"](asked)
+        anchor = bench.reference(asked)
+        reward, kl = class_posterior(reading.emotion_logits, anchor.emotion_logits, target)
+        weight = kl_weight(ranks.mean(kl).item())
+        affect = affect_loss(reading.affect, affect_targets(part.samples).to(bench.device))
+        loss = (
+            label_loss(reading.emotion_logits, target)
+            - (reward - weight * kl)
+            + self.config.affect_weight * affect
+        )
+        right = (reading.emotion_logits.argmax(-1) == target).float().mean()
+        metrics = {"reward": reward.detach(), "kl": kl.detach(), "kl_weight": weight}
+        return Outcome(loss, {**metrics, "accuracy": right, "affect": affect.detach()})
