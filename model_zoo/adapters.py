@@ -44,9 +44,14 @@ class LoraSpec:
     """Of A."""
 
 
-def backbone_layers(backbone: QwenVL) -> tuple[str, ...]:
-    """Return all linear layers of the language model, and none of the vision tower. Ref: EmoSym."""
-    inside = {id(layer) for layer in backbone.language.modules()}
+def backbone_layers(backbone: QwenVL, *, vision: bool = False) -> tuple[str, ...]:
+    """Return all linear layers of the language model (Ref: EmoSym), and of the vision tower.
+
+    With `vision` its tower and merger are adapted too (Ref: EEmo-Logic); the output projection
+    never is.
+    """
+    parts = [backbone.language, *([backbone.vision] if vision else [])]
+    inside = {id(layer) for part in parts for layer in part.modules()}
     return tuple(
         name
         for name, layer in backbone.named_modules()

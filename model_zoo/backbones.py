@@ -39,6 +39,11 @@ class QwenVL(nn.Module):
         """The language model alone, without vision tower and output projection."""
         return self.model.model.language_model
 
+    @property
+    def vision(self) -> nn.Module:
+        """The vision tower and its merger."""
+        return self.model.model.visual
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and put each image's features in the place of its image tokens."""
         embeddings = self.embed_tokens(prompts.input_ids)

@@ -60,6 +60,9 @@ class DataConfig:
     as far as the facts go; phases `instruct` and `verify_grpo` learn from them."""
     instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
     """More questions."""
+    lexicon_spread: float | None = None
+    """Give labelled images without valence and arousal those of their label's word, drawn with this
+    share of the raters' deviation. Ref: EmoFeedback²; null gives none."""
     flip: bool = False
     """Mirror half of the training images (understanding only)."""
     crop: float = 1.0
@@ -69,6 +72,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive(crop=self.crop, image_cache=self.image_cache)
+        if self.lexicon_spread is not None:
+            _share(lexicon_spread=self.lexicon_spread)
         _share(crop=self.crop)
 
 
@@ -92,10 +97,10 @@ class OptimizerConfig:
     """Decoupled weight decay."""
     warmup: int = 50
     """Steps of linear warm-up, counted over the steps that move this part."""
-    decay: Literal["constant", "cosine"] = "cosine"
-    """After warm-up: hold, or fall along a half cosine to `floor`."""
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    """After warm-up: hold, or fall along a line or a half cosine to `floor`."""
     floor: float = 0.05
-    """Share of `lr` at the end of the cosine."""
+    """Share of `lr` at the end of the fall."""
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
 
@@ -136,6 +141,9 @@ class LoraConfig:
     """Share of inputs hidden from an adapter in training, 0.05 for EmoSym. Resuming stays exact,
     but ranks draw for themselves: only at 0 do two ranks equal one."""
 
+    vision: bool = False
+    """Of the understander: adapt the vision tower too (EEmo-Logic)."""
+
     def __post_init__(self) -> None:
         _positive(rank=self.rank, alpha=self.alpha)
         if not 0 <= self.dropout < 1:
@@ -147,8 +155,8 @@ class AdaptersConfig:
     """Which parts train through adapters; reasoner, heads and conditioner always train whole."""
 
     understander: LoraConfig | None = None
-    """On all linear layers of the language model; vision tower, embeddings and output projection
-    are frozen. Null trains everything."""
+    """On all linear layers of the language model; embeddings, output projection and, but for its
+    own adapters, the vision tower are frozen. Null trains everything."""
     generator: LoraConfig | None = None
     """On the attention of the decoder's transformer. Null trains everything."""
 
@@ -361,6 +369,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(save_every=self.save_every, keep=self.keep)
         _positive(accumulation=self.engine.accumulation)
+        if self.lora.generator is not None and self.lora.generator.vision:
+            raise UserError("lora.generator.vision is true, but a decoder has no vision tower")
         if self.lora.generator is not None and self.generate.train_text_encoder:
             raise UserError(
                 "lora.generator freezes the decoder, but generate.train_text_encoder trains a part",

@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
+from data_tools.lexicon import with_lexicon_affect
 from data_tools.questions import build_questions
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
@@ -223,6 +224,12 @@ def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> d
 
 
 def _samples(config: TrainConfig, run: Path) -> list[Sample]:
+    samples = _dataset(config, run)
+    spread = config.data.lexicon_spread
+    return samples if spread is None else with_lexicon_affect(samples, spread, config.seed)
+
+
+def _dataset(config: TrainConfig, run: Path) -> list[Sample]:
     if config.data.path is not None:
         return open_dataset(Path(config.data.path))
     world = config.data.world

@@ -57,4 +57,5 @@ def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
     if config.decay == "constant":
         return config.lr
     done = (step - config.warmup) / max(1, total - config.warmup)
-    return config.lr * (config.floor + (1 - config.floor) * (1 + math.cos(math.pi * done)) / 2)
+    left = 1 - done if config.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.lr * (config.floor + (1 - config.floor) * left)

@@ -243,7 +243,7 @@ class Trainer:
             add_lora(
                 backbone,
                 LoraSpec(
-                    layers=backbone_layers(backbone),
+                    layers=backbone_layers(backbone, vision=understander.vision),
                     rank=understander.rank,
                     alpha=understander.alpha,
                     dropout=understander.dropout,

@@ -69,6 +69,36 @@ def show(
         Console().print(Markdown(text))
 
 
+@app.command()
+def compose(
+    out: Annotated[Path, typer.Argument(help="New model folder.")],
+    backbone: Annotated[str, typer.Option(help="Qwen-VL folder or hub id.")],
+    decoder: Annotated[str, typer.Option(help="Model whose decoder is taken.")] = "emosym-tiny",
+    reasoning_tokens: Annotated[int, typer.Option(min=0, help="K.")] = 8,
+    min_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Fewest pixels of an image that is read.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Most pixels of an image that is read.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the new weights.")] = 0,
+) -> None:
+    """Make a model of a pretrained backbone: new reasoning tokens and heads, ready to train."""
+    from model_zoo.noise import hush
+
+    hush()
+    from model_zoo import zoo
+    from model_zoo.compose import compose as composed
+
+    if (min_pixels is None) != (max_pixels is None) or (min_pixels or 0) > (max_pixels or 0):
+        raise UserError(
+            "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
+        )
+    pixels = None if min_pixels is None else (min_pixels, max_pixels)
+    model = composed(backbone, decoder, reasoning_tokens=reasoning_tokens, pixels=pixels, seed=seed)
+    print(zoo.save(model, out))
+
+
 def _folder(name: str) -> str | None:
     """Return the folder of a member's weights; None where they are not installed."""
     from model_zoo import zoo

@@ -75,6 +75,15 @@ def test_the_language_model_is_adapted_and_nothing_else():
     assert ends == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 
+def test_the_vision_tower_is_adapted_where_asked():
+    """Every linear layer but the output projection, as EEmo-Logic's stage 1."""
+    backbone = make.backbone("qwen2_5_vl")[0]
+    names = set(backbone_layers(backbone, vision=True))
+    linear = {n for n, layer in backbone.named_modules() if isinstance(layer, nn.Linear)}
+    assert linear - names == {"model.lm_head"}
+    assert names - set(backbone_layers(backbone)) == {n for n in linear if ".visual." in n}
+
+
 def test_the_attention_of_the_decoder_is_adapted_and_nothing_else():
     """Eight projections a block; the last block writes no context, so it has one less."""
     denoiser = make.tiny().generator.denoiser

@@ -57,6 +57,10 @@ def test_learning_rate_by_hand():
     assert rates[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
     assert all(late < early for early, late in itertools.pairwise(rates[4:]))
     assert rates[-1] > 0.2
+    line = OptimizerConfig(lr=1.0, warmup=2, decay="linear", floor=0.2)
+    assert [learning_rate(line, step, 6) for step in range(6)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.8, 0.6, 0.4]
+    )
     flat = OptimizerConfig(lr=3e-4, warmup=0, decay="constant")
     assert {learning_rate(flat, step, 9) for step in range(9)} == {3e-4}
 
