@@ -34,8 +34,8 @@ class Bench:
     device: torch.device
 
     def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
-        """Put the question to images."""
-        asked = self.model.processor.prompts([text] * len(views), list(views))
+        """Put the question to images, one at a time."""
+        asked = self.model.processor.prompts([text] * len(views), [[view] for view in views])
         return asked.to(self.device)
 
     def answer(self, samples: Sequence[Sample]) -> Answers:
