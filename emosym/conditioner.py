@@ -42,14 +42,14 @@ class Conditioner(nn.Module):
         """Return conditioning tokens [B, 2, E] and a pooled vector [B, P].
 
         Args:
-            h_ctx: [B, K, D]
+            h_ctx: [B, K, D]; it adds nothing where K is 0.
             h_emo: [B, D]
             affect: [B, 2], wanted valence and arousal; NaN rows mean "not asked for".
             keep: [B] of bool; False drops the whole condition (for guidance).
         """
-        word = self.mapper(self.norm_emo(h_emo)) + self.gate * self.mapper_ctx(
-            self.norm_ctx(h_ctx.mean(1))
-        )
+        word = self.mapper(self.norm_emo(h_emo))
+        if h_ctx.shape[1]:
+            word = word + self.gate * self.mapper_ctx(self.norm_ctx(h_ctx.mean(1)))
         asked = affect.isfinite().all(-1) & keep
         features = _fourier(torch.where(asked[:, None], affect, 0.0))
         wanted = self.affect(features.to(h_emo.dtype))

@@ -58,14 +58,40 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A prompt as the language model reads it."""
+    """Tokens as the language model reads them: a prompt, or what goes on from a cache."""
 
     embeddings: Tensor
     """[B, T, D]"""
     mask: Tensor
-    """[B, T]"""
+    """[B, T], after the mask of what the cache holds."""
     positions: Tensor
     """[3, B, T]: temporal, height and width positions."""
+    deepstack: Tensor | None = None
+    """[N, B, P, D], P <= T: added to the first P states behind layers 1..N; zero but at images.
+    Ref: DeepStack (arXiv 2406.04334), in Qwen3-VL."""
+
+    def then(self, embeddings: Tensor, mask: Tensor) -> Embedded:
+        """Append text [B, L, D]; its positions go on from the largest one of each row."""
+        steps = torch.arange(1, embeddings.shape[1] + 1, device=mask.device)
+        positions = (self.positions.amax((0, 2))[:, None] + steps).expand(3, -1, -1)
+        return Embedded(
+            torch.cat([self.embeddings, embeddings], 1),
+            torch.cat([self.mask, mask], 1),
+            torch.cat([self.positions, positions], 2),
+            self.deepstack,
+        )
+
+    def repeat(self, times: int) -> Embedded:
+        """Return every row `times` times, copies side by side."""
+        if times == 1:
+            return self
+        deepstack = self.deepstack
+        return Embedded(
+            self.embeddings.repeat_interleave(times, 0),
+            self.mask.repeat_interleave(times, 0),
+            self.positions.repeat_interleave(times, 1),
+            deepstack if deepstack is None else deepstack.repeat_interleave(times, 1),
+        )
 
 
 class Processor(Protocol):
@@ -73,10 +99,13 @@ class Processor(Protocol):
 
     end_of_turn: int
     forbidden_ids: Sequence[int]
-    """Ids that may never be sampled in an answer (vision and control tokens)."""
+    """Ids that may never be sampled in an answer: vision, control and placeholder tokens, and rows
+    of the embedding that stand for no token."""
 
-    def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None) -> Prompts:
-        """Tokenise one user turn for each text, with one image each or none at all."""
+    def prompts(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None
+    ) -> Prompts:
+        """Tokenise one user turn for each text, after its own images (any number, or none)."""
 
     def answers(self, texts: Sequence[str]) -> Answers:
         """Tokenise assistant texts and close each turn."""
@@ -90,22 +119,27 @@ class Backbone(Protocol):
 
     width: int
 
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether answers can be read through their prompt's cache, gradients included."""
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and images."""
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
 
-    def read(
-        self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None
-    ) -> Tensor:
-        """Run the language model: [B, T, D] -> last hidden states [B, T, D]."""
+    def read(self, tokens: Embedded, cache: Any | None = None) -> Tensor:
+        """Run the language model on T tokens -> last hidden states [B, T, D]."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""
 
     def new_cache(self) -> Any:
-        """Return an empty key-value cache for `read`; it has `batch_repeat_interleave(G)`."""
+        """Return an empty key-value cache for `read`.
+
+        It has `batch_repeat_interleave(G)` and `batch_select_indices(rows)`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Reasoner(nn.Module):
-    """The embeddings [CTX]_1..K and [EMO] that follow the prompt.
+    """The embeddings [CTX]_1..K and [EMO] that follow the prompt; K may be 0.
 
     They are Parameters with gradients; [EMO] comes last, so under a causal mask it reads every
     reasoning token. Ref: EmoSym (10.1145/3746027.3754549), `qwen2_emo.py`; K = 1 as released.
@@ -28,9 +28,11 @@ class Reasoner(nn.Module):
 def effective_rank(states: Tensor) -> Tensor:
     """Return exp(entropy of the normalised singular values) of [K, D], averaged over B.
 
-    From 1 (all reasoning tokens say the same) to min(K, D). Monitors latent collapse.
-    NaN when a state is not finite. Ref: Roy & Vetterli 2007.
+    From 1 (all reasoning tokens say the same) to min(K, D); 0 without reasoning tokens. Monitors
+    latent collapse. NaN when a state is not finite. Ref: Roy & Vetterli 2007.
     """
+    if not states.shape[-2]:
+        return states.new_zeros(())
     if not states.isfinite().all():
         return states.new_tensor(float("nan"))
     spectrum = torch.linalg.svdvals(states.float())

@@ -48,7 +48,7 @@ def recognise(
 
 def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:
     """Ask what each image evokes, on the model's device."""
-    asked = model.processor.prompts([prompts.UNDERSTAND] * len(images), list(images))
+    asked = model.processor.prompts([prompts.UNDERSTAND] * len(images), [[im] for im in images])
     return asked.to(model.device)
 
 

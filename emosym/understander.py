@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from emosym.heads import AffectHead, EmotionHead, mlp
-from emosym.interfaces import Answers, Prompts
+from emosym.interfaces import Answers, Embedded, Prompts
 from emosym.reasoner import Reasoner
 
 
@@ -74,31 +73,31 @@ class Understander(nn.Module):
         Args:
             prompts: B user turns.
             answers: B assistant texts, or B·G in groups of G to a prompt; their logits
-                [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group.
+                [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group where
+                the backbone can (`shares_prefix`), and once for each answer otherwise.
             knowledge: [B, P] features of the knowledge texts.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
-        if answers is not None and len(answers.ids) != len(prompts):
-            return self._read_groups(prompts, answers)._replace(knowledge=projected)
-        embeddings, mask, positions = self._open(prompts)
+        group = _group(prompts, answers)
+        if answers is not None and group > 1 and self.backbone.shares_prefix:
+            return self._read_groups(prompts, answers, group)._replace(knowledge=projected)
+        tokens = self._open(prompts)
         if answers is not None:
-            length = answers.ids.shape[1]
-            embeddings = torch.cat([embeddings, self.backbone.embed_tokens(answers.ids)], 1)
-            mask = torch.cat([mask, answers.mask], 1)
-            positions = torch.cat([positions, _onward(positions, length)], 2)
-        hidden = self.backbone.read(embeddings, mask, positions)
+            embedded = self.backbone.embed_tokens(answers.ids)
+            tokens = tokens.repeat(group).then(embedded, answers.mask)
+        hidden = self.backbone.read(tokens)
         start = prompts.input_ids.shape[1]
         logits = None
         if answers is not None:
             # The state at [EMO] predicts the first answer token, each answer state the next one.
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
-        return self._reading(hidden[:, start:], logits, projected)
+        return self._reading(hidden[::group, start:], logits, projected)
 
     def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
         """Read prompts once and get ready to sample `repeats` answers for each (in group order)."""
-        embeddings, mask, positions = self._open(prompts)
+        tokens = self._open(prompts)
         cache = self.backbone.new_cache()
-        hidden = self.backbone.read(embeddings, mask, positions, cache)
+        hidden = self.backbone.read(tokens, cache)
         logits = self.backbone.logits(hidden[:, -1])
         reading = self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None)
         if repeats > 1:
@@ -107,21 +106,18 @@ class Understander(nn.Module):
             reading=reading,
             cache=cache,
             logits=logits.repeat_interleave(repeats, 0),
-            mask=mask.repeat_interleave(repeats, 0),
-            position=(positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
+            mask=tokens.mask.repeat_interleave(repeats, 0),
+            position=(tokens.positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
         )
 
-    def _read_groups(self, prompts: Prompts, answers: Answers) -> Reading:
+    def _read_groups(self, prompts: Prompts, answers: Answers, group: int) -> Reading:
         """Read each prompt once and its G answers after it, through its keys and values."""
-        group, rest = divmod(len(answers.ids), len(prompts))
-        if rest or not group:
-            raise ValueError(f"{len(answers.ids)} answers to {len(prompts)} prompts")
         state = self.open_answer(prompts, group)
         mask = torch.cat([state.mask, answers.mask], 1)
         steps = torch.arange(answers.ids.shape[1], device=mask.device)
         positions = (state.position[:, None] + steps).expand(3, -1, -1)
         embedded = self.backbone.embed_tokens(answers.ids)
-        hidden = self.backbone.read(embedded, mask, positions, state.cache)
+        hidden = self.backbone.read(Embedded(embedded, mask, positions), state.cache)
         logits = torch.cat([state.logits[:, None], self.backbone.logits(hidden[:, :-1])], 1)
         return state.reading._replace(answer_logits=logits)
 
@@ -130,19 +126,14 @@ class Understander(nn.Module):
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(ids), 1)], 1)
         positions = state.position.expand(3, -1)[..., None]
         embedded = self.backbone.embed_tokens(ids[:, None])
-        hidden = self.backbone.read(embedded, state.mask, positions, state.cache)
+        hidden = self.backbone.read(Embedded(embedded, state.mask, positions), state.cache)
         state.logits = self.backbone.logits(hidden[:, -1])
         state.position = state.position + 1
 
-    def _open(self, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+    def _open(self, prompts: Prompts) -> Embedded:
         prompt = self.backbone.embed_prompts(prompts)
         latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)
-        ones = prompt.mask.new_ones(latents.shape[:2])
-        return (
-            torch.cat([prompt.embeddings, latents], 1),
-            torch.cat([prompt.mask, ones], 1),
-            torch.cat([prompt.positions, _onward(prompt.positions, latents.shape[1])], 2),
-        )
+        return prompt.then(latents, prompt.mask.new_ones(latents.shape[:2]))
 
     def _reading(self, span: Tensor, logits: Tensor | None, knowledge: Tensor | None) -> Reading:
         h_ctx, h_emo = span[:, : self.reasoner.tokens], span[:, self.reasoner.tokens]
@@ -156,8 +147,11 @@ class Understander(nn.Module):
         )
 
 
-def _onward(positions: Tensor, count: int) -> Tensor:
-    """Return [3, B, count] text positions that follow the largest one of each row."""
-    last = rearrange(positions.amax((0, 2)), "b -> 1 b 1")
-    steps = torch.arange(1, count + 1, device=positions.device)
-    return (last + steps).expand(3, -1, -1)
+def _group(prompts: Prompts, answers: Answers | None) -> int:
+    """Return G, answers a prompt; 1 where nothing is answered."""
+    if answers is None:
+        return 1
+    group, rest = divmod(len(answers.ids), len(prompts))
+    if rest or not group:
+        raise ValueError(f"{len(answers.ids)} answers to {len(prompts)} prompts")
+    return group

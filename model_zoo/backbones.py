@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
@@ -20,14 +22,15 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
+from model_zoo.tokenizer import TAGS
 from model_zoo.weights import pretrained, reading
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """`model_type` of the backbones that pass the contract tests."""
 
 
 class QwenVL(nn.Module):
-    """A Qwen2-VL or Qwen2.5-VL model behind `emosym.interfaces.Backbone`."""
+    """A model of one of `FAMILIES` behind `emosym.interfaces.Backbone`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -44,51 +47,81 @@ class QwenVL(nn.Module):
         """The vision tower and its merger."""
         return self.model.model.visual
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations."""
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether answers can be read through their prompt's cache, gradients included.
+
+        A layer that is recomputed keeps no keys and values.
+        """
+        return not (torch.is_grad_enabled() and self._recomputed())
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
-        """Embed tokens and put each image's features in the place of its image tokens."""
+        """Embed tokens and put each image's features in the place of its image tokens.
+
+        Raises:
+            UserError: image tokens and image features differ in number.
+        """
         embeddings = self.embed_tokens(prompts.input_ids)
-        image_token = self.model.config.image_token_id
-        is_image = prompts.input_ids == image_token
+        is_image = prompts.input_ids == self.model.config.image_token_id
+        tokens, features, deepstack = int(is_image.sum()), 0, None
         if prompts.pixel_values is not None:
-            features = self.model.model.get_image_features(
-                prompts.pixel_values, prompts.image_grid
-            ).pooler_output
-            pixels = torch.cat(list(features)).to(embeddings.dtype)
-            if len(pixels) != int(is_image.sum()):
-                raise UserError(
-                    "image tokens and image features differ in number",
-                    got=f"{int(is_image.sum())} tokens",
-                    expected=f"{len(pixels)} features",
-                    fix="build prompts with the processor of the same model",
-                )
+            seen = self.model.model.get_image_features(prompts.pixel_values, prompts.image_grid)
+            pixels = torch.cat(list(seen.pooler_output)).to(embeddings.dtype)
+            features = len(pixels)
+        if tokens != features:
+            raise UserError(
+                "image tokens and image features differ in number",
+                got=f"{tokens} tokens",
+                expected=f"{features} features",
+                fix="build prompts with the processor of the same model",
+            )
+        if features:
             embeddings = embeddings.masked_scatter(is_image[..., None], pixels)
+            layers = getattr(seen, "deepstack_features", None)  # of Qwen3-VL alone
+            if layers:
+                found = torch.stack([torch.cat(list(layer)) for layer in layers])
+                blank = embeddings.new_zeros(len(layers), *embeddings.shape)
+                deepstack = blank.masked_scatter(is_image[..., None], found.to(blank.dtype))
         positions, _ = self.model.model.get_rope_index(
             prompts.input_ids,
             mm_token_type_ids=is_image.int(),
             image_grid_thw=prompts.image_grid,
             attention_mask=prompts.attention_mask,
         )
-        return Embedded(embeddings, prompts.attention_mask, positions)
+        return Embedded(embeddings, prompts.attention_mask, positions, deepstack)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
         return self.model.get_input_embeddings()(ids)
 
-    def read(
-        self,
-        embeddings: Tensor,
-        mask: Tensor,
-        positions: Tensor,
-        cache: DynamicCache | None = None,
-    ) -> Tensor:
-        """Run the language model; with a cache, `embeddings` are the new tokens only."""
-        return self.language(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        ).last_hidden_state
+    def read(self, tokens: Embedded, cache: DynamicCache | None = None) -> Tensor:
+        """Run the language model; with a cache, `tokens` are the new ones only.
+
+        Layers keep their activations while they write to a cache, whatever `checkpoint_gradients`.
+        """
+        injected = {}
+        if tokens.deepstack is not None:
+            places = torch.zeros_like(tokens.embeddings[..., 0], dtype=torch.bool)
+            places[:, : tokens.deepstack.shape[2]] = True
+            injected = {
+                "visual_pos_masks": places,
+                "deepstack_visual_embeds": list(
+                    rearrange(tokens.deepstack, "n b p d -> n (b p) d")
+                ),
+            }
+        with self._kept_whole() if cache is not None else contextlib.nullcontext():
+            return self.language(
+                inputs_embeds=tokens.embeddings,
+                attention_mask=tokens.mask,
+                position_ids=tokens.positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                **injected,
+            ).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""
@@ -98,36 +131,73 @@ class QwenVL(nn.Module):
         """Return an empty key-value cache."""
         return DynamicCache(config=self.model.config.text_config)
 
+    def _recomputed(self) -> list[nn.Module]:
+        """Return the layers of the language model that would be recomputed, and keep no cache."""
+        layers = self.language.layers
+        return [layer for layer in layers if layer.training and layer.gradient_checkpointing]
+
+    @contextlib.contextmanager
+    def _kept_whole(self) -> Iterator[None]:
+        layers = self._recomputed()
+        for layer in layers:
+            layer.gradient_checkpointing = False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.gradient_checkpointing = True
+
 
 class QwenVLProcessor:
     """Chat template, tokenizer and image processor of a Qwen-VL model (no torchvision needed)."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, images: Qwen2VLImageProcessorPil, image_token: str
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        images: Qwen2VLImageProcessorPil,
+        image_token: str,
+        vocabulary: int,
     ) -> None:
         self.tokenizer = tokenizer
         self.tokenizer.padding_side = "left"
         self.images = images
         self.image_token = image_token
         self.end_of_turn: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self.forbidden_ids = [i for i in tokenizer.all_special_ids if i != self.end_of_turn]
+        known = tokenizer.get_vocab()
+        # What was added to a vocabulary is for control (vision, roles, tools, placeholders of
+        # latents), special or not; only the tags of an answer are said.
+        added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+        self.control_tokens = sorted(added - set(TAGS))
+        # An embedding may have more rows than there are tokens: Qwen's is padded to 151,936.
+        nameless = set(range(vocabulary)) - set(known.values())
+        self.forbidden_ids = sorted(
+            (nameless | {known[token] for token in self.control_tokens}) - {self.end_of_turn}
+        )
 
-    def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None = None) -> Prompts:
-        """Tokenise one user turn for each text, with one image each or none at all."""
+    def prompts(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None = None
+    ) -> Prompts:
+        """Tokenise one user turn for each text, after its own images (any number, or none)."""
         self._check(texts)
-        if images is None:
-            turns = [self._turn(text, 0) for text in texts]
-            tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
-            return Prompts(tokens.input_ids, tokens.attention_mask)
-        if len(images) != len(texts):
-            raise ValueError(f"{len(texts)} texts with {len(images)} images")
-        patches = self.images(images=list(images), return_tensors="pt")
-        merged = self.images.merge_size**2
-        counts = (patches.image_grid_thw.prod(1) // merged).tolist()
-        turns = [self._turn(text, count) for text, count in zip(texts, counts, strict=True)]
+        rows = [[] for _ in texts] if images is None else [list(row) for row in images]
+        if len(rows) != len(texts):
+            raise ValueError(f"{len(texts)} texts with images for {len(rows)}")
+        patches: dict[str, Tensor] = {}
+        counts: list[int] = []
+        if flat := [image for row in rows for image in row]:
+            patches = self.images(images=flat, return_tensors="pt")
+            counts = (patches["image_grid_thw"].prod(1) // self.images.merge_size**2).tolist()
+        lengths = iter(counts)
+        turns = [
+            self._turn(text, [next(lengths) for _ in row])
+            for text, row in zip(texts, rows, strict=True)
+        ]
         tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
         return Prompts(
-            tokens.input_ids, tokens.attention_mask, patches.pixel_values, patches.image_grid_thw
+            tokens.input_ids,
+            tokens.attention_mask,
+            patches.get("pixel_values"),
+            patches.get("image_grid_thw"),
         )
 
     def answers(self, texts: Sequence[str]) -> Answers:
@@ -145,21 +215,22 @@ class QwenVLProcessor:
     def _check(self, texts: Sequence[str]) -> None:
         """Refuse texts that could open or close a turn, or stand for an image."""
         for text in texts:
-            held = [token for token in self.tokenizer.all_special_tokens if token in text]
+            held = [token for token in self.control_tokens if token in text]
             if held:
                 raise UserError(
                     f"the text {text[:60]!r} holds the control token {held[0]!r}",
                     fix="remove it",
                 )
 
-    def _turn(self, text: str, image_tokens: int) -> str:
-        content: list[dict[str, str]] = [{"type": "text", "text": text}]
-        if image_tokens:
-            content.insert(0, {"type": "image"})
+    def _turn(self, text: str, image_tokens: Sequence[int]) -> str:
+        """Return a user turn with images of so many tokens each, and the assistant's opening."""
+        content = [{"type": "image"}] * len(image_tokens) + [{"type": "text", "text": text}]
         turn = self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        return turn.replace(self.image_token, self.image_token * image_tokens)
+        first, *others = turn.split(self.image_token)
+        spans = zip(image_tokens, others, strict=True)
+        return first + "".join(self.image_token * count + rest for count, rest in spans)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer, template and image processor beside the model."""
@@ -204,9 +275,8 @@ def attention(dtype: torch.dtype) -> str:
 
 
 def _processor(tokenizer, images, config) -> QwenVLProcessor:
-    return QwenVLProcessor(
-        tokenizer, images, tokenizer.convert_ids_to_tokens(config.image_token_id)
-    )
+    image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
+    return QwenVLProcessor(tokenizer, images, image_token, config.text_config.vocab_size)
 
 
 def _check_family(family: str, source: object) -> None:

@@ -14,7 +14,7 @@ def sample(number: int, **facts) -> Sample:
 
 
 def test_the_draws_have_the_lexicons_mean_and_a_share_of_its_deviation():
-    """Excitement: valence 1.965 ± 1.035, arousal 0.908 ± 1.875 on [-3, 3] (1-9 by three quarters)."""
+    """Excitement: valence 1.965 ± 1.035, arousal 0.908 ± 1.875 on [-3, 3]."""
     drawn = with_lexicon_affect([sample(i, emotion="excitement") for i in range(2000)], 0.25, 0)
     valence, arousal = ([getattr(s, axis) for s in drawn] for axis in ("valence", "arousal"))
     assert statistics.mean(valence) == pytest.approx(1.965, abs=0.02)

@@ -9,7 +9,7 @@ from emosym.interfaces import Answers
 from emosym.losses import token_log_probs
 from emosym.model import EmoSym
 from emosym.sampling import forbidden_bias, sample_answers
-from tests.model_zoo.make import pictures
+from tests.model_zoo.make import one_each
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
 LENGTH = 6
@@ -35,7 +35,7 @@ def forced(tiny: EmoSym, asked, answers: Answers, temperature: float = 1.0) -> T
 @pytest.fixture(scope="module")
 def asked(tiny):
     """Return prompts of mixed lengths (so padded on the left) with images of mixed sizes."""
-    return tiny.processor.prompts(TEXTS, pictures(3))
+    return tiny.processor.prompts(TEXTS, one_each(3))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_log_probs_are_those_of_teacher_forcing(tiny, sampled):
     answers, _, log_probs = sampled
     many = tiny.processor.prompts(
         [text for text in TEXTS for _ in range(4)],
-        [image for image in pictures(3) for _ in range(4)],
+        [images for images in one_each(3) for _ in range(4)],
     )
     gap = (forced(tiny, many, answers) - log_probs) * answers.mask
     assert gap.abs().max() < 1e-5
@@ -62,7 +62,7 @@ def test_each_answer_is_as_if_asked_alone(tiny, sampled):
     uniform = Draws("sampled").uniform(12, LENGTH)
     for row in (0, 3, 5, 11):
         b = row // 4
-        prompt = tiny.processor.prompts([TEXTS[b]], [pictures(3)[b]])
+        prompt = tiny.processor.prompts([TEXTS[b]], [one_each(3)[b]])
         alone, _, alone_log_probs = sample(tiny, prompt, uniform[row : row + 1])
         assert alone.ids[0].tolist() == answers.ids[row].tolist()
         assert (alone_log_probs[0] - log_probs[row]).abs().max() < 1e-4
@@ -143,7 +143,7 @@ def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, asked):
 
 def test_frequencies_follow_the_distribution(tiny):
     """Chi-square of 4000 draws in 10 bins; 27.9 is its 99.9 % point with 9 degrees of freedom."""
-    one = tiny.processor.prompts(TEXTS[:1], pictures(1))
+    one = tiny.processor.prompts(TEXTS[:1], one_each(1))
     count, bins = 4000, 10
     answers, _, _ = sample(
         tiny, one, Draws("chi").uniform(count, 1), max_tokens=1, repeats=count, temperature=0.2

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor
 
 from emosym.generator import Condition
-from emosym.interfaces import Answers
-from emosym.losses import token_log_probs
 from emosym.understander import Reading
-from tests.model_zoo.make import picture, pictures
+from tests.model_zoo.make import one_each, picture
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
 ANSWERS = ["<think>a dark sky</think><answer>Emotion: fear</answer>", "awe", "<answer>x</answer>"]
@@ -19,7 +15,7 @@ ANSWERS = ["<think>a dark sky</think><answer>Emotion: fear</answer>", "awe", "<a
 @pytest.fixture(scope="module")
 def asked(tiny):
     """Return prompts of mixed lengths with images of mixed sizes."""
-    return tiny.processor.prompts(TEXTS, pictures(3))
+    return tiny.processor.prompts(TEXTS, one_each(3))
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +50,9 @@ def test_shapes_and_ranges(tiny, reading, answers):
 
 def test_padding_and_batch_mates_change_nothing(tiny, asked, reading):
     assert asked.attention_mask.sum(1).unique().numel() == 3
-    for i, (text, image) in enumerate(zip(TEXTS, pictures(3), strict=True)):
+    for i, (text, images) in enumerate(zip(TEXTS, one_each(3), strict=True)):
         with torch.no_grad():
-            alone = tiny.understander(tiny.processor.prompts([text], [image]))
+            alone = tiny.understander(tiny.processor.prompts([text], [images]))
         assert close(alone.h_ctx[0], reading.h_ctx[i], 2e-5)
         assert close(alone.h_emo[0], reading.h_emo[i], 2e-5)
         assert close(alone.emotion_logits[0], reading.emotion_logits[i], 2e-5)
@@ -64,9 +60,9 @@ def test_padding_and_batch_mates_change_nothing(tiny, asked, reading):
 
 
 def test_image_and_question_matter(tiny, reading):
-    other = tiny.read(tiny.processor.prompts(TEXTS, [picture(seed=9)] * 3))
+    other = tiny.read(tiny.processor.prompts(TEXTS, [[picture(seed=9)]] * 3))
     assert (other.h_emo - reading.h_emo).abs().amax(1).min() > 0.01
-    turned = tiny.read(tiny.processor.prompts(TEXTS[::-1], pictures(3)))
+    turned = tiny.read(tiny.processor.prompts(TEXTS[::-1], one_each(3)))
     assert (turned.h_emo - reading.h_emo).abs().amax(1)[[0, 2]].min() > 0.01
 
 
@@ -163,45 +159,6 @@ def test_prompts_without_images(tiny):
     alone = tiny.read(tiny.processor.prompts(texts[:1], None))
     assert close(alone.h_emo[0], together.h_emo[0], 2e-5)
     assert (together.h_emo[0] - together.h_emo[1]).abs().max() > 0.01
-
-
-def test_a_group_of_answers_equals_one_at_a_time(tiny):
-    """Prompts of different lengths, images of different sizes, answers of different lengths."""
-    model = copy.deepcopy(tiny.understander)
-    images, words = pictures(3), ["awe", "a b c d", "", "fear fear", "x", "Valence: 1.2"]
-    asked, group = tiny.processor.prompts(TEXTS, images), 2
-    answers = tiny.processor.answers(words)
-    weights = torch.randn(6, answers.ids.shape[1], generator=torch.Generator().manual_seed(0))
-    weights *= answers.mask
-
-    def gradients(loss: Tensor) -> dict[str, Tensor]:
-        model.zero_grad()
-        loss.backward()
-        named = model.named_parameters()
-        return {name: p.grad.clone() for name, p in named if p.grad is not None}
-
-    together = model(asked, answers)
-    found = token_log_probs(together.answer_logits, answers.ids)
-    shared = gradients((found * weights).sum() + together.h_emo.sum())
-
-    alone, h_emo = [], []
-    for b, (text, image) in enumerate(zip(TEXTS, images, strict=True)):
-        one = tiny.processor.prompts([text], [image])
-        for row in range(b * group, (b + 1) * group):
-            rows = slice(row, row + 1)
-            reading = model(one, Answers(answers.ids[rows], answers.mask[rows]))
-            alone.append(token_log_probs(reading.answer_logits, answers.ids[rows]))
-        h_emo.append(reading.h_emo)
-    expected = torch.cat(alone)
-    twin = gradients((expected * weights).sum() + torch.cat(h_emo).sum())
-
-    kept = answers.mask.bool()
-    assert (found - expected)[kept].abs().max() < 1e-5
-    assert together.emotion_logits.shape == (3, 8)
-    assert shared.keys() == twin.keys()
-    for name, value in twin.items():
-        scale = value.abs().max().clamp_min(1e-3)
-        assert (shared[name] - value).abs().max() < 1e-4 * scale, name
 
 
 def test_answers_that_fall_into_no_groups(tiny, asked):

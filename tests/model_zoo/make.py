@@ -52,6 +52,11 @@ def pictures(count: int) -> list[Image.Image]:
     return [picture(*SIZES[i % len(SIZES)], seed=i) for i in range(count)]
 
 
+def one_each(count: int) -> list[list[Image.Image]]:
+    """Return one image of mixed sizes for each of `count` prompts."""
+    return [[image] for image in pictures(count)]
+
+
 VISION = {
     "qwen2_vl": {"embed_dim": 32, "hidden_size": 48, "mlp_ratio": 2},
     "qwen2_5_vl": {
@@ -61,8 +66,17 @@ VISION = {
         "window_size": 32,
         "fullatt_block_indexes": [1],
     },
+    "qwen3_vl": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "out_hidden_size": 48,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0, 1],
+    },
 }
 """Where the vision towers of the families differ."""
+TEXT = {"qwen3_vl": {"head_dim": 16, "num_hidden_layers": 3}}
+"""Where the language models differ; a layer follows those that DeepStack adds to."""
 
 
 @functools.cache
@@ -91,6 +105,7 @@ def backbone(family: str) -> tuple[QwenVL, QwenVLProcessor]:
             "bos_token_id": None,
             "eos_token_id": words.eos_token_id,
             "pad_token_id": words.pad_token_id,
+            **TEXT.get(family, {}),
         },
         "vision_config": {
             "depth": 2,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from emosym.interfaces import Embedded
 from emosym.losses import token_log_probs
 from emosym.policy import Clip, policy_loss
 from model_zoo.adapters import (
@@ -30,8 +31,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def look(backbone: nn.Module) -> Tensor:
     """Return logits for an image and a question."""
     processor = make.backbone("qwen2_5_vl")[1]
-    embedded = backbone.embed_prompts(processor.prompts(["why", "a b"], make.pictures(2)))
-    return backbone.logits(backbone.read(embedded.embeddings, embedded.mask, embedded.positions))
+    embedded = backbone.embed_prompts(processor.prompts(["why", "a b"], make.one_each(2)))
+    return backbone.logits(backbone.read(embedded))
 
 
 @torch.no_grad()
@@ -241,7 +242,8 @@ def test_adapters_learn_with_a_frozen_base():
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 1e-2)
     losses = []
     for _ in range(30):
-        hidden = module.read(module.embed_tokens(ids), torch.ones_like(ids), positions)
+        tokens = Embedded(module.embed_tokens(ids), torch.ones_like(ids), positions)
+        hidden = module.read(tokens)
         loss = -token_log_probs(module.logits(hidden[:, :-1]), ids[:, 1:]).mean()
         optimizer.zero_grad()
         loss.backward()

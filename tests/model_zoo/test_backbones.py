@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from emosym.errors import UserError
-from emosym.interfaces import Prompts
+from emosym.interfaces import Embedded, Prompts
 from emosym.understander import Understander
 from model_zoo.backbones import FAMILIES, attention, load_backbone, new_backbone
 from tests.model_zoo import make
-from tests.model_zoo.make import picture, pictures
+from tests.model_zoo.make import one_each, picture
 
 TEXTS = ["why", "Which emotion does this image evoke?", "a b"]
 
@@ -22,7 +22,7 @@ TEXTS = ["why", "Which emotion does this image evoke?", "a b"]
 def family(request) -> SimpleNamespace:
     backbone, processor = make.backbone(request.param)
     with torch.no_grad():
-        prompts = processor.prompts(TEXTS, pictures(3))
+        prompts = processor.prompts(TEXTS, one_each(3))
         return SimpleNamespace(
             name=request.param,
             backbone=backbone,
@@ -35,11 +35,55 @@ def family(request) -> SimpleNamespace:
 @torch.no_grad()
 def read(backbone, prompts: Prompts) -> torch.Tensor:
     embedded = backbone.embed_prompts(prompts)
-    return backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+    return backbone.read(embedded)
 
 
 def test_there_is_a_model_of_every_family():
     assert set(make.VISION) == set(FAMILIES)
+
+
+IMAGES = {
+    "one image": one_each(3),
+    "pairs": [
+        [picture(*make.SIZES[(i + j) % 3], seed=7 * i + j) for j in range(2)] for i in range(3)
+    ],
+    "mixed": [[picture(96, 48)], [], [picture(seed=1), picture(40, 90, seed=2)]],
+    "none": None,
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("images", IMAGES.values(), ids=IMAGES)
+def test_it_reads_as_the_original_model_does(family, images):
+    """What we take apart, embedding, positions, DeepStack and the rest, is put together right."""
+    backbone, prompts = family.backbone, family.processor.prompts(TEXTS, images)
+    original = backbone.model(
+        input_ids=prompts.input_ids,
+        attention_mask=prompts.attention_mask,
+        pixel_values=prompts.pixel_values,
+        image_grid_thw=prompts.image_grid,
+        mm_token_type_ids=(prompts.input_ids == backbone.model.config.image_token_id).int(),
+    ).logits
+    gap = backbone.logits(read(backbone, prompts)) - original
+    assert (gap * prompts.attention_mask[..., None]).abs().max() < 1e-5
+
+
+def test_deepstack_belongs_to_qwen3_vl_and_to_image_tokens(family):
+    deepstack = family.embedded.deepstack
+    if family.name != "qwen3_vl":
+        assert deepstack is None
+        return
+    is_image = family.prompts.input_ids == family.backbone.model.config.image_token_id
+    assert deepstack.shape == (2, *family.embedded.embeddings.shape)
+    assert deepstack[:, ~is_image].eq(0).all()
+    assert deepstack[:, is_image].abs().amax(-1).min() > 0
+    with torch.no_grad():
+        hidden = read(family.backbone, family.prompts)
+        for layer in range(2):
+            silenced = deepstack.clone()
+            silenced[layer] = 0
+            other = family.backbone.read(replace(family.embedded, deepstack=silenced))
+            assert (hidden - other)[:, -1].abs().amax(1).min() > 1e-4
 
 
 @torch.no_grad()
@@ -50,7 +94,7 @@ def test_shapes(family):
     assert embedded.embeddings.shape == (b, t, 48)
     assert torch.equal(embedded.mask, family.prompts.attention_mask)
     assert embedded.positions.shape == (3, b, t)
-    hidden = backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+    hidden = backbone.read(embedded)
     assert hidden.shape == (b, t, 48)
     assert hidden.isfinite().all()
     logits = backbone.logits(hidden[:, -1])
@@ -88,8 +132,8 @@ def test_the_end_of_a_prompt_does_not_depend_on_padding_or_mates(family):
     hidden = read(family.backbone, family.prompts)
     assert family.prompts.attention_mask.sum(1).unique().numel() == 3
     assert family.prompts.attention_mask[:, -1].all()
-    for i, (text, image) in enumerate(zip(TEXTS, pictures(3), strict=True)):
-        alone = read(family.backbone, family.processor.prompts([text], [image]))
+    for i, (text, images) in enumerate(zip(TEXTS, one_each(3), strict=True)):
+        alone = read(family.backbone, family.processor.prompts([text], [images]))
         length = alone.shape[1]
         assert (alone[0] - hidden[i, -length:]).abs().max() < 1e-4
 
@@ -107,7 +151,8 @@ def test_more_padding_changes_nothing(family):
 
 def test_the_image_is_seen_and_its_order_matters(family):
     hidden = read(family.backbone, family.prompts)[:, -1]
-    other = family.processor.prompts(TEXTS, [picture(*make.SIZES[i], seed=50) for i in range(3)])
+    others = [[picture(*make.SIZES[i], seed=50)] for i in range(3)]
+    other = family.processor.prompts(TEXTS, others)
     assert (read(family.backbone, other)[:, -1] - hidden).abs().amax(1).min() > 1e-3
 
 
@@ -117,7 +162,7 @@ def test_reading_is_causal(family):
         hidden = read(family.backbone, family.prompts)
         changed = embedded.embeddings.clone()
         changed[:, -2] += 1
-        other = family.backbone.read(changed, embedded.mask, embedded.positions)
+        other = family.backbone.read(replace(embedded, embeddings=changed))
     assert (hidden - other)[:, :-2].abs().max() < 1e-5
     assert (hidden - other)[:, -2:].abs().amax(2).min() > 1e-3
 
@@ -130,16 +175,18 @@ def test_a_cache_changes_nothing(family):
     cache = backbone.new_cache()
     total = whole.shape[1]
     parts, start = [], 0
+    deepstack = embedded.deepstack
+    if deepstack is not None:
+        deepstack = deepstack[:, :, : total - 3]
     for stop in (total - 3, total - 1, total):
-        parts.append(
-            backbone.read(
-                embedded.embeddings[:, start:stop],
-                embedded.mask[:, :stop],
-                embedded.positions[:, :, start:stop],
-                cache,
-            )
+        tokens = Embedded(
+            embedded.embeddings[:, start:stop],
+            embedded.mask[:, :stop],
+            embedded.positions[:, :, start:stop],
+            deepstack,
         )
-        start = stop
+        parts.append(backbone.read(tokens, cache))
+        start, deepstack = stop, None
     gap = (torch.cat(parts, 1) - whole) * embedded.mask[..., None]
     assert gap.abs().max() < 1e-4
 
@@ -148,19 +195,19 @@ def test_a_cache_changes_nothing(family):
 def test_a_cache_can_be_repeated_in_group_order(family):
     backbone, embedded = family.backbone, family.embedded
     cache = backbone.new_cache()
-    backbone.read(embedded.embeddings, embedded.mask, embedded.positions, cache)
+    backbone.read(embedded, cache)
     cache.batch_repeat_interleave(2)
     token = backbone.embed_tokens(torch.full((6, 1), 9))
     mask = torch.nn.functional.pad(embedded.mask.repeat_interleave(2, 0), (0, 1), value=1)
     last = embedded.positions.amax((0, 2)).repeat_interleave(2) + 1
-    hidden = backbone.read(token, mask, last.expand(3, -1)[..., None], cache)
+    hidden = backbone.read(Embedded(token, mask, last.expand(3, -1)[..., None]), cache)
     assert torch.allclose(hidden[::2], hidden[1::2], atol=1e-5)
     assert (hidden[0] - hidden[2]).abs().max() > 1e-3
 
 
 def test_gradients_reach_language_and_vision(family):
     embedded = family.backbone.embed_prompts(family.prompts)
-    hidden = family.backbone.read(embedded.embeddings, embedded.mask, embedded.positions)
+    hidden = family.backbone.read(embedded)
     loss = family.backbone.logits(hidden).square().mean()
     named = dict(family.backbone.named_parameters())
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
@@ -181,9 +228,38 @@ def test_missing_image_features_are_an_error(family):
         family.backbone.embed_prompts(two)
 
 
+def test_image_tokens_without_images_are_an_error(family):
+    bare = replace(family.prompts, pixel_values=None, image_grid=None)
+    with pytest.raises(UserError, match=r"differ in number; got 44 tokens; expected 0 features"):
+        family.backbone.embed_prompts(bare)
+
+
+def test_a_prompt_has_its_own_images_in_order(family):
+    """No image, one of 16 tokens, and two of 10 and 18 tokens, each between its own markers."""
+    rows = [[], [picture(64, 64)], [picture(96, 48), picture(40, 90)]]
+    asked = family.processor.prompts(TEXTS, rows)
+    words = family.processor.tokenizer
+    opened, pad, closed = (
+        words.convert_tokens_to_ids(f"<|{name}|>")
+        for name in ("vision_start", "image_pad", "vision_end")
+    )
+    spans = []
+    for ids in asked.input_ids.tolist():
+        starts = [place for place, token in enumerate(ids) if token == opened]
+        stops = [place for place, token in enumerate(ids) if token == closed]
+        for start, stop in zip(starts, stops, strict=True):
+            assert set(ids[start + 1 : stop]) == {pad}
+        spans.append([stop - start - 1 for start, stop in zip(starts, stops, strict=True)])
+    assert spans == [[], [16], [10, 18]]
+    assert asked.image_grid.tolist() == [[1, 8, 8], [1, 4, 10], [1, 12, 6]]
+    turned = family.processor.prompts(TEXTS, [*rows[:2], rows[2][::-1]])
+    gap = (read(family.backbone, asked) - read(family.backbone, turned))[:, -1].abs().amax(1)
+    assert (gap > 1e-3).tolist() == [False, False, True]
+
+
 def test_texts_and_images_go_in_pairs(family):
-    with pytest.raises(ValueError, match="3 texts with 2 images"):
-        family.processor.prompts(TEXTS, pictures(2))
+    with pytest.raises(ValueError, match="3 texts with images for 2"):
+        family.processor.prompts(TEXTS, one_each(2))
 
 
 def test_prompts_without_images(family):
@@ -231,7 +307,7 @@ def test_a_saved_backbone_is_the_same_model(family, tmp_path):
     family.backbone.model.save_pretrained(tmp_path)
     family.processor.save(tmp_path)
     again, processor = load_backbone(tmp_path, torch.float32)
-    prompts = processor.prompts(TEXTS, pictures(3))
+    prompts = processor.prompts(TEXTS, one_each(3))
     assert torch.equal(prompts.input_ids, family.prompts.input_ids)
     assert torch.equal(prompts.pixel_values, family.prompts.pixel_values)
     assert torch.equal(read(again.eval(), prompts), read(family.backbone, family.prompts))

@@ -117,7 +117,7 @@ def test_adapters_are_merged_into_what_is_saved(tmp_path):
     assert list(loaded.state_dict()) == list(make.tiny().state_dict())
     assert all(torch.equal(v, live[n]) for n, v in model.state_dict().items())
     assert adapter_names(model)
-    asked = model.processor.prompts(["why"], [make.picture()])
+    asked = model.processor.prompts(["why"], [[make.picture()]])
     found, true, base = (m.read(asked).h_emo for m in (loaded, model, make.tiny()))
     assert (found - true).abs().max() < 1e-4
     assert (found - base).abs().max() > 1e-2

@@ -34,14 +34,14 @@ class Bench:
     device: torch.device
 
     def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
-        """Put the question to images."""
-        asked = self.model.processor.prompts([text] * len(views), list(views))
+        """Put the question to images, one at a time."""
+        asked = self.model.processor.prompts([text] * len(views), [[view] for view in views])
         return asked.to(self.device)
 
     def pose(self, questions: Sequence[Question]) -> Prompts:
         """Put questions, each to its own images."""
         texts = [question.text for question in questions]
-        shown = [self.corpus.image(path) for question in questions for path in question.images]
+        shown = [[self.corpus.image(path) for path in question.images] for question in questions]
         return self.model.processor.prompts(texts, shown).to(self.device)
 
     def answer(self, samples: Sequence[Sample]) -> Answers:
