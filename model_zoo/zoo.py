@@ -86,7 +86,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
             that are missing, unused or of another shape.
     """
     folder = folder_of(name_or_path)
-    about = _about(folder / CONFIG)
+    about = read_about(folder)
     config = about.model
     backbone, processor = load_backbone(folder / "backbone", dtype)
     denoiser, autoencoder = load_decoder(
@@ -210,9 +210,10 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(json.dumps(weight_files(folder)).encode()).hexdigest()
 
 
-def _about(path: Path) -> About:
-    """Read `emosym.json`; the format comes first, because a newer one may have other keys."""
-    try:
+def read_about(folder: Path) -> About:
+    """Read a model folder's `emosym.json`; raise UserError for a newer format or other keys."""
+    path = folder / CONFIG
+    try:  # the format comes first, because a newer one may have other keys
         saved = json.loads(path.read_text())
         version = int(saved["model"]["format"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,9 +16,7 @@ def answers(model, texts, pictures):
     """Return what the language head says first, where no reasoning token came between."""
     prompts = model.processor.prompts(texts, pictures)
     embedded = model.understander.backbone.embed_prompts(prompts)
-    states = model.understander.backbone.read(
-        embedded.embeddings, embedded.mask, embedded.positions
-    )
+    states = model.understander.backbone.read(embedded)
     return model.understander.backbone.logits(states[:, -1])
 
 
@@ -35,7 +33,7 @@ def test_a_composed_model_keeps_its_backbone_and_gets_new_heads(tmp_path):
     said = [answers(m, ["why", "who"], [[p] for p in make.pictures(2)]) for m in (loaded, base)]
     assert torch.equal(*said)
     start = torch.cat([loaded.understander.reasoner.context, loaded.understander.reasoner.emotion])
-    assert start.std() == pytest.approx(0.02, rel=0.15)
+    assert start.std().item() == pytest.approx(0.02, rel=0.15)
 
 
 def test_the_same_seed_makes_the_same_weights():
