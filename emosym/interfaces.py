@@ -75,6 +75,9 @@ class Processor(Protocol):
     forbidden_ids: Sequence[int]
     """Ids that may never be sampled in an answer (vision and control tokens)."""
 
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise UserError for a text that neither a prompt nor an answer may hold."""
+
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None) -> Prompts:
         """Tokenise one user turn for each text, with one image each or none at all."""
 
@@ -125,6 +128,9 @@ class Denoiser(Protocol):
     """E of `TextFeatures.tokens`."""
     pooled_width: int
     """P of `TextFeatures.pooled`."""
+
+    def tokenize(self, prompts: Sequence[str]) -> Any:
+        """Return what `encode_text` reads; raise UserError for a prompt that is too long."""
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; the empty string is the unconditional prompt."""

@@ -109,7 +109,7 @@ class QwenVLProcessor:
 
     def prompts(self, texts: Sequence[str], images: Sequence[Image.Image] | None = None) -> Prompts:
         """Tokenise one user turn for each text, with one image each or none at all."""
-        self._check(texts)
+        self.check(texts)
         if images is None:
             turns = [self._turn(text, 0) for text in texts]
             tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
@@ -127,7 +127,7 @@ class QwenVLProcessor:
 
     def answers(self, texts: Sequence[str]) -> Answers:
         """Tokenise assistant texts and close each turn."""
-        self._check(texts)
+        self.check(texts)
         closed = [text + "<|im_end|>" for text in texts]
         tokens = self.tokenizer(closed, padding=True, padding_side="right", return_tensors="pt")
         return Answers(tokens.input_ids, tokens.attention_mask)
@@ -137,8 +137,8 @@ class QwenVLProcessor:
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
-    def _check(self, texts: Sequence[str]) -> None:
-        """Refuse texts that could open or close a turn, or stand for an image."""
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise UserError for a text that could open or close a turn, or stand for an image."""
         for text in texts:
             held = [token for token in self.tokenizer.all_special_tokens if token in text]
             if held:

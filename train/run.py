@@ -26,6 +26,7 @@ from model_zoo import zoo
 from train import engines, ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
 CONFIG = "config.yaml"
@@ -130,6 +131,7 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
     for split in ("train", "test"):
         if not any(sample.split == split for sample in samples):
             raise UserError(f"the dataset has no images in split {split!r}")
+    check_texts(config, model, samples)
     return Trainer(config, run, model, samples, fingerprint), samples
 
 
