@@ -2,6 +2,7 @@
 
 Keys: id, image (a path relative to the manifest's folder), split, and, where known, emotion,
 valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, source.
+An image belongs to one split.
 """
 
 from __future__ import annotations
@@ -132,9 +133,10 @@ def _examine(
         if not path.is_file():  # a pipe would keep us waiting
             raise UserError(
                 f"cannot read manifest {path}",
-                got="no such file",
+                got="no regular file",
                 expected="a JSONL file",
-                fix="a published dataset has none: `emosym data import` checks it and writes one",
+                fix="a published dataset has none: use it in place, or let `emosym data import`"
+                " check it and write one",
             )
         lines = path.read_bytes().split(b"\n")
     except OSError as error:

@@ -205,7 +205,7 @@ def test_an_empty_manifest_is_an_error(root, content):
 def test_a_missing_manifest_and_a_pipe(root):
     os.mkfifo(root / "pipe.jsonl")
     for name in ("none.jsonl", "pipe.jsonl"):
-        with pytest.raises(UserError, match=r"cannot read manifest .*`emosym data import`"):
+        with pytest.raises(UserError, match=r"cannot read manifest .*use it in place, or"):
             validate_manifest(root / name)
 
 
