@@ -57,6 +57,7 @@ def read_imprint(path: Path) -> Imprint | None:
         request = {name: fields.pop(name) for name in ImageRequest.__slots__}
         imprint = Imprint(request=ImageRequest(**request), **fields)
         kinds = [(imprint.request.prompt, str), (imprint.seed, int), (imprint.model, str)]
+        kinds += [(imprint.guidance, float | int), (imprint.steps, int)]
         kinds += [(imprint.request.emotion, str | None)]
         kinds += [(imprint.request.valence, float | int | None)]
         kinds += [(imprint.request.arousal, float | int | None)]

@@ -46,6 +46,7 @@ def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
     right |= {"seed": 1, "guidance": 2.0, "steps": 3, "model": "m"}
     wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
     wrong += [{"prompt": "\ud800"}, {"emotion": "joy"}, {"seed": -1}, {"seed": 2**63}]
+    wrong += [{"steps": "3"}, {"guidance": None}]
     wrong += [{"valence": value, "arousal": 0} for value in (10**400, 4, float("nan"), None)]
     for change in ({}, *wrong, {"extra": 1}):
         about = PngInfo()
