@@ -5,7 +5,6 @@ Ref: EmoSet, arXiv 2307.07961; its `info.json`, split files and annotations.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -15,6 +14,7 @@ from data_tools.quarantine import Broken, Quarantined
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.records import Sample, Split
+from emosym.strict_json import BadJson, read_json
 from emosym.taxonomy import mikels
 
 ATTRIBUTES = (
@@ -62,8 +62,8 @@ def _split_files(root: Path) -> dict[Split, Path]:
 
 def _rows(path: Path) -> list[object]:
     try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        rows = read_json(path.read_bytes())
+    except (OSError, BadJson) as error:
         raise UserError(
             f"cannot read {path}", got=error, expected="a JSON list of rows", fix="fetch it again"
         ) from error
@@ -86,7 +86,7 @@ def _sample(root: Path, split: Split, row: object) -> Sample:
         raise Broken(f"the row says {emotion}, its annotation says {note['emotion']}")
     attributes = {key: note[key] for key in ATTRIBUTES if _labelled(key, note.get(key))}
     return Sample(
-        id=str(row[1]) if len(row) == 4 else image.stem,
+        id=row[1] if len(row) == 4 else image.stem,
         image=image,
         split=split,
         emotion=emotion,
@@ -103,9 +103,9 @@ def _sample(root: Path, split: Split, row: object) -> Sample:
 
 def _annotation(path: Path) -> dict[str, object]:
     try:
-        note = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise Broken(f"annotation {path.name} is not JSON: {error}") from error
+        note = read_json(path.read_bytes())
+    except (OSError, BadJson) as error:
+        raise Broken(f"annotation {path.name} cannot be read: {error}") from error
     if not isinstance(note, dict):
         raise Broken(f"annotation {path.name} is not a JSON object")
     return note

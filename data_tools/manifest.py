@@ -2,6 +2,7 @@
 
 Keys: id, image (a path relative to the manifest's folder), split, and, where known, emotion,
 valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, source.
+An image belongs to one split.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from data_tools.quarantine import Broken
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.records import Sample, Split
+from emosym.strict_json import BadJson, read_json
 from emosym.taxonomy import MIKELS8
 
 _TEXTS = ("id", "image", "split", "emotion", "prompt", "emotional_prompt", "knowledge", "source")
@@ -93,6 +95,18 @@ def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def problem_of(sample: Sample, root: Path) -> str | None:
+    """Return why a manifest in `root` that held this sample would be refused, None if it would not.
+
+    Its image is not looked at.
+    """
+    try:
+        record = _parse(json.dumps(_record(sample, root)))
+    except BadJson as error:
+        return str(error)
+    return next((f"{field}: {why}" for field, why in _problems(record)), None)
+
+
 def _record(sample: Sample, root: Path) -> dict[str, object]:
     image = Path(os.path.abspath(sample.image))
     if not image.is_relative_to(root):
@@ -113,8 +127,17 @@ def _examine(
 ) -> Iterator[Sample | Problem]:
     """Yield each line as a sample, or as its problems."""
     seen: dict[str, int] = {}
+    places: dict[str, tuple[int, object]] = {}
     found = False
     try:
+        if not path.is_file():  # a pipe would keep us waiting
+            raise UserError(
+                f"cannot read manifest {path}",
+                got="no regular file",
+                expected="a JSONL file",
+                fix="a published dataset has none: use it in place, or let `emosym data import`"
+                " check it and write one",
+            )
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(
@@ -126,9 +149,10 @@ def _examine(
         if not line.strip():
             continue
         found = True
-        record = _parse(line)
-        if isinstance(record, str):
-            yield Problem(path, number, "-", record)
+        try:
+            record = _parse(line)
+        except BadJson as error:
+            yield Problem(path, number, error.field, error.why)
             continue
         wrong = list(_problems(record))
         name = record.get("id")
@@ -140,6 +164,10 @@ def _examine(
         if isinstance(record.get("image"), str):
             try:
                 image = locate(path.parent, record["image"])
+                split = record.get("split")
+                first, other = places.setdefault(os.path.realpath(image), (number, split))
+                if split in get_args(Split) and split != other:
+                    raise Broken(f"is in split {other!r} on line {first}: held-out data would leak")
                 if decode:
                     check_image(image)
             except Broken as reason:
@@ -151,18 +179,11 @@ def _examine(
         yield Problem(path, 1, "-", "the manifest is empty; expected one JSON object a line")
 
 
-def _parse(line: bytes) -> dict[str, object] | str:
-    """Return a line's object without its nulls (null is the same as absent), or what is wrong."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return "not UTF-8 text"
-    except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at column {error.colno}"
-    except RecursionError:
-        return "not JSON that can be read: nested too deeply"
+def _parse(line: str | bytes) -> dict[str, object]:
+    """Return a line's object without its nulls (null is the same as absent); raise `BadJson`."""
+    record = read_json(line)
     if not isinstance(record, dict):
-        return f"expected a JSON object, got {_kind(record)}"
+        raise BadJson("-", f"expected a JSON object, got {_kind(record)}")
     return {key: value for key, value in record.items() if value is not None}
 
 
@@ -199,8 +220,6 @@ def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
 def _number(value: object) -> Iterator[str]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         yield f"expected a number, got {_kind(value)}"
-    elif value != value:
-        yield f"is NaN; expected a number in {PUBLIC}"
     elif not PUBLIC.low <= value <= PUBLIC.high:
         yield f"{value!r:.24} is outside {PUBLIC}; convert it from the scale of its dataset"
 

@@ -111,7 +111,7 @@ def _rating(row: dict[str, str], column: str) -> float:
     try:
         return SAM7.convert(SAM7.check(float(row[column] or ""), column), PUBLIC)
     except (ValueError, UserError) as error:
-        raise Broken(f"{column} is {row[column]!r}; expected a number in {SAM7}") from error
+        raise Broken(f"{column} is {row[column]!r:.24}; expected a number in {SAM7}") from error
 
 
 def _splits(valence: dict[int, float]) -> dict[int, Split]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_tools.emoset import is_emoset, read_emoset
+from data_tools.manifest import problem_of
 from data_tools.oasis import is_oasis, read_oasis
 from data_tools.quarantine import Quarantined
 from emosym.errors import UserError, unknown
@@ -33,8 +34,9 @@ SOURCES = {
 def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]:
     """Return a dataset's samples and what had to be set aside.
 
-    An id or an image that comes twice is set aside the second time: in another split it would put
-    training images into the test. Raises `UserError` for an unknown kind, a missing folder, or one
+    What a manifest could not hold is set aside, so that an import can always be read again; and so
+    is an id or an image the second time: in another split it would put training images into the
+    test. Raises `UserError` for an unknown kind, a missing folder, or one
     of another layout.
     """
     if kind not in SOURCES:
@@ -45,20 +47,22 @@ def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]
     quarantined: list[Quarantined] = []
     ids: set[str] = set()
     images: set[Path] = set()
-    for item in SOURCES[kind].read(root.absolute()):
+    root = root.absolute()
+    for item in SOURCES[kind].read(root):
         if isinstance(item, Quarantined):
             quarantined.append(item)
-        elif item.id in ids or item.image in images:
-            what = f"id {item.id!r}" if item.id in ids else f"image {item.image.name!r}"
-            quarantined.append(
-                Quarantined(
-                    where=f"split {item.split}",
-                    record=item.id,
-                    reason=f"{what} was already used by an earlier row",
-                )
-            )
-        else:
-            ids.add(item.id)
-            images.add(item.image)
-            samples.append(item)
+            continue
+        image = item.image.resolve()  # a link to an image is that image
+        reason = problem_of(item, root)
+        if reason is None and item.id in ids:
+            reason = f"id {item.id!r} was already used by an earlier row"
+        elif reason is None and image in images:
+            reason = f"image {item.image.name!r} was already used by an earlier row"
+        if reason is not None:
+            name = item.image.relative_to(root).as_posix()
+            quarantined.append(Quarantined(where=f"split {item.split}", record=name, reason=reason))
+            continue
+        ids.add(item.id)
+        images.add(image)
+        samples.append(item)
     return samples, quarantined

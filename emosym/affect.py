@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from emosym.errors import UserError
@@ -24,12 +23,11 @@ class Scale:
 
     def check(self, value: float, name: str) -> float:
         """Return `value` as a float; raise UserError when it is not finite or lies outside."""
-        number = float(value)
-        if not math.isfinite(number) or not self.low <= number <= self.high:
+        if not self.low <= value <= self.high:  # nor is NaN
             raise UserError(
                 f"{name} is outside its scale", got=value, expected=f"a number in {self}"
             )
-        return number
+        return float(value)
 
     def convert(self, value: float, to: Scale) -> float:
         """Map `value` linearly from this scale to another (ends to ends)."""

@@ -11,7 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from emosym.errors import UserError
+from emosym.pipeline import complete
 from emosym.records import ImageRequest
+from emosym.strict_json import read_json
 
 KEY = "emosym"
 """Keyword of the PNG text chunk."""
@@ -23,6 +25,7 @@ class Imprint:
 
     request: ImageRequest
     seed: int
+    """In [0, 2^63)."""
     guidance: float
     steps: int
     model: str
@@ -50,16 +53,20 @@ def read_imprint(path: Path) -> Imprint | None:
     if text is None:
         return None
     try:
-        fields = json.loads(text)
+        fields = read_json(text)
         request = {name: fields.pop(name) for name in ImageRequest.__slots__}
         imprint = Imprint(request=ImageRequest(**request), **fields)
         kinds = [(imprint.request.prompt, str), (imprint.seed, int), (imprint.model, str)]
+        kinds += [(imprint.guidance, float | int), (imprint.steps, int)]
         kinds += [(imprint.request.emotion, str | None)]
         kinds += [(imprint.request.valence, float | int | None)]
         kinds += [(imprint.request.arousal, float | int | None)]
         if not all(isinstance(value, kind) for value, kind in kinds):
             raise ValueError("a field of another type")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if not 0 <= imprint.seed < 2**63:
+            raise ValueError(f"seed {imprint.seed}")
+        complete(imprint.request)
+    except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
             f"{path} says in a broken way how it was made",
             got=error,

@@ -102,6 +102,9 @@ class Processor(Protocol):
     """Ids that may never be sampled in an answer: vision, control and placeholder tokens, and rows
     of the embedding that stand for no token."""
 
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise UserError for a text that neither a prompt nor an answer may hold."""
+
     def prompts(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None
     ) -> Prompts:
@@ -159,6 +162,9 @@ class Denoiser(Protocol):
     """E of `TextFeatures.tokens`."""
     pooled_width: int
     """P of `TextFeatures.pooled`."""
+
+    def tokenize(self, prompts: Sequence[str]) -> Any:
+        """Return what `encode_text` reads; raise UserError for a prompt that is too long."""
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; the empty string is the unconditional prompt."""

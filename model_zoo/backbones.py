@@ -178,7 +178,7 @@ class QwenVLProcessor:
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None = None
     ) -> Prompts:
         """Tokenise one user turn for each text, after its own images (any number, or none)."""
-        self._check(texts)
+        self.check(texts)
         rows = [[] for _ in texts] if images is None else [list(row) for row in images]
         if len(rows) != len(texts):
             raise ValueError(f"{len(texts)} texts with images for {len(rows)}")
@@ -202,7 +202,7 @@ class QwenVLProcessor:
 
     def answers(self, texts: Sequence[str]) -> Answers:
         """Tokenise assistant texts and close each turn."""
-        self._check(texts)
+        self.check(texts)
         closed = [text + "<|im_end|>" for text in texts]
         tokens = self.tokenizer(closed, padding=True, padding_side="right", return_tensors="pt")
         return Answers(tokens.input_ids, tokens.attention_mask)
@@ -212,8 +212,8 @@ class QwenVLProcessor:
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
         return [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
 
-    def _check(self, texts: Sequence[str]) -> None:
-        """Refuse texts that could open or close a turn, or stand for an image."""
+    def check(self, texts: Sequence[str]) -> None:
+        """Raise UserError for a text that could open or close a turn, or stand for an image."""
         for text in texts:
             held = [token for token in self.control_tokens if token in text]
             if held:

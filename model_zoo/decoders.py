@@ -50,8 +50,8 @@ class MMDiT(nn.Module):
                 expected="three equal numbers",
             )
 
-    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encode prompts to features of `text_tokens` positions, zero at padding.
+    def tokenize(self, prompts: Sequence[str]) -> BatchEncoding:
+        """Return prompts as `text_tokens` positions each.
 
         Raises:
             UserError: a prompt is longer than the window; nothing is cut silently.
@@ -71,7 +71,11 @@ class MMDiT(nn.Module):
                 expected=f"at most {self.text_tokens}",
                 fix="shorten the prompt",
             )
-        return self._encode(tokens)
+        return tokens
+
+    def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
+        """Encode prompts to features, zero at padding; raises as `tokenize`."""
+        return self._encode(self.tokenize(prompts))
 
     def pool_text(self, texts: Sequence[str]) -> Tensor:
         """Return the pooled vectors [B, P] of texts of any length, each read whole."""

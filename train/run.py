@@ -28,6 +28,7 @@ from model_zoo import zoo
 from train import engines, ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
 CONFIG = "config.yaml"
@@ -133,6 +134,7 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
         if not any(sample.split == split for sample in samples):
             raise UserError(f"the dataset has no images in split {split!r}")
     questions = _questions(config, samples)
+    check_texts(config, model, samples, questions)
     return Trainer(config, run, model, samples, questions, fingerprint), samples
 
 

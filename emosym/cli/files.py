@@ -16,14 +16,12 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 def expand_images(given: Sequence[Path]) -> list[Path]:
     """Return image files in the order given, a folder as all images below it, sorted.
 
-    Hidden files and folders are left out. Raises `UserError` for a path that does not exist and
-    for a folder without images.
+    Hidden files and folders are left out. Raises `UserError` for a path that is no regular file,
+    and for a folder without images.
     """
     found: list[Path] = []
     for path in given:
         if not path.is_dir():
-            if not path.exists():
-                raise UserError(f"no such image: {path}", expected="an image file or a folder")
             found.append(path)
             continue
         inside = sorted(
@@ -37,6 +35,9 @@ def expand_images(given: Sequence[Path]) -> list[Path]:
                 f"no images in the folder {path}", expected=f"files {', '.join(sorted(SUFFIXES))}"
             )
         found += inside
+    for path in found:
+        if not path.is_file():  # nor does the reading of a pipe or a device have to end
+            raise UserError(f"no such image: {path}", expected="an image file or a folder")
     return found
 
 

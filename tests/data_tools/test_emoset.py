@@ -134,14 +134,32 @@ def test_wrong_rows_are_set_aside_among_good_ones(tmp_path, picture):
             "leaves the dataset's folder",
             "is absolute",
             "path is not a text: got None",
-            "annotation broken.json is not JSON",
+            "annotation broken.json cannot be read: not JSON",
         ],
         strict=True,
     ):
         assert said in reason
 
 
-@pytest.mark.parametrize("content", ["{}", "[", "nul"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"valence": 1' + "0" * 400 + "}", "valence: a number that is NaN, infinite or too large"),
+        ('{"valence": 1' + "0" * 5000 + "}", "valence: a number that is NaN, infinite or too"),
+        ('{"scene": NaN}', "scene: a number that is NaN"),
+        ('{"neutral_prompt": "\\ud800"}', "neutral_prompt: a text with half a character"),
+        ('{"valence": 1, "valence": 2}', "valence: this key comes twice"),
+    ],
+)
+def test_an_annotation_that_nothing_could_store_is_set_aside(tmp_path, picture, text, reason):
+    root = folder(tmp_path, picture, [row("a")], {"a": {}})
+    (root / "annotation" / "awe" / "a.json").write_text(text)
+    (item,) = read_emoset(root)
+    assert isinstance(item, Quarantined)
+    assert f"annotation a.json cannot be read: {reason}" in item.reason
+
+
+@pytest.mark.parametrize("content", ["{}", "[", "nul", '["\\ud800"]', "[1" + "0" * 5000 + "]"])
 def test_a_split_file_that_cannot_be_read(tmp_path, content):
     (tmp_path / "train.json").write_text(content)
     with pytest.raises(UserError, match=r"cannot read .*train\.json"):

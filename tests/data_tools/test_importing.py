@@ -3,13 +3,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from data_tools.importing import ImportReport, import_dataset
-from data_tools.manifest import validate_manifest
+from data_tools.manifest import read_manifest, validate_manifest
 from emosym.errors import UserError
 from emosym.taxonomy import MIKELS8
 
@@ -101,6 +106,61 @@ def test_broken_images_among_many_are_listed_and_stop_nothing(world, tmp_path):
     assert "image is damaged" in reasons
     assert validate_manifest(tmp_path / "out" / "manifest.jsonl") == []
     assert len(open_dataset(tmp_path / "out")) == 77
+
+
+def test_rows_without_a_usable_id_and_links_to_used_images_are_set_aside(world, tmp_path):
+    rows = json.loads((world / "train.json").read_text())
+    for place, name in enumerate(("", None, ["x"], 7)):
+        rows[place][1] = name
+    os.symlink(world / rows[5][2], world / "image" / "link.jpg")
+    (world / "train.json").write_text(json.dumps(rows))
+    (world / "val.json").write_text(json.dumps([["awe", "x", "image/link.jpg", rows[5][3]]]))
+    report = import_dataset("emoset", world, tmp_path / "out")
+    assert report.by_split == {"train": 52, "test": 16}
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    found = {row["record"]: row["reason"] for row in map(json.loads, lines)}
+    reasons = [found[row[2]] for row in rows[:4]]
+    assert reasons == [
+        "id: missing; every sample needs it",
+        "id: missing; every sample needs it",
+        "id: expected a text, got a list",
+        "id: expected a text, got a number",
+    ]
+    assert len(found) == 5
+    assert validate_manifest(tmp_path / "out" / "manifest.jsonl") == []
+
+
+def values(leaves):
+    return st.recursive(
+        leaves | st.none() | st.booleans() | st.integers(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
+        max_leaves=4,
+    )
+
+
+odd = values(st.floats() | st.text(st.characters(categories=["L", "Cs"]), max_size=4))
+KEYS = ["emotion", "valence", "neutral_prompt", "qwen_aug", "scene", "object", "source"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    names=st.lists(values(st.text(max_size=3)), min_size=3, max_size=3),
+    notes=st.lists(st.dictionaries(st.sampled_from(KEYS), odd), min_size=3, max_size=3),
+)
+def test_what_an_import_writes_can_be_read(names, notes):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "in")
+        root.mkdir()
+        (root / "info.json").write_text("{}")
+        rows = []
+        for place, (name, note) in enumerate(zip([*names, "good"], [*notes, {}], strict=True)):
+            Image.new("RGB", (2, 2)).save(root / f"{place}.png")
+            (root / f"{place}.json").write_text(json.dumps(note))
+            rows.append(["awe", name, f"{place}.png", f"{place}.json"])
+        (root / "train.json").write_text(json.dumps(rows[:2]))
+        (root / "test.json").write_text(json.dumps(rows[2:]))
+        report = import_dataset("emoset", root, Path(folder, "out"))
+        assert len(read_manifest(Path(folder, "out", "manifest.jsonl"))) == report.imported
 
 
 def test_nothing_to_import(world, tmp_path):

@@ -81,9 +81,13 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
         ({"split": ["train"]}, "1: split: expected a text, got a list"),
         ({"valence": 3.5}, "1: valence: 3.5 is outside [-3, 3]; convert it"),
         ({"arousal": -3.01}, "1: arousal: -3.01 is outside [-3, 3]"),
-        ({"dominance": 10**400}, "1: dominance: 1000"),
-        ({"valence": float("nan")}, "1: valence: is NaN"),
-        ({"valence": float("inf")}, "1: valence: inf is outside [-3, 3]"),
+        ({"dominance": 10**400}, "1: dominance: a number that is NaN, infinite or too large"),
+        ({"dominance": 10**40}, "1: dominance: 1000"),
+        ({"valence": float("nan")}, "1: valence: a number that is NaN"),
+        ({"valence": float("inf")}, "1: valence: a number that is NaN, infinite"),
+        ({"attributes": {"x": [float("nan")]}}, "1: attributes.x.0: a number that is NaN"),
+        ({"prompt": "\ud800"}, "1: prompt: a text with half a character"),
+        ({"image": "\udfff.jpg"}, "1: image: a text with half a character"),
         ({"valence": True}, "1: valence: expected a number, got true or false"),
         ({"arousal": "0.5"}, "1: arousal: expected a number, got a text"),
         ({"attributes": [1]}, "1: attributes: expected an object, got a list"),
@@ -115,6 +119,10 @@ def test_every_problem_is_told(root, change, said):
         ("[1]", "1: -: expected a JSON object, got a list"),
         ("null", "1: -: expected a JSON object, got null"),
         ("[" * 100_000, "1: -: not JSON"),
+        ('{"valence": 1' + "0" * 5000 + "}", "1: valence: a number that is NaN, infinite or"),
+        ('{"id": "1", "split": "train", "id": "2"}', "1: id: this key comes twice"),
+        ('{"\\ud800": 1, "\\ud800": 2}', "1: \\ud800: this key comes twice"),
+        ('{"attributes": ' + '{"a": ' * 40 + "1" + "}" * 41, "1: attributes: nested too deeply"),
     ],
 )
 def test_lines_that_are_no_records(root, line, said):
@@ -169,6 +177,15 @@ def test_a_link_may_not_leave_the_root(root, tmp_path_factory, picture):
     assert found[2].startswith("4: image:")
 
 
+def test_one_image_in_two_splits_is_a_leak(root):
+    os.symlink(root / "a.jpg", root / "same.jpg")
+    rows = [{"id": name, "image": name, "split": "test"} for name in ("./a.jpg", "same.jpg")]
+    found = problems(root, GOOD, {**GOOD, "id": "2"}, *rows)
+    assert found == [
+        f"{line}: image: is in split 'train' on line 1: held-out data would leak" for line in (3, 4)
+    ]
+
+
 def test_reading_names_the_first_problem_and_the_count(root):
     path = manifest(root, GOOD, {**GOOD, "valence": 5}, {**GOOD, "id": "2", "split": "dev"})
     with pytest.raises(UserError) as error:
@@ -185,9 +202,11 @@ def test_an_empty_manifest_is_an_error(root, content):
         read_manifest(root / "m.jsonl")
 
 
-def test_a_missing_manifest(root):
-    with pytest.raises(UserError, match="cannot read manifest"):
-        validate_manifest(root / "none.jsonl")
+def test_a_missing_manifest_and_a_pipe(root):
+    os.mkfifo(root / "pipe.jsonl")
+    for name in ("none.jsonl", "pipe.jsonl"):
+        with pytest.raises(UserError, match=r"cannot read manifest .*use it in place, or"):
+            validate_manifest(root / name)
 
 
 def test_writing_refuses_an_image_elsewhere_and_keeps_the_old_file(root):

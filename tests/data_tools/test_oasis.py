@@ -62,6 +62,7 @@ def test_the_scale_is_converted_and_the_rating_does_not_leak(tmp_path, picture):
         (line(1, "A", 4, ""), "Arousal_mean is ''; expected a number in [1, 7]"),
         (line(1, "A", 8), "Valence_mean is '8'; expected"),
         (line(1, "A", "nan"), "Valence_mean is 'nan'; expected"),
+        (line(1, "A", "1" + "0" * 5000), f"is '1{'0' * 22}; expected"),
         (line(1, "../A"), "leaves the dataset's folder"),
         (line(1, " "), "the theme is empty"),
         ("I1,A", "Valence_mean is None"),

@@ -41,7 +41,7 @@ def test_conversion_round_trips_and_keeps_order(one, other, low, high):
 
 def test_a_scale_checks_its_values():
     assert PUBLIC.check(3, "valence") == 3.0
-    for value in (3.01, -4, math.nan, math.inf):
+    for value in (3.01, -4, math.nan, math.inf, 10**400):
         with pytest.raises(UserError, match=r"arousal is outside its scale; got .*\[-3, 3\]"):
             PUBLIC.check(value, "arousal")
     with pytest.raises(ValueError, match=r"low < high, got \[2, 2\]"):

@@ -29,25 +29,31 @@ def test_an_imprint_comes_back_in_any_script(tmp_path):
         assert read_imprint(tmp_path / name) is None
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"prompt": 1}', "[" * 5000])
+HUGE = '{"seed": 1' + "0" * 5000 + "}"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"prompt": 1}', "[" * 5000, HUGE])
 def test_a_broken_imprint_is_told(tmp_path, text):
     about = PngInfo()
     about.add_text("emosym", text)
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
-    with pytest.raises(UserError, match="says in a broken way how it was made"):
+    with pytest.raises(UserError, match=r"x\.png says in a broken way how it was made"):
         read_imprint(tmp_path / "x.png")
 
 
-def test_an_imprint_with_a_field_of_another_type_is_told(tmp_path):
+def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
     right = {"prompt": "p", "emotion": None, "valence": None, "arousal": None}
     right |= {"seed": 1, "guidance": 2.0, "steps": 3, "model": "m"}
     wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
+    wrong += [{"prompt": "\ud800"}, {"emotion": "joy"}, {"seed": -1}, {"seed": 2**63}]
+    wrong += [{"steps": "3"}, {"guidance": None}]
+    wrong += [{"valence": value, "arousal": 0} for value in (10**400, 4, float("nan"), None)]
     for change in ({}, *wrong, {"extra": 1}):
         about = PngInfo()
         about.add_text("emosym", json.dumps(right | change))
         Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
         if change:
-            with pytest.raises(UserError, match="says in a broken way"):
+            with pytest.raises(UserError, match=r"x\.png says in a broken way"):
                 read_imprint(tmp_path / "x.png")
         else:
             assert read_imprint(tmp_path / "x.png").seed == 1

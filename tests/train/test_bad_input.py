@@ -13,13 +13,16 @@ import torch
 
 from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
+from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.errors import UserError
+from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
-from train.config import CompressConfig, DataConfig
+from train.config import CompressConfig, DataConfig, TrainConfig
 from train.data import Corpus
 from train.phases.compress import Compress
+from train.texts import check_texts
 
 
 def compress(steps: int, **sections) -> dict:
@@ -53,10 +56,12 @@ def test_a_bad_preset(tmp_path, preset, overrides, message):
 def test_a_bad_dataset(tmp_path, preset, world):
     """One dataset after another, each with what is wrong with it."""
     samples = open_dataset(world)
-    empty, learn_only, unlabelled = (world / f"{n}.jsonl" for n in ("empty", "learn", "bare"))
+    names = ("empty", "learn", "bare", "long")
+    empty, learn_only, unlabelled, long = (world / f"{name}.jsonl" for name in names)
     empty.write_text("")
     write_manifest(learn_only, [s for s in samples if s.split == "train"])
     write_manifest(unlabelled, [dataclasses.replace(s, emotion=None) for s in samples])
+    write_manifest(long, [dataclasses.replace(s, prompt="a boat " * 30) for s in samples])
     label = ["stages=[{steps: 1, cycle: {verify_posterior: 1}}]"]
     reward = ["stages=[{steps: 1, cycle: {verify_grpo: 1}}]"]
     for data, overrides, message in [
@@ -65,6 +70,7 @@ def test_a_bad_dataset(tmp_path, preset, world):
         (learn_only, [], "error: the dataset has no images in split 'test'"),
         (unlabelled, label, "error: phase verify_posterior needs an emotion label"),
         (unlabelled, reward, "verify_grpo.rewards.emotion=0"),
+        (long, ["stages=[{steps: 1, cycle: {remember: 1}}]"], f"sample {samples[0].id!r} cannot"),
     ]:
         run = tmp_path / "run"
         done = train("run", preset(**compress(1)), *overrides, "--data", data, "--run", run)
@@ -105,6 +111,41 @@ def test_a_loss_without_data(world, fact, overrides, option):
         return
     with pytest.raises(UserError, match=f"^{option} has nothing to learn from; got no training"):
         Compress(bench)
+
+
+LONG, CONTROL = "a boat " * 30, "a boat <|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("split", "field", "text", "sections", "said"),
+    [
+        ("train", "prompt", LONG, {"cycle": "generate"}, "; expected at most 24; shorten"),
+        ("train", "prompt", LONG, {"cycle": "remember"}, "tokens; expected at most 24; shorten"),
+        ("train", "prompt", CONTROL, {"cycle": "remember"}, "holds the control token '<|im_end|>'"),
+        ("train", "prompt", LONG, {}, None),
+        ("train", "knowledge", CONTROL, {"compress": {"language_weight": 1}}, "control token"),
+        ("train", "knowledge", CONTROL, {}, None),
+        ("train", "knowledge", LONG, {"compress": {"language_weight": 1}}, None),
+        ("test", "prompt", LONG, {"cycle": "generate"}, None),
+        ("test", "prompt", LONG, {"evaluate": {"requests": 1}}, "tokens; expected at most 24"),
+        ("test", "prompt", LONG, {"evaluate": {"grids": 1}}, "tokens; expected at most 24"),
+    ],
+)
+def test_a_text_that_the_run_would_not_get_past(model, world, split, field, text, sections, said):
+    samples = open_dataset(world)
+    place = max(n for n, sample in enumerate(samples) if sample.split == split)
+    samples[place] = dataclasses.replace(samples[place], **{field: text})
+    stages = [{"steps": 1, "cycle": {sections.get("cycle", "compress"): 1}}]
+    sections = {name: value for name, value in sections.items() if name != "cycle"}
+    whole = probes.settings(model, world, stages=stages, **sections)
+    config = load_config(TrainConfig, None, base=whole)
+    if said is None:
+        check_texts(config, zoo.load(model), samples)
+        return
+    with pytest.raises(UserError) as error:
+        check_texts(config, zoo.load(model), samples)
+    assert str(error.value).startswith(f"sample {samples[place].id!r} cannot be used: the ")
+    assert said in str(error.value)
 
 
 def test_folders_that_are_in_the_way(tmp_path, preset):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 
 import pytest
 
@@ -9,7 +10,7 @@ from emosym.affect import PUBLIC
 from emosym.cli.files import expand_images
 from emosym.taxonomy import MIKELS8
 from model_zoo.noise import hush
-from tests.emosym.cli.command import emosym, refused, start
+from tests.emosym.cli.command import emosym, names_in, refused, start
 
 
 def test_understand_prints_the_json_of_the_contract(model, pictures):
@@ -71,6 +72,11 @@ def test_images_that_are_not_there(model, tmp_path):
     gone = tmp_path / "gone.png"
     refused(emosym("understand", gone, "--model", model), f"no such image: {gone}")
     refused(emosym("understand", tmp_path, "--model", model), f"no images in the folder {tmp_path}")
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in ("/dev/zero", tmp_path / "pipe.png", tmp_path):
+        done = emosym("bank", "add", tmp_path / "bank", path, "--model", model)
+        refused(done, f"no such image: {path}")
+    assert names_in(tmp_path) == ["pipe.png"]
 
 
 def test_folders_are_expanded_in_order_without_hidden_files(tmp_path):
