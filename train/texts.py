@@ -21,8 +21,7 @@ def check_texts(
     """Look at every text that the run will read, before a step far on meets one it cannot.
 
     Raises:
-        UserError: a text with a control token, or longer than the decoder reads, named with its sample or
-            question.
+        UserError: a text with a control token, or longer than the decoder reads, and whose it is.
     """
     used = Schedule(config.stages, tuple(PHASES)).totals()
     shown = {"train"} if used.keys() & {"generate", "remember"} else set()

@@ -13,6 +13,7 @@ import torch
 
 from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
+from data_tools.questions import build_questions
 from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.errors import UserError
@@ -78,6 +79,28 @@ def test_a_bad_dataset(tmp_path, preset, world):
         assert not run.exists()
 
 
+@pytest.mark.parametrize(
+    ("cycle", "field", "refused"),
+    [
+        ("instruct", "text", True),
+        ("instruct", "answer", True),
+        ("verify_grpo", "text", True),
+        ("verify_grpo", "answer", False),
+        ("compress", "text", False),
+    ],
+)
+def test_a_question_that_the_run_would_not_get_past(model, world, cycle, field, refused):
+    [question, *_] = build_questions(open_dataset(world), ["dominant"])
+    question = dataclasses.replace(question, **{field: CONTROL})
+    stages = [{"steps": 1, "cycle": {cycle: 1}}]
+    config = load_config(TrainConfig, None, base=probes.settings(model, world, stages=stages))
+    if not refused:
+        check_texts(config, zoo.load(model), [], [question])
+        return
+    with pytest.raises(UserError, match=f"^question '{question.id}' cannot be used: the text"):
+        check_texts(config, zoo.load(model), [], [question])
+
+
 def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
     run = tmp_path / "run"
     done = train_in_ranks("run", preset(**compress(1, compress={"batch_size": 3})), "--run", run)
@@ -140,10 +163,10 @@ def test_a_text_that_the_run_would_not_get_past(model, world, split, field, text
     whole = probes.settings(model, world, stages=stages, **sections)
     config = load_config(TrainConfig, None, base=whole)
     if said is None:
-        check_texts(config, zoo.load(model), samples)
+        check_texts(config, zoo.load(model), samples, [])
         return
     with pytest.raises(UserError) as error:
-        check_texts(config, zoo.load(model), samples)
+        check_texts(config, zoo.load(model), samples, [])
     assert str(error.value).startswith(f"sample {samples[place].id!r} cannot be used: the ")
     assert said in str(error.value)
 
