@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.manifest import read_manifest
+from data_tools.questions import build_questions
 from data_tools.sources import SOURCES, read_source
 from emosym.errors import UserError
+from emosym.prompts import TASKS
 from emosym.records import Sample
 
 
@@ -47,9 +49,10 @@ def _open_in_place(kind: str, path: Path) -> list[Sample]:
 
 
 def dataset_stats(samples: Sequence[Sample]) -> dict[str, object]:
-    """Return counts by split and emotion, and mean, std, min, max of each affect dimension.
+    """Return counts by split and emotion, mean, std, min, max of each affect dimension, questions.
 
     Standard deviations are over the population; a dimension that no sample has is absent.
+    `questions` counts what can be asked, by task.
     """
     emotions: dict[str, Counter[str]] = {}
     for sample in samples:
@@ -71,4 +74,6 @@ def dataset_stats(samples: Sequence[Sample]) -> dict[str, object]:
                 "min": min(values),
                 "max": max(values),
             }
+    tasks = Counter(question.task for question in build_questions(samples, TASKS, seed=0))
+    stats["questions"] = {task: tasks[task] for task in TASKS}
     return stats

@@ -11,6 +11,7 @@ from typing import get_args
 
 from data_tools.paths import locate
 from data_tools.quarantine import Broken, Quarantined
+from data_tools.votes import vote_problems
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.records import Sample, Split
@@ -97,6 +98,7 @@ def _sample(root: Path, split: Split, row: object) -> Sample:
         emotional_prompt=_text(note, "emotional_prompt"),
         knowledge=_knowledge(note),
         attributes=attributes,
+        votes=_votes(note),
         source=_text(note, "source") or "emoset",
     )
 
@@ -129,6 +131,15 @@ def _affect(note: dict[str, object], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Broken(f"{key} is not a number: got {value!r}")
     return PUBLIC.check(value, key)
+
+
+def _votes(note: dict[str, object]) -> dict[str, float] | None:
+    votes = note.get("votes")
+    if votes is None:
+        return None
+    for why in vote_problems(votes):
+        raise Broken(f"votes: {why}")
+    return votes  # type: ignore[return-value]
 
 
 def _text(note: dict[str, object], key: str) -> str | None:

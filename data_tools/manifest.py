@@ -1,8 +1,8 @@
 """The manifest: one JSON object a line, one line a sample.
 
 Keys: id, image (a path relative to the manifest's folder), split, and, where known, emotion,
-valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, source.
-An image belongs to one split.
+valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, votes
+(an object of Mikels labels and weights), source. An image belongs to one split.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import get_args
 from data_tools.images import check_image
 from data_tools.paths import locate
 from data_tools.quarantine import Broken
+from data_tools.votes import vote_problems
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.records import Sample, Split
@@ -28,7 +29,7 @@ from emosym.taxonomy import MIKELS8
 _TEXTS = ("id", "image", "split", "emotion", "prompt", "emotional_prompt", "knowledge", "source")
 _NUMBERS = ("valence", "arousal", "dominance")
 _REQUIRED = ("id", "image", "split")
-KEYS = (*_REQUIRED, "emotion", *_NUMBERS, *_TEXTS[4:7], "attributes", "source")
+KEYS = (*_REQUIRED, "emotion", *_NUMBERS, *_TEXTS[4:7], "attributes", "votes", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ def _record(sample: Sample, root: Path) -> dict[str, object]:
     record = {key: getattr(sample, key) for key in KEYS}
     record["image"] = image.relative_to(root).as_posix()
     record["attributes"] = dict(sample.attributes)
+    record["votes"] = None if sample.votes is None else dict(sample.votes)
     return {key: value for key, value in record.items() if value not in (None, {}, "")}
 
 
@@ -207,6 +209,8 @@ def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
             yield from ((key, why) for why in _number(record[key]))
     if "attributes" in record and not isinstance(record["attributes"], dict):
         yield "attributes", f"expected an object, got {_kind(record['attributes'])}"
+    if "votes" in record:
+        yield from (("votes", why) for why in vote_problems(record["votes"]))
     for key, names in (("split", get_args(Split)), ("emotion", MIKELS8)):
         value = record.get(key)
         if isinstance(value, str) and value and value not in names:

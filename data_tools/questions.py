@@ -5,21 +5,25 @@ Ref: EEmo-Logic (arXiv 2602.01173) names the tasks; its generator is not publish
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from data_tools.perception import perception_questions
+from data_tools.votes import top_emotions
 from emosym import prompts
-from emosym.affect import PUBLIC, UNIT
+from emosym.affect import PUBLIC, UNIT, Scale
 from emosym.errors import unknown
 from emosym.records import Question, Sample
 from emosym.taxonomy import MIKELS8
 
-Builder = Callable[[Sample], Question | None]
+Asker = Callable[[Sample], Question | None]
+Builder = Callable[[Sequence[Sample], int], Iterator[Question]]
 
 
-def build_questions(samples: Sequence[Sample], tasks: Sequence[str]) -> list[Question]:
-    """Return the questions of the named tasks, all of one task before the next, in sample order.
+def build_questions(samples: Sequence[Sample], tasks: Sequence[str], seed: int) -> list[Question]:
+    """Return the questions of the named tasks, all of one task before the next.
 
-    A sample whose facts do not answer a question is not asked it.
+    A sample whose facts do not answer a question is not asked it. What is drawn (the pairs and the
+    options of perception) follows from the seed and the ids, not from the order of `samples`.
 
     Raises:
         UserError: an unknown task.
@@ -28,9 +32,18 @@ def build_questions(samples: Sequence[Sample], tasks: Sequence[str]) -> list[Que
     for task in tasks:
         if task not in BUILDERS:
             raise unknown("task", task, BUILDERS)
-        made = (BUILDERS[task](sample) for sample in samples)
-        questions += [question for question in made if question is not None]
+        questions += BUILDERS[task](samples, seed)
     return questions
+
+
+def each(ask: Asker) -> Builder:
+    """Return the builder that asks every sample the same, in sample order."""
+
+    def build(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
+        made = map(ask, samples)
+        return (question for question in made if question is not None)
+
+    return build
 
 
 def affect_question(sample: Sample) -> Question | None:
@@ -39,17 +52,17 @@ def affect_question(sample: Sample) -> Question | None:
     return _question(sample, "affect", prompts.UNDERSTAND, truth, PUBLIC) if truth else None
 
 
-def assessment(axis: str) -> Builder:
-    """Return the builder of the rating of one axis, on [0, 1] with four decimals."""
+def assessment(axis: str) -> Asker:
+    """Return what asks for the rating of one axis, on [0, 1] with four decimals."""
 
-    def build(sample: Sample) -> Question | None:
+    def ask(sample: Sample) -> Question | None:
         value = getattr(sample, axis)
         if value is None:
             return None
         truth = {axis: round(PUBLIC.convert(value, UNIT), 4)}
         return _question(sample, axis, prompts.assess(axis), truth, UNIT)
 
-    return build
+    return ask
 
 
 def ranking_question(sample: Sample) -> Question | None:
@@ -68,25 +81,32 @@ def dominant_question(sample: Sample) -> Question | None:
     return _question(sample, "dominant", prompts.dominant(MIKELS8), truth)
 
 
-def top_emotions(sample: Sample) -> tuple[str, str, str] | None:
-    """Return the three emotions with most votes (ties in the taxonomy's order), or None."""
-    votes = {name: weight for name, weight in (sample.votes or {}).items() if weight > 0}
-    order = sorted(votes, key=lambda name: (-votes[name], MIKELS8.index(name)))
-    return tuple(order[:3]) if len(order) >= 3 else None
+def description_question(sample: Sample) -> Question | None:
+    """Ask for sentences: why the image evokes what it evokes, and the three strongest emotions."""
+    top = top_emotions(sample)
+    if top is None or sample.knowledge is None:
+        return None
+    why = sample.knowledge if sample.knowledge.endswith((".", "!", "?")) else f"{sample.knowledge}."
+    truth = {"description": f"{why} It evokes most of all {top[0]}, then {top[1]} and {top[2]}."}
+    return _question(sample, "description", prompts.describe(), truth)
 
 
 BUILDERS: dict[str, Builder] = {
-    "affect": affect_question,
-    "valence": assessment("valence"),
-    "arousal": assessment("arousal"),
-    "dominance": assessment("dominance"),
-    "ranking": ranking_question,
-    "dominant": dominant_question,
+    "affect": each(affect_question),
+    "valence": each(assessment("valence")),
+    "arousal": each(assessment("arousal")),
+    "dominance": each(assessment("dominance")),
+    "ranking": each(ranking_question),
+    "dominant": each(dominant_question),
+    "perception": perception_questions,
+    "description": each(description_question),
 }
-"""Task -> what makes its question of a sample, or None where the sample cannot answer it."""
+"""Task -> what makes its questions of samples; a key for every one of `prompts.TASKS`."""
 
 
-def _question(sample: Sample, task: str, text: str, truth: dict, scale=UNIT) -> Question:
+def _question(sample: Sample, task: str, text: str, truth: dict, scale: Scale = UNIT) -> Question:
+    # A description says its reasons itself; to think them first would say everything twice.
+    reason = None if task == "description" else sample.knowledge
     return Question(
         id=f"{sample.id}/{task}",
         task=task,
@@ -95,5 +115,5 @@ def _question(sample: Sample, task: str, text: str, truth: dict, scale=UNIT) -> 
         text=text,
         truth=truth,
         scale=scale,
-        answer=prompts.reply(truth, scale, sample.knowledge),
+        answer=prompts.reply(truth, scale, reason),
     )

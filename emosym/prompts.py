@@ -54,9 +54,9 @@ def choose(question: str, options: Mapping[str, str]) -> str:
     return f"{question} {listed} " + _FORM.format("Answer: letter")
 
 
-def describe() -> str:
+def describe(question: str = "Which emotions does this image evoke, and why?") -> str:
     """Return the question for a description in sentences."""
-    return "Which emotions does this image evoke, and why? " + _FORM.format("sentences")
+    return f"{question} " + _FORM.format("sentences")
 
 
 def imagine(request: ImageRequest) -> str:
@@ -76,9 +76,12 @@ def reply(
 ) -> str:
     """Return the reference answer `<think>…</think><answer>Key: value; …</answer>`.
 
-    Numbers have four decimals on [0, 1] and one elsewhere. Ref: EEmo-Logic's answer contract.
+    Numbers have four decimals on [0, 1] and one elsewhere. A description has no key, it is the
+    whole answer. Ref: EEmo-Logic's answer contract.
     """
-    facts = "; ".join(f"{key.capitalize()}: {_said(value, scale)}" for key, value in truth.items())
+    facts = truth.get("description") or "; ".join(
+        f"{key.capitalize()}: {_said(value, scale)}" for key, value in truth.items()
+    )
     return f"<think>{reason or ''}</think><answer>{facts}</answer>"
 
 

@@ -39,7 +39,7 @@ class Sample:
     attributes: Mapping[str, object] = field(default_factory=dict)
     """EmoSet's attributes by EmoSet's names (brightness, colorfulness, scene, object, ...)."""
     votes: Mapping[str, float] | None = None
-    """Emotion -> weight of the people who felt it; they need not sum to 1."""
+    """Mikels label -> weight of the people who felt it, at least 0; they need not sum to 1."""
     source: str = ""
     """Name of the dataset."""
 

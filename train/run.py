@@ -250,7 +250,7 @@ def _dataset(config: TrainConfig, run: Path) -> list[Sample]:
 
 
 def _questions(config: TrainConfig, samples: list[Sample]) -> list[Question]:
-    return build_questions(samples, config.data.tasks)
+    return build_questions(samples, config.data.tasks, config.seed)
 
 
 def _starting_model(config: TrainConfig) -> tuple[EmoSym, str]:

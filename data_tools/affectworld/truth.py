@@ -16,6 +16,7 @@ from PIL import Image
 from data_tools.affectworld.scene import SUBJECTS
 from emosym.affect import PUBLIC, Affect
 from emosym.errors import unknown
+from emosym.taxonomy import MIKELS8
 
 BRIGHTNESS_MEAN, BRIGHTNESS_SD = 0.50, 0.20
 SATURATION_MEAN, SATURATION_SD = 0.45, 0.18
@@ -174,3 +175,18 @@ def angle_of(valence: float, arousal: float) -> float:
 def label_of(valence: float, arousal: float) -> str:
     """Return the Mikels label of a position."""
     return SECTORS[int(angle_of(valence, arousal) // 45.0) % 8]
+
+
+def votes_at(valence: float, arousal: float) -> dict[str, float]:
+    """Return how strongly a position evokes each emotion, in [0, 1]; `label_of` is the strongest.
+
+    weight = max(0, cos(angle - middle of the emotion's sector)): 1 in the middle of a sector, 0.71
+    in the middle of the next, 0 from 90 degrees on. Our choice: neighbours on the circle are felt
+    together, opposites never, and at least three emotions always have a weight.
+    """
+    angle = angle_of(valence, arousal)
+    votes = {}
+    for name in MIKELS8:
+        away = (angle - 45.0 * SECTORS.index(name) - 22.5 + 180.0) % 360.0 - 180.0
+        votes[name] = max(0.0, math.cos(math.radians(away)))
+    return votes

@@ -23,6 +23,7 @@ from data_tools.affectworld.truth import (
     dominance_of,
     label_of,
     light_for,
+    votes_at,
 )
 from data_tools.staging import staged_folder, write_json
 from emosym.affect import Affect
@@ -71,6 +72,7 @@ class Drawing:
             "valence": self.affect.valence,
             "arousal": self.affect.arousal,
             "dominance": self.dominance,
+            "votes": votes_at(self.affect.valence, self.affect.arousal),
             "neutral_prompt": text.neutral_prompt(self.scene),
             "emotional_prompt": text.emotional_prompt(self.scene, self.colour),
             "qwen_aug": text.knowledge(self.scene, self.colour),

@@ -90,7 +90,7 @@ def stats(
     path: Annotated[Path, typer.Argument(help="A manifest, or the folder of a dataset.")],
     as_json: AsJson = False,
 ) -> None:
-    """Count a dataset by split and emotion, with mean and spread of valence and arousal."""
+    """Count a dataset by split, emotion and task, with mean and spread of valence and arousal."""
     from data_tools.dataset import dataset_stats, open_dataset
 
     found = dataset_stats(open_dataset(path))
@@ -110,3 +110,5 @@ def stats(
     if names:
         rows = [(name, *(f"{found[name][key]:.4g}" for key in keys)) for name in names]
         print_table(("affect", *keys), rows)
+    rows = [(task, str(count)) for task, count in found["questions"].items()]
+    print_table(("task", "questions"), rows)

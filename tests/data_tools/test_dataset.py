@@ -71,6 +71,18 @@ def test_stats_by_hand(tmp_path):
             "min": -1.0,
             "max": 3.0,
         },
+        "questions": {
+            "affect": 4,
+            "valence": 3,
+            "arousal": 0,
+            "dominance": 0,
+            "ranking": 0,
+            "dominant": 3,
+            # Of train: three levels of valence; both awes evoke the same emotion; two pairs on the
+            # same level or not; two with a higher valence (the third would unbalance either).
+            "perception": 3 + 1 + 2 + 2,
+            "description": 0,
+        },
     }
 
 

@@ -82,11 +82,13 @@ def test_knowledge(tmp_path, picture, note, knowledge):
     assert one(tmp_path, picture, note).knowledge == knowledge
 
 
-def test_added_affect_and_texts_are_read(tmp_path, picture):
+def test_added_affect_votes_and_texts_are_read(tmp_path, picture):
     note = {"valence": -1, "arousal": 2.5, "dominance": 0.0, "neutral_prompt": "a cat"}
+    note["votes"] = {"awe": 3, "fear": 0.5}
     sample = one(tmp_path, picture, note)
     assert (sample.valence, sample.arousal, sample.dominance) == (-1.0, 2.5, 0.0)
     assert sample.prompt == "a cat"
+    assert sample.votes == {"awe": 3, "fear": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,9 @@ def test_added_affect_and_texts_are_read(tmp_path, picture):
         ({"valence": 7.0}, "valence is outside its scale; got 7.0"),
         ({"arousal": "high"}, "arousal is not a number: got 'high'"),
         ({"arousal": True}, "arousal is not a number: got True"),
+        ({"votes": {"joy": 1}}, "votes: unknown emotion 'joy'"),
+        ({"votes": {"awe": -1}}, "votes: the weight of 'awe' is -1"),
+        ({"votes": []}, "votes: expected an object of emotions and weights, got []"),
         ({"emotion": "fear"}, "the row says awe, its annotation says fear"),
         ([], "is not a JSON object"),
     ],

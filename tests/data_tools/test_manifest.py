@@ -51,6 +51,7 @@ def test_round_trip(root):
             emotional_prompt="a dark cat",
             knowledge="Cats “see” in the dark.",
             attributes={"brightness": 0.0, "object": ["Cat"]},
+            votes={"awe": 2, "fear": 0.25, "anger": 0},
             source="made",
         ),
         Sample(id="y", image=root / "sub" / "b.jpg", split="val"),
@@ -103,6 +104,11 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
         ({"image": "sub\\b.jpg"}, "1: image: path 'sub\\\\b.jpg' must be written with /"),
         ({"image": "c.jpg"}, "1: image: file 'c.jpg' does not exist"),
         ({"image": "sub"}, "1: image: file 'sub' does not exist"),
+        ({"votes": [1]}, "1: votes: expected an object of emotions and weights, got [1]"),
+        ({"votes": {"joy": 1}}, "1: votes: unknown emotion 'joy'; expected one of amusement"),
+        ({"votes": {"awe": -1}}, "1: votes: the weight of 'awe' is -1; expected a finite number"),
+        ({"votes": {"awe": float("inf")}}, "1: votes: the weight of 'awe' is inf"),
+        ({"votes": {}}, "1: votes: says nothing"),
         ({"prompt": 5}, "1: prompt: expected a text, got a number"),
     ],
 )
@@ -236,6 +242,10 @@ affects = st.none() | st.floats(-3, 3, allow_nan=False)
     prompt=texts,
     knowledge=texts,
     attributes=st.dictionaries(st.text(max_size=5), st.floats(0, 1) | st.text(max_size=5)),
+    votes=st.none()
+    | st.dictionaries(st.sampled_from(MIKELS8), st.floats(0.1, 1e300) | st.just(0)).filter(
+        lambda votes: any(votes.values())
+    ),
 )
 def test_any_sample_survives_the_round_trip(root, **fields):
     sample = Sample(id="1", image=root / "a.jpg", split="train", **fields)

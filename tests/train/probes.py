@@ -114,7 +114,7 @@ def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iter
         run.mkdir(parents=True, exist_ok=True)
     ranks.barrier()
     train.run.check_sizes(config)
-    questions = build_questions(samples, config.data.tasks)
+    questions = build_questions(samples, config.data.tasks, config.seed)
     made = Trainer(config, run, zoo.load(folder), samples, questions, zoo.fingerprint(folder))
     made.restore()
     try:

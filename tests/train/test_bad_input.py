@@ -90,7 +90,7 @@ def test_a_bad_dataset(tmp_path, preset, world):
     ],
 )
 def test_a_question_that_the_run_would_not_get_past(model, world, cycle, field, refused):
-    [question, *_] = build_questions(open_dataset(world), ["dominant"])
+    [question, *_] = build_questions(open_dataset(world), ["dominant"], 0)
     question = dataclasses.replace(question, **{field: CONTROL})
     stages = [{"steps": 1, "cycle": {cycle: 1}}]
     config = load_config(TrainConfig, None, base=probes.settings(model, world, stages=stages))

@@ -50,7 +50,7 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Train, and return what moved and what the reference, judge and saved model say."""
     config = load_config(TrainConfig, None, base=whole)
     samples = open_dataset(Path(config.data.path))
-    questions = build_questions(samples, config.data.tasks)
+    questions = build_questions(samples, config.data.tasks, config.seed)
     run.mkdir()
     trainer = Trainer(config, run, zoo.load(config.model), samples, questions, "a model")
     model = trainer.bench.model
