@@ -31,20 +31,21 @@ def accuracy(predicted: NDArray, true: NDArray) -> float | None:
 def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
     """Return the unweighted mean F1 over the classes that occur; None when N = 0.
 
-    `predicted`, `true`: class indices [N] in 0..classes-1. A class that is neither predicted nor
-    true in these N has no F1 and is left out of the mean; one that is only predicted, or only
-    true, counts as 0. This is scikit-learn's default for `average="macro"`.
+    `predicted`, `true`: class indices [N] in 0..classes-1; where `predicted` is `classes` nothing
+    was said. A class that is neither predicted nor true in these N has no F1 and is left out of
+    the mean; one that is only predicted, or only true, counts as 0. This is scikit-learn's default
+    for `average="macro"`.
 
     Ref: Opitz & Burst 2019, arXiv 1911.03347, eq. 1 (mean of F1, not F1 of means).
     """
     _check(predicted, true)
     if not len(true):
         return None
-    return float(
-        multiclass_f1_score(
-            torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes, average="macro"
-        )
+    each = multiclass_f1_score(
+        torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes + 1, average="none"
     )
+    occurs = [*{*predicted.tolist(), *true.tolist()} - {classes}]
+    return float(each[occurs].mean())
 
 
 def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray:
@@ -77,6 +78,15 @@ def pearson(predicted: NDArray, true: NDArray) -> float | None:
     # r ignores shift and scale, and torchmetrics calls variances near zero undefined: standardise.
     r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
     return r if math.isfinite(r) else None
+
+
+def spearman(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of ranks, ties share theirs.
+
+    None when N < 2 or one of them is constant. Ref: Spearman 1904; SRCC of EEmo-Bench.
+    """
+    _check(predicted, true)
+    return pearson(_ranks(predicted), _ranks(true))
 
 
 def ccc(predicted: NDArray, true: NDArray) -> float | None:
@@ -139,6 +149,12 @@ def _check(*arrays: NDArray) -> None:
     for array in arrays:
         if not np.all(np.isfinite(array)):
             raise ValueError("array holds a value that is not finite")
+
+
+def _ranks(values: NDArray) -> NDArray:
+    """Return ranks from 1; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _standardised(values: NDArray) -> torch.Tensor:
