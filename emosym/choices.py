@@ -12,7 +12,7 @@ _MARKED = re.compile(r"(?<![A-Za-z])([A-Z])(?=\s*(?:[:.)*]|$))", re.MULTILINE)
 def chosen(text: str, options: Mapping[str, str]) -> str | None:
     """Return the letter of the option that a text in free words chooses, or None.
 
-    In this order: the last letter announced as answer or option ("the answer is B"), the last letter
+    In this order: the last letter announced as answer or option ("the answer is B"), the last
     that stands as a mark ("B: Joy", "(B)"), the option whose words come first. The options listed
     one after the other repeat the question and choose nothing. Letters are capital: "a" is a word.
 

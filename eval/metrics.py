@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_f1_score,
 )
+from torchmetrics.functional.text import chrf_score
 
 Metric = Callable[..., float | None]
 
@@ -116,6 +117,28 @@ def pairwise_rms(images: NDArray) -> float | None:
     if not pairs:
         return None
     return float(np.mean([np.sqrt(np.mean((one - two) ** 2)) for one, two in pairs]))
+
+
+def mean(values: NDArray) -> float | None:
+    """Return the mean of an array [N]; None when N = 0."""
+    _check(values)
+    return float(np.mean(values)) if len(values) else None
+
+
+def chrf(texts: Sequence[str], references: Sequence[str]) -> NDArray:
+    """Return chrF of each text to its reference, [N] in [0, 1]: F2 of character 1- to 6-grams.
+
+    Ref: Popović 2015, chrF: character n-gram F-score for automatic MT evaluation (W15-3049).
+    """
+    if not texts:
+        return np.empty(0)
+    _, each = chrf_score(
+        list(texts),
+        [[reference] for reference in references],
+        n_word_order=0,
+        return_sentence_level_score=True,
+    )
+    return each.double().numpy()
 
 
 def bootstrap(
