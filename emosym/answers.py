@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from emosym.choices import chosen
 from emosym.records import Question
 
 LONGEST = 4096
@@ -50,7 +51,7 @@ def parse(text: str, question: Question, *, lenient: bool = False) -> Answer:
     if not found and not lenient:
         return Answer(False)
     body = found[-1] if found else text.rpartition("</think>")[2]
-    if set(question.truth) <= {"description"}:  # free text, which may hold any sign
+    if question.task == "description":  # free text, which may hold any sign
         facts: dict[str, Value] = {"description": body.strip()} if body.strip() else {}
         sound = bool(facts)
     else:
@@ -123,10 +124,9 @@ key: it is the whole answer."""
 
 
 def _find(key: str, body: str, question: Question) -> Value | None:
-    """Return the first thing in free text that answers a key, or None."""
+    """Return what in free text answers a key, or None."""
     if READERS.get(key) is _option:
-        letters = re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", body)
-        return next((letter for letter in letters if letter in question.options), None)
+        return chosen(body, question.options)
     if READERS.get(key) is _number:
         numbers = re.findall(r"(?<![0-9.])-?[0-9]{1,3}(?:\.[0-9]{1,6})?(?![0-9])", body)
         return next((read for n in numbers if (read := _number(n, question)) is not None), None)

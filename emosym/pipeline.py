@@ -16,9 +16,10 @@ from emosym import prompts
 from emosym.affect import PUBLIC
 from emosym.draws import Draws
 from emosym.errors import UserError
+from emosym.interfaces import Prompts
 from emosym.model import EmoSym
 from emosym.recognition import questions, recognise, understandings
-from emosym.records import ImageRequest, Understanding
+from emosym.records import ImageRequest, Question, Understanding
 from emosym.sampling import sample_answers
 from emosym.taxonomy import NORMS, mikels
 from emosym.understander import Reading
@@ -28,6 +29,10 @@ LOADER = "model_zoo.zoo:load"
 
 IMAGES = "data_tools.images:load_image"
 """Lazy target that reads an image file safely."""
+
+
+ANSWER_TOKENS = 128
+"""Longest answer to a question where nothing else is said; it suffices for short reasoning."""
 
 
 class EmoSymPipeline:
@@ -88,6 +93,38 @@ class EmoSymPipeline:
         return self.recognise(images)[1]
 
     @torch.no_grad()
+    def answer(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_tokens: int | None = None,
+        batch_size: int | None = None,
+    ) -> list[str]:
+        """Answer each question in words, greedily: the likeliest token at every place.
+
+        The answers do not depend on the batch size; `answers.parse` reads them.
+
+        Args:
+            questions: each about one image or a pair; files are read as they are needed.
+            max_tokens: longest answer; default: `ANSWER_TOKENS`. EEmo-Logic allows 1024.
+            batch_size: questions read together; default: the pipeline's.
+
+        Raises:
+            UserError: an image cannot be read, a question holds a control token.
+        """
+        said: list[str] = []
+        for batch in _batches(questions, batch_size or self.batch_size):
+            answers, _, _ = sample_answers(
+                self.model.understander,
+                self._pose(batch),
+                end_of_turn=self.model.processor.end_of_turn,
+                forbidden=self.model.processor.forbidden_ids,
+                max_tokens=max_tokens or ANSWER_TOKENS,
+            )
+            said += self.model.processor.decode(answers.ids, answers.mask)
+        return said
+
+    @torch.no_grad()
     def generate(
         self,
         requests: Sequence[ImageRequest],
@@ -129,6 +166,11 @@ class EmoSymPipeline:
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
         pixels = self.model.draw(noise.to(device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
+
+    def _pose(self, batch: Sequence[Question]) -> Prompts:
+        texts = [question.text for question in batch]
+        shown = [_open(image) for question in batch for image in question.images]
+        return self.model.processor.prompts(texts, shown).to(self.model.device)
 
     def _imagine(self, requests: Sequence[ImageRequest]) -> Reading:
         asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_f1_score,
 )
+from torchmetrics.functional.text import chrf_score
 
 Metric = Callable[..., float | None]
 
@@ -31,20 +32,21 @@ def accuracy(predicted: NDArray, true: NDArray) -> float | None:
 def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
     """Return the unweighted mean F1 over the classes that occur; None when N = 0.
 
-    `predicted`, `true`: class indices [N] in 0..classes-1. A class that is neither predicted nor
-    true in these N has no F1 and is left out of the mean; one that is only predicted, or only
-    true, counts as 0. This is scikit-learn's default for `average="macro"`.
+    `predicted`, `true`: class indices [N] in 0..classes-1; where `predicted` is `classes` nothing
+    was said. A class that is neither predicted nor true in these N has no F1 and is left out of
+    the mean; one that is only predicted, or only true, counts as 0. This is scikit-learn's default
+    for `average="macro"`.
 
     Ref: Opitz & Burst 2019, arXiv 1911.03347, eq. 1 (mean of F1, not F1 of means).
     """
     _check(predicted, true)
     if not len(true):
         return None
-    return float(
-        multiclass_f1_score(
-            torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes, average="macro"
-        )
+    each = multiclass_f1_score(
+        torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes + 1, average="none"
     )
+    occurs = [*{*predicted.tolist(), *true.tolist()} - {classes}]
+    return float(each[occurs].mean())
 
 
 def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray:
@@ -79,6 +81,15 @@ def pearson(predicted: NDArray, true: NDArray) -> float | None:
     return r if math.isfinite(r) else None
 
 
+def spearman(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of ranks, ties share theirs.
+
+    None when N < 2 or one of them is constant. Ref: Spearman 1904; SRCC of EEmo-Bench.
+    """
+    _check(predicted, true)
+    return pearson(_ranks(predicted), _ranks(true))
+
+
 def ccc(predicted: NDArray, true: NDArray) -> float | None:
     """Return Lin's concordance correlation of two arrays [N]: agreement in scale and mean as well.
 
@@ -106,6 +117,28 @@ def pairwise_rms(images: NDArray) -> float | None:
     if not pairs:
         return None
     return float(np.mean([np.sqrt(np.mean((one - two) ** 2)) for one, two in pairs]))
+
+
+def mean(values: NDArray) -> float | None:
+    """Return the mean of an array [N]; None when N = 0."""
+    _check(values)
+    return float(np.mean(values)) if len(values) else None
+
+
+def chrf(texts: Sequence[str], references: Sequence[str]) -> NDArray:
+    """Return chrF of each text to its reference, [N] in [0, 1]: F2 of character 1- to 6-grams.
+
+    Ref: Popović 2015, chrF: character n-gram F-score for automatic MT evaluation (W15-3049).
+    """
+    if not texts:
+        return np.empty(0)
+    _, each = chrf_score(
+        list(texts),
+        [[reference] for reference in references],
+        n_word_order=0,
+        return_sentence_level_score=True,
+    )
+    return each.double().numpy()
 
 
 def bootstrap(
@@ -139,6 +172,12 @@ def _check(*arrays: NDArray) -> None:
     for array in arrays:
         if not np.all(np.isfinite(array)):
             raise ValueError("array holds a value that is not finite")
+
+
+def _ranks(values: NDArray) -> NDArray:
+    """Return ranks from 1; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def _standardised(values: NDArray) -> torch.Tensor:

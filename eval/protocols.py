@@ -10,10 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emosym.affect import Affect
-from emosym.records import ImageRequest, Sample, Understanding
+from emosym.records import ImageRequest, Question, Sample, Understanding
 
 
-class Model(Protocol):
+class Answerer(Protocol):
+    """What answers questions in words."""
+
+    def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
+        """Return one text per question, in order; None means the model's own longest answer."""
+        ...
+
+
+class Model(Answerer, Protocol):
     """A model that understands and generates emotion; `EmoSymPipeline` is one."""
 
     def understand(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,13 +16,3 @@ def picture():
         return path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """Return the folder of real reference data, or skip where there is none."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared"
-    root = Path(os.environ.get("EMOSYM_SHARED", beside)) / "data"
-    if not root.is_dir():
-        pytest.skip("no shared/data folder beside the repository")
-    return root

@@ -24,7 +24,7 @@ def question(*keys: str, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
     """Ask for some keys; what is true of them does not matter to a parser."""
     return Question(
         id="q",
-        task="affect",
+        task="description" if keys == ("description",) else "affect",
         images=(Path("a.png"),),
         split="test",
         text="?",

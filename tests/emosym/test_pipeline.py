@@ -11,7 +11,7 @@ from emosym import prompts
 from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.pipeline import EmoSymPipeline, complete, to_image, wanted_affect
-from emosym.records import ImageRequest
+from emosym.records import ImageRequest, Question
 from emosym.taxonomy import MIKELS8
 from tests.model_zoo.make import picture, pictures
 
@@ -127,8 +127,44 @@ def test_batches_files_and_skipped_answers_change_no_number(pipeline, tiny, tmp_
             assert dict(other.probabilities) == pytest.approx(dict(a.probabilities), abs=1e-4)
 
 
+@pytest.fixture
+def questions(tmp_path) -> list[Question]:
+    """Three questions about each of three images, of unequal length."""
+    texts = (prompts.UNDERSTAND, prompts.assess("valence"), prompts.rank(MIKELS8))
+    for i, image in enumerate(pictures(3)):
+        image.save(tmp_path / f"{i}.png")
+    return [
+        Question(
+            id=f"{i}/{place}",
+            task="affect",
+            images=(tmp_path / f"{i}.png",),
+            split="test",
+            text=text,
+        )
+        for i in range(3)
+        for place, text in enumerate(texts)
+    ]
+
+
+def test_answers_do_not_depend_on_the_batch_size(pipeline, questions):
+    together = pipeline.answer(questions, max_tokens=12)
+    assert len(set(together)) > 3, "they depend on the question and on the image"
+    for size in (1, 2, 4):
+        assert pipeline.answer(questions, max_tokens=12, batch_size=size) == together
+    assert pipeline.answer(questions[::-1], max_tokens=12) == together[::-1]
+
+
+def test_an_answer_is_what_understanding_says_and_is_cut_where_asked(pipeline, questions):
+    asked = [question for question in questions if question.text == prompts.UNDERSTAND]
+    found = pipeline.understand([question.images[0] for question in asked])
+    assert pipeline.answer(asked, max_tokens=6) == [one.answer for one in found]
+    longer = pipeline.answer(asked, max_tokens=7)
+    assert all(a.startswith(one.answer) for a, one in zip(longer, found, strict=True))
+
+
 def test_no_images_no_answers(pipeline):
     assert pipeline.understand([]) == []
+    assert pipeline.answer([]) == []
     assert pipeline.generate([]) == []
 
 

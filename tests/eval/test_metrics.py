@@ -29,6 +29,9 @@ def test_macro_f1_by_hand() -> None:
     f1 = metrics.macro_f1(np.array([0, 2]), np.array([0, 1]), classes=3)
     assert f1 == pytest.approx(1 / 3)
     assert metrics.macro_f1(EMPTY.astype(int), EMPTY.astype(int), classes=3) is None
+    # The second said nothing: a miss for class 1 (F1 0), no class of its own. Class 0: F1 1.
+    f1 = metrics.macro_f1(np.array([0, 3]), np.array([0, 1]), classes=3)
+    assert f1 == pytest.approx(1 / 2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=60))
@@ -56,6 +59,10 @@ def test_errors_and_correlations_by_hand() -> None:
     # Moments over N: cov 4/3, variances 2/3 and 8/3, means 2 and 4 -> (8/3) / (10/3 + 4) = 4/11.
     assert metrics.ccc(told, felt) == pytest.approx(4 / 11)
     assert metrics.pearson(told, -felt) == pytest.approx(-1.0)
+    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4; around 2.5 the sums of products are 4.5, 4.5, 5.
+    told, felt = np.array([1.0, 5.0, 5.0, 9.0]), np.array([-2.0, 0.0, 7.0, 8.0])
+    assert metrics.spearman(told, felt) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert metrics.spearman(told, np.exp(told)) == pytest.approx(1.0)
 
 
 def test_undefined_is_none_never_nan() -> None:
@@ -63,12 +70,26 @@ def test_undefined_is_none_never_nan() -> None:
     assert metrics.mae(EMPTY, EMPTY) is None
     for pair in ((EMPTY, EMPTY), (ramp[:1], ramp[:1]), (flat, ramp), (ramp, flat)):
         assert metrics.pearson(*pair) is None
+        assert metrics.spearman(*pair) is None
     assert metrics.ccc(flat, flat) is None
     assert metrics.ccc(flat, ramp) == 0.0
     with pytest.raises(ValueError, match="not finite"):
         metrics.mae(np.array([math.nan]), np.array([0.0]))
     with pytest.raises(ValueError, match=r"unequal length: \[1, 2\]"):
         metrics.mae(np.zeros(1), np.zeros(2))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-9, 9)), min_size=2, max_size=20))
+def test_spearman_agrees_with_ranks_counted_one_by_one(pairs: list[tuple[int, int]]) -> None:
+    def ranks(values: np.ndarray) -> list[float]:
+        return [sum(o < v for o in values) + sum(o == v for o in values) / 2 for v in values]
+
+    told, felt = np.array(pairs, dtype=float).T
+    found = metrics.spearman(told, felt)
+    if np.ptp(told) == 0 or np.ptp(felt) == 0:
+        assert found is None
+    else:
+        assert found == pytest.approx(np.corrcoef(ranks(told), ranks(felt))[0, 1], abs=1e-9)
 
 
 @given(arrays(float, (12, 2), elements=st.floats(-3, 3, width=32)))
