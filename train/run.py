@@ -130,7 +130,13 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
     for split in ("train", "test"):
         if not any(sample.split == split for sample in samples):
             raise UserError(f"the dataset has no images in split {split!r}")
-    return Trainer(config, run, model, samples, fingerprint), samples
+    trainer = Trainer(config, run, model, samples, fingerprint)
+    if "verify_grpo" in trainer.phases and not model.understander.backbone.shares_prefix:
+        _tell(
+            f"verify_grpo reads each prompt {config.verify_grpo.group} times, once for each answer:"
+            " engine.gradient_checkpointing keeps no cache to share"
+        )
+    return trainer, samples
 
 
 def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
