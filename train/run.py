@@ -135,7 +135,13 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
             raise UserError(f"the dataset has no images in split {split!r}")
     questions = _questions(config, samples)
     check_texts(config, model, samples, questions)
-    return Trainer(config, run, model, samples, questions, fingerprint), samples
+    trainer = Trainer(config, run, model, samples, questions, fingerprint)
+    if "verify_grpo" in trainer.phases and not model.understander.backbone.shares_prefix:
+        _tell(
+            f"verify_grpo reads each prompt {config.verify_grpo.group} times, once for each answer:"
+            " engine.gradient_checkpointing keeps no cache to share"
+        )
+    return trainer, samples
 
 
 def _finish(trainer: Trainer, samples: list[Sample]) -> dict:

@@ -50,6 +50,8 @@ class Trainer:
         model = model.to(device).train()
         self._freeze(model, used)
         self._adapt(model)
+        if config.engine.gradient_checkpointing:
+            model.understander.backbone.checkpoint_gradients()
         reference = Reference(model)
         bank = run / "bank" if "remember" in used else None
         memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)

@@ -45,6 +45,17 @@ def test_the_word_by_hand(conditioner):
     assert torch.allclose(pooled, both @ conditioner.pooled.weight.T, atol=1e-5)
 
 
+def test_without_reasoning_tokens_the_word_is_that_of_the_emotion(conditioner):
+    _, h_emo, affect, keep = inputs()
+    tokens, pooled = conditioner(normal(B, 0, D), h_emo, affect, keep)
+    word = conditioner.mapper(conditioner.norm_emo(h_emo))
+    assert torch.allclose(tokens[:, 0], word, atol=1e-6)
+    tokens.sum().backward()
+    assert conditioner.mapper[0].weight.grad.abs().max() > 0
+    assert conditioner.gate.grad is None
+    assert pooled.isfinite().all()
+
+
 def test_gradients_reach_every_parameter(conditioner):
     h_ctx, h_emo, affect, keep = inputs()
     h_ctx.requires_grad_()

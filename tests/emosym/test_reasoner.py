@@ -32,6 +32,14 @@ def test_rank_by_hand():
     assert effective_rank(torch.zeros(1, 2, 2)).isfinite()
 
 
+def test_without_reasoning_tokens_there_is_no_rank_and_emo_alone():
+    assert effective_rank(torch.zeros(3, 0, 6)).item() == 0
+    reasoner = Reasoner(0, 6)
+    span = reasoner(3)
+    assert span.shape == (3, 1, 6)
+    assert torch.equal(span[2], reasoner.emotion)
+
+
 def test_the_emotion_token_comes_last():
     reasoner = Reasoner(4, 6)
     span = reasoner(3)

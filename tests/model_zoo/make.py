@@ -75,6 +75,13 @@ VISION = {
     },
 }
 """Where the vision towers of the families differ."""
+IMAGE_PROCESSOR = {
+    "patch_size": 8,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "min_pixels": 4096,
+    "max_pixels": 4096,
+}
 TEXT = {"qwen3_vl": {"head_dim": 16, "num_hidden_layers": 3}}
 """Where the language models differ; a layer follows those that DeepStack adds to."""
 
@@ -83,14 +90,23 @@ TEXT = {"qwen3_vl": {"head_dim": 16, "num_hidden_layers": 3}}
 def backbone(family: str) -> tuple[QwenVL, QwenVLProcessor]:
     """Return the smallest sensible backbone of a family with random weights. Do not change it."""
     words = tokenizer()
-    config = {
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made, processor = new_backbone(architecture(family, words), words, IMAGE_PROCESSOR)
+    enlarge(made)
+    return made.eval(), processor
+
+
+def architecture(family: str, words: PreTrainedTokenizerBase, rows: int = 0) -> dict:
+    """Return the config of `backbone`; its embedding has `rows` more rows than there are words."""
+    return {
         "model_type": family,
         "tie_word_embeddings": True,
         "image_token_id": words.convert_tokens_to_ids("<|image_pad|>"),
         "vision_start_token_id": words.convert_tokens_to_ids("<|vision_start|>"),
         "vision_end_token_id": words.convert_tokens_to_ids("<|vision_end|>"),
         "text_config": {
-            "vocab_size": len(words),
+            "vocab_size": len(words) + rows,
             "hidden_size": 48,
             "intermediate_size": 96,
             "num_hidden_layers": 2,
@@ -116,15 +132,3 @@ def backbone(family: str) -> tuple[QwenVL, QwenVLProcessor]:
             **VISION[family],
         },
     }
-    images = {
-        "patch_size": 8,
-        "temporal_patch_size": 2,
-        "merge_size": 2,
-        "min_pixels": 4096,
-        "max_pixels": 4096,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made, processor = new_backbone(config, words, images)
-    enlarge(made)
-    return made.eval(), processor

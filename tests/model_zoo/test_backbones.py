@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.interfaces import Embedded, Prompts
+from emosym.sampling import sample_answers
 from emosym.understander import Understander
 from model_zoo.backbones import FAMILIES, attention, load_backbone, new_backbone
+from model_zoo.tokenizer import SPECIAL
 from tests.model_zoo import make
 from tests.model_zoo.make import one_each, picture
 
@@ -290,6 +294,63 @@ def test_answers_are_closed_and_come_back(family):
         assert mask.tolist() == [1] * int(length) + [0] * (len(mask) - int(length))
     assert processor.end_of_turn not in processor.forbidden_ids
     assert set(processor.forbidden_ids) >= {0, 1, 2, 4, 5, 6} - {processor.end_of_turn}
+
+
+@pytest.fixture
+def roomy(family) -> SimpleNamespace:
+    """Return a backbone of 40 rows more than tokens; three tokens were added, none as special."""
+    words = copy.deepcopy(make.tokenizer())
+    words.add_tokens(["[CTX]", "[EMO]", "<|fim_prefix|>"])
+    config = make.architecture(family.name, words, rows=40)
+    backbone, processor = new_backbone(config, words, make.IMAGE_PROCESSOR)
+    return SimpleNamespace(backbone=backbone.eval(), processor=processor)
+
+
+def test_forbidden_are_control_tokens_placeholders_and_rows_without_a_token(roomy):
+    words = roomy.processor.tokenizer
+    named = {*SPECIAL, "<pad>", "<unk>", "[CTX]", "[EMO]", "<|fim_prefix|>"} - {"<|im_end|>"}
+    rows = roomy.backbone.model.get_output_embeddings().weight.shape[0]
+    nameless = range(len(words), len(words) + 40)
+    expected = {*words.convert_tokens_to_ids(sorted(named)), *nameless}
+    assert set(roomy.processor.forbidden_ids) == expected
+    assert max(expected) == rows - 1
+    with pytest.raises(UserError, match=r"holds the control token '\[EMO\]'"):
+        roomy.processor.prompts(["say [EMO]"], None)
+    assert roomy.processor.answers(["<think>a</think><answer>b</answer>"]).ids.shape[0] == 1
+
+
+@pytest.mark.parametrize("favour", [0.0, 60.0])
+def test_forbidden_ids_are_never_sampled_however_much_they_are_favoured(roomy, favour):
+    """6000 draws from logits that give forbidden ids e^60 times their share."""
+    backbone, processor = roomy.backbone, roomy.processor
+    banned = torch.tensor(processor.forbidden_ids)
+    backbone.model.lm_head.register_forward_hook(
+        lambda _, __, logits: logits.index_add(
+            -1, banned, logits.new_full((*logits.shape[:-1], len(banned)), favour)
+        )
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Understander(backbone, tokens=2, hidden=8, classes=8, knowledge_width=4).eval()
+
+    def sampled(forbidden):
+        answers, _, log_probs = sample_answers(
+            model,
+            processor.prompts(TEXTS[:1], one_each(1)),
+            end_of_turn=processor.end_of_turn,
+            forbidden=forbidden,
+            max_tokens=3,
+            repeats=2000,
+            uniform=Draws("forbidden").uniform(2000, 3),
+        )
+        return set(answers.ids[answers.mask.bool()].tolist()), log_probs
+
+    drawn, log_probs = sampled(processor.forbidden_ids)
+    assert not drawn & set(banned.tolist())
+    assert len(drawn) > 300
+    assert log_probs.isfinite().all()
+    free, _ = sampled(())
+    assert len(free & set(banned.tolist())) > 30  # the bar is what keeps them out
 
 
 def test_it_carries_an_understander(family):

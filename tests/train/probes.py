@@ -71,10 +71,10 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     return _merge(whole, sections)
 
 
-def write_model(folder: Path) -> None:
-    """Write a random model: the tiny member's architecture, narrower still."""
+def write_model(folder: Path, tokens: int = 4) -> None:
+    """Write a random model of K `tokens`: the tiny member's architecture, narrower still."""
     spec = copy.deepcopy(zoo.preset("emosym-tiny"))
-    spec["model"] |= {"reasoning_tokens": 4, "hidden": 24, "steps": 4}
+    spec["model"] |= {"reasoning_tokens": tokens, "hidden": 24, "steps": 4}
     spec["backbone"]["text_config"] |= {
         "hidden_size": 48,
         "intermediate_size": 64,

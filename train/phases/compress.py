@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from emosym.errors import UserError
 from emosym.losses import affect_loss, info_nce, label_loss, language_loss
 from emosym.reasoner import effective_rank
 from train import ranks
@@ -31,6 +32,11 @@ class Compress:
         self.bench = bench
         self.config = bench.config.compress
         self.batch_size = self.config.batch_size
+        if self.config.knowledge_weight and not bench.model.config.reasoning_tokens:
+            raise UserError(
+                "compress.knowledge_weight teaches reasoning tokens, and the model has none",
+                fix="set compress.knowledge_weight=0",
+            )
         for loss, facts in NEEDS.items():
             if getattr(self.config, f"{loss}_weight"):
                 bench.corpus.require(f"compress.{loss}_weight", *facts)
@@ -50,6 +56,8 @@ class Compress:
         keys = ranks.gather(reading.knowledge)
         known = known.to(keys.device)
         all_known = ranks.gather(known.float()).bool()
+        # Zero, and not the NaN of an empty mean, without reasoning tokens.
+        mean = reading.h_ctx.sum(1) / max(reading.h_ctx.shape[1], 1)
         parts = {
             "label": config.label_weight
             * label_loss(
@@ -57,7 +65,7 @@ class Compress:
                 label_targets(samples, bench.model.config.emotions).to(bench.device),
             ),
             "knowledge": config.knowledge_weight
-            * info_nce(reading.h_ctx.mean(1), keys, all_known, ranks.rank() * len(samples)),
+            * info_nce(mean, keys, all_known, ranks.rank() * len(samples)),
             "affect": config.affect_weight
             * affect_loss(reading.affect, affect_targets(samples).to(bench.device)),
         }
