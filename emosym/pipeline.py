@@ -169,7 +169,7 @@ class EmoSymPipeline:
 
     def _pose(self, batch: Sequence[Question]) -> Prompts:
         texts = [question.text for question in batch]
-        shown = [_open(image) for question in batch for image in question.images]
+        shown = [[_open(image) for image in question.images] for question in batch]
         return self.model.processor.prompts(texts, shown).to(self.model.device)
 
     def _imagine(self, requests: Sequence[ImageRequest]) -> Reading:

@@ -56,8 +56,8 @@ class DataConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
     """Used when `path` is null."""
     tasks: list[str] = field(default_factory=lambda: ["affect"])
-    """Questions made of the images' facts, each a task of `emosym.prompts.TASKS`, in equal shares
-    as far as the facts go; phases `instruct` and `verify_grpo` learn from them."""
+    """Questions made of the images' facts, each a task of `emosym.prompts.TASKS`, in equal shares;
+    phases `instruct` and `verify_grpo` learn from them."""
     instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
     """More questions."""
     lexicon_spread: float | None = None

@@ -35,6 +35,9 @@ class Corpus:
         self.questions = [question for question in questions if question.split == "train"]
         self.config = config
         self.seed = seed
+        self._by_task: dict[str, list[Question]] = {}
+        for question in self.questions:
+            self._by_task.setdefault(question.task, []).append(question)
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
 
     def require(self, option: str, *facts: str) -> None:
@@ -59,17 +62,21 @@ class Corpus:
     def take(
         self, kind: Material, phase: str, position: int, count: int
     ) -> list[Sample] | list[Question]:
-        """Return items [position, position + count) of the phase's endless shuffled stream."""
+        """Return items [position, position + count) of the phase's endless shuffled stream.
+
+        Questions of several tasks take turns, so that each task has the same share of them.
+        """
         items = self.material(kind)
+        tasks = [items] if kind == "samples" else list(self._by_task.values())
         picked = []
-        size = len(items)
-        orders: dict[int, list[int]] = {}
+        orders: dict[tuple[int, int], list[int]] = {}
         for place in range(position, position + count):
-            epoch, offset = divmod(place, size)
-            if epoch not in orders:
-                draws = Draws(self.seed, "order", phase, epoch)
-                orders[epoch] = draws.permutation(size).tolist()
-            picked.append(items[orders[epoch][offset]])
+            turn, task = divmod(place, len(tasks))
+            epoch, offset = divmod(turn, len(tasks[task]))
+            if (task, epoch) not in orders:
+                draws = Draws(self.seed, "order", phase, *([task] if task else []), epoch)
+                orders[task, epoch] = draws.permutation(len(tasks[task])).tolist()
+            picked.append(tasks[task][orders[task, epoch][offset]])
         return picked
 
     def image(self, path: Path) -> Image.Image:

@@ -9,7 +9,7 @@ import pytest
 from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from train.config import DataConfig, OptimizerConfig, StageConfig, TrainConfig
 from train.data import Corpus, affect_targets, label_targets
 from train.schedule import Schedule, learning_rate
@@ -99,6 +99,24 @@ def test_the_order_depends_on_phase_and_seed_alone():
     assert first == [s.id for s in corpus(30).take("samples", "compress", 5, 20)]
     assert first != [s.id for s in corpus(30).take("samples", "generate", 5, 20)]
     assert first != [s.id for s in corpus(30, seed=1).take("samples", "compress", 5, 20)]
+
+
+def test_tasks_take_turns_whatever_their_size():
+    def asked(task: str, count: int) -> list[Question]:
+        return [
+            Question(id=f"{task}{i}", task=task, images=(Path("a.png"),), split="train", text="?")
+            for i in range(count)
+        ]
+
+    few, many = asked("ranking", 3), asked("perception", 12)
+    made = Corpus([], [*many, *few], DataConfig(), 0)
+    stream = made.take("questions", "instruct", 0, 24)
+    assert [q.task for q in stream] == ["perception", "ranking"] * 12
+    assert sorted(q.id for q in stream if q.task == "perception") == sorted(q.id for q in many)
+    for epoch in range(4):
+        turns = [q.id for q in stream if q.task == "ranking"][3 * epoch : 3 * epoch + 3]
+        assert sorted(turns) == [q.id for q in few]
+    assert stream[5:11] == made.take("questions", "instruct", 5, 6)
 
 
 def test_draws_are_a_function_of_their_key():
