@@ -39,16 +39,21 @@ def sample_answers(
 
     Returns:
         The answers [B·G, ≤ L], the reading of the prompts [B], and log-probabilities
-        [B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens.
+        [B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0 behind
+        an answer's end.
 
     Raises:
         UserError: probabilities that are not finite.
     """
     state = understander.open_answer(prompts, repeats)
-    bar = forbidden_bias(state.logits.shape[-1], forbidden).to(state.logits.device)
-    ids, log_probs = [], []
-    open_rows = torch.ones(len(state.logits), dtype=torch.bool, device=state.logits.device)
-    masks = []
+    count, device = len(state.logits), state.logits.device
+    bar = forbidden_bias(state.logits.shape[-1], forbidden).to(device)
+    ids = torch.full((count, max_tokens), end_of_turn, device=device)
+    mask = torch.zeros_like(ids)
+    log_probs = torch.zeros((count, max_tokens), device=device)
+    # Answers that the state still holds, and which of them have not ended.
+    rows = torch.arange(count, device=device)
+    is_open = torch.ones_like(rows, dtype=torch.bool)
     for step in range(max_tokens):
         logits = state.logits.float() / temperature + bar
         if uniform is None:
@@ -59,19 +64,23 @@ def sample_answers(
                 raise UserError(
                     "the model's word probabilities are not finite", fix="lower the learning rate"
                 )
-            point = uniform[:, step, None].to(mass) * mass[:, -1:]
+            point = uniform[:, step, None].to(mass)[rows] * mass[:, -1:]
             token = torch.searchsorted(mass, point, right=True).squeeze(1)
-        token = torch.where(open_rows, token, end_of_turn)
-        ids.append(token)
-        masks.append(open_rows)
-        log_probs.append(token_log_probs(logits, token))
-        open_rows = open_rows & (token != end_of_turn)
-        if not open_rows.any():
+        token = torch.where(is_open, token, end_of_turn)
+        ids[rows, step] = token
+        mask[rows, step] = is_open.long()
+        log_probs[rows, step] = torch.where(is_open, token_log_probs(logits, token), 0.0)
+        is_open = is_open & (token != end_of_turn)
+        left = int(is_open.sum())
+        if not left or step + 1 == max_tokens:
             break
-        if step + 1 < max_tokens:
-            understander.extend_answer(state, token)
-    answers = Answers(torch.stack(ids, 1), torch.stack(masks, 1).long())
-    return answers, state.reading, torch.stack(log_probs, 1)
+        if left <= len(rows) // 2:  # each copy of the cache at least halves it
+            (kept,) = is_open.nonzero(as_tuple=True)
+            understander.keep_answers(state, kept)
+            rows, token, is_open = rows[kept], token[kept], is_open[kept]
+        understander.extend_answer(state, token)
+    length = step + 1
+    return Answers(ids[:, :length], mask[:, :length]), state.reading, log_probs[:, :length]
 
 
 def forbidden_bias(vocabulary: int, forbidden: Sequence[int]) -> Tensor:

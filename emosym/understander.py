@@ -130,6 +130,12 @@ class Understander(nn.Module):
         state.logits = self.backbone.logits(hidden[:, -1])
         state.position = state.position + 1
 
+    def keep_answers(self, state: Decoding, rows: Tensor) -> None:
+        """Go on with some of the answers only, by index; the state changes in place."""
+        state.cache.batch_select_indices(rows)
+        state.logits, state.mask = state.logits[rows], state.mask[rows]
+        state.position = state.position[rows]
+
     def _open(self, prompts: Prompts) -> Embedded:
         prompt = self.backbone.embed_prompts(prompts)
         latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)

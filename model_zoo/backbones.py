@@ -22,6 +22,7 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
+from model_zoo.cache import roomy_cache
 from model_zoo.tokenizer import TAGS
 from model_zoo.weights import pretrained, reading
 
@@ -116,7 +117,7 @@ class QwenVL(nn.Module):
         with self._kept_whole() if cache is not None else contextlib.nullcontext():
             return self.language(
                 inputs_embeds=tokens.embeddings,
-                attention_mask=tokens.mask,
+                attention_mask=self._mask(tokens, cache),
                 position_ids=tokens.positions,
                 past_key_values=cache,
                 use_cache=cache is not None,
@@ -129,7 +130,18 @@ class QwenVL(nn.Module):
 
     def new_cache(self) -> DynamicCache:
         """Return an empty key-value cache."""
-        return DynamicCache(config=self.model.config.text_config)
+        return roomy_cache(self.model.config.text_config)
+
+    def _mask(self, tokens: Embedded, cache: DynamicCache | None) -> Tensor:
+        """Return the mask to give: for one more token [B, 1, 1, S], ready for SDPA.
+
+        It saves making one for every token, and SDPA with a mask reads the keys of grouped heads
+        once, not once a head.
+        """
+        one = cache is not None and tokens.embeddings.shape[1] == 1 and not any(cache.is_sliding)
+        if one and self.language.config._attn_implementation == "sdpa":
+            return rearrange(tokens.mask.bool(), "b s -> b 1 1 s")
+        return tokens.mask
 
     def _recomputed(self) -> list[nn.Module]:
         """Return the layers of the language model that would be recomputed, and keep no cache."""

@@ -174,6 +174,33 @@ def test_an_answer_ends_with_its_end_of_turn(tiny, asked):
     assert ((forced(tiny, asked, answers) - log_probs) * answers.mask).abs().max() < 1e-5
 
 
+def test_answers_that_have_ended_are_read_no_more(tiny, asked):
+    """Three ids are left, one of them the end: answers end one by one, the batch gets smaller."""
+    end, size = tiny.processor.end_of_turn, tiny.understander.open_answer(asked).logits.shape[-1]
+    options = {"forbidden": [i for i in range(size) if i not in (end, 60, 61)], "max_tokens": 12}
+    uniform = Draws("ended").uniform(24, 12)
+    rows: list[int] = []
+    hook = tiny.understander.backbone.language.register_forward_pre_hook(
+        lambda _, __, given: rows.append(len(given["inputs_embeds"])), with_kwargs=True
+    )
+    answers, _, log_probs = sample(tiny, asked, uniform, repeats=8, temperature=20.0, **options)
+    hook.remove()
+    lengths = answers.mask.sum(1)
+    assert lengths.unique().numel() > 4
+    assert rows[:2] == [3, 24]
+    for step, held in enumerate(rows[1:], start=1):
+        assert (lengths > step).sum() <= held < 2 * (lengths > step).sum()
+    assert rows[-1] < 12
+    assert (log_probs * (1 - answers.mask)).eq(0).all()
+    for row in range(24):
+        prompt = tiny.processor.prompts([TEXTS[row // 8]], [one_each(3)[row // 8]])
+        one, _, own = sample(tiny, prompt, uniform[row : row + 1], temperature=20.0, **options)
+        length = int(lengths[row])
+        assert one.ids[0].tolist() == answers.ids[row, :length].tolist()
+        assert (own[0] - log_probs[row, :length]).abs().max() < 1e-4
+        assert answers.ids[row, length:].eq(end).all()
+
+
 def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
     size = tiny.understander.open_answer(asked).logits.shape[-1]
     end = tiny.processor.end_of_turn
