@@ -90,6 +90,10 @@ class Backbone(Protocol):
 
     width: int
 
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The embeddings of the vocabulary, [vocabulary, D]."""
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and images."""
 
@@ -100,6 +104,9 @@ class Backbone(Protocol):
         self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any | None = None
     ) -> Tensor:
         """Run the language model: [B, T, D] -> last hidden states [B, T, D]."""
+
+    def read_layers(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
+        """Run the language model: [B, T, D] -> states after each layer; the last is `read`'s."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""

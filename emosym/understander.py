@@ -10,8 +10,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from emosym.heads import AffectHead, EmotionHead, mlp
-from emosym.interfaces import Answers, Prompts
+from emosym.interfaces import Answers, Embedded, Prompts
 from emosym.reasoner import Reasoner
+
+
+class Lesson(NamedTuple):
+    """The state at [EMO] after the latents and after the same knowledge in words."""
+
+    student: Tensor
+    """[B, N, D]: after each of N layers, having read the reasoning tokens."""
+    teacher: Tensor
+    """[B, N, D]: after each layer, having read the words in their place."""
+    emotion_logits: Tensor
+    """[B, Y] of the teacher."""
+    affect: Tensor
+    """[B, 2] of the teacher."""
 
 
 class Reading(NamedTuple):
@@ -32,6 +45,8 @@ class Reading(NamedTuple):
     """[B, L, vocabulary]: position t predicts answer token t."""
     knowledge: Tensor | None = None
     """[B, D]: projected knowledge text, when knowledge features were given."""
+    lesson: Lesson | None = None
+    """When the knowledge was also given in words."""
 
 
 @dataclass(slots=True)
@@ -67,7 +82,11 @@ class Understander(nn.Module):
         self.knowledge_head = mlp(knowledge_width, width, width)
 
     def forward(
-        self, prompts: Prompts, answers: Answers | None = None, knowledge: Tensor | None = None
+        self,
+        prompts: Prompts,
+        answers: Answers | None = None,
+        knowledge: Tensor | None = None,
+        words: Answers | None = None,
     ) -> Reading:
         """Read prompts, and answers when given, in ONE parallel forward.
 
@@ -76,23 +95,42 @@ class Understander(nn.Module):
             answers: B assistant texts, or B·G in groups of G to a prompt; their logits
                 [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group.
             knowledge: [B, P] features of the knowledge texts.
+            words: the knowledge texts themselves, not closed, for a `lesson`; answers come in no
+                groups then.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
         if answers is not None and len(answers.ids) != len(prompts):
+            if words is not None:
+                raise ValueError("words go with one answer a prompt")
             return self._read_groups(prompts, answers)._replace(knowledge=projected)
+        start = prompts.input_ids.shape[1]
         embeddings, mask, positions = self._open(prompts)
+        teacher = None
+        if words is not None:
+            prompt = Embedded(embeddings[:, :start], mask[:, :start], positions[:, :, :start])
+            teacher = self._read_words(prompt, words)
         if answers is not None:
             length = answers.ids.shape[1]
             embeddings = torch.cat([embeddings, self.backbone.embed_tokens(answers.ids)], 1)
             mask = torch.cat([mask, answers.mask], 1)
             positions = torch.cat([positions, _onward(positions, length)], 2)
-        hidden = self.backbone.read(embeddings, mask, positions)
-        start = prompts.input_ids.shape[1]
+        lesson = None
+        if teacher is None:
+            hidden = self.backbone.read(embeddings, mask, positions)
+        else:
+            layers = self.backbone.read_layers(embeddings, mask, positions)
+            hidden = layers[-1]
+            lesson = Lesson(
+                student=_at(layers, start + self.reasoner.tokens),
+                teacher=teacher,
+                emotion_logits=self.emotion_head(teacher[:, -1]),
+                affect=self.affect_head(teacher[:, -1]),
+            )
         logits = None
         if answers is not None:
             # The state at [EMO] predicts the first answer token, each answer state the next one.
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
-        return self._reading(hidden[:, start:], logits, projected)
+        return self._reading(hidden[:, start:], logits, projected)._replace(lesson=lesson)
 
     def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
         """Read prompts once and get ready to sample `repeats` answers for each (in group order)."""
@@ -110,6 +148,19 @@ class Understander(nn.Module):
             mask=mask.repeat_interleave(repeats, 0),
             position=(positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
         )
+
+    def _read_words(self, prompt: Embedded, words: Answers) -> Tensor:
+        """Return the states [B, N, D] at an [EMO] that follows words instead of latents."""
+        told = _onward(prompt.positions, words.ids.shape[1])
+        # [EMO] stands after the last word of its own row, whatever the padding between them.
+        steps = rearrange(words.mask.sum(1), "b -> 1 b 1")
+        emotion = self.reasoner(len(words.ids))[:, -1:].to(prompt.embeddings.dtype)
+        layers = self.backbone.read_layers(
+            torch.cat([prompt.embeddings, self.backbone.embed_tokens(words.ids), emotion], 1),
+            torch.cat([prompt.mask, words.mask, words.mask.new_ones(len(words.ids), 1)], 1),
+            torch.cat([prompt.positions, told, _onward(prompt.positions, 1) + steps], 2),
+        )
+        return _at(layers, -1)
 
     def _read_groups(self, prompts: Prompts, answers: Answers) -> Reading:
         """Read each prompt once and its G answers after it, through its keys and values."""
@@ -154,6 +205,11 @@ class Understander(nn.Module):
             answer_logits=logits,
             knowledge=knowledge,
         )
+
+
+def _at(layers: list[Tensor], place: int) -> Tensor:
+    """Return the states of one place after each of N layers, [B, N, D]."""
+    return torch.stack([states[:, place] for states in layers], 1)
 
 
 def _onward(positions: Tensor, count: int) -> Tensor:

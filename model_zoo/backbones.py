@@ -39,6 +39,11 @@ class QwenVL(nn.Module):
         """The language model alone, without vision tower and output projection."""
         return self.model.model.language_model
 
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The embeddings of the vocabulary, [vocabulary, D]."""
+        return self.model.get_input_embeddings().weight
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and put each image's features in the place of its image tokens."""
         embeddings = self.embed_tokens(prompts.input_ids)
@@ -84,6 +89,17 @@ class QwenVL(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
+
+    def read_layers(self, embeddings: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
+        """Run the language model and return the states after each layer, the last one normed."""
+        states = self.language(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            output_hidden_states=True,
+        ).hidden_states
+        return list(states[1:])  # the first are the embeddings
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""
