@@ -41,6 +41,8 @@ def refused(done: Training) -> str:
         (["stages=[{steps: 1, cycle: {comprss: 1}}]"], "did you mean 'compress'?"),
         (["compress.batch_size=3", "engine.accumulation=2"], "expected multiples of 2; change"),
         (["model=emosym-tini"], "is not a model folder"),
+        (["compress.knowledge_encoder=./nowhere"], "the model in ./nowhere cannot be loaded"),
+        (["reasoning_tokens=-1"], "reasoning_tokens must lie in [0, inf]; got -1"),
         (["stages=[{steps: 1, cycle: {verify_grpo: 1}}]", "verify_grpo.rewards={fromat: 1}"],
          "did you mean 'format'?"),
     ],
