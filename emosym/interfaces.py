@@ -70,6 +70,15 @@ class Embedded:
     """[N, B, P, D], P <= T: added to the first P states behind layers 1..N; zero but at images.
     Ref: DeepStack (arXiv 2406.04334), in Qwen3-VL."""
 
+    def until(self, length: int) -> Embedded:
+        """Return the first tokens, as many as hold all images at least."""
+        return Embedded(
+            self.embeddings[:, :length],
+            self.mask[:, :length],
+            self.positions[:, :, :length],
+            self.deepstack,
+        )
+
     def then(self, embeddings: Tensor, mask: Tensor) -> Embedded:
         """Append text [B, L, D]; its positions go on from the largest one of each row."""
         steps = torch.arange(1, embeddings.shape[1] + 1, device=mask.device)
@@ -126,6 +135,10 @@ class Backbone(Protocol):
     def shares_prefix(self) -> bool:
         """Whether answers can be read through their prompt's cache, gradients included."""
 
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The embeddings of the vocabulary, [vocabulary, D]."""
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and images."""
 
@@ -134,6 +147,9 @@ class Backbone(Protocol):
 
     def read(self, tokens: Embedded, cache: Any | None = None) -> Tensor:
         """Run the language model on T tokens -> last hidden states [B, T, D]."""
+
+    def read_layers(self, tokens: Embedded) -> list[Tensor]:
+        """Run the language model -> states [B, T, D] after each layer; the last is `read`'s."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 TEMPERATURE = 0.07
@@ -26,6 +27,29 @@ def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Ten
     rows = torch.arange(first, first + len(states), device=states.device)
     losses = F.cross_entropy(logits, rows, reduction="none")
     return (losses * known[rows]).mean()
+
+
+def distil_loss(states: Tensor, teachers: Tensor, known: Tensor, first: int = 0) -> Tensor:
+    """Return the mean L1 distance of states to their teachers', in deviations of each layer.
+
+    The deviation of a layer is taken over all teachers with knowledge and over D. An image without
+    knowledge counts as zero, as in `info_nce`. No gradient reaches the teachers.
+    Ref: CODI (arXiv 2502.21074) §3.4, L_KD, divided by the deviation as released.
+
+    Args:
+        states: the student at [EMO] after each layer, for this rank's B images, [B, N, D].
+        teachers: the same of the teacher for all M images of the step, [M, N, D].
+        known: [M] of bool, False where an image has no knowledge text.
+        first: index in `teachers` of this rank's first image.
+    """
+    teachers = teachers.detach().float()
+    weight = rearrange(known.float(), "m -> m 1 1")
+    total = weight.sum().clamp_min(1) * teachers.shape[2]
+    centred = teachers - (weight * teachers).sum((0, 2), keepdim=True) / total
+    deviation = ((weight * centred.square()).sum((0, 2)) / total).sqrt().clamp_min(1e-6)
+    rows = torch.arange(first, first + len(states), device=states.device)
+    distances = (states.float() - teachers[rows]).abs().mean(2) / deviation
+    return (distances.mean(1) * known[rows]).mean()
 
 
 def label_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from emosym.understander import Reading, Understander
 
 FORMAT = 1
 """Version of the model folder; a newer one is refused."""
+DECODER = "decoder"
+"""Names the decoder's own text encoder as the encoder of knowledge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,10 @@ class ModelConfig:
     """Default guidance scale."""
     emotions: list[str] = field(default_factory=lambda: list(MIKELS8))
     """Labels in the order of the emotion head's outputs."""
+    knowledge_encoder: str = DECODER
+    """What encodes the texts that the knowledge head projects; `model_zoo.text_encoders`."""
+    knowledge_width: int | None = None
+    """Width of its features; null is the decoder's."""
 
 
 class EmoSym(nn.Module):
@@ -63,7 +69,7 @@ class EmoSym(nn.Module):
             tokens=config.reasoning_tokens,
             hidden=config.hidden,
             classes=len(config.emotions),
-            knowledge_width=denoiser.pooled_width,
+            knowledge_width=config.knowledge_width or denoiser.pooled_width,
         )
         self.generator = Generator(
             denoiser, width=backbone.width, hidden=config.hidden, shift=config.shift

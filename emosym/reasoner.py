@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
 
@@ -39,3 +40,23 @@ def effective_rank(states: Tensor) -> Tensor:
     share = spectrum / spectrum.sum(-1, keepdim=True).clamp_min(1e-12)
     entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)
     return entropy.exp().mean()
+
+
+def mean_cosine(states: Tensor) -> Tensor:
+    """Return the mean cosine over all pairs of [..., N, D], averaged over the leading axes.
+
+    From -1 / (N - 1) to 1 (all point one way); NaN when N < 2: there is no pair.
+    """
+    count = states.shape[-2]
+    units = F.normalize(states.float(), dim=-1)
+    # The square of the sum holds every pair twice, and every unit vector with itself.
+    pairs = units.sum(-2).square().sum(-1) - units.square().sum((-1, -2))
+    return (pairs / (count * (count - 1))).mean() if count > 1 else pairs.new_tensor(float("nan"))
+
+
+def norm_ratio(context: Tensor, tokens: Tensor) -> Tensor:
+    """Return the mean norm of the reasoning embeddings [K, D] over that of tokens [V, D].
+
+    Far from 1, they are no longer what the backbone takes for a token.
+    """
+    return context.float().norm(dim=-1).mean() / tokens.float().norm(dim=-1).mean()

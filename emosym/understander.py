@@ -6,11 +6,25 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 
 from emosym.heads import AffectHead, EmotionHead, mlp
 from emosym.interfaces import Answers, Embedded, Prompts
 from emosym.reasoner import Reasoner
+
+
+class Lesson(NamedTuple):
+    """The state at [EMO] after the latents and after the same knowledge in words."""
+
+    student: Tensor
+    """[B, N, D]: after each of N layers, having read the reasoning tokens."""
+    teacher: Tensor
+    """[B, N, D]: after each layer, having read the words in their place."""
+    emotion_logits: Tensor
+    """[B, Y] of the teacher."""
+    affect: Tensor
+    """[B, 2] of the teacher."""
 
 
 class Reading(NamedTuple):
@@ -31,6 +45,8 @@ class Reading(NamedTuple):
     """[B, L, vocabulary]: position t predicts answer token t."""
     knowledge: Tensor | None = None
     """[B, D]: projected knowledge text, when knowledge features were given."""
+    lesson: Lesson | None = None
+    """When the knowledge was also given in words."""
 
 
 @dataclass(slots=True)
@@ -66,7 +82,11 @@ class Understander(nn.Module):
         self.knowledge_head = mlp(knowledge_width, width, width)
 
     def forward(
-        self, prompts: Prompts, answers: Answers | None = None, knowledge: Tensor | None = None
+        self,
+        prompts: Prompts,
+        answers: Answers | None = None,
+        knowledge: Tensor | None = None,
+        words: Answers | None = None,
     ) -> Reading:
         """Read prompts, and answers when given, in ONE parallel forward.
 
@@ -76,22 +96,38 @@ class Understander(nn.Module):
                 [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group where
                 the backbone can (`shares_prefix`), and once for each answer otherwise.
             knowledge: [B, P] features of the knowledge texts.
+            words: the knowledge texts themselves, not closed, for a `lesson`; answers come in no
+                groups then.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
         group = _group(prompts, answers)
+        if words is not None and group > 1:
+            raise ValueError("words go with one answer a prompt")
         if answers is not None and group > 1 and self.backbone.shares_prefix:
             return self._read_groups(prompts, answers, group)._replace(knowledge=projected)
+        start = prompts.input_ids.shape[1]
         tokens = self._open(prompts)
+        teacher = None if words is None else self._read_words(tokens.until(start), words)
         if answers is not None:
             embedded = self.backbone.embed_tokens(answers.ids)
             tokens = tokens.repeat(group).then(embedded, answers.mask)
-        hidden = self.backbone.read(tokens)
-        start = prompts.input_ids.shape[1]
+        lesson = None
+        if teacher is None:
+            hidden = self.backbone.read(tokens)
+        else:
+            layers = self.backbone.read_layers(tokens)
+            hidden = layers[-1]
+            lesson = Lesson(
+                student=_at(layers, start + self.reasoner.tokens),
+                teacher=teacher,
+                emotion_logits=self.emotion_head(teacher[:, -1]),
+                affect=self.affect_head(teacher[:, -1]),
+            )
         logits = None
         if answers is not None:
             # The state at [EMO] predicts the first answer token, each answer state the next one.
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
-        return self._reading(hidden[::group, start:], logits, projected)
+        return self._reading(hidden[::group, start:], logits, projected)._replace(lesson=lesson)
 
     def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
         """Read prompts once and get ready to sample `repeats` answers for each (in group order)."""
@@ -109,6 +145,20 @@ class Understander(nn.Module):
             mask=tokens.mask.repeat_interleave(repeats, 0),
             position=(tokens.positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
         )
+
+    def _read_words(self, prompt: Embedded, words: Answers) -> Tensor:
+        """Return the states [B, N, D] at an [EMO] that follows words instead of latents."""
+        told = prompt.then(self.backbone.embed_tokens(words.ids), words.mask)
+        emotion = self.reasoner(len(words.ids))[:, -1:].to(told.embeddings.dtype)
+        # [EMO] stands after the last word of its own row, whatever the padding between them.
+        place = prompt.positions.amax((0, 2)) + words.mask.sum(1) + 1
+        tokens = Embedded(
+            torch.cat([told.embeddings, emotion], 1),
+            torch.cat([told.mask, told.mask.new_ones(len(words.ids), 1)], 1),
+            torch.cat([told.positions, repeat(place, "b -> a b 1", a=3)], 2),
+            told.deepstack,
+        )
+        return _at(self.backbone.read_layers(tokens), -1)
 
     def _read_groups(self, prompts: Prompts, answers: Answers, group: int) -> Reading:
         """Read each prompt once and its G answers after it, through its keys and values."""
@@ -161,3 +211,8 @@ def _group(prompts: Prompts, answers: Answers | None) -> int:
     if rest or not group:
         raise ValueError(f"{len(answers.ids)} answers to {len(prompts)} prompts")
     return group
+
+
+def _at(layers: list[Tensor], place: int) -> Tensor:
+    """Return the states of one place after each of N layers, [B, N, D]."""
+    return torch.stack([states[:, place] for states in layers], 1)

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2VLImageProcessorPil,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
@@ -59,6 +60,11 @@ class QwenVL(nn.Module):
         A layer that is recomputed keeps no keys and values.
         """
         return not (torch.is_grad_enabled() and self._recomputed())
+
+    @property
+    def token_embeddings(self) -> Tensor:
+        """The embeddings of the vocabulary, [vocabulary, D]."""
+        return self.model.get_input_embeddings().weight
 
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and put each image's features in the place of its image tokens.
@@ -104,6 +110,17 @@ class QwenVL(nn.Module):
 
         Layers keep their activations while they write to a cache, whatever `checkpoint_gradients`.
         """
+        with self._kept_whole() if cache is not None else contextlib.nullcontext():
+            return self._run(tokens, cache).last_hidden_state
+
+    def read_layers(self, tokens: Embedded) -> list[Tensor]:
+        """Run the language model and return the states after each layer, the last one normed."""
+        states = self._run(tokens, None, output_hidden_states=True).hidden_states
+        return list(states[1:])  # the first are the embeddings
+
+    def _run(
+        self, tokens: Embedded, cache: DynamicCache | None, **options
+    ) -> BaseModelOutputWithPast:
         injected = {}
         if tokens.deepstack is not None:
             places = torch.zeros_like(tokens.embeddings[..., 0], dtype=torch.bool)
@@ -114,15 +131,15 @@ class QwenVL(nn.Module):
                     rearrange(tokens.deepstack, "n b p d -> n (b p) d")
                 ),
             }
-        with self._kept_whole() if cache is not None else contextlib.nullcontext():
-            return self.language(
-                inputs_embeds=tokens.embeddings,
-                attention_mask=self._mask(tokens, cache),
-                position_ids=tokens.positions,
-                past_key_values=cache,
-                use_cache=cache is not None,
-                **injected,
-            ).last_hidden_state
+        return self.language(
+            inputs_embeds=tokens.embeddings,
+            attention_mask=self._mask(tokens, cache),
+            position_ids=tokens.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **injected,
+            **options,
+        )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""

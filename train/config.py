@@ -121,9 +121,9 @@ class EngineConfig:
     accumulation: int = 1
     """Micro-batches a step: raise it when memory is short. The step stays the same, but for
     what looks at a micro-batch: compress contrasts an image with the texts of its own micro-batch
-    only, verify_posterior weighs the KL by that of its own, verify_grpo counts tokens (and spreads
-    rewards over the batch) in its own, autoencode takes the moments of its own (and of its own
-    rank)."""
+    only and measures the distance of distillation in the spread of its own, verify_posterior weighs
+    the KL by that of its own, verify_grpo counts tokens (and spreads rewards over the batch) in its
+    own, autoencode takes the moments of its own (and of its own rank)."""
     gradient_checkpointing: bool = False
     """Recompute the backbone's layers in the backward pass: less memory, more time. The numbers
     stay the same. Such layers keep no cache: verify_grpo then reads a prompt once for each of its
@@ -179,9 +179,26 @@ class CompressConfig:
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
     language_weight: float = 0.0
     """Language loss on the reference answer (ours; 0 as published)."""
+    distil_weight: float = 0.0
+    """Self-distillation of the state at [EMO] (ours, after CODI; 1 there): it shall be what it is
+    after the knowledge in words. The reading of the words learns label, valence and arousal too, at
+    the weights above."""
+    reconstruct_weight: float = 0.0
+    """Language loss on the knowledge text, told from the reasoning states alone (ours, after ICAE;
+    try 0.1). The language model of the start tells it, frozen, so that only the states can learn.
+    """
+    knowledge_encoder: str | None = None
+    """Encodes the knowledge texts: `decoder` (its own text encoder), `sentence` (all-MiniLM-L6-v2
+    of the extra `text`), or the folder or hub id of a CLIP text tower. Null keeps the one that the
+    model's knowledge head was made for; another one gets a new head."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
+        _share(
+            math.inf,
+            distil_weight=self.distil_weight,
+            reconstruct_weight=self.reconstruct_weight,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -350,6 +367,10 @@ class TrainConfig:
     """Member of the zoo, or a model folder."""
     from_scratch: bool = False
     """Start from random weights instead of the member's (needs a member's name)."""
+    reasoning_tokens: int | None = None
+    """K; null keeps the model's. Another number than the model's starts these tokens anew. The
+    frozen reference, judge of `remember` and anchor of `verify`, starts with the same ones: teach
+    them with `compress` first, and give the model it leaves to a run of the other phases."""
     seed: int = 0
     """All randomness follows from it and the step."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -379,6 +400,13 @@ class TrainConfig:
             raise UserError(
                 "lora.generator freezes the decoder, but generate.train_text_encoder trains a part",
                 fix="set one of them to null or false",
+            )
+        _share(math.inf, reasoning_tokens=self.reasoning_tokens or 0)
+        if self.from_scratch and self.compress.reconstruct_weight:
+            raise UserError(
+                "compress.reconstruct_weight needs a language model that can tell a text",
+                got="from_scratch=true, whose starting weights are random",
+                fix="set it to 0, or train a base with compress.language_weight first",
             )
         if not self.stages:
             raise UserError("stages is empty", fix="name at least one stage")

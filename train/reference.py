@@ -13,6 +13,7 @@ from torch.func import functional_call
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
 from emosym.recognition import recognise
+from emosym.reconstruction import LatentReader
 from emosym.records import Understanding
 from emosym.understander import Reading
 from model_zoo.adapters import adapter_names, adapters_off
@@ -40,6 +41,16 @@ class Reference:
         """Read with the starting weights."""
         with adapters_off(self.model.understander):
             return functional_call(self.model.understander, self.start, (prompts, answers))
+
+    def tell(self, states: Tensor, text: Answers) -> Tensor:
+        """Return logits [B, L, vocabulary] of texts, read from states [B, K, D] alone.
+
+        Gradients reach the states and no weight.
+        """
+        backbone = self.model.understander.backbone
+        start = {k: v for k, v in self.start.items() if k.startswith("backbone.")}
+        with adapters_off(backbone):
+            return functional_call(LatentReader(backbone), start, (states, text))
 
     def recognise(self, images: Iterable[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
         """Return what images evoked at the start, and their embeddings [N, D]."""

@@ -18,13 +18,14 @@ from data_tools.lexicon import with_lexicon_affect
 from data_tools.questions import build_questions
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.model import DECODER, EmoSym
 from emosym.pipeline import EmoSymPipeline
 from emosym.records import Question, Sample
 from eval.environment import environment
 from eval.held_out import HeldOut, grids, measure
 from eval.report import REPORT, write_report
 from model_zoo import zoo
+from model_zoo.text_encoders import SENTENCE
 from train import engines, ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
@@ -82,6 +83,9 @@ def _begin(
     config = load_config(TrainConfig, preset, overrides)
     if config.model not in zoo.members():
         config.model = str(Path(config.model).expanduser().resolve())
+    encoder = config.compress.knowledge_encoder
+    if encoder not in (None, DECODER, SENTENCE) and Path(encoder).expanduser().is_dir():
+        config.compress.knowledge_encoder = str(Path(encoder).expanduser().resolve())
     if data is not None:
         config.data.path = data
     if config.data.path is not None:

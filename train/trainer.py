@@ -18,12 +18,14 @@ from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_laye
 from train import checkpoint, engines, ranks
 from train.config import TrainConfig
 from train.data import Corpus
+from train.knowledge import Knowledge
 from train.logs import Logs
 from train.memory import Memory
 from train.phases import PHASES
 from train.phases.base import Bench, Slice, freeze
 from train.reference import Reference
 from train.schedule import Schedule, learning_rate
+from train.starting import identity, refit
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -48,6 +50,14 @@ class Trainer:
         used = self.schedule.totals()
         device = ranks.device()
         model = model.to(device).train()
+        knowledge = None
+        if "compress" in used:
+            name = config.compress.knowledge_encoder or model.config.knowledge_encoder
+            knowledge = Knowledge(name, model, device)
+        changes = refit(model, config.reasoning_tokens, knowledge, config.seed)
+        model_hash = identity(model_hash, changes, config.seed)
+        for change in changes if ranks.is_first() else []:
+            print(change)
         self._freeze(model, used)
         self._adapt(model)
         if config.engine.gradient_checkpointing:
@@ -62,6 +72,7 @@ class Trainer:
             corpus=Corpus(samples, questions, config.data, config.seed),
             reference=reference,
             memory=memory,
+            knowledge=knowledge,
             device=device,
         )
         self.phases = {name: PHASES[name](self.bench) for name in used}

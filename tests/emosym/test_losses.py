@@ -10,6 +10,7 @@ from torch import Tensor
 from emosym.losses import (
     affect_loss,
     class_posterior,
+    distil_loss,
     info_nce,
     kl_weight,
     label_loss,
@@ -79,6 +80,63 @@ def test_an_image_without_knowledge_neither_pulls_nor_pushes():
     assert keys.grad[0].abs().sum() > 0
     nobody = info_nce(states, keys, torch.zeros(3, dtype=torch.bool))
     assert nobody.item() == 0
+
+
+# --- self-distillation
+
+
+def slow_distil(states: Tensor, teachers: Tensor, known: list[bool], first: int) -> float:
+    total, (_, layers, width) = 0.0, states.shape
+    for layer in range(layers):
+        numbers = [float(x) for m in range(len(known)) if known[m] for x in teachers[m, layer]]
+        mean = sum(numbers) / len(numbers)
+        deviation = math.sqrt(sum((x - mean) ** 2 for x in numbers) / len(numbers))
+        for i in range(len(states)):
+            if known[first + i]:
+                pairs = zip(states[i, layer], teachers[first + i, layer], strict=True)
+                gap = sum(abs(float(s) - float(t)) for s, t in pairs)
+                total += gap / width / deviation / layers
+    return total / len(states)
+
+
+def test_distil_by_hand():
+    """Teachers 0 and 2 deviate by 1, 0 and 20 by 10: a layer's scale is not counted."""
+    teachers = torch.tensor([[[0.0], [0.0]], [[2.0], [20.0]]])
+    states = torch.tensor([[[1.0], [10.0]], [[2.0], [20.0]]])
+    assert distil_loss(states, teachers, torch.tensor([True, True])).item() == pytest.approx(0.5)
+    assert distil_loss(teachers, teachers, torch.tensor([True, True])).item() == 0
+
+
+@pytest.mark.parametrize("known", [[True] * 5, [True, False, True, True, False]])
+def test_distil_against_a_slow_twin(known):
+    states, teachers = normal(5, 3, 4), 2 * normal(5, 3, 4, seed=1) + 1
+    loss = distil_loss(states, teachers, torch.tensor(known))
+    assert loss.item() == pytest.approx(slow_distil(states, teachers, known, 0), abs=1e-5)
+
+
+def test_ranks_together_distil_as_one():
+    states, teachers = normal(6, 3, 4), normal(6, 3, 4, seed=1)
+    known = torch.tensor([True, True, False, True, True, True])
+    halves = [distil_loss(states[at : at + 3], teachers, known, at) for at in (0, 3)]
+    assert (sum(halves) / 2).item() == pytest.approx(distil_loss(states, teachers, known).item())
+    expected = slow_distil(states[3:], teachers, known.tolist(), 3)
+    assert halves[1].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_distil_teaches_the_student_only_and_only_with_knowledge():
+    states, teachers = normal(3, 2, 4).requires_grad_(), normal(3, 2, 4, seed=1).requires_grad_()
+    known = torch.tensor([True, False, True])
+    distil_loss(states, teachers, known).backward()
+    assert teachers.grad is None
+    assert states.grad[1].eq(0).all()
+    assert states.grad[[0, 2]].abs().min() > 0
+    other = teachers.detach().clone()
+    other[1] += 100  # what was read without words is no measure either
+    same = distil_loss(states, other, known)
+    assert same.item() == pytest.approx(distil_loss(states, teachers, known).item())
+    nobody = distil_loss(states, teachers, torch.zeros(3, dtype=torch.bool))
+    assert nobody.item() == 0
+    assert torch.autograd.grad(nobody, states)[0].eq(0).all()
 
 
 # --- supervised losses

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from emosym.reasoner import Reasoner, effective_rank
+from emosym.reasoner import Reasoner, effective_rank, mean_cosine, norm_ratio
 
 
 def test_identical_tokens_have_rank_one():
@@ -49,3 +49,33 @@ def test_the_emotion_token_comes_last():
     span[0].sum().backward()
     assert torch.equal(reasoner.context.grad, torch.ones(4, 6))
     assert torch.equal(reasoner.emotion.grad, torch.ones(1, 6))
+
+
+def test_mean_cosine_by_hand():
+    """Of x, 2x and y the pairs have cosines 1, 0 and 0; of z and -z it is -1."""
+    three = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]])
+    assert mean_cosine(three).item() == pytest.approx(1 / 3, abs=1e-6)
+    assert mean_cosine(torch.tensor([[1.0, 2.0], [-2.0, -4.0]])).item() == pytest.approx(-1)
+    assert mean_cosine(torch.eye(5)).item() == pytest.approx(0, abs=1e-6)
+    same = torch.ones(4, 3)
+    assert mean_cosine(same).item() == pytest.approx(1)
+    both = torch.stack([three, same[:3, :2]])
+    assert mean_cosine(both).item() == pytest.approx((1 / 3 + 1) / 2, abs=1e-6)
+
+
+def test_mean_cosine_against_every_pair():
+    states = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    pairs = [
+        torch.cosine_similarity(row[i], row[j], dim=0).item()
+        for row in states
+        for i in range(5)
+        for j in range(i)
+    ]
+    assert mean_cosine(states).item() == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+    assert math.isnan(mean_cosine(states[:, :1]).item())
+
+
+def test_norm_ratio_by_hand():
+    """Norms 5 and 1 against norms 1 and 3."""
+    context = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    assert norm_ratio(context, torch.tensor([[1.0, 0.0], [0.0, -3.0]])).item() == pytest.approx(1.5)

@@ -5,6 +5,9 @@ import torch
 from torch import Tensor
 
 from emosym.generator import Condition
+from emosym.interfaces import Answers, Embedded
+from emosym.losses import distil_loss
+from emosym.reconstruction import LatentReader
 from emosym.understander import Reading
 from tests.model_zoo.make import one_each, picture
 
@@ -108,26 +111,107 @@ def flow_loss(tiny, reading: Reading) -> Tensor:
     return tiny.generator(clean, noise, yes / 2, condition, yes).sum()
 
 
+def words(tiny) -> Answers:
+    """Return texts of different lengths that do not end the turn."""
+    told = tiny.processor.answers(["a dark sky threatens the house", "a cat", ""])
+    return Answers(told.ids, told.mask * (told.ids != tiny.processor.end_of_turn))
+
+
+def test_a_lesson_changes_nothing_else(tiny, asked, answers, reading):
+    with torch.no_grad():
+        taught = tiny.understander(asked, answers, knowledge(tiny), words(tiny))
+    for name in ("h_ctx", "h_emo", "emotion_logits", "affect", "answer_logits", "knowledge"):
+        assert close(getattr(taught, name), getattr(reading, name)), name
+    assert reading.lesson is None
+    assert close(taught.lesson.student[:, -1], reading.h_emo)
+    layers = len(tiny.understander.backbone.model.model.language_model.layers)
+    assert taught.lesson.student.shape == taught.lesson.teacher.shape == (3, layers, 160)
+
+
+@torch.no_grad()
+def test_the_teacher_reads_prompt_words_and_emo(tiny, asked):
+    """A twin reads one image at a time, without any padding, and its layers with hooks."""
+    model, told = tiny.understander, words(tiny)
+    found = model(asked, words=told).lesson
+    seen: list[Tensor] = []
+    blocks = model.backbone.model.model.language_model.layers
+    hooks = [b.register_forward_hook(lambda *call: seen.append(call[-1])) for b in blocks]
+    for i, (text, image) in enumerate(zip(TEXTS, one_each(3), strict=True)):
+        prompt = model.backbone.embed_prompts(tiny.processor.prompts([text], [image]))
+        ids = told.ids[i : i + 1, : int(told.mask[i].sum())]
+        emotion = model.reasoner.emotion[None]
+        added = torch.cat([model.backbone.embed_tokens(ids), emotion], 1)
+        steps = torch.arange(1, added.shape[1] + 1) + prompt.positions.max()
+        seen.clear()
+        hidden = model.backbone.read(
+            Embedded(
+                torch.cat([prompt.embeddings, added], 1),
+                torch.cat([prompt.mask, torch.ones(added.shape[:2], dtype=torch.long)], 1),
+                torch.cat([prompt.positions, steps.expand(3, 1, -1)], 2),
+            )
+        )
+        assert close(found.teacher[i, -1], hidden[0, -1], 3e-5)
+        for layer, states in enumerate(seen[:-1]):  # the last one is not normed yet
+            assert close(found.teacher[i, layer], states[0, -1], 3e-5)
+        assert close(found.emotion_logits[i], model.emotion_head(hidden[0, -1]), 3e-5)
+        assert close(found.affect[i], model.affect_head(hidden[0, -1]), 3e-5)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(blocks) > 1
+
+
+def test_the_teacher_learns_from_words_and_the_student_from_latents(tiny, asked):
+    lesson = tiny.understander(asked, words=words(tiny)).lesson
+    known = torch.ones(3, dtype=torch.bool)
+    context = tiny.understander.reasoner.context
+    taught = lesson.emotion_logits.square().sum() + lesson.affect.sum()
+    (through,) = torch.autograd.grad(taught, context, retain_graph=True, allow_unused=True)
+    assert through is None or through.eq(0).all()
+    assert not distil_loss(lesson.student.detach(), lesson.teacher, known).requires_grad
+    weight = tiny.understander.backbone.model.model.language_model.layers[0].mlp.up_proj.weight
+    (whole,) = torch.autograd.grad(
+        distil_loss(lesson.student, lesson.teacher, known), weight, retain_graph=True
+    )
+    (alone,) = torch.autograd.grad(
+        distil_loss(lesson.student, lesson.teacher.detach().clone(), known), weight
+    )
+    assert torch.equal(whole, alone)
+
+
+def test_a_lesson_takes_no_groups(tiny, asked):
+    with pytest.raises(ValueError, match="one answer a prompt"):
+        tiny.understander(asked, tiny.processor.answers(["a"] * 6), words=words(tiny))
+
+
 CONSUMERS = {
     "label": lambda tiny, reading: reading.emotion_logits.square().sum(),
     "affect": lambda tiny, reading: reading.affect.sum(),
     "knowledge": lambda tiny, reading: (reading.h_ctx.mean(1) * reading.knowledge).sum(),
     "answer": lambda tiny, reading: reading.answer_logits.log_softmax(-1)[..., 7].sum(),
+    "distil": lambda tiny, reading: distil_loss(
+        reading.lesson.student, reading.lesson.teacher, torch.ones(3, dtype=torch.bool)
+    ),
+    "reconstruct": lambda tiny, reading: (
+        LatentReader(tiny.understander.backbone)(reading.h_ctx, words(tiny))
+        .log_softmax(-1)[..., 7]
+        .sum()
+    ),
     "generator": flow_loss,
 }
+FROM_CONTEXT_ALONE = ("knowledge", "reconstruct")
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS)
 def test_reasoning_tokens_learn_from(consumer, tiny, asked, answers):
     """The published code reads them through `.data`: there, none of these is above zero."""
-    reading = tiny.understander(asked, answers, knowledge(tiny))
-    words = tiny.understander.reasoner
+    reading = tiny.understander(asked, answers, knowledge(tiny), words(tiny))
+    latents = tiny.understander.reasoner
     loss = CONSUMERS[consumer](tiny, reading)
     gradients = torch.autograd.grad(
-        loss, [words.context, words.emotion], allow_unused=consumer == "knowledge"
+        loss, [latents.context, latents.emotion], allow_unused=consumer in FROM_CONTEXT_ALONE
     )
     assert gradients[0].abs().amax(1).min() > 0
-    if consumer != "knowledge":
+    if consumer not in FROM_CONTEXT_ALONE:
         assert gradients[1].abs().max() > 0
 
 

@@ -160,6 +160,27 @@ def test_the_image_is_seen_and_its_order_matters(family):
     assert (read(family.backbone, other)[:, -1] - hidden).abs().amax(1).min() > 1e-3
 
 
+@torch.no_grad()
+def test_layers_end_in_what_is_read(family):
+    """The states between two layers are what the second one is given, but for what is injected."""
+    embedded, given = family.embedded, []
+    blocks = family.backbone.language.layers
+    hook = blocks[1].register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    layers = family.backbone.read_layers(embedded)
+    hook.remove()
+    assert len(layers) == len(blocks) > 1
+    between = given[0] if embedded.deepstack is None else given[0] - embedded.deepstack[0]
+    assert torch.allclose(layers[0], between, atol=1e-6)
+    assert torch.equal(layers[-1], family.backbone.read(embedded))
+
+
+def test_the_table_of_token_embeddings(family):
+    table = family.backbone.token_embeddings
+    ids = torch.tensor([[3, 7]])
+    assert torch.equal(family.backbone.embed_tokens(ids)[0], table[[3, 7]])
+    assert table.shape == (len(family.processor.tokenizer), family.backbone.width)
+
+
 def test_reading_is_causal(family):
     embedded = family.embedded
     with torch.no_grad():

@@ -25,6 +25,7 @@ from data_tools.questions import build_questions
 from emosym.answers import Answer
 from emosym.config import load_config
 from emosym.draws import Draws
+from emosym.losses import language_loss
 from emosym.model import EmoSym
 from emosym.pipeline import EmoSymPipeline
 from emosym.records import Question
@@ -284,6 +285,44 @@ def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
         "v_error": max(abs(s.valence - u.valence) for s, u in pairs),
         "a_error": max(abs(s.arousal - u.arousal) for s, u in pairs),
     }
+
+
+def refitted(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
+    """Take a run's steps; return what moved, its rows, and its model's configuration and folder."""
+    with trainer(run, whole) as made:
+        before = weights(made.bench.model)
+        made.train()
+        model = made.bench.model
+        after = weights(model)
+        zoo.save(model.eval(), run / "model")
+        context = after["understander.reasoner.context"]
+        return {
+            "rows": rows(run),
+            "config": dataclasses.asdict(model.config),
+            "before": before,
+            "moved": {name for name in before if not torch.equal(before[name], after[name])},
+            "saved": torch.equal(
+                zoo.load(run / "model").understander.reasoner.context, context.cpu()
+            ),
+            "hash": made.state.model_hash,
+        }
+
+
+def told(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
+    """Train on the first few images; return how well each text is told from its own states, and
+    from those of the next image."""
+    with trainer(run, whole, images) as made:
+        made.train()
+        bench = made.bench
+        samples = bench.corpus.samples
+        asked = bench.ask([bench.corpus.image(sample) for sample in samples])
+        states = bench.model.read(asked).h_ctx
+        text = bench.model.processor.answers([sample.knowledge for sample in samples])
+        losses = [
+            language_loss(bench.reference.tell(given, text), text.ids, text.mask).item()
+            for given in (states, states.roll(1, 0))
+        ]
+    return {"rows": rows(run), "own": losses[0], "other": losses[1]}
 
 
 def poison_loss() -> None:

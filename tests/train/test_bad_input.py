@@ -17,6 +17,7 @@ from data_tools.questions import build_questions
 from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.errors import UserError
+from emosym.model import ModelConfig
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
@@ -44,6 +45,8 @@ def refused(done: Training) -> str:
         (["stages=[{steps: 1, cycle: {comprss: 1}}]"], "did you mean 'compress'?"),
         (["compress.batch_size=3", "engine.accumulation=2"], "expected multiples of 2; change"),
         (["model=emosym-tini"], "is not a model folder"),
+        (["compress.knowledge_encoder=./nowhere"], "the model in ./nowhere cannot be loaded"),
+        (["reasoning_tokens=-1"], "reasoning_tokens must lie in [0, inf]; got -1"),
         (["stages=[{steps: 1, cycle: {verify_grpo: 1}}]", "verify_grpo.rewards={fromat: 1}"],
          "did you mean 'format'?"),
     ],
@@ -128,6 +131,7 @@ def test_a_loss_without_data(world, fact, overrides, option):
     bench = SimpleNamespace(
         config=SimpleNamespace(compress=CompressConfig(**overrides)),
         corpus=Corpus(samples, [], DataConfig(), 0),
+        model=SimpleNamespace(config=ModelConfig()),
     )
     if option is None:
         Compress(bench)

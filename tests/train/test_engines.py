@@ -34,6 +34,7 @@ def differences(tmp_path_factory, model, world):
                     "accumulation": accumulation,
                     **dict.fromkeys(("understander", "generator", "autoencoder"), rate),
                 },
+                compress={"distil_weight": 1.0, "reconstruct_weight": 0.1},
                 generate={"update_understander": True, "image_share": 0.5},
                 verify_grpo={"rewards": probes.TOY},
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from model_zoo.text_encoders import SENTENCE
 from tests.train import probes
 from tests.train.processes import in_ranks
 
@@ -15,6 +16,17 @@ GRPO = {"rewards": probes.TOY, "group": 4, "loss": "grpo"}
 PRESETS: dict[str, tuple[str, dict]] = {
     "autoencode": ("autoencode", {}),
     "compress": ("compress", {"compress": {"language_weight": 0.5}}),
+    "words": (
+        "compress",
+        {
+            "compress": {
+                "distil_weight": 1.0,
+                "reconstruct_weight": 0.5,
+                "knowledge_encoder": SENTENCE,
+            },
+            "reasoning_tokens": 3,
+        },
+    ),
     "verify_posterior": ("verify_posterior", {}),
     "verify_grpo": ("verify_grpo", {"verify_grpo": GRPO}),
     # Tokens are counted, and rewards spread, over all ranks.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from memory_bank import MemoryBank
+from model_zoo.text_encoders import SENTENCE
 from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, train, train_in_ranks
 
@@ -25,6 +26,8 @@ EVERY_PHASE = {
     "remember": 1,
 }
 STEPS = 21
+WORDS = {"distil_weight": 1.0, "reconstruct_weight": 0.1, "knowledge_encoder": SENTENCE}
+"""Everything that compress reads words with."""
 
 
 def count(run: Path) -> int:
@@ -106,6 +109,8 @@ def preset_of(folder: Path, model: Path, world: Path) -> Path:
                 model,
                 world,
                 stages=[{"steps": STEPS, "cycle": EVERY_PHASE}],
+                reasoning_tokens=3,
+                compress=WORDS,
                 generate={"update_understander": True, "image_share": 0.5},
                 save_every=5,
             )

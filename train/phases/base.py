@@ -16,6 +16,7 @@ from emosym.model import EmoSym
 from emosym.records import Question, Sample
 from train.config import TrainConfig
 from train.data import Corpus, Material
+from train.knowledge import Knowledge
 from train.memory import Memory
 from train.reference import Reference
 
@@ -31,6 +32,8 @@ class Bench:
     corpus: Corpus
     reference: Reference
     memory: Memory
+    knowledge: Knowledge | None
+    """What encodes knowledge texts; None in a run without `compress`."""
     device: torch.device
 
     def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from emosym.errors import UserError
-from emosym.losses import affect_loss, info_nce, label_loss, language_loss
-from emosym.reasoner import effective_rank
+from emosym.interfaces import Answers
+from emosym.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
+from emosym.reasoner import effective_rank, mean_cosine, norm_ratio
+from emosym.understander import Lesson, Reading
 from train import ranks
 from train.data import affect_targets, label_targets
 from train.phases.base import Bench, Outcome, Slice
@@ -16,12 +19,19 @@ NEEDS = {
     "knowledge": ("knowledge",),
     "affect": ("valence", "arousal"),
     "language": ("knowledge",),
+    "distil": ("knowledge",),
+    "reconstruct": ("knowledge",),
 }
 """Loss -> what some training image must have for it."""
 
 
 class Compress:
-    """CE on the label + InfoNCE of h_ctx against the knowledge text (+ V/A, + answer)."""
+    """CE on the label + InfoNCE of h_ctx against the knowledge text (+ V/A, + answer).
+
+    Options bring the knowledge into the reasoning tokens in two more ways: self-distillation from
+    a reading of the words (CODI, arXiv 2502.21074), and telling the words from the states alone
+    (ICAE, arXiv 2307.06945).
+    """
 
     name = "compress"
     owns = ("understander",)
@@ -40,42 +50,81 @@ class Compress:
         for loss, facts in NEEDS.items():
             if getattr(self.config, f"{loss}_weight"):
                 bench.corpus.require(f"compress.{loss}_weight", *facts)
+        for loss in ("knowledge", "reconstruct"):
+            if getattr(self.config, f"{loss}_weight") and not bench.model.config.reasoning_tokens:
+                raise UserError(
+                    f"compress.{loss}_weight has no reasoning tokens to teach",
+                    got="reasoning_tokens=0",
+                    fix=f"set compress.{loss}_weight=0, or give the model some",
+                )
 
     def loss(self, part: Slice) -> Outcome:
         """Return the weighted sum of the losses of one micro-batch."""
         bench, config = self.bench, self.config
         samples = part.samples
         asked = bench.ask(bench.corpus.views(samples, part.uniform(4)))
-        known = torch.tensor([sample.knowledge is not None for sample in samples])
         answers = bench.answer(samples) if config.language_weight else None
-        with torch.no_grad():
-            texts = [sample.knowledge or "" for sample in samples]
-            knowledge = bench.model.generator.denoiser.pool_text(texts)
-        reading = bench.parts["understander"](asked, answers, knowledge)
+        texts = [sample.knowledge or "" for sample in samples]
+        knowledge = bench.knowledge(texts) if config.knowledge_weight else None
+        words = self._unclosed(self._tell(texts)) if config.distil_weight else None
+        reading = bench.parts["understander"](asked, answers, knowledge, words)
 
-        keys = ranks.gather(reading.knowledge)
-        known = known.to(keys.device)
+        known = torch.tensor([s.knowledge is not None for s in samples]).to(bench.device)
         all_known = ranks.gather(known.float()).bool()
-        # Zero, and not the NaN of an empty mean, without reasoning tokens.
-        mean = reading.h_ctx.sum(1) / max(reading.h_ctx.shape[1], 1)
-        parts = {
-            "label": config.label_weight
-            * label_loss(
-                reading.emotion_logits,
-                label_targets(samples, bench.model.config.emotions).to(bench.device),
-            ),
-            "knowledge": config.knowledge_weight
-            * info_nce(mean, keys, all_known, ranks.rank() * len(samples)),
-            "affect": config.affect_weight
-            * affect_loss(reading.affect, affect_targets(samples).to(bench.device)),
-        }
+        first = ranks.rank() * len(samples)
+        labels = label_targets(samples, bench.model.config.emotions).to(bench.device)
+        affects = affect_targets(samples).to(bench.device)
+        parts = {"label": config.label_weight * label_loss(reading.emotion_logits, labels)}
+        if reading.knowledge is not None:
+            keys = ranks.gather(reading.knowledge)
+            parts["knowledge"] = config.knowledge_weight * info_nce(
+                reading.h_ctx.mean(1), keys, all_known, first
+            )
+        parts["affect"] = config.affect_weight * affect_loss(reading.affect, affects)
         if answers is not None:
             # A reason is not known for an image of the bank: it must not teach to give none.
-            told = answers.mask * known[:, None]
             parts["language"] = config.language_weight * language_loss(
-                reading.answer_logits, answers.ids, told
+                reading.answer_logits, answers.ids, answers.mask * known[:, None]
+            )
+        if reading.lesson is not None:
+            teachers = ranks.gather(reading.lesson.teacher.detach())
+            parts["distil"] = config.distil_weight * distil_loss(
+                reading.lesson.student, teachers, all_known, first
+            )
+            parts["teacher"] = self._teacher_loss(reading.lesson, labels, affects, known)
+        if config.reconstruct_weight:
+            told = self._tell(texts)
+            parts["reconstruct"] = config.reconstruct_weight * language_loss(
+                bench.reference.tell(reading.h_ctx, told), told.ids, told.mask * known[:, None]
             )
         loss = torch.stack(list(parts.values())).sum()
         metrics = {name: value.detach() for name, value in parts.items()}
-        metrics["latent_rank"] = effective_rank(reading.h_ctx.detach())
-        return Outcome(loss, metrics)
+        return Outcome(loss, metrics | self._monitors(reading))
+
+    def _tell(self, texts: list[str]) -> Answers:
+        return self.bench.model.processor.answers(texts).to(self.bench.device)
+
+    def _unclosed(self, told: Answers) -> Answers:
+        """Return texts that do not end the turn: [EMO] goes on after them."""
+        return Answers(told.ids, told.mask * (told.ids != self.bench.model.processor.end_of_turn))
+
+    def _teacher_loss(
+        self, lesson: Lesson, labels: Tensor, affects: Tensor, known: Tensor
+    ) -> Tensor:
+        """Return what the reading of the words has to learn where there are words."""
+        label = label_loss(lesson.emotion_logits, labels.masked_fill(~known, -100))
+        affect = affect_loss(lesson.affect, affects.masked_fill(~known[:, None], float("nan")))
+        return self.config.label_weight * label + self.config.affect_weight * affect
+
+    @torch.no_grad()
+    def _monitors(self, reading: Reading) -> dict[str, Tensor]:
+        """Return what shows that latents collapse: they all say the same, or the same of all."""
+        understander = self.bench.model.understander
+        return {
+            "latent_rank": effective_rank(reading.h_ctx),
+            "latent_cosine": mean_cosine(reading.h_ctx),
+            "image_cosine": mean_cosine(ranks.gather(reading.h_ctx.mean(1))),
+            "norm_ratio": norm_ratio(
+                understander.reasoner.context, understander.backbone.token_embeddings
+            ),
+        }

@@ -1,0 +1,38 @@
+"""The frozen reference tells a text with the weights of the start, and teaches states only."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from emosym.reconstruction import LatentReader
+from model_zoo.adapters import LoraSpec, adapter_names, add_lora, backbone_layers
+from tests.model_zoo import make
+from train.reference import Reference
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_it_tells_with_the_starting_weights(lora):
+    model = copy.deepcopy(make.tiny())
+    backbone = model.understander.backbone
+    told = model.processor.answers(["a dark sky", "a cat is a friend"])
+    states = torch.randn(2, 4, 160, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with torch.no_grad():
+        expected = LatentReader(backbone)(states, told)
+    if lora:
+        add_lora(backbone, LoraSpec(layers=backbone_layers(backbone), rank=2, alpha=4))
+    reference = Reference(model)
+    moving = adapter_names(backbone) if lora else dict(backbone.named_parameters()).keys()
+    with torch.no_grad():
+        for name in moving:
+            backbone.get_parameter(name).add_(0.1)
+        assert (LatentReader(backbone)(states, told) - expected).abs().max() > 0.01
+    found = reference.tell(states, told)
+    assert (found - expected).abs().max() < 1e-5
+
+    found.logsumexp(-1).sum().backward()
+    assert states.grad.abs().amax(2).min() > 0
+    assert [n for n, p in model.named_parameters() if p.grad is not None] == []
+    assert all(backbone.get_parameter(name).requires_grad for name in moving)
