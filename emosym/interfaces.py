@@ -123,6 +123,9 @@ class Backbone(Protocol):
     def shares_prefix(self) -> bool:
         """Whether answers can be read through their prompt's cache, gradients included."""
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations."""
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and images."""
 

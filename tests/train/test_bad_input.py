@@ -15,6 +15,7 @@ from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
 from emosym.draws import Draws
 from emosym.errors import UserError
+from emosym.model import ModelConfig
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
 from train.config import CompressConfig, DataConfig
@@ -98,6 +99,7 @@ def test_a_loss_without_data(world, fact, overrides, option):
     samples = [dataclasses.replace(sample, **{fact: None}) for sample in open_dataset(world)]
     bench = SimpleNamespace(
         config=SimpleNamespace(compress=CompressConfig(**overrides)),
+        model=SimpleNamespace(config=ModelConfig()),
         corpus=Corpus(samples, DataConfig(), 0),
     )
     if option is None:
