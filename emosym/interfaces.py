@@ -139,6 +139,9 @@ class Backbone(Protocol):
     def token_embeddings(self) -> Tensor:
         """The embeddings of the vocabulary, [vocabulary, D]."""
 
+    def checkpoint_gradients(self) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations."""
+
     def embed_prompts(self, prompts: Prompts) -> Embedded:
         """Embed tokens and images."""
 
