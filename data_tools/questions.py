@@ -16,7 +16,9 @@ from emosym.taxonomy import MIKELS8
 Builder = Callable[[Sample], Question | None]
 
 
-def build_questions(samples: Sequence[Sample], tasks: Sequence[str]) -> list[Question]:
+def build_questions(
+    samples: Sequence[Sample], tasks: Sequence[str], seed: int = 0
+) -> list[Question]:
     """Return the questions of the named tasks, all of one task before the next, in sample order.
 
     A sample whose facts do not answer a question is not asked it.
