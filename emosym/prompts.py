@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from emosym.affect import PUBLIC, UNIT, Scale
 from emosym.records import ImageRequest, Sample
+from emosym.taxonomy import MIKELS8
 
 UNDERSTAND = "Which emotion does this image evoke? Give valence and arousal from -3 to 3."
 """The question that goes with an image."""
@@ -57,6 +58,15 @@ def choose(question: str, options: Mapping[str, str]) -> str:
 def describe(question: str = "Which emotions does this image evoke, and why?") -> str:
     """Return the question for a description in sentences."""
     return f"{question} " + _FORM.format("sentences")
+
+
+ASKABLE = {
+    **{axis: (axis, assess(axis)) for axis in ("valence", "arousal", "dominance")},
+    "ranking": ("emotion ranking", rank(MIKELS8)),
+    "dominant": ("dominant emotion", dominant(MIKELS8)),
+    "description": ("description", describe()),
+}
+"""Task that any single image can be asked -> (key of its answer, question)."""
 
 
 def imagine(request: ImageRequest) -> str:

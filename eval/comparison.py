@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Better = Literal["higher", "lower"]
 Verdict = Literal["better", "worse", "same"]
 Section = Literal["understanding", "generation"]
+Metrics = Mapping[str, tuple[str, Better | None]]
+"""Metric -> (title, which way is better); None for a reference that has no better."""
 
-SECTIONS: dict[Section, dict[str, tuple[str, Better | None]]] = {
+SECTIONS: dict[Section, Metrics] = {
     "understanding": {
         "accuracy": ("emotion accuracy", "higher"),
         "macro_f1": ("emotion macro-F1", "higher"),
@@ -33,7 +35,31 @@ SECTIONS: dict[Section, dict[str, tuple[str, Better | None]]] = {
         "diversity": ("diversity", "higher"),
     },
 }
-"""Section -> metric -> (title, which way is better); None for a reference that has no better."""
+
+TASKS: Metrics = {
+    "accuracy": ("accuracy", "higher"),
+    "macro_f1": ("macro-F1", "higher"),
+    "srcc": ("SRCC", "higher"),
+    "plcc": ("PLCC", "higher"),
+    "mae": ("MAE, on the question's scale", "lower"),
+    "valence_mae": ("valence MAE", "lower"),
+    "arousal_mae": ("arousal MAE", "lower"),
+    "answered": ("answers that give a number", "higher"),
+    "score": ("ranking score", "higher"),
+    "single": ("single images", "higher"),
+    "single_yes_no": ("single images, yes or no", "higher"),
+    "single_what_how": ("single images, what or how", "higher"),
+    "pair": ("pairs", "higher"),
+    "pair_yes_no": ("pairs, yes or no", "higher"),
+    "pair_what_how": ("pairs, what or how", "higher"),
+    "emotion": ("about emotion", "higher"),
+    "valence": ("about valence", "higher"),
+    "arousal": ("about arousal", "higher"),
+    "dominance": ("about dominance", "higher"),
+    "chrf": ("chrF to the reference", "higher"),
+    "well_formed": ("answers that parse", "higher"),
+}
+"""What `eval.tasks` measures, of whichever task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +94,29 @@ class Row:
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 
 
+def tables(report: Mapping[str, object]) -> dict[str, list[Row]]:
+    """Return a report's metrics that were measured at least once, by section."""
+    return {section: rows(report, section) for section in SECTIONS} | {"tasks": task_rows(report)}
+
+
 def rows(report: Mapping[str, object], section: Section) -> list[Row]:
     """Return the metrics of a report's section that were measured at least once."""
     part = report.get(section) or {}
+    return _rows(part.get("before") or {}, part.get("after") or {}, SECTIONS[section])
+
+
+def task_rows(report: Mapping[str, object]) -> list[Row]:
+    """Return the metrics of each task, one task after the other."""
+    part = report.get("tasks") or {}
     before, after = part.get("before") or {}, part.get("after") or {}
+    return [
+        replace(row, name=f"{task}/{row.name}", title=f"{task}: {row.title}")
+        for task in dict.fromkeys((*after, *before))
+        for row in _rows(before.get(task) or {}, after.get(task) or {}, TASKS)
+    ]
+
+
+def _rows(before: Mapping[str, object], after: Mapping[str, object], metrics: Metrics) -> list[Row]:
     return [
         Row(
             name=name,
@@ -82,7 +127,7 @@ def rows(report: Mapping[str, object], section: Section) -> list[Row]:
             before_interval=(before.get("intervals") or {}).get(name),
             after_interval=(after.get("intervals") or {}).get(name),
         )
-        for name, (title, better) in SECTIONS[section].items()
+        for name, (title, better) in metrics.items()
         if before.get(name) is not None or after.get(name) is not None
     ]
 

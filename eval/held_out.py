@@ -12,10 +12,11 @@ from data_tools.affectworld.world import SOURCE
 from data_tools.questions import affect_question
 from emosym.answers import Answer, parse
 from emosym.errors import UserError
-from emosym.records import Sample
+from emosym.records import Question, Sample
 from eval.generation import EvalRequest, GenerationScores, evaluate_generation, requests_from
 from eval.grid import affect_grids, caption, contact_sheet
 from eval.protocols import Judge, Model
+from eval.tasks import TaskScores, evaluate_tasks
 from eval.understanding import UnderstandingScores, evaluate_understanding
 
 SHEET = 32
@@ -30,6 +31,16 @@ class HeldOut:
     generation: GenerationScores | None
     sheet: Image.Image | None
     """Some of the images that were scored, with what they were to evoke."""
+    tasks: dict[str, TaskScores] | None
+    """Scores of the questions, by task."""
+
+    def to_dict(self) -> dict[str, dict[str, object] | None]:
+        """Return plain data for each section of a report; None for what was not asked for."""
+        return {
+            "understanding": self.understanding and self.understanding.to_dict(),
+            "generation": self.generation and self.generation.to_dict(),
+            "tasks": self.tasks and {task: found.to_dict() for task, found in self.tasks.items()},
+        }
 
 
 def measure(
@@ -42,6 +53,7 @@ def measure(
     per_request: int,
     answers: bool,
     seed: int,
+    questions: Sequence[Question] = (),
 ) -> HeldOut:
     """Measure a model on the test split.
 
@@ -54,11 +66,12 @@ def measure(
         per_request: images for each request.
         answers: also sample answers in words and tell which share of them parses.
         seed: of the picking and of the noise.
+        questions: asked in words and scored by task; those of the test split count.
     """
     held_out = [sample for sample in samples if sample.split == "test"]
     if not held_out:
         raise UserError("the dataset has no held-out images", expected="split 'test'")
-    understanding = generation = sheet = None
+    understanding = generation = sheet = tasks = None
     if images:
         understanding = evaluate_understanding(
             model,
@@ -86,7 +99,9 @@ def measure(
             show=show,
         )
         sheet = contact_sheet(*zip(*shown, strict=True))
-    return HeldOut(understanding, generation, sheet)
+    if asked := [question for question in questions if question.split == "test"]:
+        tasks = evaluate_tasks(model, asked, seed=seed)
+    return HeldOut(understanding, generation, sheet, tasks)
 
 
 def held_out_images(held_out: Sequence[Sample], count: int, seed: int) -> list[Sample]:

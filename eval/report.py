@@ -32,7 +32,8 @@ def write_report(
     """Write samples.png, report.html and, last, report.json into `run_dir`, each as a whole.
 
     `report`: {"wall_seconds", "understanding": {"before", "after"}, "generation": {"before",
-    "after"}, "memory": {...}, "phases": {name: steps}}; "before" and any section may be missing.
+    "after"}, "tasks": {"before": {task: {metric: value}}, "after"}, "memory": {...}, "phases":
+    {name: steps}}; "before" and any section may be missing.
     `figures`: caption -> picture, shown in order before `samples`. Curves come from
     `run_dir/metrics.jsonl` where it exists. The page needs no network and no script.
 
@@ -73,7 +74,7 @@ def _page(*, report: Mapping[str, object], **parts: object) -> str:
     understanding = report.get("understanding") or {}
     return templates.get_template(TEMPLATE).render(
         report=report,
-        tables={section: comparison.rows(report, section) for section in comparison.SECTIONS},
+        tables=comparison.tables(report),
         confusions={
             when: scores
             for when in ("before", "after")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from eval.comparison import MARKS, SECTIONS, number, rows, signed
+from eval.comparison import MARKS, number, signed, tables
 
 STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
 
@@ -16,15 +16,16 @@ def comparison_table(report: Mapping[str, object]) -> Table:
 
     A report that measured once has one column.
     """
-    compared = any("before" in (report.get(section) or {}) for section in SECTIONS)
+    sections = tables(report)
+    compared = any("before" in (report.get(section) or {}) for section in sections)
     table = Table(title="held-out data; V/A in [−3, 3] units", title_style="dim")
     table.add_column("metric")
     for heading in ("before", "after", "change") if compared else ("",):
         table.add_column(heading, justify="right")
     if compared:
         table.add_column("")
-    for section in SECTIONS:
-        for place, row in enumerate(rows(report, section)):
+    for section, rows in sections.items():
+        for place, row in enumerate(rows):
             if place == 0:
                 table.add_section()
                 table.add_row(f"[bold]{section}[/bold]")

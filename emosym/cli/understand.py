@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emosym import prompts
+from emosym.affect import UNIT
 from emosym.cli.files import expand_images
 from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
 from emosym.cli.terminal import print_json, print_table, progress, signed
-from emosym.errors import UserError
+from emosym.errors import UserError, unknown
+from emosym.records import Question
+
+if TYPE_CHECKING:
+    from emosym.pipeline import EmoSymPipeline
+
+AFFECT = "affect"
+"""The task whose numbers come from the heads; the others are answered in words alone."""
 
 
 def understand(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model = DEFAULT_MODEL,
     device: Device = None,
+    task: Annotated[
+        str, typer.Option(help=f"What to ask: {', '.join((AFFECT, *prompts.ASKABLE))}.")
+    ] = AFFECT,
     as_json: AsJson = False,
 ) -> None:
     """Say which emotion each image evokes, with valence and arousal from -3 to 3.
 
     Every image is checked first: with a broken one nothing is printed but its name.
+
+    Any other --task is one question, answered in words by a model that has learned to; ratings are
+    then from 0 to 1.
     """
+    if task != AFFECT and task not in prompts.ASKABLE:
+        raise unknown("task", task, (AFFECT, *prompts.ASKABLE))
     paths = expand_images(images)
     check_all(paths)
     pipeline = load_pipeline(model, device)
@@ -32,11 +50,18 @@ def understand(
     with progress("understanding", len(paths)) as show:
         for start in range(0, len(paths), pipeline.batch_size):
             batch = paths[start : start + pipeline.batch_size]
-            for path, found in zip(batch, pipeline.understand(batch), strict=True):
-                records.append({"image": str(path), **asdict(found)})
+            if task == AFFECT:
+                for path, found in zip(batch, pipeline.understand(batch), strict=True):
+                    records.append({"image": str(path), **asdict(found)})
+            else:
+                records += ask(pipeline, task, batch)
             show(len(records), len(paths))
     if as_json:
         print_json(records)
+        return
+    if task != AFFECT:
+        rows = [(record["image"], _shown(record["value"]), record["answer"]) for record in records]
+        print_table(("image", task, "answer"), rows)
         return
     print_table(
         ("image", "emotion", "valence", "arousal", "answer"),
@@ -51,6 +76,37 @@ def understand(
             for record in records
         ],
     )
+
+
+def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, object]]:
+    """Ask one of `prompts.ASKABLE` about each image.
+
+    Returns:
+        {"image", "task", "answer", "value"} of each: the words, and what the parser reads in them
+        (a number in [0, 1], a label, a list of labels, a text; None where it reads nothing).
+    """
+    from emosym.answers import parse
+
+    key, text = prompts.ASKABLE[task]
+    questions = [
+        Question(id=str(image), task=task, images=(image,), split="test", text=text, scale=UNIT)
+        for image in images
+    ]
+    return [
+        {
+            "image": question.id,
+            "task": task,
+            "answer": words,
+            "value": parse(words, question).said.get(key),
+        }
+        for question, words in zip(questions, pipeline.answer(questions), strict=True)
+    ]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def check_all(paths: list[Path]) -> None:

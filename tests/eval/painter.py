@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from emosym.affect import PUBLIC, UNIT, Affect
-from emosym.records import ImageRequest, Understanding
+from emosym.records import ImageRequest, Question, Understanding
 from emosym.taxonomy import MIKELS8
 
 SIDE = 16
@@ -39,6 +39,12 @@ class Painter:
     ) -> list[Understanding]:
         self.answered.append(answer)
         return [self._one(image, answer) for image in images]
+
+    def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
+        """Rate the valence of each question's image on the question's scale."""
+        seen = self.understand([question.images[0] for question in questions])
+        values = [PUBLIC.convert(s.valence, q.scale) for s, q in zip(seen, questions, strict=True)]
+        return [f"<think></think><answer>Valence: {value:.4f}</answer>" for value in values]
 
     def recognise(self, images: Sequence[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
         return [self._one(image, False) for image in images], np.zeros((len(images), 1))

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
+
 from data_tools.affectworld.world import write_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +29,9 @@ def evaluate(*words: object, cwd: Path) -> subprocess.CompletedProcess:
 def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> None:
     write_world(tmp_path / "world", 160, seed=99)
     done = evaluate(
-        *("emosym-tiny", tmp_path / "world", "--out", tmp_path / "run", "--count", 4), cwd=tmp_path
+        *("emosym-tiny", tmp_path / "world", "--out", tmp_path / "run", "--count", 4),
+        *("--tasks", "dominant, affect", "--lenient", "--answer-tokens", 64),
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -37,7 +42,13 @@ def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> 
     assert after["answer_valid"] > 0.9
     drawn = report["generation"]["after"]
     assert drawn["oracle_v_error"] + drawn["oracle_a_error"] < 2.0
-    assert (tmp_path / "run" / "report.html").is_file()
+    tasks = report["tasks"]["after"]
+    assert list(tasks) == ["dominant", "affect"]
+    assert tasks["dominant"]["count"] == tasks["affect"]["count"] == 24
+    assert tasks["affect"]["accuracy"] > 0.6
+    assert 0 <= tasks["dominant"]["macro_f1"] <= 1
+    assert "affect: accuracy" in done.stdout
+    assert "affect: accuracy" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_missing_dataset_is_one_line(tmp_path: Path) -> None:
@@ -46,3 +57,56 @@ def test_a_missing_dataset_is_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "no dataset at" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_questions_is_scored_without_a_dataset(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    records = []
+    for place, (valence, judged) in enumerate([(7.0, "A"), (2.0, "B"), (5.0, "A")]):
+        name = f"{place}.png"
+        Image.new("RGB", (64, 64), (80 * place, 120, 200)).save(tmp_path / "images" / name)
+        records.append(
+            {
+                **{"image_name": name, "category": "Animal"},
+                "emotion_list": [["joy", 40], ["neutral", 30], ["surprise", 20]],
+                **{key: [valence, 1.0, 2.0] for key in ("Valence", "Arousal", "Dominance")},
+                **{"judge_Q": "Is joy evoked?", "judge_A": {"A": "Yes.", "B": "No."}},
+                **{"judge_answer": judged, "choose_answer": "A"},
+                **{"choose_Q": "How high is the arousal?", "choose_A": {"A": "Low.", "B": "High."}},
+                "open_ended_Q": "What does this image evoke?",
+            }
+        )
+    file = tmp_path / "questions.json"
+    file.write_text(json.dumps(records))
+    given = ("emosym-tiny", file, "--out", tmp_path / "run", "--tasks", "valence,perception")
+    done = evaluate(*given, "--images", tmp_path / "images", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert not {"understanding", "generation"} & report.keys()
+    tasks = report["tasks"]["after"]
+    assert {task: found["count"] for task, found in tasks.items()} == {
+        "valence": 3,
+        "perception": 6,
+    }
+    assert tasks["perception"].keys() >= {"single_yes_no", "single_what_how"}
+    assert "perception: single images, yes or no" in done.stdout
+
+    refused = evaluate(*given, cwd=tmp_path)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "give it with --images" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("world", "--images", "i"), "--images has nothing to act on; got world is a dataset"),
+        (("q.json", "--judge", "j"), "--judge has nothing to act on; got q.json is a file of"),
+        (("world", "--lenient"), "--lenient has nothing to act on; got no --tasks to ask"),
+    ],
+)
+def test_an_option_is_never_ignored(tmp_path: Path, words: tuple, message: str) -> None:
+    write_world(tmp_path / "world", 8, seed=99)
+    data, *rest = words
+    done = evaluate("emosym-tiny", data, "--out", "run", *rest, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr

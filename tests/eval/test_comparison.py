@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from eval.comparison import SECTIONS, Row, rows
+from emosym import prompts
+from emosym.records import Question
+from eval.comparison import SECTIONS, TASKS, Row, rows, tables, task_rows
 from eval.generation import GenerationScores
 from eval.table import comparison_table
+from eval.tasks import score_answers
 from eval.understanding import UnderstandingScores
 
 REPORT = {
@@ -68,6 +72,68 @@ def test_every_metric_shown_is_one_that_is_measured_and_errors_are_better_low() 
         for name, (_, better) in metrics.items():
             if name.endswith(("_error", "_mae")):
                 assert better == "lower", name
+
+
+TASK_REPORT = {
+    "tasks": {
+        "before": {"valence": {"count": 9, "mae": 0.3, "srcc": None}, "ranking": {"score": 0.4}},
+        "after": {
+            "ranking": {"score": 0.6, "intervals": {"score": (0.5, 0.7)}},
+            "valence": {"count": 9, "mae": 0.2, "srcc": None, "answered": 1.0},
+        },
+    }
+}
+
+
+def test_rows_of_tasks() -> None:
+    found = {row.name: row for row in task_rows(TASK_REPORT)}
+    assert list(found) == ["ranking/score", "valence/mae", "valence/answered"]
+    assert found["ranking/score"].title == "ranking: ranking score"
+    assert found["ranking/score"].after_interval == (0.5, 0.7)
+    assert [row.verdict for row in found.values()] == ["better", "better", None]
+    assert tables(TASK_REPORT) == {
+        "understanding": [],
+        "generation": [],
+        "tasks": list(found.values()),
+    }
+    assert tables(REPORT)["tasks"] == []
+
+
+def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
+    truth = {
+        **{"emotion": "awe", "valence": 0.0, "arousal": 0.0, "dominance": 0.0, "answer": "A"},
+        **{"emotion ranking": ("awe", "fear", "anger"), "dominant emotion": "awe"},
+        "description": "Awe.",
+    }
+    questions = [
+        Question(
+            id="q",
+            task=task,
+            images=(Path("a.png"),) * count,
+            split="test",
+            text="?",
+            truth=truth,
+            options=dict(zip("AB", kind, strict=True)),
+            aspect=aspect,
+        )
+        for task in prompts.TASKS
+        for count in (1, 2)
+        for kind in (("yes", "no"), ("low", "high"))
+        for aspect in ("emotion", "valence", "arousal", "dominance")
+    ]
+    scores = score_answers(questions, [""] * len(questions), seed=0, resamples=2)
+    assert {name for one in scores.values() for name in one.metrics} == set(TASKS)
+    assert {name for name, (_, better) in TASKS.items() if better == "lower"} == {
+        name for name in TASKS if name.endswith("mae")
+    }
+
+
+def test_the_terminal_table_shows_tasks() -> None:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(comparison_table(TASK_REPORT))
+    (line,) = [x for x in console.file.getvalue().splitlines() if "valence: MAE" in x]
+    assert "−0.100" in line
+    assert "▲" in line
 
 
 def test_the_terminal_table_tells_better_from_worse() -> None:

@@ -30,6 +30,10 @@ REPORT = {
         },
     },
     "generation": {"before": {"diversity": 0.1}, "after": {"diversity": 0.2}},
+    "tasks": {
+        "before": {"ranking": {"count": 8, "score": 0.41}},
+        "after": {"ranking": {"count": 8, "score": 0.62, "intervals": {"score": [0.55, 0.69]}}},
+    },
     "memory": {"size": 7, "real": 4, "synthetic": 3, "admitted": 3, "refused": 5},
     "phases": {"compress": 40, "generate": 80},
 }
@@ -140,10 +144,20 @@ def test_the_page_shows_every_section(run: Path) -> None:
     assert [int(re.search(r"(\d+)%", shade).group(1)) for shade in shades] == [52, 18, 0, 0]
 
 
+def test_the_page_shows_tasks_like_every_table(run: Path) -> None:
+    text = (run / "report.html").read_text()
+    (section,) = [part for part in text.split("<section>") if "<h2>Tasks</h2>" in part]
+    assert '<table class="scores">' in section
+    words = Page(f"<section>{section}").text.split()
+    for word in ("ranking:", "0.410", "0.620", "[0.550,", "0.690]", "+0.210", "▲", "better"):
+        assert word in words, word
+
+
 def test_a_bare_report_is_a_page_too(tmp_path: Path) -> None:
     write_report(tmp_path / "new" / "run", {"understanding": {"after": {"accuracy": 0.5}}})
     page = Page((tmp_path / "new" / "run" / "report.html").read_text())
     assert "emotion accuracy" in page.text
+    assert "Tasks" not in page.text
     assert not (tmp_path / "new" / "run" / "samples.png").exists()
 
 

@@ -6,16 +6,18 @@ import os
 
 import pytest
 
-from emosym.affect import PUBLIC
+from emosym import prompts
+from emosym.affect import PUBLIC, UNIT
 from emosym.cli.files import expand_images
+from emosym.cli.understand import ask
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import Question
 from emosym.taxonomy import MIKELS8
 from model_zoo.noise import hush
 from tests.emosym.cli.command import emosym, names_in, refused, start
 
 
 def test_understand_prints_the_json_of_the_contract(model, pictures):
-    from emosym.pipeline import EmoSymPipeline
-
     given = [pictures / "c.png", pictures / "b.jpg"]
     done = emosym("understand", *given, "--model", model, "--json")
     assert done.err == ""
@@ -41,6 +43,62 @@ def test_understand_shows_people_a_row_for_each_image_of_a_folder(model, picture
     names = ["a.png", "b.jpg", "c.png", "more/d.png"]
     assert [row.split("│")[1].strip() for row in rows] == [str(pictures / name) for name in names]
     assert all(any(emotion in row for emotion in MIKELS8) for row in rows)
+
+
+@pytest.mark.parametrize("task", prompts.ASKABLE)
+def test_a_task_is_answered_in_words(model, pictures, task):
+    given = [pictures / "c.png", pictures / "b.jpg"]
+    done = emosym("understand", *given, "--model", model, "--task", task, "--json")
+    assert done.err == ""
+    asked = [
+        Question(
+            id=str(path),
+            task=task,
+            images=(path,),
+            split="test",
+            text=prompts.ASKABLE[task][1],
+            scale=UNIT,
+        )
+        for path in given
+    ]
+    said = EmoSymPipeline.from_pretrained(model).answer(asked)
+    for record, path, words in zip(done.json, given, said, strict=True):
+        assert list(record) == ["image", "task", "answer", "value"]
+        assert (record["image"], record["task"], record["answer"]) == (str(path), task, words)
+
+
+def test_what_an_answer_says_is_its_value(pictures):
+    class Spoken:
+        """A pipeline whose answers are known."""
+
+        def __init__(self, *facts: str) -> None:
+            self.facts = facts
+
+        def answer(self, questions: list[Question]) -> list[str]:
+            return [f"<think></think><answer>{fact}</answer>" for fact in self.facts]
+
+    def value(task: str, facts: str) -> object:
+        (record,) = ask(Spoken(facts), task, [pictures / "a.png"])
+        return record["value"]
+
+    assert value("valence", "Valence: 0.7083") == 0.7083
+    assert value("valence", "Valence: 1.5") is None, "off the scale of ratings"
+    assert value("ranking", "Emotion ranking: awe, fear, anger") == ("awe", "fear", "anger")
+    assert value("dominant", "Dominant emotion: awe") == "awe"
+    assert value("dominant", "Dominant emotion: joy") is None, "none of Mikels' eight"
+    assert value("description", "Fear: it is dark.") == "Fear: it is dark."
+
+
+def test_people_see_the_value_of_a_task_beside_the_words(model, pictures):
+    done = emosym("understand", pictures / "a.png", "--model", model, "--task", "dominant")
+    assert (done.code, done.err) == (0, "")
+    (row,) = [line for line in done.out.splitlines() if "a.png" in line]
+    assert row.split("│")[2].strip() in {"-", *MIKELS8}
+
+
+def test_an_unknown_task_is_refused_before_anything_is_read(tmp_path):
+    done = emosym("understand", tmp_path / "gone.png", "--task", "valense")
+    refused(done, "unknown task 'valense'", "did you mean 'valence'?", "affect, arousal")
 
 
 def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
