@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +9,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from emosym.cli import guard
 from emosym.errors import UserError
 
 GRIDS = 3
 """Prompts in the valence-arousal grid."""
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-def main(
+
+@app.command()
+def evaluate(
     model: Annotated[str, typer.Argument(help="Name in the model zoo, or a checkpoint folder.")],
     data: Annotated[Path, typer.Argument(help="Dataset folder or manifest.")],
     out: Annotated[
-        Path, typer.Option(help="Run folder for report.json, report.html, samples.png.")
+        Path, typer.Option(help="New folder for report.json, report.html, samples.png.")
     ],
     count: Annotated[int, typer.Option(min=1, help="Generation requests (held out).")] = 64,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -29,20 +32,7 @@ def main(
     ] = None,
 ) -> None:
     """Score a model on the test split and write a report with `after` only."""
-    try:
-        _evaluate(model, data, out, count, seed, judge)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-
-
-def _evaluate(
-    name: str, data: Path, out: Path, count: int, seed: int, judge_name: str | None
-) -> None:
     # Here, not above: `--help` must not wait for torch.
-    from model_zoo.noise import hush
-
-    hush()
     from data_tools.dataset import open_dataset
     from emosym.pipeline import EmoSymPipeline
     from eval.environment import environment
@@ -50,13 +40,18 @@ def _evaluate(
     from eval.report import write_report
     from eval.table import comparison_table
 
+    if out.exists() and any(out.iterdir()):  # a run's own report would be lost
+        raise UserError(
+            f"{out} is not empty",
+            expected="a new folder for the report",
+            fix="choose another folder",
+        )
     started = time.monotonic()
     samples = open_dataset(data)
-    model = EmoSymPipeline.from_pretrained(name)
-    judge = EmoSymPipeline.from_pretrained(judge_name) if judge_name else model
+    pipeline = EmoSymPipeline.from_pretrained(model)
     found = measure(
-        model,
-        judge,
+        pipeline,
+        EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
         samples,
         images=len(samples),
         requests=count,
@@ -66,17 +61,17 @@ def _evaluate(
     )
     report = {
         "wall_seconds": time.monotonic() - started,
-        "model": name,
-        "judge": judge_name or name,
+        "model": model,
+        "judge": judge or model,
         "seed": seed,
         "understanding": {"after": found.understanding.to_dict()},
         "generation": {"after": found.generation.to_dict()},
     }
-    grid = grids(model, samples, GRIDS, seed)
+    grid = grids(pipeline, samples, GRIDS, seed)
     write_report(
         out,
         report,
-        title=f"{name} on {data.name}",
+        title=f"{model} on {data.name}",
         samples=found.sheet,
         figures={"Valence and arousal": grid} if grid is not None else {},
         environment=environment(),
@@ -87,4 +82,4 @@ def _evaluate(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guard.run(app, "python -m eval")

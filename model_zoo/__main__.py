@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emosym.cli import guard
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,14 +29,6 @@ def install(
     name: Annotated[str, typer.Option(help="Member of the zoo.")] = "emosym-tiny",
 ) -> None:
     """Store a run's model in half precision as the member's weights, with its model card."""
-    try:
-        _install(run, name, command)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def _install(run: Path, name: str, command: str) -> None:
     import torch
 
     from model_zoo import zoo
@@ -54,4 +46,4 @@ def _install(run: Path, name: str, command: str) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    guard.run(app, "python -m model_zoo")
