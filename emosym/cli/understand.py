@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,11 @@ import typer
 from emosym.cli.files import expand_images
 from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.cli.terminal import print_json, print_table, progress, signed
+from emosym.cli.terminal import print_json, print_passage, progress, signed
 from emosym.errors import UserError
+
+TAGS = re.compile(r"(\s*</?(think|answer)>\s*)+")
+"""What divides an answer for the parser; people get a line for each part."""
 
 
 def understand(
@@ -38,19 +42,13 @@ def understand(
     if as_json:
         print_json(records)
         return
-    print_table(
-        ("image", "emotion", "valence", "arousal", "answer"),
-        [
-            (
-                record["image"],
-                f"{record['emotion']} {record['probabilities'][record['emotion']]:.0%}",
-                signed(record["valence"]),
-                signed(record["arousal"]),
-                record["answer"],
-            )
-            for record in records
-        ],
-    )
+    for record in records:
+        share = record["probabilities"][record["emotion"]]
+        affect = f"valence {signed(record['valence'])}, arousal {signed(record['arousal'])}"
+        print_passage(
+            f"{record['image']}: {record['emotion']} {share:.0%}, {affect}",
+            TAGS.sub("\n", record["answer"]).strip(),
+        )
 
 
 def check_all(paths: list[Path]) -> None:
