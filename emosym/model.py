@@ -16,10 +16,17 @@ from emosym.understander import Reading, Understander
 FORMAT = 1
 """Version of the model folder; a newer one is refused."""
 
+MOST_STEPS = 1000
+"""Sampling steps; flow matching has long converged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What shapes the model beside its backbone and decoder."""
+    """What shapes the model beside its backbone and decoder.
+
+    Raises:
+        UserError: a number outside its range, labels that are not Mikels' or come twice.
+    """
 
     format: int = FORMAT
     reasoning_tokens: int = 8
@@ -36,6 +43,24 @@ class ModelConfig:
     """Default guidance scale."""
     emotions: list[str] = field(default_factory=lambda: list(MIKELS8))
     """Labels in the order of the emotion head's outputs."""
+
+    def __post_init__(self) -> None:
+        check_range("reasoning_tokens", self.reasoning_tokens, 1, 1024)
+        check_range("hidden", self.hidden, 1, 65_536)
+        check_range("shift", self.shift, 0.01, 100)
+        check_range("image_size", self.image_size, 8, 8192)
+        check_range("steps", self.steps, 1, MOST_STEPS)
+        check_range("guidance", self.guidance, 0, 1000)
+        if not self.emotions or len({*self.emotions} & {*MIKELS8}) < len(self.emotions):
+            raise UserError(
+                "emotions", got=self.emotions, expected=f"some of {', '.join(MIKELS8)}, each once"
+            )
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise UserError for a value outside [low, high], NaN included."""
+    if not low <= value <= high:
+        raise UserError(name, got=value, expected=f"{low} to {high}")
 
 
 class EmoSym(nn.Module):

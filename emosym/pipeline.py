@@ -16,7 +16,7 @@ from emosym import prompts
 from emosym.affect import PUBLIC
 from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.model import MOST_STEPS, EmoSym, check_range
 from emosym.recognition import questions, recognise, understandings
 from emosym.records import ImageRequest, Understanding
 from emosym.sampling import sample_answers
@@ -31,9 +31,6 @@ HUSH = "model_zoo.noise:hush"
 
 IMAGES = "data_tools.images:load_image"
 """Lazy target that reads an image file safely."""
-
-MOST_STEPS = 1000
-"""Sampling steps; flow matching has long converged."""
 
 
 class EmoSymPipeline:
@@ -169,8 +166,8 @@ def complete(request: ImageRequest) -> ImageRequest:
 
 def check_sampling(steps: int | None, guidance: float | None) -> None:
     """Raise UserError for steps outside [1, `MOST_STEPS`] or a guidance that is no scale."""
-    if steps is not None and not 1 <= steps <= MOST_STEPS:
-        raise UserError("the number of sampling steps", got=steps, expected=f"1 to {MOST_STEPS}")
+    if steps is not None:
+        check_range("the number of sampling steps", steps, 1, MOST_STEPS)
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
 

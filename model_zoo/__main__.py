@@ -40,8 +40,8 @@ def install(
     model = zoo.load(run / "model")
     report = json.loads((run / "report.json").read_text())
     folder = zoo.save(model, zoo.HERE / "weights" / name, torch.float16)
-    text = card(name, command, report, model, zoo.weight_files(folder))
-    (folder / "README.md").write_text(text)
+    text = card(name, command, report, model, zoo.model_files(folder))
+    (folder / zoo.CARD).write_text(text)
     print(folder)
 
 

@@ -18,7 +18,7 @@ def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
 
 
 def identity(model: str) -> str:
-    """Return the hash of all weights of a model: what memory banks know it by."""
+    """Return the hash of a model's files: what memory banks know it by."""
     from model_zoo.noise import hush
 
     hush()
