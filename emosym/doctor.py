@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ MEMORY_GIB = 6
 """Peak of the demo."""
 DISK_GIB = 5
 """An environment, the demo's run and room for one more."""
+_HASHED = re.compile(r"^\| `(.+)` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
+"""A file and its SHA-256 in a model card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +143,7 @@ def flash_attention() -> Check:
 
 
 def shipped_weights(weights: Path) -> list[Check]:
-    """Compare the SHA-256 of every shipped weight file with its model card, `README.md`."""
+    """Compare the SHA-256 of every shipped model's files with its model card, `README.md`."""
     folders = (
         sorted(path for path in weights.iterdir() if path.is_dir()) if weights.is_dir() else []
     )
@@ -153,15 +156,22 @@ def shipped_weights(weights: Path) -> list[Check]:
 def _weights(folder: Path) -> Check:
     name = f"weights of {folder.name}"
     restore = "restore the folder (git checkout) or train anew with `make tiny-base`"
-    card, files = folder / "README.md", sorted(folder.rglob("*.safetensors"))
-    if not card.is_file() or not files:
-        absent = "no model card" if files else "no weight files"
-        return Check(name=name, status="fail", found=f"{absent} in {folder}", fix=restore)
-    hashes = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    text = card.read_text(encoding="utf-8")
-    changed = [str(path.relative_to(folder)) for path in files if hashes[path] not in text]
-    if changed:
-        found = f"{', '.join(changed)}: not the hash of the model card"
+    card = folder / "README.md"
+    if not card.is_file():
+        return Check(name=name, status="fail", found=f"no model card in {folder}", fix=restore)
+    told = dict(_HASHED.findall(card.read_text(encoding="utf-8")))
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path != card and not path.name.startswith(".")
+    ]
+    hashes = {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+    changed = sorted({file for file, _ in told.items() ^ hashes.items()})
+    if changed or not files:
+        found = f"{', '.join(changed) or 'no files'}: not as the model card says"
         return Check(name=name, status="fail", found=found, fix=restore)
     size = sum(path.stat().st_size for path in files) / 2**20
     return Check(name=name, status="ok", found=f"{len(files)} files, {size:.1f} MiB, hashes agree")

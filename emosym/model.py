@@ -18,10 +18,17 @@ FORMAT = 1
 DECODER = "decoder"
 """Names the decoder's own text encoder as the encoder of knowledge."""
 
+MOST_STEPS = 1000
+"""Sampling steps; flow matching has long converged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What shapes the model beside its backbone and decoder."""
+    """What shapes the model beside its backbone and decoder.
+
+    Raises:
+        UserError: a number outside its range, labels that are not Mikels' or come twice.
+    """
 
     format: int = FORMAT
     reasoning_tokens: int = 8
@@ -42,6 +49,24 @@ class ModelConfig:
     """What encodes the texts that the knowledge head projects; `model_zoo.text_encoders`."""
     knowledge_width: int | None = None
     """Width of its features; null is the decoder's."""
+
+    def __post_init__(self) -> None:
+        check_range("reasoning_tokens", self.reasoning_tokens, 1, 1024)
+        check_range("hidden", self.hidden, 1, 65_536)
+        check_range("shift", self.shift, 0.01, 100)
+        check_range("image_size", self.image_size, 8, 8192)
+        check_range("steps", self.steps, 1, MOST_STEPS)
+        check_range("guidance", self.guidance, 0, 1000)
+        if not self.emotions or len({*self.emotions} & {*MIKELS8}) < len(self.emotions):
+            raise UserError(
+                "emotions", got=self.emotions, expected=f"some of {', '.join(MIKELS8)}, each once"
+            )
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise UserError for a value outside [low, high], NaN included."""
+    if not low <= value <= high:
+        raise UserError(name, got=value, expected=f"{low} to {high}")
 
 
 class EmoSym(nn.Module):

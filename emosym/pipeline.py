@@ -17,7 +17,7 @@ from emosym.affect import PUBLIC
 from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
-from emosym.model import EmoSym
+from emosym.model import MOST_STEPS, EmoSym, check_range
 from emosym.recognition import questions, recognise, understandings
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.sampling import sample_answers
@@ -26,6 +26,9 @@ from emosym.understander import Reading
 
 LOADER = "model_zoo.zoo:load"
 """Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
+
+HUSH = "model_zoo.noise:hush"
+"""Lazy target that silences what the model libraries say at import; it comes before `LOADER`."""
 
 IMAGES = "data_tools.images:load_image"
 """Lazy target that reads an image file safely."""
@@ -52,6 +55,7 @@ class EmoSymPipeline:
         Raises:
             UserError: unknown name, not a model folder, weights of another shape.
         """
+        _lazy(HUSH)()
         return cls(_lazy(LOADER)(name_or_path).to(device))
 
     @torch.no_grad()
@@ -138,7 +142,7 @@ class EmoSymPipeline:
         Image i starts from the noise of seed + i, or of its own seed where a list is given.
 
         Raises:
-            UserError: as `complete` and `check_sampling`.
+            UserError: as `complete`, `check_sampling` and `to_image`.
         """
         check_sampling(steps, guidance)
         whole = [complete(request) for request in requests]
@@ -203,9 +207,9 @@ def complete(request: ImageRequest) -> ImageRequest:
 
 
 def check_sampling(steps: int | None, guidance: float | None) -> None:
-    """Raise UserError for a number of steps below 1 or a guidance that is no scale."""
-    if steps is not None and steps < 1:
-        raise UserError("the number of sampling steps", got=steps, expected="at least 1")
+    """Raise UserError for steps outside [1, `MOST_STEPS`] or a guidance that is no scale."""
+    if steps is not None:
+        check_range("the number of sampling steps", steps, 1, MOST_STEPS)
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
 
@@ -220,7 +224,16 @@ def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
 
 
 def to_image(pixels: Tensor) -> Image.Image:
-    """Turn pixels [3, H, W] in [-1, 1] into an 8-bit image."""
+    """Turn pixels [3, H, W] in [-1, 1] into an 8-bit image.
+
+    Raises:
+        UserError: they are not finite.
+    """
+    if not pixels.isfinite().all():
+        raise UserError(
+            "the model draws numbers that are not finite",
+            fix="lower the guidance; if that does not help its weights are damaged",
+        )
     levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 

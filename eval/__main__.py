@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from emosym.cli import guard
 from emosym.errors import UserError
 
 REQUESTS = 64
@@ -17,15 +17,18 @@ REQUESTS = 64
 GRIDS = 3
 """Prompts in the valence-arousal grid."""
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-def main(
+
+@app.command()
+def evaluate(
     model: Annotated[str, typer.Argument(help="Name in the model zoo, or a checkpoint folder.")],
     data: Annotated[
         Path,
         typer.Argument(help="Dataset folder or manifest; or a .json of EEmoDB's, EEmo-Bench's."),
     ],
     out: Annotated[
-        Path, typer.Option(help="Run folder for report.json, report.html, samples.png.")
+        Path, typer.Option(help="New folder for report.json, report.html, samples.png.")
     ],
     count: Annotated[
         int | None, typer.Option(min=1, help=f"Generation requests (held out). [{REQUESTS}]")
@@ -48,29 +51,7 @@ def main(
     ] = None,
 ) -> None:
     """Score a model on the test split or on questions; write a report with `after` only."""
-    try:
-        _evaluate(model, data, out, count, seed, judge, tasks, images, lenient, answer_tokens)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
-
-
-def _evaluate(
-    name: str,
-    data: Path,
-    out: Path,
-    count: int | None,
-    seed: int,
-    judge_name: str | None,
-    listed: str,
-    images: Path | None,
-    lenient: bool,
-    answer_tokens: int | None,
-) -> None:
     # Here, not above: `--help` must not wait for torch.
-    from model_zoo.noise import hush
-
-    hush()
     from data_tools.dataset import open_dataset
     from emosym.pipeline import EmoSymPipeline
     from eval.asked import is_question_file, named_tasks, questions_of_file, questions_of_split
@@ -80,26 +61,31 @@ def _evaluate(
     from eval.table import comparison_table
     from eval.tasks import evaluate_tasks
 
+    if out.exists() and any(out.iterdir()):  # a run's own report would be lost
+        raise UserError(
+            f"{out} is not empty",
+            expected="a new folder for the report",
+            fix="choose another folder",
+        )
     started = time.monotonic()
-    tasks = named_tasks(listed)
+    asked = named_tasks(tasks)
     from_file = is_question_file(data)
     if from_file:
-        _refuse({"--count": count, "--judge": judge_name}, f"{data} is a file of questions")
-        questions = questions_of_file(data, images, tasks)
+        _refuse({"--count": count, "--judge": judge}, f"{data} is a file of questions")
+        questions = questions_of_file(data, images, asked)
     else:
         _refuse({"--images": images}, f"{data} is a dataset")
         samples = open_dataset(data)
-        questions = questions_of_split(samples, tasks, seed, data) if tasks else []
+        questions = questions_of_split(samples, asked, seed, data) if asked else []
     if not questions:
         _refuse({"--lenient": lenient, "--answer-tokens": answer_tokens}, "no --tasks to ask")
 
-    model = EmoSymPipeline.from_pretrained(name)
-    judge = EmoSymPipeline.from_pretrained(judge_name) if judge_name else model
+    pipeline = EmoSymPipeline.from_pretrained(model)
     sections, sheet, grid = {}, None, None
     if not from_file:
         found = measure(
-            model,
-            judge,
+            pipeline,
+            EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
             samples,
             images=len(samples),
             requests=count or REQUESTS,
@@ -108,23 +94,23 @@ def _evaluate(
             seed=seed,
         )
         sections, sheet = found.to_dict(), found.sheet
-        grid = grids(model, samples, GRIDS, seed)
+        grid = grids(pipeline, samples, GRIDS, seed)
     if questions:
         scores = evaluate_tasks(
-            model, questions, seed=seed, lenient=lenient, max_tokens=answer_tokens
+            pipeline, questions, seed=seed, lenient=lenient, max_tokens=answer_tokens
         )
         sections["tasks"] = {task: found.to_dict() for task, found in scores.items()}
     report = {
         "wall_seconds": time.monotonic() - started,
-        "model": name,
-        "judge": judge_name or name,
+        "model": model,
+        "judge": judge or model,
         "seed": seed,
         **{section: {"after": part} for section, part in sections.items() if part},
     }
     write_report(
         out,
         report,
-        title=f"{name} on {data.name}",
+        title=f"{model} on {data.name}",
         samples=sheet,
         figures={"Valence and arousal": grid} if grid is not None else {},
         environment=environment(),
@@ -142,4 +128,4 @@ def _refuse(options: dict[str, object], reason: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guard.run(app, "python -m eval")

@@ -65,6 +65,12 @@ def image_path(root: Path, sha256: str, suffix: str) -> Path:
     return root / sha256[:2] / f"{sha256}.{suffix}"
 
 
+def is_lost(root: Path, file: ImageFile) -> bool:
+    """Return whether a file that should be in place is not there, or has other bytes."""
+    path = image_path(root, file.sha256, file.suffix)
+    return not path.is_file() or path.read_bytes() != file.data
+
+
 def write_images(root: Path, files: Iterable[ImageFile]) -> None:
     """Put files in place durably: all synced, then renamed, then their folders synced.
 
@@ -75,7 +81,7 @@ def write_images(root: Path, files: Iterable[ImageFile]) -> None:
     try:
         for file in files:
             final = image_path(root, file.sha256, file.suffix)
-            final.parent.mkdir(exist_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
             temporary = final.with_name(f".{final.name}.tmp")
             pending.append((temporary, final))
             with temporary.open("wb") as stream:
@@ -98,12 +104,11 @@ def write_images(root: Path, files: Iterable[ImageFile]) -> None:
 def remove_orphans(root: Path, known: set[str]) -> int:
     """Delete what a crash or a rollback left: files of no known hash; return how many."""
     count = 0
-    for folder in root.iterdir():
-        for path in folder.iterdir():
-            unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
-            if unfinished or (_NAME.fullmatch(path.name) and path.stem not in known):
-                path.unlink()
-                count += 1
+    for path in root.glob("??/*"):
+        unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
+        if unfinished or (_NAME.fullmatch(path.name) and path.stem not in known):
+            path.unlink()
+            count += 1
     return count
 
 

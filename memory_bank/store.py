@@ -6,15 +6,17 @@ starts a new *generation*, so a cache that followed the discarded versions knows
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal, TypeVar, get_origin, get_type_hints
 from urllib.parse import quote
 
 import numpy as np
@@ -24,12 +26,15 @@ from memory_bank.entry import Candidate, Decision, Entry, Provenance, Refusal
 from memory_bank.images import (
     ImageFile,
     image_path,
+    is_lost,
     read_image,
     remove_orphans,
     sync_folder,
     write_images,
 )
 from memory_bank.lock import WriterLock
+
+T = TypeVar("T")
 
 FORMAT = 1
 """Version of the schema below; a bank with a higher one is not opened."""
@@ -66,6 +71,7 @@ _REFUSAL = (*_PROVENANCE, "reason", "version")
 _LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
 _LABEL = "coalesce(emotion, predicted)"
 DUPLICATE = "duplicate image"
+RESTORED = f"{DUPLICATE}, whose lost file is restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +92,19 @@ class Store:
         self.path = path
         self.images = path / "images"
         if not (path / DATABASE).is_file():
-            raise _not_a_bank(path, f"no {DATABASE} in it")
+            raise UserError(
+                f"not a memory bank: {path}",
+                got=f"no {DATABASE} in it",
+                fix="create one there first",
+            )
         self._lock = WriterLock(path / "writer.lock") if writable else None
         try:
-            self._db = _connect(path, writable=writable)
+            with self._sound():
+                self._db = _connect(path, writable=writable)
             try:
-                meta = dict(self._db.execute("SELECT key, value FROM meta"))
-                found = int(meta["format"])
-                if found > FORMAT:
-                    raise UserError(
-                        f"the memory bank {path} was made by a newer version",
-                        got=f"format {found}",
-                        expected=f"format {FORMAT} or older",
-                        fix="update emosym",
-                    )
-                self.dim, self.model_hash = int(meta["dim"]), str(meta["model_hash"])
+                with self._sound():
+                    meta = self._meta()
+                self.dim, self.model_hash = meta["dim"], str(meta.get("model_hash"))
                 self.state = State(meta["generation"], meta["version"])
                 if writable:
                     with self._reading():
@@ -110,11 +114,6 @@ class Store:
             except BaseException:
                 self._db.close()
                 raise
-        except (sqlite3.DatabaseError, KeyError) as error:
-            self._release()
-            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-                raise UserError(f"cannot open the memory bank {path}", got=error) from error
-            raise _not_a_bank(path, error) from error
         except BaseException:
             self._release()
             raise
@@ -167,7 +166,8 @@ class Store:
 
         Raises `UserError` when the bank has no such version.
         """
-        newest = self._newest()
+        with self._sound():
+            newest = self._newest()
         if version is None:
             version = newest.version
         elif not 0 <= version <= newest.version:
@@ -184,18 +184,18 @@ class Store:
         with self._reading():
             rows = self._db.execute(
                 f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {where} ORDER BY id", values
-            ).fetchall()
-        return [_entry(row) for row in rows]
+            )
+            return [_record(Entry, _ENTRY, row) for row in rows]
 
     def entries_of(self, ids: Iterable[int]) -> dict[int, Entry]:
         """Return live entries by id; an id that is not live is left out."""
         query = f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {_LIVE} AND id IN"
-        return {row[0]: _entry(row) for row in self._by_id(query, ids)}
+        return self._by_id(query, ids, lambda row: _record(Entry, _ENTRY, row))
 
     def embeddings_of(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """Return the vectors of live entries as they were given, float32 [D] each."""
         query = f"SELECT id, embedding FROM entries WHERE {_LIVE} AND id IN"
-        return {row[0]: np.frombuffer(row[1], np.float32) for row in self._by_id(query, ids)}
+        return self._by_id(query, ids, lambda row: np.frombuffer(row[1], np.float32, self.dim))
 
     def ids(self, *, source: str | None = None, label: str | None = None) -> np.ndarray:
         """Return the ids of live entries, int64 [N], ascending."""
@@ -210,8 +210,8 @@ class Store:
             rows = self._db.execute(
                 f"SELECT {', '.join(_REFUSAL)} FROM refusals WHERE version <= ? ORDER BY id",
                 (self.state.version,),
-            ).fetchall()
-        return [Refusal(**dict(zip(_REFUSAL, row, strict=True))) for row in rows]
+            )
+            return [_record(Refusal, _REFUSAL, row) for row in rows]
 
     def counts(self) -> tuple[dict[tuple[str, str | None], int], int]:
         """Return the number of live entries by (source, label), and of refusals."""
@@ -281,9 +281,10 @@ class Store:
     def record(self, decisions: Sequence[Decision]) -> list[Decision]:
         """Write a batch durably as the next version; return the decisions as they were taken.
 
-        An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`). No
-        decisions, no new version. Raises `UserError`, with the bank unchanged, for a vector or
-        an image that cannot be kept and when the disk cannot take the batch.
+        An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`), and
+        brings its file back where that was lost or damaged (`RESTORED`). No decisions, no new
+        version. Raises `UserError`, with the bank unchanged, for a vector or an image that cannot
+        be kept and when the disk cannot take the batch.
         """
         if not decisions:
             return []
@@ -296,7 +297,10 @@ class Store:
                 vector = check_vector(candidate.embedding, self.dim)
                 file = read_image(candidate.image)
                 if file.sha256 in files or self._holds(file.sha256):
-                    decision = Decision(candidate=candidate, admitted=False, reason=DUPLICATE)
+                    reason = DUPLICATE
+                    if file.sha256 not in files and is_lost(self.images, file):
+                        reason, files[file.sha256] = RESTORED, file
+                    decision = Decision(candidate=candidate, admitted=False, reason=reason)
                     file = None
                 else:
                     files[file.sha256] = file
@@ -379,28 +383,55 @@ class Store:
     def _reading(self) -> Iterator[None]:
         self._db.execute("BEGIN")
         try:
-            if self._newest().generation != self.state.generation:
-                raise UserError(
-                    f"the memory bank {self.path} was rolled back by its writer", fix="reload it"
-                )
+            with self._sound():
+                if self._newest().generation != self.state.generation:
+                    raise UserError(
+                        f"the memory bank {self.path} was rolled back by its writer",
+                        fix="reload it",
+                    )
+                yield
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """Tell in one line what SQLite cannot do, or what values put into it by others prevent."""
+        try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, TypeError, ValueError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+                raise UserError(f"cannot read the memory bank {self.path}", got=error) from error
             raise UserError(
                 f"the database of the memory bank {self.path} is damaged",
                 got=error,
                 fix="restore the folder from a copy",
             ) from error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+
+    def _meta(self) -> dict[str, object]:
+        """Return what the bank says of itself; raise UserError for a newer format."""
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        for key in ("format", "dim", "generation", "version"):
+            value = meta.get(key)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"its {key} is {value!r}")
+        if meta["format"] > FORMAT:
+            raise UserError(
+                f"the memory bank {self.path} was made by a newer version",
+                got=f"format {meta['format']}",
+                expected=f"format {FORMAT} or older",
+                fix="update emosym",
+            )
+        return meta
 
     def _newest(self) -> State:
-        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        meta = self._meta()
         return State(meta["generation"], meta["version"])
 
     def _holds(self, sha256: str) -> bool:
         query = "SELECT 1 FROM entries WHERE sha256 = ? AND removed IS NULL"
-        return self._db.execute(query, (sha256,)).fetchone() is not None
+        with self._sound():
+            return self._db.execute(query, (sha256,)).fetchone() is not None
 
     def _filter(self, source: str | None, label: str | None) -> tuple[str, dict[str, object]]:
         where, values = _LIVE, {"version": self.state.version, "source": source, "label": label}
@@ -410,16 +441,17 @@ class Store:
             where += f" AND {_LABEL} = :label"
         return where, values
 
-    def _by_id(self, query: str, ids: Iterable[int]) -> list[tuple]:
+    def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
         wanted = [int(number) for number in ids]
         query = query.replace(":version", str(self.state.version))
-        rows: list[tuple] = []
+        found: dict[int, T] = {}
         with self._reading():
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
                 marks = ", ".join("?" * len(chunk))
-                rows += self._db.execute(f"{query} ({marks})", chunk).fetchall()
-        return rows
+                rows = self._db.execute(f"{query} ({marks})", chunk)
+                found |= {row[0]: read(row) for row in rows}
+        return found
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -468,8 +500,20 @@ def _provenance(candidate: Candidate) -> Iterator[object]:
         yield value.item() if isinstance(value, np.generic) else value
 
 
-def _entry(row: tuple) -> Entry:
-    return Entry(**dict(zip(_ENTRY, row, strict=True)))
+def _record(cls: type[T], columns: Sequence[str], row: tuple) -> T:
+    """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
+    values = dict(zip(columns, row, strict=True))
+    for name, kind in _kinds(cls).items():
+        if not isinstance(values[name], kind):
+            raise ValueError(f"{name} of an image is {values[name]!r}")
+    return cls(**values)
+
+
+@functools.cache
+def _kinds(cls: type) -> dict[str, type]:
+    """Return the types of a record's fields; what a Literal may be the database checks itself."""
+    hints = get_type_hints(cls)
+    return {name: kind for name, kind in hints.items() if get_origin(kind) is not Literal}
 
 
 def _insert(table: str, columns: Sequence[str]) -> str:
@@ -489,10 +533,6 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     if writable:
         db.execute("PRAGMA synchronous = FULL")
     return db
-
-
-def _not_a_bank(path: Path, why: object) -> UserError:
-    return UserError(f"not a memory bank: {path}", got=why, fix="create one there first")
 
 
 def _no_version(version: int, newest: int) -> UserError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emosym.cli import guard
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,14 +29,6 @@ def install(
     name: Annotated[str, typer.Option(help="Member of the zoo.")] = "emosym-tiny",
 ) -> None:
     """Store a run's model in half precision as the member's weights, with its model card."""
-    try:
-        _install(run, name, command)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def _install(run: Path, name: str, command: str) -> None:
     import torch
 
     from model_zoo import zoo
@@ -48,10 +40,10 @@ def _install(run: Path, name: str, command: str) -> None:
     model = zoo.load(run / "model")
     report = json.loads((run / "report.json").read_text())
     folder = zoo.save(model, zoo.HERE / "weights" / name, torch.float16)
-    text = card(name, command, report, model, zoo.weight_files(folder))
-    (folder / "README.md").write_text(text)
+    text = card(name, command, report, model, zoo.model_files(folder))
+    (folder / zoo.CARD).write_text(text)
     print(folder)
 
 
 if __name__ == "__main__":
-    app()
+    guard.run(app, "python -m model_zoo")

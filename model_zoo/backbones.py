@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
-    AutoTokenizer,
     DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -24,8 +23,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
 from model_zoo.cache import roomy_cache
-from model_zoo.tokenizer import TAGS
-from model_zoo.weights import pretrained, reading
+from model_zoo.tokenizer import TAGS, load_tokenizer, save_tokenizer
+from model_zoo.weights import FIX, pretrained, reading
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """`model_type` of the backbones that pass the contract tests."""
@@ -263,25 +262,31 @@ class QwenVLProcessor:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer, template and image processor beside the model."""
-        self.tokenizer.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
         self.images.save_pretrained(folder)
 
 
-def load_backbone(source: str | Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProcessor]:
-    """Load a backbone and its processor from a Hugging Face folder or hub id.
+def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProcessor]:
+    """Load a backbone and its processor from a Hugging Face folder.
 
     Raises:
         UserError: a `model_type` outside `FAMILIES`, unreadable files, weights that do not fit.
     """
     with reading(source):
         config = AutoConfig.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
         images = Qwen2VLImageProcessorPil.from_pretrained(source)
     _check_family(config.model_type, source)
+    _check_patches(config.vision_config, images, source)
+    tokenizer = load_tokenizer(source)
     model = pretrained(
         AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
     )
-    return QwenVL(model), _processor(tokenizer, images, config)
+    processor = _processor(tokenizer, images, config)
+    with reading(source):  # what its files cannot do is told here, not in the first question
+        processor.prompts(["?"], [Image.new("RGB", (64, 64))])
+        if len(tokenizer) > config.text_config.vocab_size:
+            raise ValueError("its tokenizer has tokens that the model does not know")
+    return QwenVL(model), processor
 
 
 def new_backbone(
@@ -314,3 +319,19 @@ def _check_family(family: str, source: object) -> None:
             f"backbone family {family!r} of {source} is not supported",
             expected=f"one of {', '.join(FAMILIES)}",
         )
+
+
+def _check_patches(vision, images: Qwen2VLImageProcessorPil, source: Path) -> None:
+    """Refuse an image processor that cuts images otherwise than the vision tower expects."""
+    for key, own in (
+        ("patch_size", vision.patch_size),
+        ("temporal_patch_size", vision.temporal_patch_size),
+        ("merge_size", vision.spatial_merge_size),
+    ):
+        if getattr(images, key) != own:
+            raise UserError(
+                f"{source / 'preprocessor_config.json'}: {key} does not fit config.json",
+                got=repr(getattr(images, key)),
+                expected=own,
+                fix=FIX,
+            )

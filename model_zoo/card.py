@@ -22,7 +22,7 @@ def card(name: str, command: str, report: Mapping, model: EmoSym, files: Mapping
         command: what trained it.
         report: `report.json` of its run; its `after` numbers are shown.
         model: the model, for the sizes of its parts.
-        files: weight file -> SHA-256.
+        files: file -> SHA-256.
     """
     sizes = {
         part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6

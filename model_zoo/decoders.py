@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     BatchEncoding,
     PreTrainedTokenizerBase,
     T5Config,
@@ -18,7 +18,8 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
-from model_zoo.weights import pretrained, reading
+from model_zoo.tokenizer import load_tokenizer, save_tokenizer
+from model_zoo.weights import pretrained
 
 
 class MMDiT(nn.Module):
@@ -137,14 +138,16 @@ def load_decoder(folder: Path, image_size: int, text_tokens: int, dtype: torch.d
     """Load a denoiser and an autoencoder from a folder in the diffusers layout.
 
     Raises:
-        UserError: unreadable files, weights that do not fit.
+        UserError: unreadable files, weights or an image size that do not fit.
     """
     transformer = pretrained(SD3Transformer2DModel, folder / "transformer", torch_dtype=dtype)
     text_encoder = pretrained(T5EncoderModel, folder / "text_encoder", dtype=dtype)
-    with reading(folder / "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     vae = pretrained(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    return MMDiT(transformer, text_encoder, tokenizer, text_tokens), VAE(vae, image_size)
+    denoiser = MMDiT(transformer, text_encoder, tokenizer, text_tokens)
+    autoencoder = VAE(vae, image_size)
+    _check_size(denoiser, autoencoder, image_size, folder)
+    return denoiser, autoencoder
 
 
 def new_decoder(
@@ -159,6 +162,7 @@ def new_decoder(
     autoencoder = VAE(AutoencoderKL(**vae), image_size)
     text = T5EncoderModel(T5Config(**text_encoder))
     denoiser = MMDiT(SD3Transformer2DModel(**transformer), text, tokenizer, text_tokens)
+    _check_size(denoiser, autoencoder, image_size, "the preset")
     return denoiser, autoencoder
 
 
@@ -166,5 +170,23 @@ def save_decoder(denoiser: MMDiT, autoencoder: VAE, folder: Path) -> None:
     """Write a decoder in the diffusers layout."""
     denoiser.transformer.save_pretrained(folder / "transformer")
     denoiser.text_encoder.save_pretrained(folder / "text_encoder")
-    denoiser.tokenizer.save_pretrained(folder / "tokenizer")
+    save_tokenizer(denoiser.tokenizer, folder / "tokenizer")
     autoencoder.model.save_pretrained(folder / "vae")
+    for part in ("transformer", "vae"):
+        path = folder / part / "config.json"
+        config = json.loads(path.read_text())
+        # diffusers writes where it was loaded from: private, and no property of the model.
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _check_size(denoiser: MMDiT, autoencoder: VAE, image_size: int, source: object) -> None:
+    """Refuse an image size that the autoencoder or the transformer cannot cut into patches."""
+    config = denoiser.transformer.config
+    grain = config.patch_size * 2 ** (len(autoencoder.model.config.block_out_channels) - 1)
+    if image_size % grain or image_size > grain * config.pos_embed_max_size:
+        raise UserError(
+            f"image_size does not fit the decoder of {source}",
+            got=image_size,
+            expected=f"a multiple of {grain}, at most {grain * config.pos_embed_max_size}",
+        )

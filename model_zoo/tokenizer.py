@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
-from transformers import AddedToken, LlamaTokenizer, PreTrainedTokenizerBase
+from transformers import AddedToken, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+
+from model_zoo.weights import reading
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
@@ -62,3 +64,21 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a Hugging Face folder.
+
+    Raises:
+        UserError: unreadable files, or none: transformers would make up an empty tokenizer.
+    """
+    with reading(folder):
+        if not (folder / "tokenizer.json").is_file():
+            raise FileNotFoundError("no tokenizer.json in it")
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer, without how it padded last: the same tokenizer gives the same files."""
+    tokenizer.backend_tokenizer.no_padding()  # each call sets it anew
+    tokenizer.save_pretrained(folder)

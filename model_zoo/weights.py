@@ -10,6 +10,7 @@ from typing import Any
 import diffusers.utils.logging
 import transformers.utils.logging
 from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 
 from emosym.errors import UserError
@@ -23,6 +24,7 @@ BROKEN = (
     RuntimeError,
     SafetensorError,
     StrictDataclassError,
+    TemplateError,
 )
 """What the libraries raise about files and configurations that are not theirs."""
 

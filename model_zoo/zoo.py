@@ -23,7 +23,7 @@ import yaml
 
 from emosym.config import load_config
 from emosym.errors import UserError, unknown
-from emosym.model import FORMAT, EmoSym, ModelConfig
+from emosym.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
 from model_zoo.backbones import load_backbone, new_backbone
 from model_zoo.decoders import load_decoder, new_decoder, save_decoder
@@ -33,6 +33,7 @@ from model_zoo.weights import quiet, reading
 HERE = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
+CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,9 @@ class About:
     model: ModelConfig
     text_tokens: int
     """Window of the decoder's text encoder."""
+
+    def __post_init__(self) -> None:
+        check_range("text_tokens", self.text_tokens, 1, 4096)
 
 
 def members() -> list[str]:
@@ -196,18 +200,22 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
     return target
 
 
-def weight_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every weight file of a model folder, by relative path."""
-    files = sorted(folder.rglob("*.safetensors"))
+def model_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that decides what a model computes, by relative path.
+
+    That is all but the model card and hidden files: labels and tokens count as weights do.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
+        if path.name != CARD and not path.name.startswith(".")
     }
 
 
 def fingerprint(folder: Path) -> str:
-    """Return one hash of all weights of a model folder: the identity the memory bank records."""
-    return hashlib.sha256(json.dumps(weight_files(folder)).encode()).hexdigest()
+    """Return one hash of a model folder's files: the identity that memory banks and runs record."""
+    return hashlib.sha256(json.dumps(model_files(folder)).encode()).hexdigest()
 
 
 def read_about(folder: Path) -> About:
@@ -216,7 +224,7 @@ def read_about(folder: Path) -> About:
     try:  # the format comes first, because a newer one may have other keys
         saved = json.loads(path.read_text())
         version = int(saved["model"]["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read", got=f"{type(error).__name__} {error}") from error
     if version > FORMAT:
         raise UserError(

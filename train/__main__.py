@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emosym.cli import guard
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -83,4 +84,4 @@ def _guarded(run: Path, work) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    guard.run(app, "python -m train")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
-from emosym.cli import bank, data, doctor, generate, understand, zoo
-from emosym.errors import UserError
+from emosym.cli import bank, data, doctor, generate, guard, understand, zoo
 
 app = typer.Typer(
     help="Understand the emotion an image evokes, and generate images that evoke one.",
@@ -25,9 +22,5 @@ app.command()(doctor.doctor)
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
-    try:
-        app(prog_name="emosym")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """Run the command line."""
+    guard.run(app, "emosym")

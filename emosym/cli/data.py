@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.options import AsJson
+from emosym.cli.options import MOST_IMAGES, AsJson
 from emosym.cli.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
 
@@ -43,9 +43,9 @@ def import_(
 @app.command()
 def world(
     out: New,
-    count: Annotated[int, typer.Option(help="Images to draw.")] = 1000,
+    count: Annotated[int, typer.Option(max=MOST_IMAGES, help="Images to draw.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed draws the same world.")] = 0,
-    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 64,
+    size: Annotated[int, typer.Option(max=4096, help="Side of the images, pixels.")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Draw AffectWorld, a dataset with true answers, in EmoSet's layout."""

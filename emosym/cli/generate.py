@@ -12,6 +12,8 @@ from emosym.cli.files import SUFFIXES, write_file
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
     DEFAULT_MODEL,
+    LAST_SEED,
+    MOST_IMAGES,
     Arousal,
     AsJson,
     Device,
@@ -32,8 +34,10 @@ def generate(
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
-    count: Annotated[int, typer.Option(min=1, help="Images, from seeds SEED, SEED + 1, ...")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first image.")] = 0,
+    count: Annotated[
+        int, typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ...")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of the first image.")] = 0,
     guidance: Annotated[
         float | None, typer.Option(help="How hard to follow the request; default: the model's.")
     ] = None,

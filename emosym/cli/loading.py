@@ -13,15 +13,12 @@ if TYPE_CHECKING:
 def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
     """Load a model by name or folder; raise UserError as `EmoSymPipeline.from_pretrained`."""
     from emosym.pipeline import EmoSymPipeline
-    from model_zoo.noise import hush
 
-    chosen = _usable(device)
-    hush()
-    return EmoSymPipeline.from_pretrained(model, device=chosen)
+    return EmoSymPipeline.from_pretrained(model, device=_usable(device))
 
 
 def identity(model: str) -> str:
-    """Return the hash of all weights of a model: what memory banks know it by."""
+    """Return the hash of a model's files: what memory banks know it by."""
     from model_zoo.noise import hush
 
     hush()
@@ -36,7 +33,7 @@ def _usable(device: str | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # the device "meta" makes tensors, but holds nothing
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
             f"cannot use the device {device!r}",

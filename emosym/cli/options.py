@@ -18,4 +18,8 @@ Valence = Annotated[
 ]
 Arousal = Annotated[float | None, typer.Option(help="From -3 (calm) to 3 (excited).")]
 
+MOST_IMAGES = 1_000_000
+"""A typing slip beyond it would fill the memory or the disk."""
+LAST_SEED = 2**63 - 1 - MOST_IMAGES
+"""SQLite, and so the memory bank, ends at 2^63."""
 DEFAULT_MODEL = "emosym-tiny"

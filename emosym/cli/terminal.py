@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,13 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     if not console.is_terminal:
         console.width = WIDE
     console.print(table)
+
+
+def print_passage(heading: str, words: str) -> None:
+    """Print a heading on a line of its own and, below it, indented and folded, its words."""
+    console = Console()
+    console.print(Text(heading), soft_wrap=True)
+    console.print(Padding(Text(words), (0, 0, 0, 4)))
 
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:

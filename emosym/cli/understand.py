@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from emosym.affect import UNIT
 from emosym.cli.files import expand_images
 from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.cli.terminal import print_json, print_table, progress, signed
+from emosym.cli.terminal import print_json, print_passage, progress, signed
 from emosym.errors import UserError, unknown
 from emosym.records import Question
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 AFFECT = "affect"
 """The task whose numbers come from the heads; the others are answered in words alone."""
+
+TAGS = re.compile(r"(\s*</?(think|answer)>\s*)+")
+"""What divides an answer for the parser; people get a line for each part."""
 
 
 def understand(
@@ -59,23 +63,10 @@ def understand(
     if as_json:
         print_json(records)
         return
-    if task != AFFECT:
-        rows = [(record["image"], _shown(record["value"]), record["answer"]) for record in records]
-        print_table(("image", task, "answer"), rows)
-        return
-    print_table(
-        ("image", "emotion", "valence", "arousal", "answer"),
-        [
-            (
-                record["image"],
-                f"{record['emotion']} {record['probabilities'][record['emotion']]:.0%}",
-                signed(record["valence"]),
-                signed(record["arousal"]),
-                record["answer"],
-            )
-            for record in records
-        ],
-    )
+    for record in records:
+        print_passage(
+            f"{record['image']}: {_heading(record)}", TAGS.sub("\n", record["answer"]).strip()
+        )
 
 
 def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, object]]:
@@ -103,10 +94,16 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
     ]
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "-"
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+def _heading(record: dict[str, object]) -> str:
+    """Return what was understood of an image, in a line."""
+    if "value" in record:
+        value = record["value"]
+        return (
+            "-" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
+        )
+    share = record["probabilities"][record["emotion"]]
+    affect = f"valence {signed(record['valence'])}, arousal {signed(record['arousal'])}"
+    return f"{record['emotion']} {share:.0%}, {affect}"
 
 
 def check_all(paths: list[Path]) -> None:

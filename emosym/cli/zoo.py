@@ -44,15 +44,15 @@ def show(
     name: Annotated[str, typer.Argument(help="A name of `emosym zoo list`.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's architecture, its weight files and its model card."""
+    """Show a model's architecture, its files and its model card."""
     from model_zoo.noise import hush
 
     hush()
     from model_zoo import zoo
 
     preset, folder = zoo.preset(name), _folder(name)
-    files = zoo.weight_files(Path(folder)) if folder else {}
-    card = Path(folder, "README.md") if folder else None
+    files = zoo.model_files(Path(folder)) if folder else {}
+    card = Path(folder, zoo.CARD) if folder else None
     text = card.read_text(encoding="utf-8") if card and card.is_file() else None
     if as_json:
         print_json(

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from data_tools.importing import ImportReport, import_dataset
 from data_tools.manifest import read_manifest, validate_manifest
+from data_tools.staging import staged_folder
 from emosym.errors import UserError
 from emosym.taxonomy import MIKELS8
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -50,6 +55,31 @@ def test_an_import_equals_its_source(world, tmp_path):
     assert image.read_bytes() == (world / "image" / "awe" / "awe_00003.jpg").read_bytes()
     shutil.rmtree(world)
     assert image.stat().st_size > 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from data_tools.staging import staged_folder
+with staged_folder(Path(sys.argv[1])) as stage:
+    (stage / "half").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_import_left_goes_and_a_living_one_stays(tmp_path):
+    out = tmp_path / "o[u]t"
+    subprocess.run([sys.executable, "-c", KILLED, out], cwd=ROOT, check=False)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / f".{out.name}.mine.partial").mkdir()
+    with staged_folder(out) as living:
+        assert not left.exists()
+        (living / "all").write_text("1")
+        with staged_folder(out) as second:
+            (second / "all").write_text("2")
+        shutil.rmtree(out)
+    assert (out / "all").read_text() == "1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".o[u]t.mine.partial", "o[u]t"]
 
 
 def test_a_copy_where_links_are_impossible(world, tmp_path, monkeypatch):

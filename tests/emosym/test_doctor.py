@@ -28,7 +28,7 @@ def member(folder: Path, *, card: str | None = None) -> Path:
     """Write a zoo member with one weight file; its card holds the true hash unless given."""
     (folder / "heart").mkdir(parents=True)
     (folder / "heart" / "a.safetensors").write_bytes(b"weights")
-    true = f"| heart/a.safetensors | {hashlib.sha256(b'weights').hexdigest()} |"
+    true = f"| `heart/a.safetensors` | `{hashlib.sha256(b'weights').hexdigest()}` |"
     (folder / "README.md").write_text(true if card is None else card)
     return folder
 
@@ -83,11 +83,14 @@ def test_shipped_weights_are_checked_against_their_card(tmp_path):
         "weights of void": "fail",
     }
     assert "1 files, 0.0 MiB, hashes agree" in checks["weights of good"].found
-    assert "heart/a.safetensors: not the hash" in checks[f"weights of {bad.name}"].found
+    assert "heart/a.safetensors: not as the model card" in checks[f"weights of {bad.name}"].found
     assert "no model card" in checks["weights of uncarded"].found
-    assert "no weight files" in checks["weights of void"].found
-    (good / "heart" / "a.safetensors").write_bytes(b"weightz")
-    assert {c.name: c.status for c in doctor.shipped_weights(tmp_path)}["weights of good"] == "fail"
+    assert "heart/a.safetensors: not as" in checks["weights of void"].found
+    for path, data in (("heart/a.safetensors", b"weightz"), ("emosym.json", b"{}")):
+        shutil.rmtree(good)
+        (member(good) / path).write_bytes(data)
+        (check,) = [c for c in doctor.shipped_weights(tmp_path) if c.name == "weights of good"]
+        assert (check.status, check.found) == ("fail", f"{path}: not as the model card says")
 
 
 def test_the_whole_diagnosis_on_this_machine(tmp_path):

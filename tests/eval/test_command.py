@@ -49,6 +49,19 @@ def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> 
     assert 0 <= tasks["dominant"]["macro_f1"] <= 1
     assert "affect: accuracy" in done.stdout
     assert "affect: accuracy" in (tmp_path / "run" / "report.html").read_text()
+    assert "gemm_4bit" not in done.stderr
+
+
+def test_no_report_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1\n")
+    done = evaluate("emosym-tiny", tmp_path / "no", "--out", tmp_path / "run", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {tmp_path / 'run'} is not empty; expected a new folder for the report;"
+        " choose another folder\n"
+    )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
 
 def test_a_missing_dataset_is_one_line(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from emosym.errors import UserError
-from memory_bank import MemoryBank
+from memory_bank import Decision, MemoryBank
 from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -142,11 +142,11 @@ def test_folders_that_are_no_bank(bank: MemoryBank, tmp_path: Path):
     other.mkdir()
     (other / "bank.sqlite").write_bytes(b"something else entirely" * 100)
     for mode in ("r", "a"):
-        with pytest.raises(UserError, match=r"not a memory bank: .*file is not a database"):
+        with pytest.raises(UserError, match=r"is damaged; got file is not a database; restore"):
             MemoryBank.open(other, mode)
     (other / "bank.sqlite").unlink()
     sqlite3.connect(other / "bank.sqlite").execute("CREATE TABLE t (x)").connection.close()
-    with pytest.raises(UserError, match=r"not a memory bank: .*no such table"):
+    with pytest.raises(UserError, match=r"is damaged; got no such table: meta; restore"):
         MemoryBank.open(other)
     with pytest.raises(UserError, match="unknown mode 'w'"):
         MemoryBank.open(bank.path, "w")
@@ -201,6 +201,65 @@ def test_a_damaged_database(bank: MemoryBank):
     for mode in ("r", "a", "a"):
         with pytest.raises(UserError, match=r"database of the memory bank .* is damaged; got"):
             MemoryBank.open(bank.path, mode)
+
+
+def edit(bank: MemoryBank, change: str) -> None:
+    """Change the database behind the bank's back."""
+    database = sqlite3.connect(bank.path / "bank.sqlite", isolation_level=None)
+    database.execute(change)
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("UPDATE meta SET value = 'x' WHERE key = 'format'", "its format is 'x'"),
+        ("UPDATE meta SET value = NULL WHERE key = 'dim'", "its dim is None"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'version'", "its version is 'x'"),
+        ("UPDATE meta SET value = -1 WHERE key = 'generation'", "its generation is -1"),
+        ("DELETE FROM meta WHERE key = 'dim'", "its dim is None"),
+        ("UPDATE entries SET valence = 'high'", "valence of an image is 'high'"),
+        ("UPDATE entries SET predicted_arousal = x'00'", r"predicted_arousal of an image is b'"),
+        ("UPDATE entries SET seed = 1.5", "seed of an image is 1.5"),
+        ("UPDATE entries SET embedding = 'x'", "a bytes-like object"),
+        ("UPDATE entries SET embedding = x'00'", "buffer size must be"),
+        ("UPDATE refusals SET step = 'x'", "step of an image is 'x'"),
+        ("DROP TABLE refusals", "no such table: refusals"),
+    ],
+)
+def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: str):
+    bank.record([Decision(candidate=candidate(2), admitted=False, reason="dull")])
+    bank.close()
+    (bank.path / "index.faiss").unlink()
+    edit(bank, change)
+
+    def use(mode: str) -> None:
+        with MemoryBank.open(bank.path, mode) as again:
+            again.entries()
+            again.refusals()
+
+    for mode in ("r", "a"):
+        with pytest.raises(UserError, match=rf"bank .* is damaged; got .*{told}.*; restore the"):
+            use(mode)
+
+
+@pytest.mark.parametrize("change", ["UPDATE entries SET embedding = 'x'", "DROP TABLE entries"])
+def test_a_database_edited_while_it_is_open(bank: MemoryBank, change: str):
+    edit(bank, change)
+    with pytest.raises(UserError, match="is damaged; got"):
+        bank.embeddings([1])
+    bank.close()
+
+
+def test_a_strange_name_among_the_images_is_left_alone(bank: MemoryBank):
+    bank.close()
+    strays = [bank.path / "images" / name for name in (".DS_Store", "xy", "notes/mine.tmp")]
+    for stray in strays:
+        stray.parent.mkdir(exist_ok=True)
+        stray.write_text("mine")
+    with MemoryBank.open(bank.path, "a") as again:
+        assert again.add([candidate(3)]).version == 2
+    assert all(stray.read_text() == "mine" for stray in strays)
 
 
 def test_a_full_disk_in_the_database(bank: MemoryBank):

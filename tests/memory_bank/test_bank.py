@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -136,6 +137,21 @@ def test_a_duplicate_is_refused_by_name_and_the_rest_goes_in(bank: MemoryBank):
     assert [one.reason for one in recorded.refused] == [DUPLICATE, DUPLICATE]
     assert [one.reason for one in bank.refusals()] == [DUPLICATE, DUPLICATE]
     assert (len(bank), bank.version, bank.stats()["refused"]) == (2, 2, 2)
+
+
+def test_a_duplicate_brings_its_lost_file_back(bank: MemoryBank):
+    bank.add([candidate(0), candidate(1), candidate(2)])
+    paths = [bank.image_path(entry) for entry in bank.entries()]
+    paths[0].unlink()
+    paths[1].write_bytes(b"rubbish")
+    taken = bank.add([candidate(number) for number in (0, 1, 2, 0)])
+    restored = "duplicate image, whose lost file is restored"
+    assert [one.reason for one in taken.refused] == [restored] * 2 + ["duplicate image"] * 2
+    assert [path.read_bytes() for path in paths] == [picture(number) for number in range(3)]
+    assert (len(bank), bank.verify()) == (3, [])
+    shutil.rmtree(paths[2].parents[1])
+    bank.add([candidate(number) for number in range(3)])
+    assert bank.verify() == []
 
 
 def test_stats_by_hand(bank: MemoryBank):

@@ -12,6 +12,7 @@ import torch
 from emosym.errors import UserError
 from emosym.model import FORMAT, EmoSym, ModelConfig
 from emosym.pipeline import EmoSymPipeline
+from emosym.records import ImageRequest
 from model_zoo import zoo
 from model_zoo.adapters import (
     LoraSpec,
@@ -63,7 +64,7 @@ def test_a_saved_model_comes_back_bit_for_bit(saved):
 def test_saving_changes_nothing_and_is_a_function_of_the_model(saved, tmp_path):
     before = copy.deepcopy(make.tiny().state_dict())
     again = zoo.save(make.tiny(), tmp_path / "a" / "b" / "model")
-    assert zoo.weight_files(again) == zoo.weight_files(saved)
+    assert zoo.model_files(again) == zoo.model_files(saved)
     assert zoo.fingerprint(again) == zoo.fingerprint(saved)
     assert all(torch.equal(v, before[n]) for n, v in make.tiny().state_dict().items())
     assert sorted(p.name for p in again.iterdir()) == [
@@ -99,6 +100,30 @@ def test_the_fingerprint_sees_every_weight(folder, saved):
         before = zoo.fingerprint(folder)
         safetensors.torch.save_file(state, path, {"format": "pt"})
         assert zoo.fingerprint(folder) != before
+
+
+def test_the_fingerprint_sees_every_file_but_the_card(folder):
+    whole = zoo.fingerprint(folder)
+    for name in zoo.model_files(folder):
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data + b" ")
+        assert zoo.fingerprint(folder) != whole, name
+        (folder / name).write_bytes(data)
+    for name in ("README.md", ".DS_Store"):
+        (folder / name).write_text("not the model")
+    assert zoo.fingerprint(folder) == whole
+    edit(folder, emotions=make.tiny().config.emotions[::-1])
+    assert zoo.fingerprint(folder) != whole
+
+
+def test_a_used_model_saves_the_files_it_came_from(saved, tmp_path):
+    first = zoo.save(zoo.load(saved), tmp_path / "first")
+    model = EmoSymPipeline(zoo.load(first), answer_tokens=2)
+    model.understand([make.picture()] * 2)
+    model.generate([ImageRequest(prompt="a tree")], steps=1)
+    again = zoo.save(model.model, tmp_path / "elsewhere")
+    assert zoo.model_files(again) == zoo.model_files(first)
+    assert str(tmp_path) not in "".join(p.read_text() for p in again.rglob("*.json"))
 
 
 def test_adapters_are_merged_into_what_is_saved(tmp_path):
@@ -309,6 +334,7 @@ def test_a_newer_format_is_refused_whatever_else_it_says(folder):
     [
         ("{", "cannot be read; got JSONDecodeError"),
         ("[]", "cannot be read"),
+        ("[" * 100_000, "emosym.json cannot be read; got RecursionError"),
         ("{}", "cannot be read; got KeyError 'model'"),
         ('{"model": {"format": "x"}}', "cannot be read"),
     ],
@@ -317,6 +343,73 @@ def test_an_unreadable_description_is_told(folder, text, message):
     (folder / zoo.CONFIG).write_text(text)
     with pytest.raises(UserError, match=message):
         zoo.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("image_size", 0, r"emosym.json: model: image_size; got 0; expected 8 to 8192"),
+        ("image_size", 63, r"image_size does not fit the decoder of .*decoder; got 63; .* of 8"),
+        ("image_size", 136, r"got 136; expected a multiple of 8, at most 128"),
+        ("image_size", "big", r"emosym.json: model.image_size: got 'big'; expected an integer"),
+        ("reasoning_tokens", 0, r"emosym.json: model: reasoning_tokens; got 0"),
+        ("hidden", -1, r"emosym.json: model: hidden; got -1"),
+        ("shift", float("nan"), r"emosym.json: model: shift; got nan"),
+        ("steps", 10**12, r"emosym.json: model: steps; got 10+; expected 1 to 1000"),
+        ("guidance", -1, r"emosym.json: model: guidance; got -1"),
+        ("emotions", [], r"emosym.json: model: emotions; got \[\]; expected some of amusement"),
+        ("emotions", ["awe", "awe"], r"emosym.json: model: emotions; .*each once"),
+        ("emotions", ["joy"], r"emosym.json: model: emotions; got \['joy'\]"),
+    ],
+)
+def test_a_description_that_makes_no_model_is_told(folder, key, value, told):
+    edit(folder, **{key: value})
+    with pytest.raises(UserError, match=told):
+        zoo.load(folder)
+
+
+def test_a_window_without_room_is_told(folder):
+    about = json.loads((folder / zoo.CONFIG).read_text()) | {"text_tokens": -1}
+    (folder / zoo.CONFIG).write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"emosym.json: text_tokens; got -1; expected 1 to 4096"):
+        zoo.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, r"preprocessor_config.json: patch_size does not fit config.json; got 14; expected 8"),
+        ({"patch_size": "8"}, r"preprocessor_config.json: patch_size .*; got '8'; expected 8"),
+        ({"merge_size": 1}, r"preprocessor_config.json: merge_size .*; got 1; expected 2"),
+        ({"image_mean": []}, r"backbone cannot be loaded; got mean must have 3 elements"),
+        ({"resample": 99}, r"backbone cannot be loaded; got Unknown resampling filter"),
+    ],
+)
+def test_an_image_processor_that_does_not_fit_is_told(folder, changes, told):
+    path = folder / "backbone" / "preprocessor_config.json"
+    path.write_text(json.dumps(changes and json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=told):
+        zoo.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("backbone/tokenizer.json", None, "no tokenizer.json in it"),
+        ("decoder/tokenizer/tokenizer.json", None, "no tokenizer.json in it"),
+        ("backbone/tokenizer_config.json", None, "has tokens that the model does not know"),
+        ("backbone/chat_template.jinja", None, "chat_template is not set"),
+        ("backbone/chat_template.jinja", "{% for", "cannot be loaded; got"),
+        ("backbone/config.json", "[" * 100_000, "maximum recursion depth"),
+    ],
+)
+def test_a_processor_with_parts_missing_is_told(folder, file, text, told):
+    (folder / file).unlink()
+    if text is not None:
+        (folder / file).write_text(text)
+    with pytest.raises(UserError, match=told) as error:
+        zoo.load(folder)
+    assert str((folder / file).parent) in str(error.value)
 
 
 def test_an_unknown_key_is_told_with_the_nearest(folder):

@@ -104,13 +104,13 @@ def test_a_resumed_run_with_dropout_is_the_straight_one(tmp_path, model, world):
     assert straight.code == 0, straight.err
     last = run / "checkpoints" / "step-0000008"
     digests = json.loads((last / "state.json").read_text())["digests"]
-    files = zoo.weight_files(run / "model")
+    files = zoo.model_files(run / "model")
     rows = (run / "metrics.jsonl").read_text().splitlines()
     shutil.rmtree(last)
     resumed = train("resume", run)
     assert resumed.code == 0, resumed.err
     assert json.loads((last / "state.json").read_text())["digests"] == digests
-    assert zoo.weight_files(run / "model") == files
+    assert zoo.model_files(run / "model") == files
     assert [json.loads(row)["step"] for row in rows] == list(range(8))
 
 

@@ -55,12 +55,11 @@ def start(*arguments: object, **options) -> subprocess.Popen:
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         # Started in the background, a shell ignores interrupts, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **options,
+        **{"stdout": subprocess.PIPE, **options},
     )
 
 

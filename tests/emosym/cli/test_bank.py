@@ -180,7 +180,7 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
     ("query", "told"),
     [
         ("gone.png", "no such image: gone.png"),
-        ("", "the query says neither an image nor affect"),
+        (" ", "the query says neither an image nor affect"),
         ("a quiet lake", "got 'a quiet lake'; expected an image file, or 'valence=V arousal=A'"),
         ("valence=1", "got 'valence=1'; expected"),
         ("valence=1 valence=2", "expected an image file, or"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import pytest
 import typer
 
 from emosym.cli import app
-from tests.emosym.cli.command import ROOT, commands, emosym, start
+from tests.emosym.cli.command import ROOT, commands, emosym, refused, start
 
 
 def test_the_commands_are_those_of_the_contract():
@@ -71,11 +73,54 @@ def test_the_entry_point_is_this_command():
         (["bank", "search", "b", "q", "--source", "drawn"], "synthetic"),
     ],
 )
-def test_wrong_usage_is_told_without_a_traceback(arguments, told):
-    done = emosym(*arguments)
-    assert (done.code, done.out) == (2, "")
-    assert told in done.err
-    assert "Traceback" not in done.err
+def test_wrong_usage_is_one_line(arguments, told):
+    refused(emosym(*arguments), told, "; see `emosym")
+
+
+@pytest.mark.parametrize("module", ["eval", "train", "model_zoo"])
+def test_wrong_usage_of_the_other_command_lines_is_the_same_line(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--zzz"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"error: No such option: --zzz; see `python -m {module} --help`\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["understand", "a" * 300], f"{os.strerror(errno.ENAMETOOLONG)}: aaa"),
+        (["generate", "--prompt", "x", "--out", f"{'a' * 300}/x.png"], "File name too long: aaa"),
+        (["bank", "stats", "a" * 300], "File name too long: "),
+        (["data", "validate", "a" * 300], "File name too long: aaa"),
+        (["generate", "--prompt", "\udcff", "--out", "x.png"], r"not UTF-8 text; got '\udcff'"),
+        (["understand", "x\udcff.png"], r"not UTF-8 text; got 'x\udcff.png'"),
+        (["understand", ""], "an argument is empty; got '' after understand"),
+        (["generate", "--prompt", "x", "--out", ""], "an argument is empty; got '' after --out"),
+        (["generate", "--prompt", "x", "--out="], "an argument is empty; got --out= after x"),
+        (["bank", "add", "bank", ""], "give it a value, or leave it out"),
+    ],
+)
+def test_what_no_command_can_use_is_one_line(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(emosym(*arguments), told)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["zoo", "list"], ["zoo", "list", "--json"], ["--help"]])
+def test_a_full_device_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        running = start(*arguments, stdout=full)
+        _, err = running.communicate(timeout=120)
+    assert running.returncode == 2
+    assert err.startswith(f"error: {os.strerror(errno.ENOSPC)}; ")
+    assert err.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    running = start("zoo", "list", "--json")
+    running.stdout.close()
+    assert (running.stderr.read(), running.wait(timeout=120)) == ("", 1)
 
 
 def test_ctrl_c_leaves_quietly_and_leaves_nothing_behind(tmp_path):

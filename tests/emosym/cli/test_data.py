@@ -92,4 +92,5 @@ def test_bad_data_is_told(world, pictures, tmp_path):
     refused(emosym("data", "world", pictures, "--count", 8), "already exists")
     refused(emosym("data", "world", tmp_path / "w", "--count", 0), "expected count of at least 1")
     refused(emosym("data", "world", tmp_path / "w", "--size", 8), "expected 16 or more")
+    refused(emosym("data", "world", tmp_path / "w", "--size", 100_000), "than or equal to 4096")
     assert names_in(tmp_path) == ["empty.jsonl"]

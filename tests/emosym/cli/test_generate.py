@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
+import shutil
 
 import pytest
 from PIL import Image
@@ -95,6 +97,12 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
         (["--prompt", "x", "--guidance", "inf"], "the guidance scale; got inf"),
         (["--prompt", "x", "--guidance", "-1"], "the guidance scale; got -1"),
         (["--prompt", "x", "--steps", "0"], "the number of sampling steps; got 0"),
+        (["--prompt", "x", "--steps", str(10**12)], f"got {10**12}; expected 1 to 1000"),
+        (["--prompt", "x", "--seed", str(2**63)], "Invalid value for '--seed'"),
+        (
+            ["--prompt", "x", "--count", str(10**12)],
+            "'--count': Input should be less than or equal to 1000000",
+        ),
     ],
 )
 def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path):
@@ -102,6 +110,20 @@ def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path)
     done = emosym("generate", *options, "--out", out, "--model", "no-such-model")
     refused(done, told)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_is_not_finite_is_never_written(model, tmp_path):
+    request = ("generate", "--prompt", "x", "--steps", 1, "--out", tmp_path / "x.png")
+    wild = emosym(*request, "--guidance", "1e300", "--model", model)
+    refused(wild, "draws numbers that are not finite", "lower the guidance")
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    from safetensors.torch import load_file, save_file
+
+    path = broken / "decoder" / "vae" / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * math.nan for name, value in load_file(path).items()}, path)
+    refused(emosym(*request, "--model", broken), "draws numbers that are not finite")
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_a_prompt_that_does_not_fit_leaves_nothing(model, tmp_path):

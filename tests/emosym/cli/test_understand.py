@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -14,7 +17,7 @@ from emosym.pipeline import EmoSymPipeline
 from emosym.records import Question
 from emosym.taxonomy import MIKELS8
 from model_zoo.noise import hush
-from tests.emosym.cli.command import emosym, names_in, refused, start
+from tests.emosym.cli.command import ROOT, emosym, names_in, refused, start
 
 
 def test_understand_prints_the_json_of_the_contract(model, pictures):
@@ -36,13 +39,27 @@ def test_understand_prints_the_json_of_the_contract(model, pictures):
         assert all(PUBLIC.low <= record[key] <= PUBLIC.high for key in ("valence", "arousal"))
 
 
-def test_understand_shows_people_a_row_for_each_image_of_a_folder(model, pictures):
+def test_understand_shows_people_a_line_for_each_image_of_a_folder(model, pictures):
     done = emosym("understand", pictures, "--model", model)
     assert (done.code, done.err) == (0, "")
     rows = [line for line in done.out.splitlines() if str(pictures) in line]
     names = ["a.png", "b.jpg", "c.png", "more/d.png"]
-    assert [row.split("│")[1].strip() for row in rows] == [str(pictures / name) for name in names]
-    assert all(any(emotion in row for emotion in MIKELS8) for row in rows)
+    assert [row.partition(": ")[0] for row in rows] == [str(pictures / name) for name in names]
+    shape = r": (\w+) \d+%, valence [+-]\d\.\d\d, arousal [+-]\d\.\d\d"
+    assert all(re.search(shape, row)[1] in MIKELS8 for row in rows)
+
+
+def test_people_see_the_words_without_tags_and_within_their_terminal(pictures, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    image = pictures / "a.png"
+    shown = emosym("understand", image).out
+    (record,) = emosym("understand", image, "--json").json
+    assert "<think>" in record["answer"]
+    _, *words = shown.splitlines()
+    assert words[-1].strip() == record["answer"].partition("<answer>")[2].partition("</")[0]
+    assert all(len(line) <= 80 and line.startswith("    ") for line in words)
+    spoken = record["answer"].replace("</think><answer>", " ")
+    assert " ".join(shown.split()).endswith(re.sub("<.*?>", "", spoken))
 
 
 @pytest.mark.parametrize("task", prompts.ASKABLE)
@@ -93,7 +110,7 @@ def test_people_see_the_value_of_a_task_beside_the_words(model, pictures):
     done = emosym("understand", pictures / "a.png", "--model", model, "--task", "dominant")
     assert (done.code, done.err) == (0, "")
     (row,) = [line for line in done.out.splitlines() if "a.png" in line]
-    assert row.split("│")[2].strip() in {"-", *MIKELS8}
+    assert row.rpartition(": ")[2] in {"-", *MIKELS8}
 
 
 def test_an_unknown_task_is_refused_before_anything_is_read(tmp_path):
@@ -106,6 +123,14 @@ def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert len(json.loads(out)) == 1
+
+
+def test_a_library_user_hears_nothing_either():
+    code = "from emosym.pipeline import EmoSymPipeline as P; P.from_pretrained('emosym-tiny')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_only_the_named_notice_is_hushed(caplog):

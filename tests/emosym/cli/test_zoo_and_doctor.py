@@ -33,7 +33,7 @@ def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkey
     monkeypatch.setattr(zoo, "HERE", tmp_path)
     assert [one["weights"] for one in emosym("zoo", "list", "--json").json] == [str(folder)]
     shown = emosym("zoo", "show", "emosym-tiny", "--json").json
-    assert shown["files"] == zoo.weight_files(model)
+    assert shown["files"] == zoo.model_files(model)
     assert shown["card"] == "# The card\n\nMade by hand.\n"
     text = emosym("zoo", "show", "emosym-tiny").out
     assert "Made by hand." in text
