@@ -146,8 +146,9 @@ class Trainer:
         self._open([sample for rows in micro_rows for sample in samples[rows]])
         for part in phase.owns:
             done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
-            rate = learning_rate(getattr(self.config.engine, part), done, total_moves)
-            engines.set_learning_rate(self.engines[part], rate)
+            optimizer = getattr(self.config.engine, part)
+            rate = learning_rate(optimizer, done, total_moves)
+            engines.prepare(self.engines[part], optimizer, rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
