@@ -87,7 +87,10 @@ class Store:
         self.images = path / "images"
         if not (path / DATABASE).is_file():
             raise _not_a_bank(path, f"no {DATABASE} in it")
-        self._lock = WriterLock(path / "writer.lock") if writable else None
+        self._lock = None
+        if writable:
+            what = f"the memory bank {path}"
+            self._lock = WriterLock(path / "writer.lock", what, "open it for reading")
         try:
             self._db = _connect(path, writable=writable)
             try:
