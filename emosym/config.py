@@ -1,13 +1,16 @@
 """The one way to a configuration: dataclass defaults <- `base` <- YAML preset <- `key=value`.
 
 A preset may start from another one (`extends: other.yaml`, relative to its own folder). Mappings
-merge key by key, lists and values replace. Code sees plain dataclasses, never a DictConfig.
+merge key by key; lists, values and an empty mapping (`{}`) replace. Numbers are finite. Code sees
+plain dataclasses, never a DictConfig.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import io
+import math
 import re
 import types
 import typing
@@ -26,8 +29,18 @@ Layer = tuple[str, dict[str, Any]]
 """Where values come from (a file name), and the values."""
 _BAD: Any = object()
 """Stands for a value that could not be read; its reason is among the problems."""
-WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+WORDS = {
+    int: "an integer",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+}
 """Leaf types as people call them."""
+DEPTH = 50
+"""Deepest nesting of a file or a value: the parser of YAML dies of a stack without end."""
+_TRAP = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)")
+"""Plain text that YAML takes for another number than people do: 010 is 8, and 1:30 is 90."""
 
 
 def load_config(
@@ -43,7 +56,7 @@ def load_config(
     Raises `UserError` naming every problem at once: unknown keys, wrong types, missing values, and
     each `UserError` or `ValueError` of a `__post_init__`.
     """
-    layers = [("base", dict(base or {}))]
+    layers: list[Layer] = [("base", dict(base or {}))]
     if source is not None:
         layers += _preset(Path(source), ())
     problems = _Problems(source, layers, overrides)
@@ -125,7 +138,9 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
 def _parse(path: Path) -> dict[str, Any]:
     """Read one YAML file that holds a mapping."""
     try:
-        tree = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8")
+        _guard(text)
+        tree = OmegaConf.load(io.StringIO(text))
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except OSError as error:
@@ -144,25 +159,50 @@ def _parse(path: Path) -> dict[str, Any]:
     return OmegaConf.to_container(tree)
 
 
+def _guard(text: str) -> None:
+    """Raise YAMLError for what the parser would die of, or read as another number than is meant."""
+    depth, problem = 0, None
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        plain = isinstance(event, yaml.ScalarEvent) and not event.style
+        if depth > DEPTH:
+            problem = f"nested deeper than {DEPTH} levels"
+        elif plain and _TRAP.fullmatch(event.value):
+            problem = f"{event.value} is another number in YAML; write it in plain decimals"
+        if problem:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
 def _override(tree: DictConfig, item: str, problems: _Problems) -> None:
     """Set one `key=value` in `tree`."""
     key = _key_of(item)
     if not key:
         problems.add("", f"override {item!r} cannot be read; expected key=value")
         return
+    text = item.partition("=")[2]
     try:
-        value = OmegaConf.to_container(OmegaConf.from_dotlist(["value=" + item.partition("=")[2]]))
-        merge = isinstance(value["value"], dict) and OmegaConf.is_dict(OmegaConf.select(tree, key))
-        OmegaConf.update(tree, key, value["value"], merge=merge)
-    except (yaml.YAMLError, OmegaConfBaseException, IndexError) as error:
+        _guard(text)
+        value = OmegaConf.to_container(OmegaConf.from_dotlist(["value=" + text]))["value"]
+        merge = _merges(OmegaConf.select(tree, key), value)
+        OmegaConf.update(tree, key, value, merge=merge)
+    # A word as the index of a list is a TypeError there.
+    except (yaml.YAMLError, OmegaConfBaseException, IndexError, TypeError) as error:
         problems.add("", f"override {item!r} cannot be applied: {_first_line(error)}")
 
 
-def _merge(under: Any, over: Any) -> Any:
-    """Return `over` on top of `under`: mappings key by key, everything else replaced."""
-    if not isinstance(under, Mapping) or not isinstance(over, Mapping):
-        return over
-    return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
+def _merge(under: Mapping, over: Mapping) -> dict[str, Any]:
+    """Return the tree `over` on top of the tree `under`."""
+    merged = {**under}
+    for key, value in over.items():
+        merged[key] = _merge(under[key], value) if _merges(under.get(key), value) else value
+    return merged
+
+
+def _merges(under: Any, over: Any) -> bool:
+    """Tell whether a value joins the one below it: a mapping does, unless it is empty."""
+    # DictConfig, the type of sections below an override, is no Mapping of typing's.
+    return isinstance(under, (Mapping, DictConfig)) and isinstance(over, Mapping) and bool(over)
 
 
 def _resolve(tree: DictConfig, problems: _Problems) -> Any:
@@ -232,7 +272,10 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
         if isinstance(value, lossy):
             raise ValueError(value)
         OmegaConf.update(slot, "value", value)
-        return OmegaConf.to_container(slot)["value"]
+        found = OmegaConf.to_container(slot)["value"]
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(value)
+        return found
     except (OmegaConfBaseException, ValueError):
         problems.add(path, f"got {_show(value)}; expected {_describe(hint)}")
         return _BAD
@@ -323,4 +366,5 @@ def _plain(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    told = str(getattr(error, "problem", None) or error).strip()
+    return told.splitlines()[0] if told else type(error).__name__

@@ -17,22 +17,23 @@ _held: set[int] = set()
 
 
 class WriterLock:
-    """The right to write to a bank, held until `release` or the end of the process.
+    """The right to write to a folder, held until `release` or the end of the process.
 
+    `path` is a file in it, `what` the folder in words, and `otherwise` what one may do meanwhile.
     The kernel drops the lock when its process dies, so a dead writer never blocks the next one.
 
     Raises `UserError` when another writer holds it, or when the folder cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str, otherwise: str) -> None:
         _forget_in_forks()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UserError(
-                f"cannot write to the memory bank {path.parent}",
+                f"cannot write to {what}",
                 got=error,
-                fix="open it for reading, or make the folder writable",
+                fix=f"{otherwise}, or make the folder writable",
             ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,9 +41,9 @@ class WriterLock:
             holder = os.pread(self._descriptor, 1000, 0).decode(errors="replace")
             os.close(self._descriptor)
             raise UserError(
-                f"the memory bank {path.parent} has another writer",
+                f"{what} has another writer",
                 got=_describe(holder),
-                fix="wait until it ends, or open the bank for reading",
+                fix=f"wait until it ends, or {otherwise}",
             ) from error
         _held.add(self._descriptor)
         now = datetime.now(UTC).isoformat(timespec="seconds")

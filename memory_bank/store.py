@@ -97,7 +97,10 @@ class Store:
                 got=f"no {DATABASE} in it",
                 fix="create one there first",
             )
-        self._lock = WriterLock(path / "writer.lock") if writable else None
+        self._lock = None
+        if writable:
+            what = f"the memory bank {path}"
+            self._lock = WriterLock(path / "writer.lock", what, "open it for reading")
         try:
             with self._sound():
                 self._db = _connect(path, writable=writable)

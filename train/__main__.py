@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,7 +68,10 @@ def _guarded(run: Path, work) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:  # no space left, no right to write: not a bug, and not a traceback
-        print(f"error: {error}; mend it, then `make resume RUN={run}`", file=sys.stderr)
+        # Not Path.is_file: it raises where the folder cannot be looked into.
+        begun = os.path.isfile(run / "config.yaml")
+        then = f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
+        print(f"error: {error}; mend it, then {then}", file=sys.stderr)
         raise SystemExit(2) from None
     except ranks.Elsewhere:
         raise SystemExit(2) from None

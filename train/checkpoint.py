@@ -8,13 +8,14 @@ import os
 import pickle
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from emosym.config import load_config
 from emosym.errors import UserError
 from train import ranks
 
@@ -29,19 +30,40 @@ _MISFITS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyErro
 class State:
     """What a run knows beside its weights."""
 
-    step: int = 0
+    step: int
     """Steps done."""
-    bank_version: int = 0
-    seconds: float = 0.0
+    bank_version: int
+    bank_digest: str
+    """Tells the run's memory bank at its version from any other bank."""
+    seconds: float
     """Wall time spent so far."""
-    world_size: int = 1
-    model_hash: str = ""
+    world_size: int
+    model_hash: str
     """The model that the run started from: frozen weights and the reference come from it."""
-    digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str]
     """Part -> SHA-256 of its trainable parameters, checked after loading."""
-    files: dict[str, int] = field(default_factory=dict)
+    files: dict[str, int]
     """File of the checkpoint -> bytes, checked before loading: DeepSpeed takes a missing file of
     optimizer states for a fresh optimizer."""
+
+    @classmethod
+    def of_start(cls, world_size: int, model_hash: str) -> State:
+        """Return the state of a run that has done nothing yet."""
+        return cls(
+            step=0,
+            bank_version=0,
+            bank_digest="",
+            seconds=0.0,
+            world_size=world_size,
+            model_hash=model_hash,
+            digests={},
+            files={},
+        )
+
+    @property
+    def name(self) -> str:
+        """The name of its checkpoint."""
+        return f"step-{self.step:07d}"
 
 
 def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path:
@@ -52,8 +74,7 @@ def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path
     Raises:
         UserError: no space left, or the folder cannot be written; older checkpoints are untouched.
     """
-    name = f"step-{state.step:07d}"
-    temporary, target = folder / f".{name}.tmp", folder / name
+    temporary, target = folder / f".{state.name}.tmp", folder / state.name
     done = target.exists()
     ranks.barrier()
     if done:
@@ -92,9 +113,15 @@ def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path
 
 
 def found(folder: Path) -> list[Path]:
-    """Return the finished checkpoints of a run, oldest first."""
-    if not folder.is_dir():
+    """Return the finished checkpoints of a run, oldest first.
+
+    Raises:
+        UserError: something else is in the folder's place.
+    """
+    if not os.path.lexists(folder):
         return []
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", fix="put the run's checkpoints back")
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
@@ -127,9 +154,15 @@ def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
 
 def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
     try:
-        state = State(**json.loads((path / STATE).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        state = load_config(State, path / STATE)  # JSON is YAML
+    except UserError as error:
         raise UserError(f"checkpoint {path} cannot be read", got=error, fix=_BEFORE) from error
+    if state.name != path.name:
+        raise UserError(
+            f"checkpoint {path.name} is another's: {path / STATE}: step",
+            got=state.step,
+            fix=_BEFORE,
+        )
     if state.world_size != ranks.size():
         raise UserError(
             f"checkpoint {path.name} was written by another number of ranks",

@@ -21,6 +21,10 @@ def _share(most: float = 1.0, **values: float) -> None:
             raise UserError(f"{name} must lie in [0, {most:g}]", got=value)
 
 
+STEPS = 9_999_999
+"""Most steps of a run: the names of checkpoints have seven digits."""
+
+
 @dataclass(kw_only=True, slots=True)
 class WorldConfig:
     """An AffectWorld drawn into the run folder."""
@@ -29,6 +33,10 @@ class WorldConfig:
     """Images; 0 draws none."""
     seed: int = 0
     """Seed of the drawing."""
+
+    def __post_init__(self) -> None:
+        _share(math.inf, count=self.count)
+        _share(2**63 - 1, seed=self.seed)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -85,6 +93,14 @@ class StageConfig:
     """Optimizer steps of the stage, all phases together."""
     cycle: dict[str, int]
     """Phase -> consecutive steps in one turn of the cycle, in this order."""
+
+    def __post_init__(self) -> None:
+        named = {f"cycle.{name}": steps for name, steps in self.cycle.items()}
+        for name, steps in {"steps": self.steps, **named}.items():
+            if not 1 <= steps <= STEPS:
+                raise UserError(f"{name} must lie in [1, {STEPS}]", got=steps)
+        if not self.cycle:
+            raise UserError("cycle is empty", fix="name at least one phase")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -210,6 +226,13 @@ class InstructConfig:
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
+        _share(
+            math.inf,
+            label_weight=self.label_weight,
+            knowledge_weight=self.knowledge_weight,
+            affect_weight=self.affect_weight,
+            language_weight=self.language_weight,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -223,6 +246,7 @@ class VerifyPosteriorConfig:
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
+        _share(math.inf, affect_weight=self.affect_weight)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -294,6 +318,7 @@ class GenerateConfig:
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
+        _share(math.inf, label_weight=self.label_weight, affect_weight=self.affect_weight)
         _share(
             image_share=self.image_share,
             condition_dropout=self.condition_dropout,
@@ -324,8 +349,10 @@ class RememberConfig:
 
     def __post_init__(self) -> None:
         _positive(per_emotion=self.per_emotion, affect_bound=self.affect_bound)
+        _positive(top_share=self.top_share)
         _share(0.5, synthetic_share=self.synthetic_share)
-        _share(top_share=self.top_share)
+        _share(top_share=self.top_share, novelty=self.novelty)
+        _share(math.inf, real=self.real, capacity=self.capacity)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -339,6 +366,7 @@ class AutoencodeConfig:
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
+        _share(math.inf, moment_weight=self.moment_weight)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -357,6 +385,10 @@ class EvaluateConfig:
     """Images for each request."""
     grids: int = 3
     """Prompts in the V-A grid of the report."""
+
+    def __post_init__(self) -> None:
+        _share(math.inf, images=self.images, requests=self.requests, grids=self.grids)
+        _positive(per_request=self.per_request)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -394,6 +426,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _positive(save_every=self.save_every, keep=self.keep)
         _positive(accumulation=self.engine.accumulation)
+        _share(2**63 - 1, seed=self.seed)
         if self.lora.generator is not None and self.lora.generator.vision:
             raise UserError("lora.generator.vision is true, but a decoder has no vision tower")
         if self.lora.generator is not None and self.generate.train_text_encoder:
@@ -410,3 +443,5 @@ class TrainConfig:
             )
         if not self.stages:
             raise UserError("stages is empty", fix="name at least one stage")
+        if sum(stage.steps for stage in self.stages) > STEPS:
+            raise UserError(f"all stages together must lie in [1, {STEPS}] steps")

@@ -56,10 +56,14 @@ def make_engine(part: nn.Module, config: EngineConfig, optimizer: OptimizerConfi
     return engine
 
 
-def set_learning_rate(engine, rate: float) -> None:
-    """Set the rate of the next optimizer step."""
+def prepare(engine, optimizer: OptimizerConfig, rate: float) -> None:
+    """Make the next optimizer step follow the configuration, at a learning rate.
+
+    A checkpoint brings its own weight decay and clipping along: the run's own word counts.
+    """
+    engine.optimizer.clip_grad = optimizer.clip
     for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"], group["weight_decay"] = rate, optimizer.weight_decay
 
 
 def overflowed(engine) -> bool:

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from emosym.errors import UserError
+from train import ranks
+
 METRICS = "metrics.jsonl"
 
 
@@ -22,10 +25,12 @@ class Logs:
     def __init__(self, run: Path, start: int, total: int, *, writes: bool) -> None:
         self.writes = writes
         self.total = total
+        path = run / METRICS
+        with ranks.agreed():
+            if writes:
+                _drop_from(path, start)
         if not writes:
             return
-        path = run / METRICS
-        _drop_from(path, start)
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(run / "tensorboard", purge_step=start)
         self._progress = Progress(
@@ -83,13 +88,16 @@ def _drop_from(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # a line cut short by a crash belongs to a step that will be redone
-        if row["step"] < step:
-            kept.append(line)
+            if json.loads(line)["step"] < step:
+                kept.append(line)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            if not line.endswith(b"\n"):
+                continue  # cut short by a crash: it belongs to a step that will be redone
+            raise UserError(
+                f"{path}:{number}: not a row of metrics", got=error, fix="mend or delete the line"
+            ) from error
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.write_bytes(b"".join(line.rstrip() + b"\n" for line in kept))
     temporary.replace(path)

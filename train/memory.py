@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.records import Sample, Understanding
 from memory_bank import (
@@ -28,7 +30,7 @@ EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
 
 
 class Memory:
-    """The run's bank; absent (and empty) in a run without a `remember` phase."""
+    """The run's bank, there after `restore`; absent (and empty) in a run without `remember`."""
 
     def __init__(
         self,
@@ -37,14 +39,13 @@ class Memory:
         model: EmoSym,
         reference: Reference,
         model_hash: str,
-        seed: int,
     ) -> None:
+        self.path = path
         self.config = config
         self.model = model
         self.reference = reference
         self.model_hash = model_hash
-        self.seed = seed
-        self.bank = self._open(path) if path is not None else None
+        self.bank: MemoryBank | None = None
         self._replayable: tuple[int, list] = (-1, [])
 
     def fill(self, corpus: Corpus) -> None:
@@ -126,15 +127,47 @@ class Memory:
         """The bank's version; 0 without a bank."""
         return 0 if self.bank is None else self.bank.version
 
-    def rollback(self, version: int) -> None:
-        """Go back to the bank of a checkpoint."""
-        if self.bank is not None and self.bank.version != version:
+    def digest(self) -> str:
+        """Return what tells this bank at its version from any other."""
+        return "" if self.bank is None else _digest(self.bank)
+
+    def restore(self, version: int, digest: str) -> None:
+        """Open the bank as it was at a checkpoint; at version 0 it is made, or emptied.
+
+        Raises:
+            UserError: the bank is gone, older, or another; nothing in it was changed.
+        """
+        if self.path is None:
+            return
+        if version:
+            with ranks.told_once():
+                self._check(self.path, version, digest)
+        ranks.barrier()  # all have looked before one writes
+        self.bank = self._open(self.path)
+        if self.bank.version != version:
             write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
 
     def close(self) -> None:
         """Release the bank."""
         if self.bank is not None:
             self.bank.close()
+
+    def _check(self, path: Path, version: int, digest: str) -> None:
+        expected = f"the run's own bank, at version {version} or later"
+        fix = "put it back, or start a new run"
+        if not path.exists():
+            raise UserError(f"the memory bank {path} is gone", expected=expected, fix=fix)
+        with MemoryBank.open(path, model_hash=self.model_hash) as bank:
+            newest = bank.version
+            if newest >= version:
+                bank.reload(version)
+            if newest < version or _digest(bank) != digest:
+                raise UserError(
+                    f"the memory bank {path} is not the one of the checkpoint",
+                    got=f"version {newest}" if newest < version else "other images",
+                    expected=expected,
+                    fix=fix,
+                )
 
     def _open(self, path: Path) -> MemoryBank:
         width = self.model.understander.backbone.width
@@ -171,3 +204,10 @@ class Memory:
             prompt=sample.prompt,
             model_hash=self.model_hash,
         )
+
+
+def _digest(bank: MemoryBank) -> str:
+    total = hashlib.sha256()
+    for entry in bank.entries():
+        total.update(f"{entry.id} {entry.sha256}\n".encode())
+    return total.hexdigest()

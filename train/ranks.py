@@ -23,10 +23,16 @@ class Elsewhere(Exception):  # noqa: N818  the error is another rank's
 
 
 def join() -> None:
-    """Join the other ranks; a process that no launcher started is a world of one."""
+    """Join the other ranks; a process that no launcher started is a world of one.
+
+    Raises:
+        UserError: environment variables that no launcher sets like this.
+    """
     if dist.is_initialized():
         return
-    if "RANK" not in os.environ:
+    if "RANK" in os.environ:
+        _check_launcher()
+    else:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
     # An operator of DeepSpeed's inference that training never calls. It would be compiled on first
@@ -69,9 +75,25 @@ def told_once() -> Iterator[None]:
     try:
         yield
     except UserError:
-        if os.environ.get("LOCAL_RANK", "0") != "0":
+        if "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
             raise Elsewhere from None
         raise
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """Let no rank go on alone: all of them leave when one meets bad input or a failing disk.
+
+    Raises:
+        Elsewhere: on the ranks that met none, in place of the error.
+    """
+    problem: UserError | OSError | None = None
+    try:
+        yield
+    except (UserError, OSError) as error:
+        problem = error
+    if any_rank(problem is not None):
+        raise problem or Elsewhere
 
 
 def again(run: Path) -> str:
@@ -134,6 +156,32 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")
+
+
+def _check_launcher() -> None:
+    """Check what a launcher says in the environment: torch and DeepSpeed would guess, or hang."""
+    size = _integer("WORLD_SIZE", 1, 2**31)
+    _integer("RANK", 0, size - 1)
+    _integer("LOCAL_RANK", 0, size - 1)
+    _integer("MASTER_PORT", 1, 2**16 - 1)
+    if not os.environ.get("MASTER_ADDR"):
+        raise _misled("MASTER_ADDR", "a host name")
+
+
+def _integer(name: str, least: int, most: int) -> int:
+    text = os.environ.get(name, "")
+    if not (text.isdecimal() and least <= int(text) <= most):
+        raise _misled(name, f"an integer in [{least}, {most}]")
+    return int(text)
+
+
+def _misled(name: str, expected: str) -> UserError:
+    return UserError(
+        f"the environment variable {name} is not what a launcher sets beside RANK",
+        got=repr(os.environ.get(name, "")),
+        expected=expected,
+        fix="start with `make ... NPROC=<ranks>`, or unset RANK to train on one rank",
+    )
 
 
 def _free_port() -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -21,18 +21,22 @@ from emosym.errors import UserError
 from emosym.model import DECODER, EmoSym
 from emosym.pipeline import EmoSymPipeline
 from emosym.records import Question, Sample
+from eval.comparison import SECTIONS
 from eval.environment import environment
 from eval.held_out import HeldOut, grids, measure
 from eval.report import REPORT, write_report
+from memory_bank.lock import WriterLock
 from model_zoo import zoo
 from model_zoo.text_encoders import SENTENCE
 from train import engines, ranks
 from train.base_texts import base_texts
+from train.changes import check_changes
 from train.config import TrainConfig
 from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
 CONFIG = "config.yaml"
+LOCK = "run.lock"
 BEFORE = "before.json"
 MODEL = "model"
 CORPUS_TEXTS = 20_000
@@ -46,12 +50,31 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
     with ranks.told_once():
-        trainer, samples = _begin(preset, run, data, overrides)
-    return _finish(trainer, samples)
+        config = load_config(TrainConfig, preset, overrides)
+        if data is not None:
+            config.data.path = data
+        _fix_paths(config)
+        if run.exists() and any(run.iterdir()):
+            raise UserError(
+                f"{run} is not empty",
+                expected="a new folder for the run",
+                fix=f"continue it with `make resume RUN={run}`, or choose another RUN",
+            )
+    # Ranks meet after all have looked at the folder and before one of them writes into it.
+    ranks.join()
+    ranks.barrier()
+    with _alone(run):
+        trainer, samples = _begin(config, run)
+        return _finish(trainer, samples)
 
 
 def resume(run: Path, overrides: Sequence[str]) -> dict:
-    """Continue a run from its last checkpoint, exactly as if it had not stopped."""
+    """Continue a run from its last checkpoint, exactly as if it had not stopped.
+
+    Raises:
+        UserError: no run there, or one that is running; a change it cannot take; a checkpoint or
+            a bank that is not what was saved.
+    """
     with ranks.told_once():
         if not (run / CONFIG).is_file():
             raise UserError(
@@ -60,73 +83,75 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
                 expected="RUN=<folder of a run>",
             )
         config = load_config(TrainConfig, run / CONFIG, overrides)
-        ranks.join()
-        trainer, samples = _set_up(config, run)
-    trainer.restore()
-    step, total = trainer.state.step, len(trainer.schedule)
-    whole = (run / REPORT).is_file() and (run / MODEL).is_dir()
-    if step == total and whole and not overrides:
-        trainer.close()
-        _tell(f"{run} is finished; this is its report")
-        return json.loads((run / REPORT).read_text()) if ranks.is_first() else {}
-    _tell(f"{run} goes on at step {step} of {total}")
-    if overrides and ranks.is_first():
-        _write(run / CONFIG, dump_config(config))
-    ranks.barrier()
-    return _finish(trainer, samples)
+        kept = load_config(TrainConfig, run / CONFIG)
+        check_changes(kept, config, measured=(run / BEFORE).is_file())
+    ranks.join()
+    with _alone(run):
+        with ranks.told_once():
+            trainer, samples = _set_up(config, run)
+        trainer.restore()
+        step, total = trainer.state.step, len(trainer.schedule)
+        whole = (run / REPORT).is_file() and (run / MODEL).is_dir()
+        if step == total and whole and not overrides:
+            trainer.close()
+            _tell(f"{run} is finished; this is its report")
+            return _scores_of(run / REPORT) if ranks.is_first() else {}
+        _tell(f"{run} goes on at step {step} of {total}")
+        if overrides and ranks.is_first():
+            _write(run / CONFIG, dump_config(config))
+        ranks.barrier()
+        return _finish(trainer, samples)
 
 
-def _begin(
-    preset: Path, run: Path, data: str | None, overrides: Sequence[str]
-) -> tuple[Trainer, list[Sample]]:
-    """Make the run's folder and its trainer; a run that cannot begin leaves nothing."""
-    config = load_config(TrainConfig, preset, overrides)
+def _fix_paths(config: TrainConfig) -> None:
+    """Make paths absolute: a run may go on from another working folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().resolve())
+
     if config.model not in zoo.members():
-        config.model = str(Path(config.model).expanduser().resolve())
+        config.model = absolute(config.model)
     encoder = config.compress.knowledge_encoder
     if encoder not in (None, DECODER, SENTENCE) and Path(encoder).expanduser().is_dir():
-        config.compress.knowledge_encoder = str(Path(encoder).expanduser().resolve())
-    if data is not None:
-        config.data.path = data
-    if config.data.path is not None:
-        config.data.path = str(Path(config.data.path).expanduser().resolve())
-    if run.exists() and any(run.iterdir()):
-        raise UserError(
-            f"{run} is not empty",
-            expected="a new folder for the run",
-            fix=f"continue it with `make resume RUN={run}`, or choose another RUN",
-        )
-    # Ranks meet after all have looked at the folder and before one of them writes into it.
-    ranks.join()
-    ranks.barrier()
-    started = time.monotonic()
-    # First of all, so that a run that is killed while its world is drawn can be resumed.
-    if ranks.is_first():
-        _claim(run, dump_config(config))
-    ranks.barrier()
+        config.compress.knowledge_encoder = absolute(encoder)
+    config.data.path = absolute(config.data.path)
+    files = config.data.instructions
+    files.train, files.test, files.images = map(absolute, (files.train, files.test, files.images))
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder, which is made if need be."""
+    with ranks.agreed():
+        if ranks.is_first():
+            run.mkdir(parents=True, exist_ok=True)
+            lock = WriterLock(run / LOCK, f"the run {run}", "choose another RUN")
     try:
-        trainer, samples = _set_up(config, run)
+        yield
+    finally:
+        if ranks.is_first():
+            lock.release()
+
+
+def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
+    """Make the run's trainer; a run that cannot begin leaves nothing."""
+    started = time.monotonic()
+    with ranks.agreed():
+        if ranks.is_first():
+            if (run / CONFIG).exists():
+                raise UserError(f"another process started a run in {run}", fix="choose another RUN")
+            # First of all, so that a run that is killed while its world is drawn can be resumed.
+            _write(run / CONFIG, dump_config(config))
+    try:
+        with ranks.told_once():
+            trainer, samples = _set_up(config, run)
+            trainer.restore()
     except UserError:
         if ranks.is_first():
             shutil.rmtree(run, ignore_errors=True)  # it never began
         raise
     trainer.state.seconds = time.monotonic() - started
     return trainer, samples
-
-
-def _claim(run: Path, config: str) -> None:
-    """Make a run's folder ours by writing its configuration, which only one process can."""
-    run.mkdir(parents=True, exist_ok=True)
-    draft = run / f".{CONFIG}.{os.getpid()}.tmp"
-    draft.write_text(config)
-    try:
-        os.link(draft, run / CONFIG)  # whole or not at all, and never over another's
-    except FileExistsError:
-        raise UserError(
-            f"another process starts a run in {run}", fix="choose another RUN"
-        ) from None
-    finally:
-        draft.unlink()
 
 
 def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
@@ -195,7 +220,23 @@ def _before(trainer: Trainer, samples: list[Sample]) -> dict:
         _write(path, json.dumps(found))
     # Every rank comes by here, whenever it looked for the file.
     ranks.barrier()
-    return json.loads(path.read_text()) if path.is_file() else {}
+    with ranks.told_once():
+        return _scores_of(path) if path.is_file() else {}
+
+
+def _scores_of(path: Path) -> dict:
+    """Read before.json or report.json."""
+    try:
+        found = json.loads(path.read_bytes())
+        if not all(isinstance(found.get(name) or {}, dict) for name in SECTIONS):
+            raise ValueError(f"{' or '.join(SECTIONS)} is no mapping")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read",
+            got=error,
+            fix="put it back, or delete it to go on without what was measured then",
+        ) from error
+    return found
 
 
 def _measure(trainer: Trainer, samples: list[Sample]) -> HeldOut:

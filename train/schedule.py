@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
-from emosym.errors import UserError, unknown
+from emosym.errors import unknown
 from train.config import OptimizerConfig, StageConfig
 
 
@@ -18,16 +18,10 @@ class Schedule:
         self.phases: list[str] = []
         """Phase of each step."""
         for number, stage in enumerate(stages):
-            if stage.steps < 1:
-                raise UserError(f"stages.{number}.steps must be at least 1", got=stage.steps)
-            for name, steps in stage.cycle.items():
+            for name in stage.cycle:
                 if name not in known:
                     raise unknown(f"phase in stages.{number}.cycle:", name, known)
-                if steps < 1:
-                    raise UserError(f"stages.{number}.cycle.{name} must be at least 1", got=steps)
             turn = [name for name, steps in stage.cycle.items() for _ in range(steps)]
-            if not turn:
-                raise UserError(f"stages.{number}.cycle is empty", fix="name at least one phase")
             self.phases += [turn[i % len(turn)] for i in range(stage.steps)]
         self._counts = {
             name: list(accumulate((other == name for other in self.phases), initial=0))

@@ -64,7 +64,7 @@ class Trainer:
             model.understander.backbone.checkpoint_gradients()
         reference = Reference(model)
         bank = run / "bank" if "remember" in used else None
-        memory = Memory(bank, config.remember, model, reference, model_hash, config.seed)
+        memory = Memory(bank, config.remember, model, reference, model_hash)
         self.bench = Bench(
             config=config,
             model=model,
@@ -86,7 +86,7 @@ class Trainer:
                 if part in owned
             }
         self.bench.parts |= self.engines
-        self.state = checkpoint.State(world_size=ranks.size(), model_hash=model_hash)
+        self.state = checkpoint.State.of_start(ranks.size(), model_hash)
         self._stop = False
 
     @property
@@ -95,11 +95,25 @@ class Trainer:
         return self.run / "checkpoints"
 
     def restore(self) -> None:
-        """Go to the run's last checkpoint, or to its beginning when there is none."""
-        saved = checkpoint.found(self.checkpoints)
+        """Go to the run's last checkpoint, or to its beginning when there is none.
+
+        Raises:
+            UserError: a checkpoint that cannot be loaded, a schedule that ends before it, a bank
+                that is not the run's.
+        """
+        with ranks.told_once():
+            saved = checkpoint.found(self.checkpoints)
         if saved:
             self.state = checkpoint.load(saved[-1], self.engines, self.state.model_hash)
-        self.bench.memory.rollback(self.state.bank_version)
+        with ranks.told_once():
+            if self.state.step > len(self.schedule):
+                raise UserError(
+                    f"the stages end before checkpoint {self.state.name}",
+                    got=f"{len(self.schedule)} steps in all",
+                    expected=f"at least {self.state.step}",
+                    fix="give a stage more steps",
+                )
+        self.bench.memory.restore(self.state.bank_version, self.state.bank_digest)
 
     def train(self) -> None:
         """Run the steps that are left.
@@ -144,6 +158,7 @@ class Trainer:
         """Write a checkpoint of the state between two steps."""
         if self.bench.memory.bank is not None:  # a stage without one must not forget it
             self.state.bank_version = self.bench.memory.version
+            self.state.bank_digest = self.bench.memory.digest()
         checkpoint.save(self.checkpoints, self.state, self.engines, self.config.keep)
 
     def close(self) -> None:
@@ -160,8 +175,9 @@ class Trainer:
         self._open([sample for rows in micro_rows for sample in samples[rows]])
         for part in phase.owns:
             done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
-            rate = learning_rate(getattr(self.config.engine, part), done, total_moves)
-            engines.set_learning_rate(self.engines[part], rate)
+            optimizer = getattr(self.config.engine, part)
+            rate = learning_rate(optimizer, done, total_moves)
+            engines.prepare(self.engines[part], optimizer, rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
@@ -197,15 +213,13 @@ class Trainer:
 
     def _open(self, samples: list[Sample] | list[Question]) -> None:
         """Decode this rank's images before any rank waits for another inside the loss."""
-        problem: UserError | None = None
         try:
-            for path in (path for sample in samples for path in sample.images):
-                self.bench.corpus.image(path)
-        except UserError as error:
-            problem = error
-        if ranks.any_rank(problem is not None):
+            with ranks.agreed():
+                for path in (path for sample in samples for path in sample.images):
+                    self.bench.corpus.image(path)
+        except (UserError, OSError, ranks.Elsewhere):
             self.save()
-            raise problem or ranks.Elsewhere
+            raise
 
     def _moves(self, part: str, before: int) -> int:
         """Return how many steps before `before` move a part."""

@@ -119,6 +119,18 @@ def test_lists_replace_and_mappings_merge(tmp_path):
     assert run.verify.weights == {"answer": 2.0, "format": 0.5, "length": 0.25}
 
 
+def test_an_empty_mapping_replaces(tmp_path):
+    """In a file as in an override; of a section it leaves the defaults."""
+    write(tmp_path, base="verify: {weights: {format: 0.5}}\n", only="extends: base.yaml\n")
+    write(tmp_path, run="extends: base.yaml\nverify: {weights: {}}\n")
+    assert load_config(Run, tmp_path / "run.yaml").verify.weights == {}
+    assert load_config(Run, tmp_path / "only.yaml").verify.weights == {"answer": 1, "format": 0.5}
+    emptied = load_config(Run, tmp_path / "only.yaml", ["verify.weights={}"])
+    assert emptied.verify.weights == {}
+    assert load_config(Run, tmp_path / "only.yaml", ["verify={}"]).verify == Verify()
+    assert load_config(Run, None, ["optim={}"], base={"optim": {"lr": 2}}).optim == Optim()
+
+
 def test_a_partial_section_keeps_the_other_defaults_of_its_place():
     overrides = ["phases=[{name: a, optim: {kind: sgd}}]", "experts.x.name=b", "extra.kind=sgd"]
     run = load_config(Run, None, overrides)
@@ -207,16 +219,22 @@ def test_required_values_are_named():
     ("override", "problem"),
     [
         ("seed=true", "seed: got True; expected an integer"),
-        ("optim.lr=true", "optim.lr: got True; expected a number"),
-        ("optim.lr=fast", "optim.lr: got 'fast'; expected a number"),
+        ("optim.lr=true", "optim.lr: got True; expected a finite number"),
+        ("optim.lr=fast", "optim.lr: got 'fast'; expected a finite number"),
         ("optim.betas=[1]", "optim.betas: got (1,); expected tuple[float, float]"),
         ("deterministic=perhaps", "deterministic: got 'perhaps'; expected true or false"),
         ("phases={}", "phases: got {}; expected a list, each a section of keys (name"),
-        ("verify.weights=[1]", "got [1]; expected a mapping of names, each to a number"),
-        ("verify.weights.answer=x", "verify.weights.answer: got 'x'; expected a number"),
+        ("verify.weights=[1]", "got [1]; expected a mapping of names, each to a finite number"),
+        ("verify.weights.answer=x", "verify.weights.answer: got 'x'; expected a finite number"),
         ("verify=3", "verify: got 3; expected a section of keys (beta, samples, weights)"),
         ("seed.deep=3", "seed: got {'deep': 3}; expected an integer"),
         ("phases.0.steps=3", "override 'phases.0.steps=3' cannot be applied"),
+        ("phases.x.steps=3", "cannot be applied: Index 'x' (str) is not an int"),
+        ("seed=010", "010 is another number in YAML; write it in plain decimals"),
+        ("seed=1:30", "cannot be applied: 1:30 is another number in YAML"),
+        ("optim.lr=nan", "optim.lr: got 'nan'; expected a finite number"),
+        ("verify.weights={answer: -.inf}", "weights.answer: got -inf; expected a finite number"),
+        (f"seed={'[' * 100_000}", "cannot be applied: nested deeper than 50 levels"),
         ("note=[1,", "override 'note=[1,' cannot be applied"),
         ("=3", "override '=3' cannot be read; expected key=value"),
         ("seed", "override 'seed' cannot be read; expected key=value"),
@@ -237,6 +255,8 @@ def test_a_bad_override_is_one_clear_line(override, problem):
         ("just words\n", ": just words: unknown key"),
         ("seed: 1\nnote: [a\n", ":3: not valid YAML: "),
         ("seed: 1\nseed: 2\n", ":2: not valid YAML: found duplicate key"),
+        ("seed: 1\nnote: " + "[" * 100_000, ":2: not valid YAML: nested deeper than 50 levels"),
+        ("seed: 1\nverify: {samples: 0o7, beta: -012}", ":2: not valid YAML: -012 is another"),
         ("extends: [a]\n", ": extends is not a file name; got ['a']"),
         ("extends: nowhere.yaml\n", ": extends a file that does not exist; got "),
         ("verify: 3\n", ": verify: got 3; expected a section"),

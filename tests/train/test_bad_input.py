@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,17 @@ from emosym.config import load_config
 from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.model import ModelConfig
+from memory_bank.lock import WriterLock
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
+from train.changes import check_changes
+from train.checkpoint import found, load
 from train.config import CompressConfig, DataConfig, TrainConfig
 from train.data import Corpus
+from train.logs import _drop_from
 from train.phases.compress import Compress
+from train.run import _scores_of
 from train.texts import check_texts
 
 
@@ -182,7 +189,9 @@ def test_folders_that_are_in_the_way(tmp_path, preset):
     assert "is not empty" in refused(done)
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     (tmp_path / "file").write_text("mine")
-    assert "error:" in refused(train("run", preset(**compress(1)), "--run", tmp_path / "file"))
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        told = refused(train("run", preset(**compress(1)), "--run", run))
+        assert told.endswith("; mend it, then start the run again, or choose another RUN")
     assert (tmp_path / "file").read_text() == "mine"
     done = train("resume", tmp_path / "full")
     assert refused(done) == (
@@ -261,6 +270,135 @@ def test_a_checkpoint_that_does_not_fit(finished, tmp_path, model):
     shutil.rmtree(run / "checkpoints/step-0000004")
     assert train("resume", run).code == 0
     assert probes.rows(run) == probes.rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"step": -1}, "is another's: .*: step; got -1; delete this checkpoint"),
+        ({"step": 10**18}, "is another's: .*: step; got 1000000000000000000; delete"),
+        ({"step": "four"}, r"state.json: step: got 'four'; expected an integer .*; delete"),
+        ({"digests": None}, "state.json: digests: got null; expected a mapping of names"),
+        ({"files": {"a": "big"}}, "state.json: files.a: got 'big'; expected an integer"),
+        ({"seconds": math.nan}, "state.json: seconds: got .*; expected a finite number"),
+        ({"stap": 4}, "state.json: stap: unknown key; did you mean 'step'"),
+        ([], "state.json: is a list; expected a mapping of keys to values"),
+        ({}, "state.json: is empty"),
+        (b"\xff\xfe", "state.json: is not a UTF-8 text file"),
+        (b"[" * 100_000, "state.json:1: not valid YAML: nested deeper than"),
+    ],
+)
+def test_a_state_with_odd_values(finished, tmp_path, found, message):
+    checkpoint = tmp_path / "step-0000004"
+    checkpoint.mkdir()
+    whole = json.loads((finished / "checkpoints/step-0000004/state.json").read_text())
+    if isinstance(found, dict) and found:
+        found = whole | found
+    text = found if isinstance(found, bytes) else json.dumps(found).encode()
+    (checkpoint / "state.json").write_bytes(text)
+    with pytest.raises(UserError, match=f"^checkpoint .*{message}"):
+        load(checkpoint, {}, whole["model_hash"])
+
+
+def test_a_file_in_place_of_the_checkpoints(finished, tmp_path):
+    assert found(tmp_path / "none") == []
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(UserError, match=f"{name} is not a folder; put the run's checkpoints"):
+            found(tmp_path / name)
+
+
+def test_a_schedule_that_ends_before_the_checkpoint(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert refused(train("resume", run, "stages.0.steps=2")) == (
+        "error: the stages end before checkpoint step-0000004; got 2 steps in all;"
+        " expected at least 4; give a stage more steps"
+    )
+    assert (run / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "measured", "message"),
+    [
+        ("seed=1", False, "seed cannot change in a run that has begun; got 1; expected 0; leave"),
+        ("model=other", False, "model cannot change"),
+        ("from_scratch=true", False, "from_scratch cannot change"),
+        ("data.path=photos", False, "data.path cannot change .*; got 'photos'; expected "),
+        ("data.world.count=9", False, "data.world.count cannot change"),
+        ("data.flip=true", False, "data.flip cannot change"),
+        ("lora.understander={rank: 2, alpha: 1}", False, "lora.understander.rank cannot change"),
+        ("engine.precision=bf16", False, "engine.precision cannot change"),
+        ("remember.real=1", False, "remember.real cannot change"),
+        ("evaluate.before=true", False, "evaluate.before cannot change"),
+        ("evaluate.images=9", True, "evaluate.images cannot change"),
+        ("evaluate.images=9", False, None),
+        ("stages.0.steps=9", True, None),
+        ("seed=0", True, None),  # said again
+        ("engine.understander={lr: 1, weight_decay: 0, clip: 0, warmup: 0}", True, None),
+        ("engine.accumulation=2", True, None),
+        ("compress.label_weight=0", True, None),
+        ("save_every=1", True, None),
+    ],
+)
+def test_what_may_change_in_a_run_that_has_begun(preset, override, measured, message):
+    old, new = (load_config(TrainConfig, preset(**compress(4)), o) for o in ([], [override]))
+    if message is None:
+        check_changes(old, new, measured=measured)
+        return
+    with pytest.raises(UserError, match=f"^{message}"):
+        check_changes(old, new, measured=measured)
+
+
+def test_a_change_that_is_refused_changes_nothing(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    assert "seed cannot change in a run" in refused(train("resume", run, "seed=1"))
+    assert (run / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+
+
+def test_a_run_that_is_going_on_is_left_alone(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    lock = WriterLock(run / "run.lock", "the run", "choose another")
+    first, second = (rank.wait() for rank in train_in_ranks("resume", run))
+    lock.release()
+    told = refused(first)
+    assert told.startswith(f"error: the run {run} has another writer; got process {os.getpid()} on")
+    assert told.endswith("; wait until it ends, or choose another RUN")
+    assert (second.code, second.errors) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"\xff", "'utf-8' codec"),
+        (b"{", "Expecting property name"),
+        (b"[]", "has no attribute"),
+        (b'{"understanding": 3}', "understanding or generation is no mapping"),
+        (b"[" * 100_000, "recursion"),
+    ],
+)
+def test_scores_that_cannot_be_read(tmp_path, text, what):
+    path = tmp_path / "before.json"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=f"before.json cannot be read; got .*{what}.*put it back"):
+        _scores_of(path)
+
+
+@pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"[]", b'{"phase": "compress"}', b""])
+def test_a_damaged_row_of_metrics(tmp_path, line):
+    """In the middle it is told; at the end, cut short by a crash, it is a step done again."""
+    path, good = tmp_path / "metrics.jsonl", b'{"step": 0}\n'
+    path.write_bytes(good + line + b"\n" + b'{"step": 1}\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"jsonl:2: not a row of metrics; .*delete the line"):
+        _drop_from(path, 2)
+    assert path.read_bytes() == before
+    path.write_bytes(good + line)
+    _drop_from(path, 2)
+    assert path.read_bytes() == good
 
 
 def edit(run: Path, old: str, new: str) -> None:

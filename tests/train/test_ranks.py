@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from emosym.errors import UserError
 from model_zoo.text_encoders import SENTENCE
 from tests.train import probes
-from tests.train.processes import in_ranks
+from tests.train.processes import environment, in_ranks
+from train import ranks
 
 STEPS = 4
 RATE = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 0, "decay": "constant", "clip": 1.0}
@@ -128,6 +130,32 @@ def assert_same_rows(found: dict, twin: dict) -> None:
                 assert value == other[name]
             elif name.split("/")[-1] not in PER_MICRO_BATCH:
                 assert value == pytest.approx(other[name], rel=1e-4, abs=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"RANK": "abc"},
+            r"RANK is not .*; got 'abc'; expected an integer .*; start with",
+        ),
+        ({"RANK": "3"}, r"RANK is not .*; got '3'; expected an integer in \[0, 1\]"),
+        ({"RANK": "-1"}, "RANK is not .*; got '-1'"),
+        ({"WORLD_SIZE": None}, "WORLD_SIZE is not .*; got ''; expected an integer in"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is not .*; got '0'"),
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK is not .*; got 'x'"),
+        ({"MASTER_PORT": "99999"}, "MASTER_PORT is not .*; got '99999'"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR is not .*; got ''; expected a host name"),
+    ],
+)
+def test_an_environment_that_no_launcher_sets(monkeypatch, change, message):
+    for name, value in ({**environment(1, 2, 29500), **change}).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^the environment variable {message}"):
+        ranks.join()
 
 
 @pytest.mark.parametrize("name", PRESETS)

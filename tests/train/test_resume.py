@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,10 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from emosym.config import load_config
+from emosym.errors import UserError
 from memory_bank import MemoryBank
 from model_zoo.text_encoders import SENTENCE
 from tests.train.probes import rows, settings, terminate_at_third
-from tests.train.processes import Training, train, train_in_ranks
+from tests.train.processes import Training, in_ranks, train, train_in_ranks
+from train.checkpoint import State
+from train.config import RememberConfig
+from train.memory import Memory
 
 EVERY_PHASE = {
     "autoencode": 1,
@@ -222,6 +228,57 @@ def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
     assert_same_state(run, twin)
     [kind] = {value.dtype for name, value in last_state(run).items() if "/module/" in name}
     assert kind == (torch.bfloat16 if "precision" in sections["engine"] else torch.float32)
+
+
+@pytest.mark.parametrize("change", ["weight_decay=0.9", "clip=1e-4"])
+def test_what_an_optimizer_is_told_on_resume_counts(tmp_path, preset, change):
+    """Its state in the checkpoint does not bring back what it was told before."""
+    run, twin = tmp_path / "run", tmp_path / "twin"
+    stages = [{"steps": 2, "cycle": {"compress": 1}}]
+    assert train("run", preset(stages=stages), "--run", run).code == 0
+    shutil.copytree(run, twin)
+    assert train("resume", twin, "stages.0.steps=4").code == 0
+    assert train("resume", run, "stages.0.steps=4", f"engine.understander.{change}").code == 0
+    here, there = last_state(run), last_state(twin)
+    moved = [name for name in here if "/module/" in name]
+    assert moved
+    assert not all(torch.equal(here[name], there[name]) for name in moved)
+
+
+def refused_banks(run: Path, state: State) -> dict[str, str]:
+    """Return what is said of a bank that is gone, older than its checkpoint, or another."""
+    told = {}
+    for name in ("older", "another"):
+        shutil.copytree(run / "bank", run / name)
+        with MemoryBank.open(run / name, "a") as bank:
+            bank.rollback(1)
+            while name == "another" and bank.version < state.bank_version:
+                bank.remove([bank.entries()[0].id])
+    for name in ("gone", "older", "another"):
+        memory = Memory(run / name, RememberConfig(), None, None, state.model_hash)
+        with pytest.raises(UserError) as caught:
+            memory.restore(state.bank_version, state.bank_digest)
+        told[name] = str(caught.value)
+    assert not (run / "gone").exists()
+    for name, version in {"older": 1, "another": state.bank_version}.items():
+        with MemoryBank.open(run / name) as bank:
+            assert bank.version == version
+    return told
+
+
+def test_a_bank_that_is_not_the_runs_is_refused_and_left_alone(straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    state = load_config(State, run / "checkpoints" / f"step-{STEPS:07d}" / "state.json")
+    [told] = in_ranks(refused_banks, run, state)
+    own = f"expected the run's own bank, at version {state.bank_version} or later"
+    end = f"{own}; put it back, or start a new run"
+    foreign = "is not the one of the checkpoint; got"
+    assert told == {
+        "gone": f"the memory bank {run / 'gone'} is gone; {end}",
+        "older": f"the memory bank {run / 'older'} {foreign} version 1; {end}",
+        "another": f"the memory bank {run / 'another'} {foreign} other images; {end}",
+    }
 
 
 def test_a_stage_without_a_bank_does_not_forget_it(tmp_path, preset):

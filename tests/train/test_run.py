@@ -17,9 +17,9 @@ from emosym.config import load_config
 from emosym.errors import UserError
 from memory_bank import MemoryBank
 from tests.train import probes
-from tests.train.processes import ROOT, Training, environment, train
+from tests.train.processes import ROOT, Training, environment, in_ranks, train
 from train.config import TrainConfig
-from train.run import _claim
+from train.run import _begin
 
 CYCLE = {"compress": 1, "verify_posterior": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
 UNDERSTANDING = {"accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"}
@@ -85,7 +85,7 @@ def test_what_is_written(measured):
     names = {path.name for path in measured.iterdir()}
     assert names == {
         "bank", "before.json", "checkpoints", "config.yaml", "metrics.jsonl", "model",
-        "report.html", "report.json", "samples.png", "tensorboard",
+        "report.html", "report.json", "run.lock", "samples.png", "tensorboard",
     }  # fmt: skip
     assert list((measured / "tensorboard").iterdir())
     page = (measured / "report.html").read_text()
@@ -167,8 +167,17 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     assert (measured / "report.json").read_bytes() == written
 
 
-def test_a_folder_is_claimed_once(tmp_path):
-    _claim(tmp_path / "run", "seed: 1")
-    with pytest.raises(UserError, match="another process starts a run in"):
-        _claim(tmp_path / "run", "seed: 2")
+def claim_twice(run: Path, config: TrainConfig) -> str:
+    """Begin in a folder in which another process began meanwhile."""
+    run.mkdir()
+    (run / "config.yaml").write_text("seed: 1")
+    with pytest.raises(UserError) as caught:
+        _begin(config, run)
+    return str(caught.value)
+
+
+def test_a_folder_is_claimed_once(tmp_path, preset):
+    config = load_config(TrainConfig, preset(stages=[{"steps": 1, "cycle": {"compress": 1}}]))
+    [told] = in_ranks(claim_twice, tmp_path / "run", config)
+    assert told.startswith("another process started a run in")
     assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["seed: 1"]

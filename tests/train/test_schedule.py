@@ -15,6 +15,7 @@ from train.data import Corpus, affect_targets, label_targets
 from train.schedule import Schedule, learning_rate
 
 KNOWN = ("compress", "generate", "remember")
+STAGES = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
 
 
 def schedule(*stages: tuple[int, dict[str, int]]) -> Schedule:
@@ -38,15 +39,28 @@ def test_an_unknown_phase_suggests():
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ((0, {"compress": 1}), r"stages\.0\.steps must be at least 1; got 0"),
-        ((-3, {"compress": 1}), r"stages\.0\.steps must be at least 1; got -3"),
-        ((1, {"compress": 0}), r"stages\.0\.cycle\.compress must be at least 1; got 0"),
-        ((1, {}), r"stages\.0\.cycle is empty"),
+        ("{steps: 0, cycle: {compress: 1}}", r"steps must lie in \[1, 9999999\]; got 0"),
+        ("{steps: -3, cycle: {compress: 1}}", r"steps must lie in .*; got -3"),
+        ("{steps: 1000000000000000000, cycle: {compress: 1}}", r"steps must lie in .*; got 10+"),
+        ("{steps: 1, cycle: {compress: 0}}", r"cycle\.compress must lie in .*; got 0"),
+        ("{steps: 1, cycle: {compress: 1000000000000000000}}", r"cycle\.compress must lie .*"),
+        ("{steps: 1, cycle: {}}", "cycle is empty; name at least one phase"),
     ],
 )
-def test_a_stage_without_steps_is_an_error(stage, message):
-    with pytest.raises(UserError, match=message):
-        schedule(stage)
+def test_a_stage_with_no_or_endless_steps_is_an_error(stage, message):
+    with pytest.raises(UserError, match=rf"stages\.0: {message}"):
+        load_config(TrainConfig, None, [f"stages=[{stage}]"])
+
+
+def test_all_stages_together_have_an_end():
+    stages = [{"steps": 5_000_000, "cycle": {"compress": 1}}] * 2
+    with pytest.raises(UserError, match="all stages together must lie in"):
+        load_config(TrainConfig, None, base={"stages": stages})
+
+
+def test_an_emptied_cycle_is_an_error():
+    with pytest.raises(UserError, match=r"stages\.0: cycle is empty"):
+        load_config(TrainConfig, None, ["stages.0.cycle={}"], base=STAGES)
 
 
 def test_learning_rate_by_hand():
@@ -137,9 +151,6 @@ def test_targets_of_what_is_not_known():
     assert label_targets(samples, ["awe", "fear"]).tolist() == [1, -100]
 
 
-STAGES = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -152,6 +163,22 @@ STAGES = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
         ("engine.understander.lr=-1", r"lr must lie in \[0, inf\]; got -1"),
         ("engine.accumulation=0", "accumulation must be positive; got 0"),
         ("save_every=0", "save_every must be positive; got 0"),
+        ("seed=-1", r"configuration: seed must lie in \[0, .*\]; got -1"),
+        ("data.world.seed=-1", r"data.world: seed must lie in \[0, .*\]; got -1"),
+        ("data.world.count=-1", r"data.world: count must lie in \[0, inf\]; got -1"),
+        ("evaluate.per_request=0", "evaluate: per_request must be positive; got 0"),
+        ("evaluate.images=-1", r"evaluate: images must lie in \[0, inf\]; got -1"),
+        ("evaluate.requests=-1", r"evaluate: requests must lie in \[0, inf\]; got -1"),
+        ("evaluate.grids=-1", r"evaluate: grids must lie in \[0, inf\]; got -1"),
+        ("remember.capacity=-1", r"remember: capacity must lie in \[0, inf\]; got -1"),
+        ("remember.real=-1", r"remember: real must lie in \[0, inf\]; got -1"),
+        ("remember.novelty=5", r"remember: novelty must lie in \[0, 1\]; got 5"),
+        ("remember.top_share=0", "remember: top_share must be positive; got 0"),
+        ("compress.label_weight=nan", "label_weight: got 'nan'; expected a finite number"),
+        ("compress.label_weight=-1", r"compress: label_weight must lie in \[0, inf\]; got -1"),
+        ("generate.affect_weight=-1", r"generate: affect_weight must lie in \[0, inf\]; got -1"),
+        ("verify_posterior.affect_weight=-1", "verify_posterior: affect_weight must lie in"),
+        ("autoencode.moment_weight=-1", "autoencode: moment_weight must lie in"),
         ("engine.zero_stage=3", "zero_stage: got 3; expected one of 1, 2"),
         ("compress.batchsize=4", "compress.batchsize: unknown key; did you mean 'batch_size'"),
     ],
