@@ -49,8 +49,15 @@ class Reference:
         """
         backbone = self.model.understander.backbone
         start = {k: v for k, v in self.start.items() if k.startswith("backbone.")}
-        with adapters_off(backbone):
-            return functional_call(LatentReader(backbone), start, (states, text))
+        # In evaluation mode layers are not checkpointed: they would be read again on the way back,
+        # with the weights of then.
+        trains = backbone.training
+        backbone.eval()
+        try:
+            with adapters_off(backbone):
+                return functional_call(LatentReader(backbone), start, (states, text))
+        finally:
+            backbone.train(trains)
 
     def recognise(self, images: Iterable[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
         """Return what images evoked at the start, and their embeddings [N, D]."""
