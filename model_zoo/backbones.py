@@ -283,7 +283,7 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
     )
     processor = _processor(tokenizer, images, config)
     with reading(source):  # what its files cannot do is told here, not in the first question
-        processor.prompts(["?"], [Image.new("RGB", (64, 64))])
+        processor.prompts(["?"], [[Image.new("RGB", (64, 64))]])
         if len(tokenizer) > config.text_config.vocab_size:
             raise ValueError("its tokenizer has tokens that the model does not know")
     return QwenVL(model), processor
