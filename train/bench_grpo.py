@@ -33,6 +33,7 @@ from model_zoo import zoo
 from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.material import Material
 from train.trainer import Trainer
 
 Run = Callable[[int], list[float]]
@@ -161,7 +162,7 @@ def ours(folder: Path, model: EmoSym, pictures: list[Path]) -> Run:
         },
     )
     folder.mkdir()
-    trainer = Trainer(config, folder, model, [], questions(pictures), "bench")
+    trainer = Trainer(config, folder, model, Material([], questions(pictures)), "bench")
 
     def run(steps: int) -> list[float]:
         seconds = []

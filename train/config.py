@@ -385,6 +385,8 @@ class EvaluateConfig:
     """Images for each request."""
     grids: int = 3
     """Prompts in the V-A grid of the report."""
+    questions: int = 0
+    """Held-out questions of each task to answer in words; 0 skips it."""
 
     def __post_init__(self) -> None:
         _share(math.inf, images=self.images, requests=self.requests, grids=self.grids)

@@ -12,15 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_tools.affectworld.world import write_world
-from data_tools.dataset import open_dataset
-from data_tools.lexicon import with_lexicon_affect
-from data_tools.questions import build_questions
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
 from emosym.model import DECODER, EmoSym
 from emosym.pipeline import EmoSymPipeline
-from emosym.records import Question, Sample
 from eval.comparison import SECTIONS
 from eval.environment import environment
 from eval.held_out import HeldOut, grids, measure
@@ -32,6 +27,7 @@ from train import engines, ranks
 from train.base_texts import base_texts
 from train.changes import check_changes
 from train.config import TrainConfig
+from train.material import Material, load_material
 from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
@@ -64,8 +60,8 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
     ranks.join()
     ranks.barrier()
     with _alone(run):
-        trainer, samples = _begin(config, run)
-        return _finish(trainer, samples)
+        trainer, material = _begin(config, run)
+        return _finish(trainer, material)
 
 
 def resume(run: Path, overrides: Sequence[str]) -> dict:
@@ -88,7 +84,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
     ranks.join()
     with _alone(run):
         with ranks.told_once():
-            trainer, samples = _set_up(config, run)
+            trainer, material = _set_up(config, run)
         trainer.restore()
         step, total = trainer.state.step, len(trainer.schedule)
         whole = (run / REPORT).is_file() and (run / MODEL).is_dir()
@@ -100,7 +96,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         if overrides and ranks.is_first():
             _write(run / CONFIG, dump_config(config))
         ranks.barrier()
-        return _finish(trainer, samples)
+        return _finish(trainer, material)
 
 
 def _fix_paths(config: TrainConfig) -> None:
@@ -133,7 +129,7 @@ def _alone(run: Path) -> Iterator[None]:
             lock.release()
 
 
-def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
+def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
     """Make the run's trainer; a run that cannot begin leaves nothing."""
     started = time.monotonic()
     with ranks.agreed():
@@ -144,39 +140,35 @@ def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
             _write(run / CONFIG, dump_config(config))
     try:
         with ranks.told_once():
-            trainer, samples = _set_up(config, run)
+            trainer, material = _set_up(config, run)
             trainer.restore()
     except UserError:
         if ranks.is_first():
             shutil.rmtree(run, ignore_errors=True)  # it never began
         raise
     trainer.state.seconds = time.monotonic() - started
-    return trainer, samples
+    return trainer, material
 
 
-def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, list[Sample]]:
+def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
     """Make a run's trainer; what can be wrong is found before a world is drawn."""
     check_sizes(config)
     model, fingerprint = _starting_model(config)
-    samples = _samples(config, run)
-    for split in ("train", "test"):
-        if not any(sample.split == split for sample in samples):
-            raise UserError(f"the dataset has no images in split {split!r}")
-    questions = _questions(config, samples)
-    check_texts(config, model, samples, questions)
-    trainer = Trainer(config, run, model, samples, questions, fingerprint)
+    material = load_material(config, run)
+    check_texts(config, model, material.samples, material.questions)
+    trainer = Trainer(config, run, model, material, fingerprint)
     if "verify_grpo" in trainer.phases and not model.understander.backbone.shares_prefix:
         _tell(
             f"verify_grpo reads each prompt {config.verify_grpo.group} times, once for each answer:"
             " engine.gradient_checkpointing keeps no cache to share"
         )
-    return trainer, samples
+    return trainer, material
 
 
-def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
+def _finish(trainer: Trainer, material: Material) -> dict:
     config, run = trainer.config, trainer.run
     try:
-        before = _before(trainer, samples)
+        before = _before(trainer, material)
         trainer.train()
         begun = time.monotonic()
         report: dict = {}
@@ -184,10 +176,12 @@ def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
             _tell("measuring the trained model")
             model = trainer.bench.model.eval()
             zoo.save(model, run / MODEL)
-            after = _measure(trainer, samples)
+            after = _measure(trainer, material)
             report = _report(trainer, before, after, time.monotonic() - begun)
             pictures = {}
-            sheet = grids(EmoSymPipeline(model), samples, config.evaluate.grids, config.seed)
+            sheet = grids(
+                EmoSymPipeline(model), material.samples, config.evaluate.grids, config.seed
+            )
             if sheet is not None and config.evaluate.requests:
                 pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
             report["wall_seconds"] = trainer.state.seconds + time.monotonic() - begun
@@ -206,7 +200,7 @@ def _finish(trainer: Trainer, samples: list[Sample]) -> dict:
         trainer.close()
 
 
-def _before(trainer: Trainer, samples: list[Sample]) -> dict:
+def _before(trainer: Trainer, material: Material) -> dict:
     """Measure the starting model once, and remember it so that a resumed run need not."""
     path = trainer.run / BEFORE
     due = trainer.config.evaluate.before and trainer.state.step == 0
@@ -214,7 +208,7 @@ def _before(trainer: Trainer, samples: list[Sample]) -> dict:
         begun = time.monotonic()
         _tell("measuring the starting model")
         trainer.bench.model.eval()
-        found = _scores(_measure(trainer, samples))
+        found = _measure(trainer, material).to_dict()
         trainer.bench.model.train()
         trainer.state.seconds += time.monotonic() - begun
         _write(path, json.dumps(found))
@@ -239,30 +233,24 @@ def _scores_of(path: Path) -> dict:
     return found
 
 
-def _measure(trainer: Trainer, samples: list[Sample]) -> HeldOut:
+def _measure(trainer: Trainer, material: Material) -> HeldOut:
     config = trainer.config.evaluate
     model = EmoSymPipeline(trainer.bench.model)
     return measure(
         model,
         trainer.bench.reference,
-        samples,
+        material.samples,
         images=config.images,
         requests=config.requests,
         per_request=config.per_request,
         answers=config.answers,
         seed=trainer.config.seed,
+        questions=material.held_out(config.questions),
     )
 
 
-def _scores(held_out: HeldOut) -> dict:
-    return {
-        "understanding": held_out.understanding and held_out.understanding.to_dict(),
-        "generation": held_out.generation and held_out.generation.to_dict(),
-    }
-
-
 def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> dict:
-    scores = _scores(after)
+    scores = after.to_dict()
     report: dict = {"wall_seconds": trainer.state.seconds + seconds, "seed": trainer.config.seed}
     for section, value in scores.items():
         report[section] = {
@@ -274,34 +262,6 @@ def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> d
     report["phases"] = trainer.schedule.totals()
     report["model"] = trainer.config.model
     return report
-
-
-def _samples(config: TrainConfig, run: Path) -> list[Sample]:
-    samples = _dataset(config, run)
-    spread = config.data.lexicon_spread
-    return samples if spread is None else with_lexicon_affect(samples, spread, config.seed)
-
-
-def _dataset(config: TrainConfig, run: Path) -> list[Sample]:
-    if config.data.path is not None:
-        return open_dataset(Path(config.data.path))
-    world = config.data.world
-    if not world.count:
-        raise UserError(
-            "no data was given",
-            expected="DATA=<manifest or dataset folder>, or data.world.count in the preset",
-        )
-    folder = run / "world"
-    if ranks.is_first() and not folder.exists():
-        for left in run.glob(".world.*"):  # by a drawing that was killed
-            shutil.rmtree(left)
-        write_world(folder, world.count, world.seed)
-    ranks.barrier()
-    return open_dataset(folder)
-
-
-def _questions(config: TrainConfig, samples: list[Sample]) -> list[Question]:
-    return build_questions(samples, config.data.tasks, config.seed)
 
 
 def _starting_model(config: TrainConfig) -> tuple[EmoSym, str]:

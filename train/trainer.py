@@ -20,6 +20,7 @@ from train.config import TrainConfig
 from train.data import Corpus
 from train.knowledge import Knowledge
 from train.logs import Logs
+from train.material import Material
 from train.memory import Memory
 from train.phases import PHASES
 from train.phases.base import Bench, Slice, freeze
@@ -40,8 +41,7 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         model: EmoSym,
-        samples: list[Sample],
-        questions: list[Question],
+        material: Material,
         model_hash: str,
     ) -> None:
         self.config = config
@@ -69,7 +69,7 @@ class Trainer:
             config=config,
             model=model,
             parts={name: getattr(model, name) for name in EmoSym.PARTS},
-            corpus=Corpus(samples, questions, config.data, config.seed),
+            corpus=Corpus(material.samples, material.questions, config.data, config.seed),
             reference=reference,
             memory=memory,
             knowledge=knowledge,

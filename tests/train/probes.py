@@ -35,6 +35,7 @@ from train import ranks
 from train.base_texts import base_texts
 from train.config import TrainConfig
 from train.logs import Logs
+from train.material import Material
 from train.phases import PHASES
 from train.phases.base import Outcome, Slice
 from train.phases.compress import Compress
@@ -116,7 +117,8 @@ def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iter
     ranks.barrier()
     train.run.check_sizes(config)
     questions = build_questions(samples, config.data.tasks, config.seed)
-    made = Trainer(config, run, zoo.load(folder), samples, questions, zoo.fingerprint(folder))
+    material = Material(samples, questions)
+    made = Trainer(config, run, zoo.load(folder), material, zoo.fingerprint(folder))
     made.restore()
     try:
         yield made

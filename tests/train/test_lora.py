@@ -20,6 +20,7 @@ from tests.model_zoo.make import picture
 from tests.train import probes
 from tests.train.processes import in_ranks, train
 from train.config import TrainConfig
+from train.material import Material
 from train.trainer import Trainer
 
 LORA = {"rank": 3, "alpha": 6}
@@ -52,7 +53,7 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     samples = open_dataset(Path(config.data.path))
     questions = build_questions(samples, config.data.tasks, config.seed)
     run.mkdir()
-    trainer = Trainer(config, run, zoo.load(config.model), samples, questions, "a model")
+    trainer = Trainer(config, run, zoo.load(config.model), Material(samples, questions), "a model")
     model = trainer.bench.model
     asked = trainer.bench.ask([picture(seed=1)])
     start, before = model.read(asked), probes.weights(model)
