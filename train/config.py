@@ -390,6 +390,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _share(math.inf, images=self.images, requests=self.requests, grids=self.grids)
+        _share(math.inf, questions=self.questions)
         _positive(per_request=self.per_request)
 
 
