@@ -212,6 +212,10 @@ class CompressConfig:
         _positive(batch_size=self.batch_size)
         _share(
             math.inf,
+            label_weight=self.label_weight,
+            knowledge_weight=self.knowledge_weight,
+            affect_weight=self.affect_weight,
+            language_weight=self.language_weight,
             distil_weight=self.distil_weight,
             reconstruct_weight=self.reconstruct_weight,
         )
@@ -226,13 +230,6 @@ class InstructConfig:
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
-        _share(
-            math.inf,
-            label_weight=self.label_weight,
-            knowledge_weight=self.knowledge_weight,
-            affect_weight=self.affect_weight,
-            language_weight=self.language_weight,
-        )
 
 
 @dataclass(kw_only=True, slots=True)
