@@ -142,7 +142,7 @@ def load_decoder(folder: Path, image_size: int, text_tokens: int, dtype: torch.d
     """
     transformer = pretrained(SD3Transformer2DModel, folder / "transformer", torch_dtype=dtype)
     text_encoder = pretrained(T5EncoderModel, folder / "text_encoder", dtype=dtype)
-    tokenizer = load_tokenizer(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
     vae = pretrained(AutoencoderKL, folder / "vae", torch_dtype=dtype)
     denoiser = MMDiT(transformer, text_encoder, tokenizer, text_tokens)
     autoencoder = VAE(vae, image_size)

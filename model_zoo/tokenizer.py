@@ -66,16 +66,21 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     return tokenizer
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a Hugging Face folder.
+def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model with `vocabulary` tokens from a Hugging Face folder.
 
     Raises:
-        UserError: unreadable files, or none: transformers would make up an empty tokenizer.
+        UserError: unreadable files, or none (transformers would make up an empty tokenizer); more
+            tokens than the model has; no padding.
     """
     with reading(folder):
         if not (folder / "tokenizer.json").is_file():
             raise FileNotFoundError("no tokenizer.json in it")
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if len(tokenizer) > vocabulary:
+            raise ValueError(f"{len(tokenizer)} tokens for a model of {vocabulary}")
+        tokenizer(["?"], padding=True)
+    return tokenizer
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

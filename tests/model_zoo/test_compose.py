@@ -49,3 +49,10 @@ def test_another_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=r"bert|cannot be loaded"):
         compose(tmp_path, "emosym-tiny", reasoning_tokens=1)
+
+
+@pytest.mark.parametrize("source", ["nobody/has-this-model", "no such folder", "a/b/c"])
+def test_what_is_neither_a_folder_nor_on_the_hub(source, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=f"^no folder '{source}', and no such model"):
+        compose(source, "emosym-tiny", reasoning_tokens=1)
