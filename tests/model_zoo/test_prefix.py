@@ -141,6 +141,29 @@ def test_a_prompt_read_once_equals_one_read_for_each_answer(model, processor, as
         assert max(gradient.abs().max() for gradient in moved) > 1e-3, part
 
 
+@torch.no_grad()
+def test_latents_that_are_words_give_what_the_original_model_gives(model, processor, images):
+    """With the embeddings of words as latents, prompt, latents and answer are one text to it."""
+    backbone, prompts = model.backbone, processor.prompts(TEXTS, images)
+    answers, count = processor.answers(WORDS[:3]), model.reasoner.tokens + 1
+    words = torch.arange(60, 60 + count)
+    latents = backbone.embed_tokens(words)
+    model.reasoner.context.copy_(latents[:-1])
+    model.reasoner.emotion.copy_(latents[-1:])
+    ids = torch.cat([prompts.input_ids, words.expand(3, -1), answers.ids], 1)
+    ones = torch.ones(3, count, dtype=torch.long)
+    original = backbone.model(
+        input_ids=ids,
+        attention_mask=torch.cat([prompts.attention_mask, ones, answers.mask], 1),
+        pixel_values=prompts.pixel_values,
+        image_grid_thw=prompts.image_grid,
+        mm_token_type_ids=(ids == backbone.model.config.image_token_id).int(),
+    ).logits
+    length = answers.ids.shape[1]
+    gap = model(prompts, answers).answer_logits - original[:, -length - 1 : -1]
+    assert (gap * answers.mask[..., None]).abs().max() < 1e-5
+
+
 def test_where_layers_are_recomputed_prompts_are_repeated(model, processor):
     """A recomputed layer keeps no cache: the same numbers come from G copies of the prompt."""
     asked = Asked(TEXTS, IMAGES["mixed"])
