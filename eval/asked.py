@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_tools.eemodb import read_questions
 from data_tools.questions import build_questions
 from emosym import prompts
 from emosym.errors import UserError, unknown
@@ -31,8 +32,6 @@ def questions_of_file(path: Path, images: Path | None, tasks: Sequence[str]) -> 
     Raises:
         UserError: no folder of images, none of these tasks, or as `read_questions`.
     """
-    from data_tools.eemodb import read_questions
-
     if images is None:
         raise UserError(
             f"{path} names images", expected="the folder they are in", fix="give it with --images"

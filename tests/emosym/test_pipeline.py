@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -152,6 +153,18 @@ def test_answers_do_not_depend_on_the_batch_size(pipeline, questions):
     for size in (1, 2, 4):
         assert pipeline.answer(questions, max_tokens=12, batch_size=size) == together
     assert pipeline.answer(questions[::-1], max_tokens=12) == together[::-1]
+
+
+def test_a_pair_is_one_question_beside_single_images(pipeline, questions):
+    single = questions[0]
+    first, second = single.images[0], questions[-1].images[0]
+    pair = dataclasses.replace(single, images=(first, second))
+    swapped = dataclasses.replace(single, images=(second, first))
+    mixed = [single, pair, swapped, questions[-1]]
+    together = pipeline.answer(mixed, max_tokens=12)
+    for size in (1, 2, 3):
+        assert pipeline.answer(mixed, max_tokens=12, batch_size=size) == together
+    assert len(set(together)) > 2, "the second image is seen, and the order of both"
 
 
 def test_an_answer_is_what_understanding_says_and_is_cut_where_asked(pipeline, questions):
