@@ -160,8 +160,17 @@ class Backbone(Protocol):
     def new_cache(self) -> Any:
         """Return an empty key-value cache for `read`.
 
-        It has `batch_repeat_interleave(G)` and `batch_select_indices(rows)`.
+        It has `batch_repeat_interleave(G)`.
         """
+
+    def branch(self, cache: Any, mask: Tensor, group: int) -> Any:
+        """Let `group` answers go on from each prompt [B, T] of a cache, without gradient.
+
+        What is returned has `keep(rows)`, which goes on with some answers only.
+        """
+
+    def read_one(self, embedded: Tensor, positions: Tensor, branch: Any) -> Tensor:
+        """Read one more token of each answer [N, D] at positions [3, N] -> last states [N, D]."""
 
 
 @dataclass(frozen=True, slots=True)

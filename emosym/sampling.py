@@ -10,7 +10,85 @@ from torch import Tensor
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.losses import token_log_probs
-from emosym.understander import Reading, Understander
+from emosym.understander import Decoding, Reading, Understander
+
+
+class Rollout:
+    """Samples answers to prompts that have been read, and keeps them.
+
+    Given to an understander in place of answers, it makes one pass of prompt, sampling and reading:
+    the prompt is read once for all three.
+    """
+
+    def __init__(
+        self,
+        *,
+        end_of_turn: int,
+        forbidden: Sequence[int],
+        max_tokens: int,
+        repeats: int = 1,
+        uniform: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        """See `sample_answers`."""
+        self.end_of_turn = end_of_turn
+        self.forbidden = forbidden
+        self.max_tokens = max_tokens
+        self.repeats = repeats
+        self.uniform = uniform
+        self.temperature = temperature
+        self.answers: Answers
+        """[B·G, ≤ L], once sampled."""
+        self.log_probs: Tensor
+        """[B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0
+        behind an answer's end."""
+
+    @torch.no_grad()
+    def __call__(self, understander: Understander, state: Decoding) -> Answers:
+        """Sample from a state at its beginning, which is used up; return the answers.
+
+        Raises:
+            UserError: probabilities that are not finite.
+        """
+        count, device = len(state.logits), state.logits.device
+        bar = forbidden_bias(state.logits.shape[-1], self.forbidden).to(device)
+        ids = torch.full((count, self.max_tokens), self.end_of_turn, device=device)
+        mask = torch.zeros_like(ids)
+        log_probs = torch.zeros((count, self.max_tokens), device=device)
+        # Answers that the state still holds, and which of them have not ended.
+        rows = torch.arange(count, device=device)
+        is_open = torch.ones_like(rows, dtype=torch.bool)
+        for step in range(self.max_tokens):
+            logits = state.logits.float() / self.temperature + bar
+            token = torch.where(is_open, self._pick(logits, rows, step), self.end_of_turn)
+            ids[rows, step] = token
+            mask[rows, step] = is_open.long()
+            log_probs[rows, step] = torch.where(is_open, token_log_probs(logits, token), 0.0)
+            is_open = is_open & (token != self.end_of_turn)
+            left = int(is_open.sum())
+            if not left or step + 1 == self.max_tokens:
+                break
+            if left <= len(rows) // 2:  # each copy of the cache at least halves it
+                (kept,) = is_open.nonzero(as_tuple=True)
+                understander.keep_answers(state, kept)
+                rows, token, is_open = rows[kept], token[kept], is_open[kept]
+            understander.extend_answers(state, token)
+        length = step + 1
+        self.answers = Answers(ids[:, :length], mask[:, :length])
+        self.log_probs = log_probs[:, :length]
+        return self.answers
+
+    def _pick(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        """Return the next token of each row [B·G that are left]."""
+        if self.uniform is None:
+            return logits.argmax(-1)
+        mass = logits.softmax(-1).cumsum(-1)
+        if not mass[:, -1].isfinite().all():
+            raise UserError(
+                "the model's word probabilities are not finite", fix="lower the learning rate"
+            )
+        point = self.uniform[:, step, None].to(mass)[rows] * mass[:, -1:]
+        return torch.searchsorted(mass, point, right=True).squeeze(1)
 
 
 @torch.no_grad()
@@ -38,49 +116,22 @@ def sample_answers(
         temperature: divides the logits.
 
     Returns:
-        The answers [B·G, ≤ L], the reading of the prompts [B], and log-probabilities
-        [B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0 behind
-        an answer's end.
+        The answers [B·G, ≤ L], the reading of the prompts [B], and `Rollout.log_probs`.
 
     Raises:
         UserError: probabilities that are not finite.
     """
-    state = understander.open_answer(prompts, repeats)
-    count, device = len(state.logits), state.logits.device
-    bar = forbidden_bias(state.logits.shape[-1], forbidden).to(device)
-    ids = torch.full((count, max_tokens), end_of_turn, device=device)
-    mask = torch.zeros_like(ids)
-    log_probs = torch.zeros((count, max_tokens), device=device)
-    # Answers that the state still holds, and which of them have not ended.
-    rows = torch.arange(count, device=device)
-    is_open = torch.ones_like(rows, dtype=torch.bool)
-    for step in range(max_tokens):
-        logits = state.logits.float() / temperature + bar
-        if uniform is None:
-            token = logits.argmax(-1)
-        else:
-            mass = logits.softmax(-1).cumsum(-1)
-            if not mass[:, -1].isfinite().all():
-                raise UserError(
-                    "the model's word probabilities are not finite", fix="lower the learning rate"
-                )
-            point = uniform[:, step, None].to(mass)[rows] * mass[:, -1:]
-            token = torch.searchsorted(mass, point, right=True).squeeze(1)
-        token = torch.where(is_open, token, end_of_turn)
-        ids[rows, step] = token
-        mask[rows, step] = is_open.long()
-        log_probs[rows, step] = torch.where(is_open, token_log_probs(logits, token), 0.0)
-        is_open = is_open & (token != end_of_turn)
-        left = int(is_open.sum())
-        if not left or step + 1 == max_tokens:
-            break
-        if left <= len(rows) // 2:  # each copy of the cache at least halves it
-            (kept,) = is_open.nonzero(as_tuple=True)
-            understander.keep_answers(state, kept)
-            rows, token, is_open = rows[kept], token[kept], is_open[kept]
-        understander.extend_answer(state, token)
-    length = step + 1
-    return Answers(ids[:, :length], mask[:, :length]), state.reading, log_probs[:, :length]
+    rollout = Rollout(
+        end_of_turn=end_of_turn,
+        forbidden=forbidden,
+        max_tokens=max_tokens,
+        repeats=repeats,
+        uniform=uniform,
+        temperature=temperature,
+    )
+    opened = understander.open_answer(prompts)
+    rollout(understander, understander.begin_answers(opened, repeats))
+    return rollout.answers, opened.reading, rollout.log_probs
 
 
 def forbidden_bias(vocabulary: int, forbidden: Sequence[int]) -> Tensor:

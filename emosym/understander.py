@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from einops import repeat
@@ -49,18 +49,39 @@ class Reading(NamedTuple):
     """When the knowledge was also given in words."""
 
 
-@dataclass(slots=True)
-class Decoding:
-    """The state between two tokens of an answer that is being sampled."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Prompts that have been read up to where their answers begin."""
 
     reading: Reading
     cache: Any
     logits: Tensor
-    """[B, vocabulary] of the next token."""
+    """[B, vocabulary] of the first token."""
     mask: Tensor
-    """[B, T + K + 1 + tokens so far]"""
+    """[B, T + K + 1]"""
     position: Tensor
-    """[B]: position of the next token."""
+    """[B]: position of the first token."""
+
+
+@dataclass(slots=True)
+class Decoding:
+    """The state between two tokens of answers that are being sampled, N = B·G of them at first."""
+
+    branch: Any
+    logits: Tensor
+    """[N, vocabulary] of the next token."""
+    position: Tensor
+    """[N]: position of the next token."""
+
+
+class Sampler(Protocol):
+    """Answers prompts that have just been read; `sampling.Rollout` is one."""
+
+    repeats: int
+    """G, answers a prompt."""
+
+    def __call__(self, understander: Understander, state: Decoding) -> Answers:
+        """Return answers [B·G, L], sampled without gradient from a state of B·G rows."""
 
 
 class Understander(nn.Module):
@@ -84,11 +105,13 @@ class Understander(nn.Module):
     def forward(
         self,
         prompts: Prompts,
-        answers: Answers | None = None,
+        answers: Answers | Sampler | None = None,
         knowledge: Tensor | None = None,
         words: Answers | None = None,
     ) -> Reading:
         """Read prompts, and answers when given, in ONE parallel forward.
+
+        Where a sampler is given, its answers are: it samples from the prompts as they are read.
 
         Args:
             prompts: B user turns.
@@ -100,11 +123,18 @@ class Understander(nn.Module):
                 groups then.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
+        if callable(answers):
+            if self.backbone.shares_prefix:
+                return self._read_sampled(prompts, answers)._replace(knowledge=projected)
+            with torch.no_grad():
+                opened = self.open_answer(prompts)
+            answers = answers(self, self.begin_answers(opened, answers.repeats))
         group = _group(prompts, answers)
         if words is not None and group > 1:
             raise ValueError("words go with one answer a prompt")
         if answers is not None and group > 1 and self.backbone.shares_prefix:
-            return self._read_groups(prompts, answers, group)._replace(knowledge=projected)
+            opened = self.open_answer(prompts)
+            return self._read_answers(opened, answers)._replace(knowledge=projected)
         start = prompts.input_ids.shape[1]
         tokens = self._open(prompts)
         teacher = None if words is None else self._read_words(tokens.until(start), words)
@@ -129,22 +159,40 @@ class Understander(nn.Module):
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
         return self._reading(hidden[::group, start:], logits, projected)._replace(lesson=lesson)
 
-    def open_answer(self, prompts: Prompts, repeats: int = 1) -> Decoding:
-        """Read prompts once and get ready to sample `repeats` answers for each (in group order)."""
+    def open_answer(self, prompts: Prompts) -> Opened:
+        """Read prompts up to the first token of their answers."""
         tokens = self._open(prompts)
         cache = self.backbone.new_cache()
         hidden = self.backbone.read(tokens, cache)
-        logits = self.backbone.logits(hidden[:, -1])
-        reading = self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None)
-        if repeats > 1:
-            cache.batch_repeat_interleave(repeats)
-        return Decoding(
-            reading=reading,
+        return Opened(
+            reading=self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None),
             cache=cache,
-            logits=logits.repeat_interleave(repeats, 0),
-            mask=tokens.mask.repeat_interleave(repeats, 0),
-            position=(tokens.positions.amax((0, 2)) + 1).repeat_interleave(repeats, 0),
+            logits=self.backbone.logits(hidden[:, -1]),
+            mask=tokens.mask,
+            position=tokens.positions.amax((0, 2)) + 1,
         )
+
+    @torch.no_grad()
+    def begin_answers(self, opened: Opened, group: int) -> Decoding:
+        """Get ready to sample G answers to each prompt, in group order."""
+        return Decoding(
+            branch=self.backbone.branch(opened.cache, opened.mask, group),
+            logits=opened.logits.repeat_interleave(group, 0),
+            position=opened.position.repeat_interleave(group, 0),
+        )
+
+    @torch.no_grad()
+    def extend_answers(self, state: Decoding, ids: Tensor) -> None:
+        """Append one token [N] to each answer and update the state in place."""
+        embedded = self.backbone.embed_tokens(ids)
+        hidden = self.backbone.read_one(embedded, state.position.expand(3, -1), state.branch)
+        state.logits = self.backbone.logits(hidden)
+        state.position = state.position + 1
+
+    def keep_answers(self, state: Decoding, rows: Tensor) -> None:
+        """Go on with some of the answers only, by index; the state changes in place."""
+        state.branch.keep(rows)
+        state.logits, state.position = state.logits[rows], state.position[rows]
 
     def _read_words(self, prompt: Embedded, words: Answers) -> Tensor:
         """Return the states [B, N, D] at an [EMO] that follows words instead of latents."""
@@ -160,31 +208,29 @@ class Understander(nn.Module):
         )
         return _at(self.backbone.read_layers(tokens), -1)
 
-    def _read_groups(self, prompts: Prompts, answers: Answers, group: int) -> Reading:
-        """Read each prompt once and its G answers after it, through its keys and values."""
-        state = self.open_answer(prompts, group)
-        mask = torch.cat([state.mask, answers.mask], 1)
+    def _read_sampled(self, prompts: Prompts, sampler: Sampler) -> Reading:
+        """Read each prompt once, sample from it without gradient, and read what was sampled."""
+        opened = self.open_answer(prompts)
+        answers = sampler(self, self.begin_answers(opened, sampler.repeats))
+        return self._read_answers(opened, answers)
+
+    def _read_answers(self, opened: Opened, answers: Answers) -> Reading:
+        """Read the G answers [B·G, L] to each prompt through its keys and values."""
+        group = len(answers.ids) // len(opened.mask)
+        opened.cache.batch_repeat_interleave(group)
+        first, mask, position = (
+            part.repeat_interleave(group, 0)
+            for part in (opened.logits, opened.mask, opened.position)
+        )
         steps = torch.arange(answers.ids.shape[1], device=mask.device)
-        positions = (state.position[:, None] + steps).expand(3, -1, -1)
-        embedded = self.backbone.embed_tokens(answers.ids)
-        hidden = self.backbone.read(Embedded(embedded, mask, positions), state.cache)
-        logits = torch.cat([state.logits[:, None], self.backbone.logits(hidden[:, :-1])], 1)
-        return state.reading._replace(answer_logits=logits)
-
-    def extend_answer(self, state: Decoding, ids: Tensor) -> None:
-        """Append one token [B] to each answer and update the state in place."""
-        state.mask = torch.cat([state.mask, state.mask.new_ones(len(ids), 1)], 1)
-        positions = state.position.expand(3, -1)[..., None]
-        embedded = self.backbone.embed_tokens(ids[:, None])
-        hidden = self.backbone.read(Embedded(embedded, state.mask, positions), state.cache)
-        state.logits = self.backbone.logits(hidden[:, -1])
-        state.position = state.position + 1
-
-    def keep_answers(self, state: Decoding, rows: Tensor) -> None:
-        """Go on with some of the answers only, by index; the state changes in place."""
-        state.cache.batch_select_indices(rows)
-        state.logits, state.mask = state.logits[rows], state.mask[rows]
-        state.position = state.position[rows]
+        tokens = Embedded(
+            self.backbone.embed_tokens(answers.ids),
+            torch.cat([mask, answers.mask], 1),
+            (position[:, None] + steps).expand(3, -1, -1),
+        )
+        hidden = self.backbone.read(tokens, opened.cache)
+        logits = torch.cat([first[:, None], self.backbone.logits(hidden[:, :-1])], 1)
+        return opened.reading._replace(answer_logits=logits)
 
     def _open(self, prompts: Prompts) -> Embedded:
         prompt = self.backbone.embed_prompts(prompts)

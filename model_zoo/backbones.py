@@ -14,6 +14,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     DynamicCache,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Qwen2VLImageProcessorPil,
@@ -22,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
-from model_zoo.cache import roomy_cache
+from model_zoo.decoding import Branch, read_one
 from model_zoo.tokenizer import TAGS, load_tokenizer, save_tokenizer
 from model_zoo.weights import FIX, pretrained, reading
 
@@ -132,7 +133,7 @@ class QwenVL(nn.Module):
             }
         return self.language(
             inputs_embeds=tokens.embeddings,
-            attention_mask=self._mask(tokens, cache),
+            attention_mask=tokens.mask,
             position_ids=tokens.positions,
             past_key_values=cache,
             use_cache=cache is not None,
@@ -144,20 +145,18 @@ class QwenVL(nn.Module):
         """Project hidden states [..., D] to the vocabulary."""
         return self.model.lm_head(hidden)
 
+    def branch(self, cache: DynamicCache, mask: Tensor, group: int) -> Branch:
+        """Let `group` answers go on from each prompt [B, T] of a cache, without gradient."""
+        return Branch(cache, mask, group)
+
+    @torch.no_grad()
+    def read_one(self, embedded: Tensor, positions: Tensor, branch: Branch) -> Tensor:
+        """Read one more token of each answer [N, D] at positions [3, N] -> last states [N, D]."""
+        return read_one(self.language, embedded, positions, branch)
+
     def new_cache(self) -> DynamicCache:
         """Return an empty key-value cache."""
-        return roomy_cache(self.model.config.text_config)
-
-    def _mask(self, tokens: Embedded, cache: DynamicCache | None) -> Tensor:
-        """Return the mask to give: for one more token [B, 1, 1, S], ready for SDPA.
-
-        It saves making one for every token, and SDPA with a mask reads the keys of grouped heads
-        once, not once a head.
-        """
-        one = cache is not None and tokens.embeddings.shape[1] == 1 and not any(cache.is_sliding)
-        if one and self.language.config._attn_implementation == "sdpa":
-            return rearrange(tokens.mask.bool(), "b s -> b 1 1 s")
-        return tokens.mask
+        return DynamicCache(config=self.model.config.text_config)
 
     def _recomputed(self) -> list[nn.Module]:
         """Return the layers of the language model that would be recomputed, and keep no cache."""
@@ -276,6 +275,7 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
         config = AutoConfig.from_pretrained(source)
         images = Qwen2VLImageProcessorPil.from_pretrained(source)
     _check_family(config.model_type, source)
+    _check_attention(config.text_config, source)
     _check_patches(config.vision_config, images, source)
     tokenizer = load_tokenizer(source, config.text_config.vocab_size)
     model = pretrained(
@@ -293,6 +293,7 @@ def new_backbone(
     """Build a backbone with random weights from a Hugging Face config."""
     _check_family(config["model_type"], "the preset")
     typed = AutoConfig.for_model(**config)
+    _check_attention(typed.text_config, "the preset")
     model = AutoModelForImageTextToText.from_config(typed, attn_implementation="sdpa")
     return QwenVL(model), _processor(tokenizer, Qwen2VLImageProcessorPil(**image_processor), typed)
 
@@ -309,6 +310,16 @@ def attention(dtype: torch.dtype) -> str:
 def _processor(tokenizer, images, config) -> QwenVLProcessor:
     image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
     return QwenVLProcessor(tokenizer, images, image_token, config.text_config.vocab_size)
+
+
+def _check_attention(config: PreTrainedConfig, source: object) -> None:
+    """Refuse windows: answers are read through all of their prompt."""
+    if "sliding_attention" in getattr(config, "layer_types", ()):
+        raise UserError(
+            f"the backbone of {source} looks back through a sliding window",
+            expected="full attention in every layer",
+            fix="set use_sliding_window to false in its config.json",
+        )
 
 
 def _check_family(family: str, source: object) -> None:

@@ -8,7 +8,7 @@ from emosym.draws import Draws
 from emosym.interfaces import Answers
 from emosym.losses import token_log_probs
 from emosym.model import EmoSym
-from emosym.sampling import forbidden_bias, sample_answers
+from emosym.sampling import Rollout, forbidden_bias, sample_answers
 from tests.model_zoo.make import one_each
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
@@ -78,14 +78,14 @@ def test_the_reading_is_that_of_the_prompts(tiny, asked, sampled):
 
 def test_a_cached_step_has_the_logits_of_a_whole_forward(tiny, asked):
     with torch.no_grad():
-        state = tiny.understander.open_answer(asked, repeats=1)
+        state = tiny.understander.begin_answers(tiny.understander.open_answer(asked), 1)
         ids = torch.tensor([[10, 20, 30], [40, 50, 60], [70, 80, 90]])
         answers = Answers(ids, torch.ones_like(ids))
         whole = tiny.understander(asked, answers).answer_logits
         for t in range(3):
             assert (state.logits - whole[:, t]).abs().max() < 1e-4
-            tiny.understander.extend_answer(state, ids[:, t])
-    assert state.mask.shape[1] == asked.input_ids.shape[1] + 9 + 3
+            tiny.understander.extend_answers(state, ids[:, t])
+    assert state.branch.length == 3
 
 
 def test_greedy_is_the_most_probable_and_deterministic(tiny, asked):
@@ -180,9 +180,8 @@ def test_answers_that_have_ended_are_read_no_more(tiny, asked):
     options = {"forbidden": [i for i in range(size) if i not in (end, 60, 61)], "max_tokens": 12}
     uniform = Draws("ended").uniform(24, 12)
     rows: list[int] = []
-    hook = tiny.understander.backbone.language.register_forward_pre_hook(
-        lambda _, __, given: rows.append(len(given["inputs_embeds"])), with_kwargs=True
-    )
+    mlp = tiny.understander.backbone.language.layers[0].mlp
+    hook = mlp.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     answers, _, log_probs = sample(tiny, asked, uniform, repeats=8, temperature=20.0, **options)
     hook.remove()
     lengths = answers.mask.sum(1)
@@ -210,3 +209,36 @@ def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
     assert answers.ids.tolist() == [[end]] * 3
     assert log_probs.abs().max() == 0
     assert tiny.processor.decode(answers.ids, answers.mask) == [""] * 3
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_one_pass_reads_samples_and_reads_again(tiny, asked, recomputed, monkeypatch):
+    """As sampling first and reading afterwards, in values and gradients; images are seen once."""
+    model, uniform = tiny.understander, Draws("pass").uniform(6, LENGTH)
+    if recomputed:
+        monkeypatch.setattr(type(model.backbone), "shares_prefix", property(lambda _: False))
+    options = {"repeats": 2, "temperature": 1.5}
+    answers, _, log_probs = sample(tiny, asked, uniform, **options)
+    whole = model(asked, answers)
+    weights = [model.reasoner.context, model.backbone.model.model.visual.patch_embed.proj.weight]
+    expected = torch.autograd.grad(whole.answer_logits.square().mean(), weights)
+
+    seen: list[int] = []
+    hook = model.backbone.vision.register_forward_hook(lambda *_: seen.append(1))
+    rollout = Rollout(
+        end_of_turn=tiny.processor.end_of_turn,
+        forbidden=tiny.processor.forbidden_ids,
+        max_tokens=LENGTH,
+        uniform=uniform,
+        **options,
+    )
+    found = model(asked, rollout)
+    hook.remove()
+    assert len(seen) == (2 if recomputed else 1)
+    assert torch.equal(rollout.answers.ids, answers.ids)
+    assert (rollout.log_probs - log_probs).abs().max() < 1e-5
+    assert (found.answer_logits - whole.answer_logits).abs().max() < 1e-5
+    assert (found.h_emo - whole.h_emo).abs().max() < 1e-5
+    gradients = torch.autograd.grad(found.answer_logits.square().mean(), weights)
+    for one, other in zip(gradients, expected, strict=True):
+        assert (one - other).abs().max() < 1e-4 * other.abs().max()

@@ -14,7 +14,7 @@ from emosym.losses import token_log_probs
 from emosym.policy import Clip, entropy, joint_advantages, policy_loss
 from emosym.records import Question
 from emosym.rewards import REWARDS, score
-from emosym.sampling import forbidden_bias, sample_answers
+from emosym.sampling import Rollout, forbidden_bias
 from train import ranks
 from train.phases.base import Bench, Outcome, Slice
 
@@ -62,9 +62,7 @@ class VerifyGrpo:
         asked = bench.pose(part.samples)
         processor, group = bench.model.processor, config.group
         uniform = part.uniform(group, config.answer_tokens)
-        answers, _, old = sample_answers(
-            bench.model.understander,
-            asked,
+        rollout = Rollout(
             end_of_turn=processor.end_of_turn,
             forbidden=processor.forbidden_ids,
             max_tokens=config.answer_tokens,
@@ -72,6 +70,9 @@ class VerifyGrpo:
             uniform=rearrange(uniform, "b g l -> (b g) l"),
             temperature=config.temperature,
         )
+        # One pass: the prompts are read once, sampled from, and their answers read after them.
+        logits = bench.parts["understander"](asked, rollout).answer_logits
+        answers = rollout.answers
         texts = processor.decode(answers.ids, answers.mask)
         fills = (answers.mask.sum(1) / config.answer_tokens).tolist()
         scores = [
@@ -83,11 +84,10 @@ class VerifyGrpo:
         closed = (answers.ids == processor.end_of_turn).any(1)
         mask = answers.mask * closed[:, None] if config.mask_truncated else answers.mask
 
-        logits = bench.parts["understander"](asked, answers).answer_logits
         terms = policy_loss(
             config.loss,
             self._log_probs(logits, answers),
-            old,
+            rollout.log_probs,
             self._reference_log_probs(asked, answers),
             rearrange(self._advantages(rewards.nan_to_num()), "b g -> (b g)"),
             mask,
