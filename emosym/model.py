@@ -51,7 +51,7 @@ class ModelConfig:
     """Width of its features; null is the decoder's."""
 
     def __post_init__(self) -> None:
-        check_range("reasoning_tokens", self.reasoning_tokens, 1, 1024)
+        check_range("reasoning_tokens", self.reasoning_tokens, 0, 1024)
         check_range("hidden", self.hidden, 1, 65_536)
         check_range("shift", self.shift, 0.01, 100)
         check_range("image_size", self.image_size, 8, 8192)

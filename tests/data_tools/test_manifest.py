@@ -107,7 +107,7 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
         ({"votes": [1]}, "1: votes: expected an object of emotions and weights, got [1]"),
         ({"votes": {"joy": 1}}, "1: votes: unknown emotion 'joy'; expected one of amusement"),
         ({"votes": {"awe": -1}}, "1: votes: the weight of 'awe' is -1; expected a finite number"),
-        ({"votes": {"awe": float("inf")}}, "1: votes: the weight of 'awe' is inf"),
+        ({"votes": {"awe": float("inf")}}, "1: votes.awe: a number that is NaN, infinite"),
         ({"votes": {}}, "1: votes: says nothing"),
         ({"prompt": 5}, "1: prompt: expected a text, got a number"),
     ],

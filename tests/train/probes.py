@@ -317,7 +317,7 @@ def told(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
         made.train()
         bench = made.bench
         samples = bench.corpus.samples
-        asked = bench.ask([bench.corpus.image(sample) for sample in samples])
+        asked = bench.ask([bench.corpus.image(sample.image) for sample in samples])
         states = bench.model.read(asked).h_ctx
         text = bench.model.processor.answers([sample.knowledge for sample in samples])
         losses = [

@@ -49,11 +49,11 @@ def test_every_phase_trains_it_and_a_resumed_run_is_the_straight_one(tmp_path, b
     assert len(rows) == 10
     assert all(math.isfinite(number) for number in numbers)
     assert {row["compress/latent_rank"] for row in rows if "compress/latent_rank" in row} == {0}
-    files = zoo.weight_files(run / "model")
+    files = zoo.model_files(run / "model")
     shutil.rmtree(run / "checkpoints" / "step-0000010")
     resumed = train("resume", run)
     assert resumed.code == 0, resumed.err
-    assert zoo.weight_files(run / "model") == files
+    assert zoo.model_files(run / "model") == files
     before, after = zoo.load(bare).state_dict(), zoo.load(run / "model").state_dict()
     assert before.keys() == after.keys()
     still = {name for name, value in before.items() if torch.equal(value, after[name])}
@@ -78,6 +78,6 @@ def test_there_is_nothing_to_teach_knowledge_to(tmp_path, bare, world):
     refused = train("run", preset, "--run", tmp_path / "run")
     assert refused.code == 2
     assert refused.errors == [
-        "error: compress.knowledge_weight teaches reasoning tokens, and the model has none;"
-        " set compress.knowledge_weight=0"
+        "error: compress.knowledge_weight has no reasoning tokens to teach; got reasoning_tokens=0;"
+        " set compress.knowledge_weight=0, or give the model some"
     ]

@@ -31,7 +31,7 @@ EVERY_PHASE = {
     "generate": 2,
     "remember": 1,
 }
-STEPS = 21
+STEPS = 24
 WORDS = {"distil_weight": 1.0, "reconstruct_weight": 0.1, "knowledge_encoder": SENTENCE}
 """Everything that compress reads words with."""
 
@@ -130,7 +130,7 @@ def test_all_phases_run_once_a_step(straight):
     assert [row["step"] for row in found] == list(range(STEPS))
     turn = [name for name, steps in EVERY_PHASE.items() for _ in range(steps)]
     assert [row["phase"] for row in found] == turn * 3
-    assert checkpoints(straight) == ["step-0000020", "step-0000021"]
+    assert checkpoints(straight) == ["step-0000020", "step-0000024"]
 
 
 def test_the_bank_is_in_play(straight):
@@ -173,7 +173,7 @@ def test_kill_9_at_random_moments_loses_nothing(straight, tmp_path, model, world
     assert rows(run) == rows(straight)
     assert contents(run) == contents(straight)
     assert_same_state(run, straight)
-    assert checkpoints(run) == ["step-0000020", "step-0000021"]
+    assert checkpoints(run) == ["step-0000020", "step-0000024"]
 
 
 def test_two_ranks_stop_together(tmp_path, model, world):

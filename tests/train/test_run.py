@@ -57,7 +57,7 @@ def test_the_report_has_what_other_tools_read(measured):
     report = json.loads((measured / "report.json").read_text())
     contract = {"wall_seconds", "understanding", "generation", "memory", "phases"}
     assert contract <= report.keys()
-    assert report.keys() - contract == {"seed", "model"}
+    assert report.keys() - contract == {"seed", "model", "tasks"}
     assert report["understanding"].keys() == report["generation"].keys() == {"before", "after"}
     for when in ("before", "after"):
         assert report["understanding"][when].keys() >= UNDERSTANDING

@@ -42,11 +42,6 @@ class Compress:
         self.bench = bench
         self.config = bench.config.compress
         self.batch_size = self.config.batch_size
-        if self.config.knowledge_weight and not bench.model.config.reasoning_tokens:
-            raise UserError(
-                "compress.knowledge_weight teaches reasoning tokens, and the model has none",
-                fix="set compress.knowledge_weight=0",
-            )
         for loss, facts in NEEDS.items():
             if getattr(self.config, f"{loss}_weight"):
                 bench.corpus.require(f"compress.{loss}_weight", *facts)
