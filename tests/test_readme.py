@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ EMOSYM = [line for line in LINES if line.startswith(".venv/bin/emosym ")]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A folder with what the README assumes: a photo, pictures, an OASIS folder."""
+    """A folder with what the README assumes: a photo, pictures, an OASIS folder, a backbone."""
     folder = tmp_path_factory.mktemp("readme")
     draw = np.random.default_rng(0)
     photo = Image.fromarray(draw.integers(0, 256, (80, 60, 3), np.uint8))
@@ -42,6 +43,8 @@ def place(tmp_path_factory) -> Path:
         photo.save(oasis / "images" / f"Lake {number}.jpg")
         rows.append(f"I{number},Lake {number},Scene,x,{1 + number / 2},1,100,{number / 2},1,100")
     (oasis / "OASIS.csv").write_text("\r".join(rows))
+    backbone = ROOT / "model_zoo" / "weights" / "emosym-tiny" / "backbone"
+    shutil.copytree(backbone, folder / "path" / "to" / "Qwen2.5-VL")
     return folder
 
 
