@@ -29,7 +29,7 @@ class Imprint:
     guidance: float
     steps: int
     model: str
-    """Hash of the weights."""
+    """Identity of the model, as `zoo.fingerprint` gives it."""
 
 
 def to_png(image: Image.Image, imprint: Imprint) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +67,6 @@ def _samples(config: TrainConfig, run: Path) -> list[Sample]:
         )
     folder = run / "world"
     if ranks.is_first() and not folder.exists():
-        for left in run.glob(".world.*"):  # by a drawing that was killed
-            shutil.rmtree(left)
         write_world(folder, world.count, world.seed)
     ranks.barrier()
     return open_dataset(folder)
