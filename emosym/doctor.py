@@ -99,11 +99,15 @@ def _dependency(requirement: Requirement, version: Callable[[str], str]) -> Chec
 
 
 def _requirements() -> list[Requirement]:
-    """Return what the installed package declares; itself when it is not installed."""
+    """Return what the installed package declares; itself when it is not installed.
+
+    What two extras name alike is one requirement.
+    """
     try:
-        return [Requirement(line) for line in metadata.requires("emosym") or []]
+        declared = [Requirement(line) for line in metadata.requires("emosym") or []]
     except metadata.PackageNotFoundError:
         return [Requirement("emosym")]
+    return list({(r.name, str(r.specifier)): r for r in declared}.values())
 
 
 def cores() -> Check:
