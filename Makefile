@@ -23,6 +23,7 @@ IMAGES ?=## image files or folders
 QUERY ?=## image, or affect ('valence=1 arousal=-2'), to search the bank for
 COUNT ?= 1000## images to draw
 SEED ?= 0## seed of the drawing
+PATCHES ?= 24## side of a picture of bench-grpo in patches: 24 gives 144 visual tokens, 8 gives 16
 
 # Once chosen, a torch build stays chosen: only naming another one changes it.
 ifeq ($(origin TORCH),file)
@@ -155,7 +156,7 @@ eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
-	$(PY) -m train.bench_grpo
+	$(PY) -m train.bench_grpo --patches $(PATCHES)
 
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
