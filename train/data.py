@@ -17,7 +17,7 @@ from emosym.errors import UserError
 from emosym.records import Question, Sample
 from train.config import DataConfig
 
-Material = Literal["samples", "questions"]
+Kind = Literal["samples", "questions"]
 """What a phase learns from: images with what is known of them, or questions about images."""
 
 
@@ -49,7 +49,7 @@ class Corpus:
                 fix=f"add it to the data, or set {option}=0",
             )
 
-    def material(self, kind: Material) -> list[Sample] | list[Question]:
+    def material(self, kind: Kind) -> list[Sample] | list[Question]:
         """Return the training samples or questions; raise UserError when there are none."""
         found = self.samples if kind == "samples" else self.questions
         if not found:
@@ -60,7 +60,7 @@ class Corpus:
         return found
 
     def take(
-        self, kind: Material, phase: str, position: int, count: int
+        self, kind: Kind, phase: str, position: int, count: int
     ) -> list[Sample] | list[Question]:
         """Return items [position, position + count) of the phase's endless shuffled stream.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.dataset import open_dataset
 from emosym.config import load_config
 from emosym.errors import UserError
 from memory_bank import MemoryBank
@@ -181,3 +182,36 @@ def test_a_folder_is_claimed_once(tmp_path, preset):
     [told] = in_ranks(claim_twice, tmp_path / "run", config)
     assert told.startswith("another process started a run in")
     assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["seed: 1"]
+
+
+def test_a_run_of_questions_alone(tmp_path, model, world):
+    """Files of questions with their images and nothing else, as the presets of EEmo-Logic have."""
+    images = world / "image"
+    named = [str(sample.image.relative_to(images)) for sample in open_dataset(world)[:6]]
+    records = [
+        {
+            "id": number,
+            "image": name,
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhich emotion is it? A: fear B: joy"},
+                {"from": "gpt", "value": "AB"[number % 2]},
+            ],
+        }
+        for number, name in enumerate(named)
+    ]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(records))
+    files = {"images": str(images)} | {s: str(tmp_path / f"{s}.json") for s in ("train", "test")}
+    whole = probes.settings(
+        model,
+        world,
+        data={"path": None, "tasks": [], "instructions": files},
+        stages=[{"steps": 2, "cycle": {"instruct": 1, "verify_grpo": 1}}],
+        verify_grpo={"rewards": {"option": 1.0, "emotion": 0.0, "affect_threshold": 0.0}},
+        evaluate={"before": True, "questions": 4},
+    )
+    (tmp_path / "preset.yaml").write_text(json.dumps(whole))
+    done = train("run", tmp_path / "preset.yaml", "--run", tmp_path / "run")
+    assert done.code == 0, done.err
+    tasks = json.loads((tmp_path / "run" / "report.json").read_text())["tasks"]
+    assert tasks["before"]["perception"]["count"] == tasks["after"]["perception"]["count"] == 4

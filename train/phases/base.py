@@ -15,7 +15,7 @@ from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
 from emosym.records import Question, Sample
 from train.config import TrainConfig
-from train.data import Corpus, Material
+from train.data import Corpus, Kind
 from train.knowledge import Knowledge
 from train.memory import Memory
 from train.reference import Reference
@@ -91,7 +91,7 @@ class LearningPhase(Protocol):
     """Parts that the step moves; the loss goes backward through the last one's engine."""
     batch_size: int
     """Global images (or prompts) a step."""
-    material: Material
+    material: Kind
     """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
