@@ -20,7 +20,7 @@ from emosym.interfaces import Prompts
 from emosym.model import MOST_STEPS, EmoSym, check_range
 from emosym.recognition import questions, recognise, understandings
 from emosym.records import ImageRequest, Question, Understanding
-from emosym.sampling import sample_answers
+from emosym.sampling import Rollout, sample_answers
 from emosym.taxonomy import NORMS, mikels
 from emosym.understander import Reading
 
@@ -67,14 +67,8 @@ class EmoSymPipeline:
             return self.recognise(images)[0]
         found: list[Understanding] = []
         for batch in _batches(images, self.batch_size):
-            answers, reading, _ = sample_answers(
-                self.model.understander,
-                questions(self.model, [_open(image) for image in batch]),
-                end_of_turn=self.model.processor.end_of_turn,
-                forbidden=self.model.processor.forbidden_ids,
-                max_tokens=self.answer_tokens,
-            )
-            texts = self.model.processor.decode(answers.ids, answers.mask)
+            asked = questions(self.model, [_open(image) for image in batch])
+            texts, reading = self._say(asked, self.answer_tokens)
             found += understandings(self.model, reading, texts)
         return found
 
@@ -118,14 +112,7 @@ class EmoSymPipeline:
         """
         said: list[str] = []
         for batch in _batches(questions, batch_size or self.batch_size):
-            answers, _, _ = sample_answers(
-                self.model.understander,
-                self._pose(batch),
-                end_of_turn=self.model.processor.end_of_turn,
-                forbidden=self.model.processor.forbidden_ids,
-                max_tokens=max_tokens or ANSWER_TOKENS,
-            )
-            said += self.model.processor.decode(answers.ids, answers.mask)
+            said += self._say(self._pose(batch), max_tokens or ANSWER_TOKENS)[0]
         return said
 
     @torch.no_grad()
@@ -170,6 +157,17 @@ class EmoSymPipeline:
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
         pixels = self.model.draw(noise.to(device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
+
+    def _say(self, asked: Prompts, max_tokens: int) -> tuple[list[str], Reading]:
+        """Answer prompts greedily; return the words and the prompts' reading."""
+        processor = self.model.processor
+        rollout = Rollout(
+            end_of_turn=processor.end_of_turn,
+            forbidden=processor.forbidden_ids,
+            max_tokens=max_tokens,
+        )
+        reading = sample_answers(self.model.understander, asked, rollout)
+        return processor.decode(rollout.answers.ids, rollout.answers.mask), reading
 
     def _pose(self, batch: Sequence[Question]) -> Prompts:
         texts = [question.text for question in batch]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,35 +14,31 @@ from emosym.losses import token_log_probs
 from emosym.understander import Decoding, Reading, Understander
 
 
+@dataclass(slots=True, kw_only=True)
 class Rollout:
-    """Samples answers to prompts that have been read, and keeps them.
+    """How answers are sampled, and what was.
 
     Given to an understander in place of answers, it makes one pass of prompt, sampling and reading:
     the prompt is read once for all three.
     """
 
-    def __init__(
-        self,
-        *,
-        end_of_turn: int,
-        forbidden: Sequence[int],
-        max_tokens: int,
-        repeats: int = 1,
-        uniform: Tensor | None = None,
-        temperature: float = 1.0,
-    ) -> None:
-        """See `sample_answers`."""
-        self.end_of_turn = end_of_turn
-        self.forbidden = forbidden
-        self.max_tokens = max_tokens
-        self.repeats = repeats
-        self.uniform = uniform
-        self.temperature = temperature
-        self.answers: Answers
-        """[B·G, ≤ L], once sampled."""
-        self.log_probs: Tensor
-        """[B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0
-        behind an answer's end."""
+    end_of_turn: int
+    """The id that closes an answer; it is part of the answer."""
+    forbidden: Sequence[int]
+    """Ids that are never sampled (vision and control tokens)."""
+    max_tokens: int
+    """Longest answer L."""
+    repeats: int = 1
+    """G answers a prompt, row b·G + g."""
+    uniform: Tensor | None = None
+    """Draws in [0, 1), [B·G, L]: token t is the inverse CDF at uniform[:, t]. None is greedy."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    answers: Answers = field(init=False)
+    """[B·G, ≤ L], once sampled."""
+    log_probs: Tensor = field(init=False)
+    """[B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0 behind
+    an answer's end."""
 
     @torch.no_grad()
     def __call__(self, understander: Understander, state: Decoding) -> Answers:
@@ -92,46 +89,15 @@ class Rollout:
 
 
 @torch.no_grad()
-def sample_answers(
-    understander: Understander,
-    prompts: Prompts,
-    *,
-    end_of_turn: int,
-    forbidden: Sequence[int],
-    max_tokens: int,
-    repeats: int = 1,
-    uniform: Tensor | None = None,
-    temperature: float = 1.0,
-) -> tuple[Answers, Reading, Tensor]:
-    """Answer each prompt `repeats` times; greedy when `uniform` is None.
-
-    Args:
-        understander: the model.
-        prompts: B user turns.
-        end_of_turn: the id that closes an answer; it is part of the answer.
-        forbidden: ids that are never sampled (vision and control tokens).
-        max_tokens: longest answer L.
-        repeats: G answers a prompt, row b·G + g.
-        uniform: draws in [0, 1), [B·G, L]; token t is the inverse CDF at uniform[:, t].
-        temperature: divides the logits.
-
-    Returns:
-        The answers [B·G, ≤ L], the reading of the prompts [B], and `Rollout.log_probs`.
+def sample_answers(understander: Understander, prompts: Prompts, rollout: Rollout) -> Reading:
+    """Answer B prompts without reading the answers again; return the prompts' reading.
 
     Raises:
         UserError: probabilities that are not finite.
     """
-    rollout = Rollout(
-        end_of_turn=end_of_turn,
-        forbidden=forbidden,
-        max_tokens=max_tokens,
-        repeats=repeats,
-        uniform=uniform,
-        temperature=temperature,
-    )
     opened = understander.open_answer(prompts)
-    rollout(understander, understander.begin_answers(opened, repeats))
-    return rollout.answers, opened.reading, rollout.log_probs
+    rollout(understander, understander.begin_answers(opened, rollout.repeats))
+    return opened.reading
 
 
 def forbidden_bias(vocabulary: int, forbidden: Sequence[int]) -> Tensor:

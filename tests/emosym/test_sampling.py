@@ -21,7 +21,9 @@ def sample(tiny: EmoSym, asked, uniform: Tensor | None, **options):
         "forbidden": tiny.processor.forbidden_ids,
         "max_tokens": LENGTH,
     }
-    return sample_answers(tiny.understander, asked, uniform=uniform, **settings | options)
+    rollout = Rollout(uniform=uniform, **settings | options)
+    reading = sample_answers(tiny.understander, asked, rollout)
+    return rollout.answers, reading, rollout.log_probs
 
 
 def forced(tiny: EmoSym, asked, answers: Answers, temperature: float = 1.0) -> Tensor:

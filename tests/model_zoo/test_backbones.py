@@ -12,7 +12,7 @@ import torch
 from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.interfaces import Embedded, Prompts
-from emosym.sampling import sample_answers
+from emosym.sampling import Rollout, sample_answers
 from emosym.understander import Understander
 from model_zoo.backbones import FAMILIES, attention, load_backbone, new_backbone
 from model_zoo.tokenizer import SPECIAL
@@ -355,16 +355,16 @@ def test_forbidden_ids_are_never_sampled_however_much_they_are_favoured(roomy, f
         model = Understander(backbone, tokens=2, hidden=8, classes=8, knowledge_width=4).eval()
 
     def sampled(forbidden):
-        answers, _, log_probs = sample_answers(
-            model,
-            processor.prompts(TEXTS[:1], one_each(1)),
+        rollout = Rollout(
             end_of_turn=processor.end_of_turn,
             forbidden=forbidden,
             max_tokens=3,
             repeats=2000,
             uniform=Draws("forbidden").uniform(2000, 3),
         )
-        return set(answers.ids[answers.mask.bool()].tolist()), log_probs
+        sample_answers(model, processor.prompts(TEXTS[:1], one_each(1)), rollout)
+        answers = rollout.answers
+        return set(answers.ids[answers.mask.bool()].tolist()), rollout.log_probs
 
     drawn, log_probs = sampled(processor.forbidden_ids)
     assert not drawn & set(banned.tolist())

@@ -14,7 +14,7 @@ from torch import Tensor
 from emosym.draws import Draws
 from emosym.interfaces import Answers, Prompts
 from emosym.losses import token_log_probs
-from emosym.sampling import forbidden_bias, sample_answers
+from emosym.sampling import Rollout, forbidden_bias, sample_answers
 from emosym.understander import Understander
 from model_zoo.backbones import FAMILIES, QwenVLProcessor
 from tests.model_zoo import make
@@ -189,15 +189,15 @@ def test_sampling_and_reading_are_one_policy(model, processor, images, recompute
     if recompute:
         model.train().backbone.checkpoint_gradients()
     prompts, length = processor.prompts(TEXTS, images), 5
-    answers, reading, old = sample_answers(
-        model,
-        prompts,
+    rollout = Rollout(
         end_of_turn=processor.end_of_turn,
         forbidden=processor.forbidden_ids,
         max_tokens=length,
         repeats=GROUP,
         uniform=Draws("prefix").uniform(3 * GROUP, length),
     )
+    reading = sample_answers(model, prompts, rollout)
+    answers, old = rollout.answers, rollout.log_probs
     forced = model(prompts, answers)
     logits = forced.answer_logits.detach()
     bias = forbidden_bias(logits.shape[-1], processor.forbidden_ids)
