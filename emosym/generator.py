@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from emosym.conditioner import Conditioner
-from emosym.flow import euler, noised
 from emosym.interfaces import TextFeatures
+from emosym.process import integrate
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(latents [B, C, H, W], times [B]) -> what the process's denoiser predicts, [B, C, H, W]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,69 +28,62 @@ class Condition:
     affect: Tensor
     """[B, 2] on `affect.PUBLIC`; NaN rows mean "not asked for"."""
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """Return the condition with every tensor changed: repeated, say, or cut."""
+        return Condition(
+            text=TextFeatures(change(self.text.tokens), change(self.text.pooled)),
+            h_ctx=change(self.h_ctx),
+            h_emo=change(self.h_emo),
+            affect=change(self.affect),
+        )
+
 
 class Generator(nn.Module):
     """Noise and a condition -> latents of an image that shows and evokes what was asked."""
 
-    def __init__(self, denoiser: nn.Module, *, width: int, hidden: int, shift: float) -> None:
+    def __init__(self, denoiser: nn.Module, *, width: int, hidden: int) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self.process = denoiser.process
         self.conditioner = Conditioner(width, hidden, denoiser.token_width, denoiser.pooled_width)
-        self.shift = shift
 
-    def forward(
-        self, latents: Tensor, noise: Tensor, sigma: Tensor, condition: Condition, keep: Tensor
-    ) -> Tensor:
-        """Return the flow-matching loss of each image, [B].
+    def forward(self, latents: Tensor, time: Tensor, condition: Condition, keep: Tensor) -> Tensor:
+        """Return what the denoiser predicts, [B, C, H, W].
 
         Args:
-            latents: clean latents [B, C, H, W].
-            noise: standard normal [B, C, H, W].
-            sigma: noise levels [B] in (0, 1).
+            latents: noised latents [B, C, H, W].
+            time: times of the process, [B].
             condition: what each image shows and evokes.
-            keep: [B] of bool; False trains the unconditional branch.
+            keep: [B] of bool; False is the unconditional branch.
         """
-        predicted = self._velocity(noised(latents, noise, sigma), sigma, condition, keep)
-        return (predicted - (noise - latents)).float().pow(2).mean((1, 2, 3))
-
-    @torch.no_grad()
-    def sample(self, noise: Tensor, condition: Condition, *, steps: int, guidance: float) -> Tensor:
-        """Return latents [B, C, H, W] after `steps` guided Euler steps from `noise`.
-
-        `guidance` 1 uses the condition as it is; larger follows it harder, at twice the cost.
-        """
-        batch = noise.shape[0]
-        yes = torch.ones(batch, dtype=torch.bool, device=noise.device)
-        if guidance == 1:
-            return euler(
-                lambda x, s: self._velocity(x, s, condition, yes), noise, steps, self.shift
-            )
-        both = _twice(condition)
-        keep = torch.cat([yes, ~yes])
-
-        def guided(latents: Tensor, sigma: Tensor) -> Tensor:
-            pair = self._velocity(torch.cat([latents] * 2), torch.cat([sigma] * 2), both, keep)
-            wanted, free = pair.chunk(2)
-            return free + guidance * (wanted - free)
-
-        return euler(guided, noise, steps, self.shift)
-
-    def _velocity(
-        self, latents: Tensor, sigma: Tensor, condition: Condition, keep: Tensor
-    ) -> Tensor:
         emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
         shown = keep.to(condition.text.tokens.dtype)
         tokens = condition.text.tokens * shown[:, None, None]
         pooled = condition.text.pooled * shown[:, None] + pooled
-        return self.denoiser.velocity(latents, sigma, torch.cat([tokens, emotion], 1), pooled)
+        return self.denoiser.predict(latents, time, torch.cat([tokens, emotion], 1), pooled)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, condition: Condition, *, steps: int, guidance: float) -> Tensor:
+        """Return latents [B, C, H, W] after `steps` guided deterministic steps from `noise`."""
+        return integrate(self.guided(condition, guidance), self.process, noise, steps)
+
+    def guided(self, condition: Condition, guidance: float) -> Denoise:
+        """Return the denoiser under a condition; guidance 1 uses the condition as it is.
+
+        Larger follows it harder, at twice the cost. Ref: arXiv 2207.12598.
+        """
+        if guidance == 1:
+            return lambda latents, time: self(latents, time, condition, _all(latents, True))
+        both = condition.map(lambda part: torch.cat([part, part]))
+
+        def denoise(latents: Tensor, time: Tensor) -> Tensor:
+            keep = torch.cat([_all(latents, True), _all(latents, False)])
+            pair = self(torch.cat([latents] * 2), torch.cat([time] * 2), both, keep)
+            wanted, free = pair.chunk(2)
+            return free + guidance * (wanted - free)
+
+        return denoise
 
 
-def _twice(condition: Condition) -> Condition:
-    return Condition(
-        text=TextFeatures(
-            torch.cat([condition.text.tokens] * 2), torch.cat([condition.text.pooled] * 2)
-        ),
-        h_ctx=torch.cat([condition.h_ctx] * 2),
-        h_emo=torch.cat([condition.h_emo] * 2),
-        affect=torch.cat([condition.affect] * 2),
-    )
+def _all(latents: Tensor, value: bool) -> Tensor:
+    return torch.full((len(latents),), value, device=latents.device)

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from emosym.process import Process
+
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
@@ -184,8 +186,10 @@ class TextFeatures:
 
 
 class Denoiser(Protocol):
-    """A conditional velocity field with its text encoder. Also an `nn.Module`."""
+    """A conditional denoiser with its text encoder. Also an `nn.Module`."""
 
+    process: Process
+    """What its outputs mean."""
     token_width: int
     """E of `TextFeatures.tokens`."""
     pooled_width: int
@@ -200,8 +204,8 @@ class Denoiser(Protocol):
     def pool_text(self, texts: Sequence[str]) -> Tensor:
         """Return pooled vectors [B, P] of knowledge texts, which may be longer than prompts."""
 
-    def velocity(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-        """Predict noise - image at noise level sigma [B] in [0, 1]: [B, C, H, W] -> same."""
+    def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """Return the output of `process` at times [B]: [B, C, H, W] -> same."""
 
 
 class Autoencoder(Protocol):

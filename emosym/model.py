@@ -96,9 +96,7 @@ class EmoSym(nn.Module):
             classes=len(config.emotions),
             knowledge_width=config.knowledge_width or denoiser.pooled_width,
         )
-        self.generator = Generator(
-            denoiser, width=backbone.width, hidden=config.hidden, shift=config.shift
-        )
+        self.generator = Generator(denoiser, width=backbone.width, hidden=config.hidden)
         self.autoencoder = autoencoder
 
     @property

@@ -48,7 +48,7 @@ def compose(
     if pixels is not None:
         processor.images.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
     denoiser, autoencoder = load_decoder(
-        source / "decoder", config.image_size, about.text_tokens, dtype
+        source / "decoder", config.image_size, about.text_tokens, config.shift, dtype
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

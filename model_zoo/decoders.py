@@ -18,6 +18,7 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
+from emosym.process import Flow
 from model_zoo.tokenizer import load_tokenizer, save_tokenizer
 from model_zoo.weights import pretrained
 
@@ -35,8 +36,10 @@ class MMDiT(nn.Module):
         text_encoder: T5EncoderModel,
         tokenizer: PreTrainedTokenizerBase,
         text_tokens: int,
+        shift: float,
     ) -> None:
         super().__init__()
+        self.process = Flow(shift)
         self.transformer = transformer
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
@@ -95,13 +98,13 @@ class MMDiT(nn.Module):
         pooled = states.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
         return TextFeatures(states, pooled)
 
-    def velocity(self, latents: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-        """Predict noise - image at noise level sigma [B] in [0, 1]."""
+    def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """Return the velocity at noise levels [B] in [0, 1]."""
         return self.transformer(
             hidden_states=latents.to(tokens.dtype),
             encoder_hidden_states=tokens,
             pooled_projections=pooled,
-            timestep=sigma * 1000,
+            timestep=time * 1000,
             return_dict=False,
         )[0]
 
@@ -134,7 +137,9 @@ class VAE(nn.Module):
         return self.decode(latents), latents
 
 
-def load_decoder(folder: Path, image_size: int, text_tokens: int, dtype: torch.dtype):
+def load_decoder(
+    folder: Path, image_size: int, text_tokens: int, shift: float, dtype: torch.dtype
+) -> tuple[MMDiT, VAE]:
     """Load a denoiser and an autoencoder from a folder in the diffusers layout.
 
     Raises:
@@ -144,7 +149,7 @@ def load_decoder(folder: Path, image_size: int, text_tokens: int, dtype: torch.d
     text_encoder = pretrained(T5EncoderModel, folder / "text_encoder", dtype=dtype)
     tokenizer = load_tokenizer(folder / "tokenizer", text_encoder.config.vocab_size)
     vae = pretrained(AutoencoderKL, folder / "vae", torch_dtype=dtype)
-    denoiser = MMDiT(transformer, text_encoder, tokenizer, text_tokens)
+    denoiser = MMDiT(transformer, text_encoder, tokenizer, text_tokens, shift)
     autoencoder = VAE(vae, image_size)
     _check_size(denoiser, autoencoder, image_size, folder)
     return denoiser, autoencoder
@@ -157,11 +162,12 @@ def new_decoder(
     tokenizer: PreTrainedTokenizerBase,
     image_size: int,
     text_tokens: int,
+    shift: float,
 ) -> tuple[MMDiT, VAE]:
     """Build a decoder with random weights from diffusers and transformers configs."""
     autoencoder = VAE(AutoencoderKL(**vae), image_size)
     text = T5EncoderModel(T5Config(**text_encoder))
-    denoiser = MMDiT(SD3Transformer2DModel(**transformer), text, tokenizer, text_tokens)
+    denoiser = MMDiT(SD3Transformer2DModel(**transformer), text, tokenizer, text_tokens, shift)
     _check_size(denoiser, autoencoder, image_size, "the preset")
     return denoiser, autoencoder
 

@@ -94,7 +94,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     config = about.model
     backbone, processor = load_backbone(folder / "backbone", dtype)
     denoiser, autoencoder = load_decoder(
-        folder / "decoder", config.image_size, about.text_tokens, dtype
+        folder / "decoder", config.image_size, about.text_tokens, config.shift, dtype
     )
     model = EmoSym(
         config,
@@ -146,6 +146,7 @@ def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
             tokenizer,
             config.image_size,
             spec["text_tokens"],
+            config.shift,
         )
         model = EmoSym(
             config,

@@ -39,7 +39,7 @@ def look(backbone: nn.Module) -> Tensor:
 def draw(denoiser: nn.Module) -> Tensor:
     """Return a velocity."""
     text = denoiser.encode_text(["a red house", "b"])
-    return denoiser.velocity(
+    return denoiser.predict(
         normal(2, 4, 16, 16), torch.tensor([0.3, 0.9]), text.tokens, text.pooled
     )
 

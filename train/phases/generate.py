@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from emosym import prompts
-from emosym.flow import logit_normal
 from emosym.losses import affect_loss, label_loss
+from emosym.process import noised, training_times
 from emosym.records import ImageRequest, Sample
 from train.data import affect_targets, label_targets, square_pixels
 from train.phases.base import Bench, Outcome, Slice
@@ -40,7 +40,8 @@ class Generate:
         samples, model = part.samples, bench.model
         latents = torch.stack([self._latent(sample) for sample in samples])
         noise = part.normal(*latents.shape[1:]).to(bench.device)
-        sigma = logit_normal(part.normal().to(bench.device), model.config.shift)
+        process = model.generator.process
+        time = training_times(process, part.normal().to(bench.device), "logit_normal")
         keep, show, name, feel = (
             (part.uniform() >= share).to(bench.device)
             for share in (
@@ -63,7 +64,9 @@ class Generate:
             reading = bench.parts["understander"](asked)
         with torch.set_grad_enabled(config.train_text_encoder):
             condition = model.condition(reading, shown, asked_affect)
-        flow = bench.parts["generator"](latents, noise, sigma, condition, keep).mean()
+        mixed = noised(process, latents, noise, time)
+        output = bench.parts["generator"](mixed, time, condition, keep)
+        flow = (output - process.target(latents, noise, time)).float().square().mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
         loss = flow
         if config.update_understander and from_image:
