@@ -326,6 +326,33 @@ class GenerateConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class ReinforceConfig:
+    """Image RL from a judge. Ref: EmoFeedback², Flow-GRPO."""
+
+    batch_size: int = 8
+    """Prompts a step."""
+    group: int = 8
+    """Images a prompt, G."""
+    algorithm: Literal["flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft"] = (
+        "cps_guard"
+    )
+    steps: int = 10
+    """Sampling steps."""
+    guidance: float = 1.0
+    window: int = 2
+    """Steps that are drawn and trained; noised copies of an image for nft."""
+    window_within: float = 0.5
+    """Share of the schedule, from noise on, that the window lies in."""
+    noise: float | None = None
+    """η; null is what is published for the algorithm."""
+    clip: float = 1e-4
+    strength: float = 1.0
+    beta: float = 0.0
+    spread: Literal["group", "batch", "none"] = "batch"
+    own_target: float = 0.5
+
+
+@dataclass(kw_only=True, slots=True)
 class RememberConfig:
     """Generate, judge, admit. Ref: EmoSym §2.8."""
 
@@ -415,6 +442,7 @@ class TrainConfig:
     verify_posterior: VerifyPosteriorConfig = field(default_factory=VerifyPosteriorConfig)
     verify_grpo: VerifyGrpoConfig = field(default_factory=VerifyGrpoConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    reinforce: ReinforceConfig = field(default_factory=ReinforceConfig)
     remember: RememberConfig = field(default_factory=RememberConfig)
     autoencode: AutoencodeConfig = field(default_factory=AutoencodeConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

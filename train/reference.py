@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from emosym.interfaces import Answers, Prompts
@@ -19,28 +19,41 @@ from emosym.understander import Reading
 from model_zoo.adapters import adapter_names, adapters_off
 
 
+class Frozen:
+    """A module as it was when the run started; a copy of what trains, the rest is shared.
+
+    Adapters start at zero effect, so they need no copy: they are switched off.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        adapters = adapter_names(module)
+        self.start: dict[str, Tensor] = {
+            name: value.detach().clone()
+            for name, value in module.named_parameters()
+            if value.requires_grad and name not in adapters
+        }
+
+    @torch.no_grad()
+    def __call__(self, *inputs: object) -> object:
+        """Run the module with its starting weights, without gradient."""
+        with adapters_off(self.module):
+            return functional_call(self.module, self.start, inputs)
+
+
 class Reference:
     """Reads with the starting weights; judge, embedder of the bank and anchor of the KL.
 
-    It keeps a copy of the parameters that train, and shares all the others with the live model.
-    Adapters start at zero effect, so they need no copy: it reads with them switched off.
     Implements `eval.protocols.Judge`.
     """
 
     def __init__(self, model: EmoSym) -> None:
         self.model = model
-        adapters = adapter_names(model.understander)
-        self.start: dict[str, Tensor] = {
-            name: value.detach().clone()
-            for name, value in model.understander.named_parameters()
-            if value.requires_grad and name not in adapters
-        }
+        self.understander = Frozen(model.understander)
 
-    @torch.no_grad()
     def __call__(self, prompts: Prompts, answers: Answers | None = None) -> Reading:
         """Read with the starting weights."""
-        with adapters_off(self.model.understander):
-            return functional_call(self.model.understander, self.start, (prompts, answers))
+        return self.understander(prompts, answers)
 
     def tell(self, states: Tensor, text: Answers) -> Tensor:
         """Return logits [B, L, vocabulary] of texts, read from states [B, K, D] alone.
@@ -48,7 +61,8 @@ class Reference:
         Gradients reach the states and no weight.
         """
         backbone = self.model.understander.backbone
-        start = {k: v for k, v in self.start.items() if k.startswith("backbone.")}
+        start = self.understander.start.items()
+        start = {k: v for k, v in start if k.startswith("backbone.")}
         # In evaluation mode layers are not checkpointed: they would be read again on the way back,
         # with the weights of then.
         trains = backbone.training

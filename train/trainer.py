@@ -24,7 +24,7 @@ from train.material import Material
 from train.memory import Memory
 from train.phases import PHASES
 from train.phases.base import Bench, Slice, freeze
-from train.reference import Reference
+from train.reference import Frozen, Reference
 from train.schedule import Schedule, learning_rate
 from train.starting import identity, refit
 
@@ -71,6 +71,7 @@ class Trainer:
             parts={name: getattr(model, name) for name in EmoSym.PARTS},
             corpus=Corpus(material.samples, material.questions, config.data, config.seed),
             reference=reference,
+            start=Frozen(model.generator) if "reinforce" in used else None,
             memory=memory,
             knowledge=knowledge,
             device=device,

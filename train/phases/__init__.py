@@ -4,6 +4,7 @@ from train.phases.autoencode import Autoencode
 from train.phases.compress import Compress
 from train.phases.generate import Generate
 from train.phases.instruct import Instruct
+from train.phases.reinforce import Reinforce
 from train.phases.remember import Remember
 from train.phases.verify_grpo import VerifyGrpo
 from train.phases.verify_posterior import VerifyPosterior
@@ -17,6 +18,7 @@ PHASES = {
         VerifyPosterior,
         VerifyGrpo,
         Generate,
+        Reinforce,
         Remember,
     )
 }

@@ -18,7 +18,7 @@ from train.config import TrainConfig
 from train.data import Corpus, Kind
 from train.knowledge import Knowledge
 from train.memory import Memory
-from train.reference import Reference
+from train.reference import Frozen, Reference
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Bench:
     """Part -> its DeepSpeed engine, or the bare module of a part that does not train."""
     corpus: Corpus
     reference: Reference
+    start: Frozen | None
+    """The generator as it was at the start; None in a run without `reinforce`."""
     memory: Memory
     knowledge: Knowledge | None
     """What encodes knowledge texts; None in a run without `compress`."""
