@@ -1,4 +1,4 @@
-"""What the model asks of a backbone and of a decoder: the seam between `emosym` and `model_zoo`.
+"""What we ask of a backbone, a decoder and a judge: the seam between `emosym` and `model_zoo`.
 
 Shape legend of the repository: B batch, T prompt tokens, L answer tokens, V visual tokens,
 K reasoning tokens, D backbone width, E conditioning width, C H W latent channels/height/width,
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from emosym.process import Process
+from emosym.records import ImageRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,3 +220,12 @@ class Autoencoder(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return pixels, not clipped."""
+
+
+class Scorer(Protocol):
+    """Says how good generated images are for what was asked."""
+
+    def __call__(
+        self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
+    ) -> np.ndarray:
+        """Return a finite score of each of N images, [N]; higher is better."""

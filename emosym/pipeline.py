@@ -67,7 +67,7 @@ class EmoSymPipeline:
             return self.recognise(images)[0]
         found: list[Understanding] = []
         for batch in _batches(images, self.batch_size):
-            asked = questions(self.model, [_open(image) for image in batch])
+            asked = questions(self.model, [open_image(image) for image in batch])
             texts, reading = self._say(asked, self.answer_tokens)
             found += understandings(self.model, reading, texts)
         return found
@@ -82,7 +82,7 @@ class EmoSymPipeline:
         return recognise(
             self.model,
             self.model.read,
-            (_open(image) for image in images),
+            (open_image(image) for image in images),
             batch_size=self.batch_size,
         )
 
@@ -171,7 +171,7 @@ class EmoSymPipeline:
 
     def _pose(self, batch: Sequence[Question]) -> Prompts:
         texts = [question.text for question in batch]
-        shown = [[_open(image) for image in question.images] for question in batch]
+        shown = [[open_image(image) for image in question.images] for question in batch]
         return self.model.processor.prompts(texts, shown).to(self.model.device)
 
     def _imagine(self, requests: Sequence[ImageRequest]) -> Reading:
@@ -236,7 +236,8 @@ def to_image(pixels: Tensor) -> Image.Image:
     return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
-def _open(image: Image.Image | Path | str) -> Image.Image:
+def open_image(image: Image.Image | Path | str) -> Image.Image:
+    """Return an image, or the file of one, as RGB; raise UserError for a file that is none."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     return _lazy(IMAGES)(Path(image))

@@ -34,6 +34,13 @@ def assess(axis: str) -> str:
     )
 
 
+def judge(labels: Sequence[str]) -> str:
+    """Return `UNDERSTAND` for a model that was never taught how we answer."""
+    return f"{UNDERSTAND} Choose the emotion from {', '.join(labels)}. " + _FORM.format(
+        "Emotion: word; Valence: x.x; Arousal: x.x"
+    )
+
+
 def rank(labels: Sequence[str]) -> str:
     """Return the question for the three strongest emotions."""
     return (

@@ -53,17 +53,27 @@ def affect_threshold(answer: Answer, question: Question) -> float:
 
     Ref: EmoFeedback² (arXiv 2511.19982), threshold reward.
     """
-    return _mean(answer, question, lambda error: float(error < THRESHOLD))
+    return _mean(answer, question, hit)
 
 
 def affect_linear(answer: Answer, question: Question) -> float:
     """Return the mean of 1 - error over asked coordinates; 0 for a coordinate not given."""
-    return _mean(answer, question, lambda error: 1 - error)
+    return _mean(answer, question, linear)
 
 
 def affect_gaussian(answer: Answer, question: Question) -> float:
     """Return the mean of `regression` over asked coordinates; 0 for a coordinate not given."""
     return _mean(answer, question, regression)
+
+
+def hit(error: float) -> float:
+    """Return 1 for an error in [0, 1] below ε_r, else 0."""
+    return float(error < THRESHOLD)
+
+
+def linear(error: float) -> float:
+    """Return 1 - e for e in [0, 1]."""
+    return 1 - error
 
 
 def regression(error: float) -> float:
@@ -72,6 +82,10 @@ def regression(error: float) -> float:
     Ref: EEmo-Logic (arXiv 2602.01173), stage 2 regression reward.
     """
     return 0.4 * (1 - error) + 0.6 * math.exp(-(error**2) / (2 * 0.05**2))
+
+
+SHAPES = {"linear": linear, "threshold": hit, "gauss": regression}
+"""What an error is worth, a share of the scale in [0, 1]; 1 for none."""
 
 
 def ranking_reward(answer: Answer, question: Question) -> float:

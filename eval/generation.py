@@ -12,6 +12,7 @@ from PIL import Image
 
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
+from emosym.image_statistics import pairwise_rms
 from emosym.records import ImageRequest, Sample, Split, Understanding
 from eval import metrics
 from eval.protocols import Judge, Model, Oracle
@@ -161,7 +162,7 @@ def _scores(
     """Return what can be measured on the images of one request, each a mean over them."""
     asked = wanted.request
     scores: dict[str, float | None] = {
-        "diversity": metrics.pairwise_rms(
+        "diversity": pairwise_rms(
             np.stack([np.asarray(image.convert("RGB")) / 255 for image in images])
         )
     }

@@ -6,7 +6,6 @@ in its units. Every function raises `ValueError` on arrays of unequal length or 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -106,17 +105,6 @@ def ccc(predicted: NDArray, true: NDArray) -> float | None:
     gap = predicted.mean() - true.mean()
     covariance = np.mean((predicted - predicted.mean()) * (true - true.mean()))
     return float(2 * covariance / (predicted.var() + true.var() + gap**2))
-
-
-def pairwise_rms(images: NDArray) -> float | None:
-    """Return the mean over all pairs of images [N, H, W, 3] in [0, 1] of their RMS distance.
-
-    RMS over pixels and channels: 0 for equal images, 1 for black against white. None when N < 2.
-    """
-    pairs = list(itertools.combinations(np.asarray(images, dtype=np.float64), 2))
-    if not pairs:
-        return None
-    return float(np.mean([np.sqrt(np.mean((one - two) ** 2)) for one, two in pairs]))
 
 
 def mean(values: NDArray) -> float | None:

@@ -6,14 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from emosym.errors import UserError
 from emosym.model import EmoSym
 from model_zoo import zoo
 from model_zoo.backbones import load_backbone
 from model_zoo.decoders import load_decoder
+from model_zoo.hub import local
 
 
 def compose(
@@ -44,7 +42,7 @@ def compose(
     source = zoo.folder_of(decoder)
     about = zoo.read_about(source)
     config = dataclasses.replace(about.model, reasoning_tokens=reasoning_tokens, hidden=hidden)
-    reader, processor = load_backbone(_local(backbone), dtype)
+    reader, processor = load_backbone(local(backbone), dtype)
     if pixels is not None:
         processor.images.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
     denoiser, autoencoder = load_decoder(
@@ -60,18 +58,3 @@ def compose(
             autoencoder=autoencoder,
         )
     return model.to(dtype).eval()
-
-
-def _local(backbone: str | Path) -> Path:
-    """Return a folder as it is, and a hub id's files once they are here."""
-    if Path(backbone).is_dir():
-        return Path(backbone)
-    try:
-        files = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
-        return Path(snapshot_download(str(backbone), allow_patterns=files))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"no folder {str(backbone)!r}, and no such model could be fetched from the hub",
-            got=str(error).strip().splitlines()[0][:200],
-            fix="check the name, or fetch the files first and name their folder",
-        ) from error

@@ -107,18 +107,6 @@ def test_pearson_of_a_nearly_constant_predictor_is_still_its_r() -> None:
     assert metrics.pearson(0.3 + 1e-7 * felt, felt) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_pairwise_rms_by_hand() -> None:
-    black, white = np.zeros((2, 2, 3)), np.ones((2, 2, 3))
-    half = np.zeros((2, 2, 3))
-    half[0] = 1  # half of the pixels differ by 1: RMS sqrt(1/2)
-    assert metrics.pairwise_rms(np.stack([black, white])) == 1.0
-    assert metrics.pairwise_rms(np.stack([black, black])) == 0.0
-    assert metrics.pairwise_rms(np.stack([black, white, half])) == pytest.approx(
-        (1 + 2 * math.sqrt(0.5)) / 3
-    )
-    assert metrics.pairwise_rms(black[None]) is None
-
-
 def test_bootstrap_matches_the_normal_interval_of_a_mean() -> None:
     values = np.random.default_rng(0).normal(2.0, 1.0, size=400)
     low, high = metrics.bootstrap(lambda v: float(v.mean()), values, seed=1, resamples=2000)
