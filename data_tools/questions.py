@@ -6,6 +6,7 @@ Ref: EEmo-Logic (arXiv 2602.01173) names the tasks; its generator is not publish
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from data_tools.perception import perception_questions
 from data_tools.votes import top_emotions
@@ -19,11 +20,14 @@ Asker = Callable[[Sample], Question | None]
 Builder = Callable[[Sequence[Sample], int], Iterator[Question]]
 
 
-def build_questions(samples: Sequence[Sample], tasks: Sequence[str], seed: int) -> list[Question]:
+def build_questions(
+    samples: Sequence[Sample], tasks: Sequence[str], seed: int, *, reasons: bool = True
+) -> list[Question]:
     """Return the questions of the named tasks, all of one task before the next.
 
     A sample whose facts do not answer a question is not asked it. What is drawn (the pairs and the
     options of perception) follows from the seed and the ids, not from the order of `samples`.
+    Without `reasons` the reference answers think nothing before they answer.
 
     Raises:
         UserError: an unknown task.
@@ -33,7 +37,7 @@ def build_questions(samples: Sequence[Sample], tasks: Sequence[str], seed: int) 
         if task not in BUILDERS:
             raise unknown("task", task, BUILDERS)
         questions += BUILDERS[task](samples, seed)
-    return questions
+    return questions if reasons else [replace(q, answer=_unreasoned(q)) for q in questions]
 
 
 def each(ask: Asker) -> Builder:
@@ -102,6 +106,10 @@ BUILDERS: dict[str, Builder] = {
     "description": each(description_question),
 }
 """Task -> what makes its questions of samples; a key for every one of `prompts.TASKS`."""
+
+
+def _unreasoned(question: Question) -> str:
+    return prompts.reply(question.truth, question.scale, None)
 
 
 def _question(sample: Sample, task: str, text: str, truth: dict, scale: Scale = UNIT) -> Question:

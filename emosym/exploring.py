@@ -9,8 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from emosym.generator import Denoise
-from emosym.process import Process
+from emosym.process import Denoise, Process
 from emosym.transitions import Exploration, Interval, Step
 
 

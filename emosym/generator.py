@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 from emosym.conditioner import Conditioner
 from emosym.interfaces import TextFeatures
-from emosym.process import integrate
-
-Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(latents [B, C, H, W], times [B]) -> what the process's denoiser predicts, [B, C, H, W]."""
+from emosym.process import Denoise, integrate
 
 
 @dataclass(frozen=True, slots=True)

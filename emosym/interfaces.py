@@ -123,6 +123,9 @@ class Processor(Protocol):
     ) -> Prompts:
         """Tokenise one user turn for each text, after its own images (any number, or none)."""
 
+    def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
+        """Tokenise turns after one picture each [B, 3, H, W] in [-1, 1], with gradient to it."""
+
     def answers(self, texts: Sequence[str]) -> Answers:
         """Tokenise assistant texts and close each turn."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -20,6 +20,10 @@ Density = Literal["logit_normal", "uniform"]
 """How training times are spread."""
 Prediction = Literal["epsilon", "v_prediction"]
 Spacing = Literal["leading", "trailing"]
+
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(latents [B, C, H, W], times [B]) -> what the process's denoiser predicts, [B, C, H, W]."""
 
 
 class Split(NamedTuple):
@@ -201,14 +205,22 @@ def min_snr(process: Process, time: Tensor, gamma: float) -> Tensor:
 
 
 def integrate(
-    denoise: Callable[[Tensor, Tensor], Tensor], process: Process, noise: Tensor, steps: int
+    denoise: Denoise, process: Process, noise: Tensor, steps: int, stop: int | None = None
 ) -> Tensor:
     """Go from noise [B, C, H, W] to latents in `steps` deterministic steps x' = a' x̂ + b' ε̂.
 
     This is Euler's method for a flow and DDIM for a diffusion. Ref: arXiv 2010.02502, eq. 12.
+
+    Args:
+        denoise: what the process's denoiser predicts.
+        process: what that means.
+        noise: standard normal.
+        steps: of the whole schedule.
+        stop: how many of them are done; None does all.
     """
     latents = noise
-    for here, there in pairwise(process.schedule(steps).to(noise.device)):
+    schedule = process.schedule(steps).to(noise.device)
+    for here, there in islice(pairwise(schedule), stop):
         time = here.expand(len(latents))
         a, b = process.coefficients(there)
         split = process.split(latents, denoise(latents, time), time)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
+from data_tools.affectworld.world import subject_of
 from emosym.affect import PUBLIC
 from emosym.errors import UserError
 from emosym.image_statistics import pairwise_rms
@@ -193,7 +194,6 @@ def _noise_seed(seed: int, start: int, turn: int) -> int:
 
 def _request(sample: Sample) -> EvalRequest:
     rated = sample.valence is not None and sample.arousal is not None
-    objects = sample.attributes.get("object")  # a list of names in EmoSet's layout
     return EvalRequest(
         request=ImageRequest(
             prompt=sample.prompt or "",
@@ -201,7 +201,7 @@ def _request(sample: Sample) -> EvalRequest:
             valence=sample.valence if rated else None,
             arousal=sample.arousal if rated else None,
         ),
-        subject=str(objects[0]) if isinstance(objects, list | tuple) and objects else None,
+        subject=subject_of(sample),
     )
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -20,6 +21,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Embedded, Prompts
@@ -225,6 +227,42 @@ class QwenVLProcessor:
             tokens.attention_mask,
             patches.get("pixel_values"),
             patches.get("image_grid_thw"),
+        )
+
+    def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
+        """Tokenise turns after one picture each, given as pixels [B, 3, H, W] in [-1, 1].
+
+        As `prompts`, but for the rounding to 8 bits, and with gradient to the pixels.
+        """
+        found = self.images
+        grain = found.patch_size * found.merge_size
+        size = found.size
+        height, width = smart_resize(
+            *pixels.shape[2:], grain, size["shortest_edge"], size["longest_edge"]
+        )
+        if (height, width) != tuple(pixels.shape[2:]):
+            pixels = interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+            pixels = pixels.clamp(-1, 1)
+        mean, std = (
+            pixels.new_tensor(each)[:, None, None] for each in (found.image_mean, found.image_std)
+        )
+        frames = repeat(
+            ((pixels + 1) / 2 - mean) / std, "b c h w -> b t c h w", t=found.temporal_patch_size
+        )
+        patches = rearrange(
+            frames,
+            "b t c (h mh ph) (w mw pw) -> (b h w mh mw) (c t ph pw)",
+            mh=found.merge_size,
+            mw=found.merge_size,
+            ph=found.patch_size,
+            pw=found.patch_size,
+        )
+        grid = torch.tensor([[1, height // found.patch_size, width // found.patch_size]])
+        count = int(grid.prod()) // found.merge_size**2
+        turns = [self._turn(text, [count]) for text in texts]
+        tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
+        return Prompts(
+            tokens.input_ids, tokens.attention_mask, patches, grid.expand(len(texts), -1)
         )
 
     def answers(self, texts: Sequence[str]) -> Answers:

@@ -35,6 +35,8 @@ class State:
     bank_version: int
     bank_digest: str
     """Tells the run's memory bank at its version from any other bank."""
+    compared: list[list[float]]
+    """Reward and second judge of the last steps that `reinforce` compares."""
     seconds: float
     """Wall time spent so far."""
     world_size: int
@@ -53,6 +55,7 @@ class State:
             step=0,
             bank_version=0,
             bank_digest="",
+            compared=[],
             seconds=0.0,
             world_size=world_size,
             model_hash=model_hash,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from emosym.errors import UserError
+from emosym.scorers import JudgeSpec
 
 
 def _positive(**values: float) -> None:
@@ -66,6 +67,9 @@ class DataConfig:
     tasks: list[str] = field(default_factory=lambda: ["affect"])
     """Questions made of the images' facts, each a task of `emosym.prompts.TASKS`, in equal shares;
     phases `instruct` and `verify_grpo` learn from them."""
+    reasons: bool = True
+    """Their reference answers first say the knowledge text, in <think></think>; else they think
+    nothing. EEmo-Logic's first stage has answers alone."""
     instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
     """More questions."""
     lexicon_spread: float | None = None
@@ -327,29 +331,82 @@ class GenerateConfig:
 
 @dataclass(kw_only=True, slots=True)
 class ReinforceConfig:
-    """Image RL from a judge. Ref: EmoFeedback², Flow-GRPO."""
+    """RL of the generator from judges of its images. Ref: EmoFeedback² §1.4, Flow-GRPO."""
 
     batch_size: int = 8
     """Prompts a step."""
     group: int = 8
-    """Images a prompt, G."""
-    algorithm: Literal["flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft"] = (
-        "cps_guard"
-    )
+    """G, images a prompt."""
+    algorithm: Literal[
+        "flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft", "direct"
+    ] = "direct"
+    """How judged images move the denoiser, see `train.phases.reinforcement`."""
     steps: int = 10
     """Sampling steps."""
     guidance: float = 1.0
+    """Guidance while sampling; the trained model is saved with it as its default. 1 costs half."""
     window: int = 2
-    """Steps that are drawn and trained; noised copies of an image for nft."""
+    """Steps that are drawn and trained; of nft, noised copies of an image; direct trains one."""
     window_within: float = 0.5
-    """Share of the schedule, from noise on, that the window lies in."""
+    """Share of the schedule that holds what is trained: from noise on; of direct, up to the
+    image."""
     noise: float | None = None
-    """η; null is what is published for the algorithm."""
-    clip: float = 1e-4
+    """η of the drawn steps; null is what is published for the algorithm."""
+    clip: float = 1.0e-4
+    """The ratio is held in [1 - clip, 1 + clip]: log-probabilities are means over numbers."""
     strength: float = 1.0
-    beta: float = 0.0
+    """b of nft."""
+    beta: float = 0.04
+    """Weight of the squared distance to the outputs of the starting generator."""
     spread: Literal["group", "batch", "none"] = "batch"
+    """What advantages are divided by, as in verify_grpo."""
+    rewards_apart: bool = False
+    """Normalise each reward by itself before they are summed (GDPO)."""
     own_target: float = 0.5
+    """Share of prompts that ask for the valence and arousal of their own image; the others ask for
+    any of the plane."""
+    rewards: dict[str, float] = field(default_factory=lambda: {"affect": 1.0})
+    """Judge -> weight; 0 switches it off. The names are those of `model_zoo.judges`."""
+    watch: list[str] = field(default_factory=list)
+    """Judges that are logged and never trained on, beside AffectWorld's own truth."""
+    judges: dict[str, JudgeSpec] = field(default_factory=dict)
+    """Judge -> where it comes from; our own frozen understanding branch needs nothing."""
+    patience: int = 60
+    """Steps after which reward and second judge are compared; the run stops when the one rose
+    while the other fell (reinforce/hacking). 0 never stops."""
+
+    def __post_init__(self) -> None:
+        _positive(batch_size=self.batch_size, steps=self.steps, window=self.window)
+        _positive(strength=self.strength)
+        _share(own_target=self.own_target, window_within=self.window_within, clip=self.clip)
+        _share(math.inf, beta=self.beta, guidance=self.guidance, patience=self.patience)
+        if self.noise is not None:
+            _share(noise=self.noise)
+        if self.group < 2:
+            raise UserError("group must be at least 2", got=self.group)
+        within = round(self.steps * self.window_within)
+        if self.algorithm not in ("nft", "direct") and self.window > within:
+            raise UserError(
+                "window is longer than the part of the schedule that holds it",
+                got=self.window,
+                expected=f"at most steps x window_within = {within}",
+            )
+        if not any(self.rewards.values()):
+            raise UserError("rewards are all switched off", fix="give at least one a weight")
+        both = {name for name, weight in self.rewards.items() if weight} & set(self.watch)
+        if both:
+            raise UserError(
+                "a judge that is trained on cannot watch",
+                got=", ".join(sorted(both)),
+                fix="take it out of rewards or of watch",
+            )
+        unused = set(self.judges) - set(self.rewards) - set(self.watch)
+        if unused:
+            raise UserError(
+                "judges says where one comes from that is not asked",
+                got=", ".join(sorted(unused)),
+                fix="name it in rewards or watch, or leave it out",
+            )
 
 
 @dataclass(kw_only=True, slots=True)

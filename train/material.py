@@ -43,7 +43,7 @@ def load_material(config: TrainConfig, run: Path) -> Material:
     samples = _samples(config, run)
     if data.lexicon_spread is not None:
         samples = with_lexicon_affect(samples, data.lexicon_spread, config.seed)
-    questions = build_questions(samples, data.tasks, config.seed)
+    questions = build_questions(samples, data.tasks, config.seed, reasons=data.reasons)
     files = data.instructions
     for path, split in ((files.train, "train"), (files.test, "test")):
         if path is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -55,6 +56,13 @@ class Reference:
         """Read with the starting weights."""
         return self.understander(prompts, answers)
 
+    def see(self, texts: Sequence[str], pixels: Tensor) -> Reading:
+        """Read questions on pictures [B, 3, H, W] in [-1, 1], with gradient to the pixels alone."""
+        asked = self.model.processor.see(texts, pixels).to(pixels.device)
+        understander = self.model.understander
+        with _unchecked(understander), adapters_off(understander):
+            return functional_call(understander, self.understander.start, (asked, None))
+
     def tell(self, states: Tensor, text: Answers) -> Tensor:
         """Return logits [B, L, vocabulary] of texts, read from states [B, K, D] alone.
 
@@ -63,16 +71,23 @@ class Reference:
         backbone = self.model.understander.backbone
         start = self.understander.start.items()
         start = {k: v for k, v in start if k.startswith("backbone.")}
-        # In evaluation mode layers are not checkpointed: they would be read again on the way back,
-        # with the weights of then.
-        trains = backbone.training
-        backbone.eval()
-        try:
-            with adapters_off(backbone):
-                return functional_call(LatentReader(backbone), start, (states, text))
-        finally:
-            backbone.train(trains)
+        with _unchecked(backbone), adapters_off(backbone):
+            return functional_call(LatentReader(backbone), start, (states, text))
 
     def recognise(self, images: Iterable[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
         """Return what images evoked at the start, and their embeddings [N, D]."""
         return recognise(self.model, self, images)
+
+
+@contextlib.contextmanager
+def _unchecked(module: nn.Module) -> Iterator[None]:
+    """Keep layers from being checkpointed, which they are in training mode alone.
+
+    They would be read again on the way back, with the weights of then.
+    """
+    trains = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(trains)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -175,6 +176,8 @@ def _finish(trainer: Trainer, material: Material) -> dict:
         if ranks.is_first():
             _tell("measuring the trained model")
             model = trainer.bench.model.eval()
+            if "reinforce" in trainer.phases:  # it is made for the guidance that it was trained at
+                model.config = dataclasses.replace(model.config, guidance=config.reinforce.guidance)
             zoo.save(model, run / MODEL)
             after = _measure(trainer, material)
             report = _report(trainer, before, after, time.monotonic() - begun)

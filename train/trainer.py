@@ -15,7 +15,7 @@ from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.records import Question, Sample
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
-from train import checkpoint, engines, ranks
+from train import checkpoint, engines, hacking, ranks
 from train.config import TrainConfig
 from train.data import Corpus
 from train.knowledge import Knowledge
@@ -24,6 +24,7 @@ from train.material import Material
 from train.memory import Memory
 from train.phases import PHASES
 from train.phases.base import Bench, Slice, freeze
+from train.prompt_features import Texts
 from train.reference import Frozen, Reference
 from train.schedule import Schedule, learning_rate
 from train.starting import identity, refit
@@ -72,6 +73,7 @@ class Trainer:
             corpus=Corpus(material.samples, material.questions, config.data, config.seed),
             reference=reference,
             start=Frozen(model.generator) if "reinforce" in used else None,
+            texts=Texts(model.generator.denoiser, frozen=not config.generate.train_text_encoder),
             memory=memory,
             knowledge=knowledge,
             device=device,
@@ -138,6 +140,10 @@ class Trainer:
                 self.state.seconds = before + time.monotonic() - started
                 pace = self.phases[phase].batch_size / (time.monotonic() - begun)
                 logs.row(step, phase, metrics, pace)
+                if metrics.get("hacking", 0.0) > hacking.ALARM:
+                    self.state.compared.clear()  # who goes on all the same is not stopped at once
+                    self.save()
+                    raise self._hacked(metrics["hacking"])
                 stopping = ranks.any_rank(self._stop)
                 if stopping or self.state.step % self.config.save_every == 0:
                     self.save()
@@ -151,9 +157,21 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """Run the next step of the schedule and return what it measured; raises as `train`."""
-        metrics = self._step(self.state.step, self.schedule.phase_at(self.state.step))
+        name = self.schedule.phase_at(self.state.step)
+        metrics = self._step(self.state.step, name)
         self.state.step += 1
+        if self.phases[name].owns and self.phases[name].compares:
+            metrics["hacking"] = self._compare(*self.phases[name].compares, metrics)
         return metrics
+
+    def _compare(self, reward: str, second: str, metrics: dict[str, float]) -> float:
+        """Remember a step's reward and second judge; return how far they have parted lately."""
+        seen = self.state.compared
+        seen.append([metrics[reward], metrics[second]])
+        del seen[: -self.config.reinforce.patience]
+        if len(seen) < self.config.reinforce.patience:
+            return 0.0
+        return hacking.parting(*zip(*seen, strict=True))
 
     def save(self) -> None:
         """Write a checkpoint of the state between two steps."""
@@ -252,6 +270,17 @@ class Trainer:
             got=f"{what} for images {', '.join(sample.id for sample in samples[:8])}",
             fix="the state before it is saved; fix the data, or lower the learning rate and delete"
             f" the newest checkpoint, then {ranks.again(self.run)}",
+        )
+
+    def _hacked(self, parted: float) -> Exception:
+        if not ranks.is_first():
+            return ranks.Elsewhere()
+        steps = self.config.reinforce.patience
+        return UserError(
+            "the reward rises while the second judge falls: the generator fools its judge",
+            got=f"{parted:.1f} standard errors apart in {steps} steps (reinforce/hacking)",
+            fix="its state is saved: raise reinforce.beta, take another judge, or go on with"
+            f" reinforce.patience=0: {ranks.again(self.run)}",
         )
 
     def _ask_to_stop(self, *_: object) -> None:

@@ -28,7 +28,7 @@ from data_tools.affectworld.truth import (
 from data_tools.staging import staged_folder, write_json
 from emosym.affect import Affect
 from emosym.errors import UserError
-from emosym.records import Split
+from emosym.records import Sample, Split
 from emosym.taxonomy import MIKELS8
 
 RADIUS = (0.7, 2.8)
@@ -196,3 +196,9 @@ def _info() -> dict[str, object]:
         }
         for name, labels in vocabularies.items()
     }
+
+
+def subject_of(sample: Sample) -> str | None:
+    """Return what a sample shows, as EmoSet's attribute `object` names it first."""
+    objects = sample.attributes.get("object")
+    return str(objects[0]) if isinstance(objects, list | tuple) and objects else None

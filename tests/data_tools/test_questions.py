@@ -128,3 +128,16 @@ def test_tasks_come_one_after_the_other_in_sample_order():
 def test_an_unknown_task_is_told():
     with pytest.raises(UserError, match=r"unknown task 'rankings'.*did you mean 'ranking'"):
         build_questions([KNOWN], ["rankings"], seed=0)
+
+
+def test_without_reasons_the_answers_alone_are_left():
+    whole, bare = (
+        build_questions([KNOWN, replace(KNOWN, id="8")], TASKS, 0, reasons=reasons)
+        for reasons in (True, False)
+    )
+    assert [q.truth for q in whole] == [q.truth for q in bare]
+    for said, left in zip(whole, bare, strict=True):
+        thought, answer = said.answer.removeprefix("<think>").split("</think>")
+        assert left.answer == f"<think></think>{answer}"
+        assert bool(thought) == (said.task != "description")
+        assert parse(left.answer, left).well_formed

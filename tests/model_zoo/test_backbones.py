@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -404,3 +405,28 @@ def test_attention_without_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("has a GPU")
     assert {attention(kind) for kind in (torch.float32, torch.bfloat16)} == {"sdpa"}
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 48), (200, 40)])
+def test_pixels_are_seen_as_their_picture_is(family, size):
+    """Up to the rounding to 8 bits, and to how PIL and torch resize."""
+    picture = make.picture(*size)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 127.5 - 1
+    found = family.processor.see(["why"], pixels)
+    expected = family.processor.prompts(["why"], [[picture]])
+    assert torch.equal(found.input_ids, expected.input_ids)
+    assert torch.equal(found.attention_mask, expected.attention_mask)
+    assert torch.equal(found.image_grid, expected.image_grid)
+    off = (found.pixel_values - expected.pixel_values).abs()
+    assert off.mean() < 0.01
+    whole = expected.image_grid[0, 1:] * family.processor.images.patch_size
+    if whole.tolist() == list(reversed(size)):  # nothing was resized
+        assert off.max() < 1e-5
+
+
+def test_a_gradient_reaches_the_pixels_of_all_pictures(family):
+    pixels = torch.zeros(2, 3, 64, 64, requires_grad=True)
+    prompts = family.processor.see(["why", "a b"], pixels)
+    embedded = family.backbone.embed_prompts(prompts)
+    family.backbone.read(embedded)[:, -1].square().sum().backward()
+    assert pixels.grad.abs().amax((1, 2, 3)).min() > 0

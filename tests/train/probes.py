@@ -59,6 +59,7 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
         "verify_posterior": {"batch_size": 4},
         "verify_grpo": {"batch_size": 2, "group": 2, "answer_tokens": 6},
         "generate": {"batch_size": 4},
+        "reinforce": {"batch_size": 2, "group": 2, "steps": 2, "window": 1},
         "autoencode": {"batch_size": 4},
         "remember": {
             "per_emotion": 1,
@@ -194,8 +195,6 @@ def against_plain_torch(
         bench = dataclasses.replace(
             made.bench, model=model, parts={name: getattr(model, name) for name in EmoSym.PARTS}
         )
-        bench.reference = copy.copy(made.bench.reference)
-        bench.reference.understander = model.understander
         phases = {name: PHASES[name](bench) for name in made.phases}
         engine = made.config.engine
         owned = {part: trained(getattr(model, part)) for part in made.engines}

@@ -71,7 +71,7 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
         "judge": trainer.bench.reference.recognise([picture(seed=1)])[1],
         "saved": saved.read(asked).h_emo,
         "names": set(saved.state_dict()),
-        "copied": set(trainer.bench.reference.start),
+        "copied": set(trainer.bench.reference.understander.start),
     }
 
 

@@ -16,6 +16,7 @@ OWNS = {
     "verify_posterior": {"understander"},
     "verify_grpo": {"understander"},
     "generate": {"generator"},
+    "reinforce": {"generator"},
     "remember": set(),
 }
 FROZEN = "generator.denoiser.text_encoder."

@@ -10,7 +10,7 @@ import torch
 from emosym.reconstruction import LatentReader
 from model_zoo.adapters import LoraSpec, adapter_names, add_lora, backbone_layers
 from tests.model_zoo import make
-from train.reference import Reference
+from train.reference import Frozen, Reference
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -39,3 +39,33 @@ def test_it_tells_with_the_starting_weights(lora):
     assert backbone.training
     assert [n for n, p in model.named_parameters() if p.grad is not None] == []
     assert all(backbone.get_parameter(name).requires_grad for name in moving)
+
+
+def test_it_sees_with_the_starting_weights_and_a_gradient_to_the_picture():
+    model = copy.deepcopy(make.tiny())
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    asked = model.processor.see(["why"] * 2, pixels)
+    with torch.no_grad():
+        expected = model.understander(asked).affect
+    model.understander.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
+    reference = Reference(model.train())
+    with torch.no_grad():
+        for parameter in model.understander.parameters():
+            parameter.add_(0.1)
+    pixels.requires_grad_()
+    found = reference.see(["why"] * 2, pixels).affect
+    assert (found - expected).abs().max() < 1e-5
+    found.sum().backward()
+    assert pixels.grad.abs().amax((1, 2, 3)).min() > 0
+    assert all(parameter.grad is None for parameter in model.understander.parameters())
+
+
+def test_a_frozen_module_stays_what_it_was():
+    module = torch.nn.Linear(3, 2)
+    frozen, inputs = Frozen(module), torch.randn(4, 3)
+    expected = module(inputs)
+    with torch.no_grad():
+        module.weight.add_(1)
+    assert torch.equal(frozen(inputs), expected)
+    assert not frozen(inputs).requires_grad
+    assert not torch.equal(module(inputs), expected)

@@ -15,6 +15,7 @@ class Autoencode:
     owns = ("autoencoder",)
     material = "samples"
     replays = False
+    compares = None
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

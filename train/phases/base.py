@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from emosym import prompts
 from emosym.draws import Draws
+from emosym.generator import Condition
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
 from emosym.records import Question, Sample
+from emosym.understander import Reading
 from train.config import TrainConfig
 from train.data import Corpus, Kind
 from train.knowledge import Knowledge
 from train.memory import Memory
+from train.prompt_features import Texts
 from train.reference import Frozen, Reference
 
 
@@ -33,6 +36,8 @@ class Bench:
     reference: Reference
     start: Frozen | None
     """The generator as it was at the start; None in a run without `reinforce`."""
+    texts: Texts
+    """What encodes the decoder's prompts."""
     memory: Memory
     knowledge: Knowledge | None
     """What encodes knowledge texts; None in a run without `compress`."""
@@ -48,6 +53,12 @@ class Bench:
         texts = [question.text for question in questions]
         shown = [[self.corpus.image(path) for path in question.images] for question in questions]
         return self.model.processor.prompts(texts, shown).to(self.device)
+
+    def condition(self, reading: Reading, texts: list[str], affect: Tensor) -> Condition:
+        """Return what the generator is told; a frozen text encoder reads each prompt once."""
+        return Condition(
+            text=self.texts(texts), h_ctx=reading.h_ctx, h_emo=reading.h_emo, affect=affect
+        )
 
     def answer(self, samples: Sequence[Sample]) -> Answers:
         """Return the reference answers of samples."""
@@ -97,6 +108,8 @@ class LearningPhase(Protocol):
     """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
+    compares: tuple[str, str] | None
+    """Metrics of reward and second judge: the run stops when they part. None never stops it."""
 
     def loss(self, part: Slice) -> Outcome:
         """Return the loss of a micro-batch, a mean over its images."""

@@ -37,6 +37,7 @@ class Compress:
     owns = ("understander",)
     material = "samples"
     replays = True
+    compares = None
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

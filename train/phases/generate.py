@@ -19,6 +19,7 @@ class Generate:
     name = "generate"
     material = "samples"
     replays = False
+    compares = None
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -63,7 +64,7 @@ class Generate:
         with torch.set_grad_enabled(config.update_understander):
             reading = bench.parts["understander"](asked)
         with torch.set_grad_enabled(config.train_text_encoder):
-            condition = model.condition(reading, shown, asked_affect)
+            condition = bench.condition(reading, shown, asked_affect)
         mixed = noised(process, latents, noise, time)
         output = bench.parts["generator"](mixed, time, condition, keep)
         flow = (output - process.target(latents, noise, time)).float().square().mean()

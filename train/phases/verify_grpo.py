@@ -30,6 +30,7 @@ class VerifyGrpo:
     owns = ("understander",)
     material = "questions"
     replays = False
+    compares = None
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

@@ -1,0 +1,75 @@
+"""Reinforcement of the generator, in processes that train."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from tests.train import probes
+from tests.train.processes import in_ranks
+from train.phases.reinforcement import LEARNERS
+
+FAST = {"generator": {"lr": 5e-3, "weight_decay": 0.0, "warmup": 2, "decay": "constant"}}
+
+
+def preset(model, world, steps=1, engine=FAST, **reinforce):
+    return probes.settings(
+        model,
+        world,
+        stages=[{"steps": steps, "cycle": {"reinforce": 1}}],
+        engine=engine,
+        reinforce={"steps": 4, **reinforce},
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, model, world):
+    """Return the first step of every algorithm, and what some learn."""
+    folder = tmp_path_factory.mktemp("reinforce")
+    cases = {name: preset(model, world, 2, algorithm=name) for name in LEARNERS}
+    cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
+    cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
+    cases["label"] = preset(model, world, 1, algorithm="cps", rewards={"affect": 0.5, "label": 0.5})
+    many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
+    cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
+    cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
+    del cases["label"]
+    return in_ranks(
+        probes.many, probes.learned, {n: (folder / n, whole, 4) for n, whole in cases.items()}
+    )[0]
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, "guided", "guided-direct"])
+def test_the_first_update_starts_from_the_starting_generator(found, name):
+    """The adapter-off distance is 0 before anything moved, and not after."""
+    first, second = found[name]["rows"]
+    assert first["reinforce/kl"] < 1e-10
+    assert second["reinforce/kl"] > 1e-8
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNERS if n not in ("nft", "direct")] + ["guided"])
+def test_sampling_and_training_agree_on_the_policy(found, name):
+    for row in found[name]["rows"]:
+        assert row["reinforce/ratio_deviation"] < 1e-5
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_logged_is_in_its_range(found, name):
+    row = found[name]["rows"][0]
+    for metric in ("reward", "oracle", "second_judge", "dark", "edges", "diversity"):
+        assert 0 <= row[f"reinforce/{metric}"] <= 1, metric
+    assert row["reinforce/second_judge"] == row["reinforce/oracle"]
+    assert row["reinforce/reward_spread"] > 0
+    assert row["reinforce/zero_variance"] == 0
+    assert row["reinforce/hacking"] == 0
+
+
+def test_the_judges_gradient_raises_the_reward(found):
+    reward = [row["reinforce/reward"] for row in found["learns"]["rows"]]
+    assert statistics.mean(reward[-5:]) > statistics.mean(reward[:5]) + 0.01
+
+
+def test_nft_raises_the_reward(found):
+    reward = [row["reinforce/reward"] for row in found["learns-nft"]["rows"]]
+    assert statistics.mean(reward[-5:]) > statistics.mean(reward[:5])
