@@ -5,14 +5,15 @@ Of log-probabilities (policy gradient), on the forward process (NFT), or of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from emosym.exploring import explore, log_ratios
 from emosym.generator import Condition
@@ -269,7 +270,8 @@ class Direct(Learner):
         time = process.schedule(config.steps)[place].to(latents).expand(len(latents))
         outputs = self.outputs(latents, time, group.condition)
         foreseen = process.split(latents, outputs, time).clean
-        pixels = bench.model.autoencoder.decode(foreseen).clamp(-1, 1)
+        with _still(bench.model.autoencoder):
+            pixels = bench.model.autoencoder.decode(foreseen).clamp(-1, 1)
         reading = bench.reference.see([UNDERSTAND] * len(pixels), pixels)
         labels = bench.model.config.emotions
         scores = {
@@ -283,6 +285,19 @@ class Direct(Learner):
             rewards=rewards.detach(),
             metrics={name: each.detach() for name, each in (metrics | drift).items()},
         )
+
+
+@contextlib.contextmanager
+def _still(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module and reach none of its weights."""
+    training = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in training:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in training:
+            parameter.requires_grad_(True)
 
 
 def _pictures(pixels: Tensor) -> list[Image.Image]:
