@@ -153,6 +153,10 @@ resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoi
 eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=
 	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
 
+.PHONY: bench-reinforce
+bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as published side by side
+	$(PY) -m train.bench_reinforce
+
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
