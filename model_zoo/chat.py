@@ -223,6 +223,8 @@ def _checked_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         got = f"scheme {parsed.scheme!r}, host {parsed.host!r}"
         raise UserError("a judge's URL is none of the web", got=got, expected=expected)
+    if parsed.port is not None and not 0 < parsed.port < 2**16:
+        raise UserError("a judge's URL names no port", got=parsed.port, expected=expected)
     if parsed.userinfo or parsed.query or parsed.fragment:
         fix = f"put a key into the environment variable {KEY}"
         raise UserError("a judge's URL holds more than an address", expected=expected, fix=fix)

@@ -19,12 +19,6 @@ TOGETHER = 32
 """Images or texts read in one batch."""
 
 
-class WholeClip(CLIPModel):
-    """Both towers, also out of a folder that an old version wrote."""
-
-    _keys_to_ignore_on_load_unexpected = (r"\.position_ids$",)
-
-
 class Clip(nn.Module):
     """A frozen CLIP with its tokenizer and image processor. Ref: arXiv 2103.00020."""
 
@@ -94,7 +88,7 @@ def load_clip(source: str | Path, device: torch.device | str = "cpu") -> Clip:
     folder = local(source)
     with reading(folder):
         images = CLIPImageProcessorPil.from_pretrained(folder)
-    model = pretrained(WholeClip, folder, dtype=torch.float32)
+    model = pretrained(CLIPModel, folder, dtype=torch.float32)
     tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size)
     clip = Clip(model, tokenizer, images)
     with reading(folder):  # what its files cannot do is told here, not in the first judgement
