@@ -119,11 +119,19 @@ class OptimizerConfig:
     """Share of `lr` at the end of the fall."""
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
+    ema: float | None = None
+    """Decay, in (0, 1), of an average of the part's weights: the run's `model/` and what is
+    measured after training are the average's. Null keeps none. Ref: Flow-GRPO (0.9)."""
+    ema_every: int = 1
+    """Steps that move the part between two updates of its average; 8 for Flow-GRPO."""
 
     def __post_init__(self) -> None:
         _share(math.inf, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
         _share(math.inf, warmup=self.warmup)
         _share(floor=self.floor)
+        _positive(ema_every=self.ema_every)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError("ema must be in (0, 1), or null", got=self.ema)
 
 
 @dataclass(kw_only=True, slots=True)
