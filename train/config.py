@@ -318,12 +318,17 @@ class GenerateConfig:
     """Share of requests that name no emotion."""
     affect_dropout: float = 0.1
     """Share of requests that name no valence and arousal."""
+    density_weight: float = 0.0
+    """Power, in [0, 2], of the rarity (1 / density) of an image's valence and arousal in the
+    weight of its loss: 1 for EmotiCrafter, 2 in its code, 0 weighs all alike. Weights have mean 1
+    over the rated training images and are at most 10; an image without ratings has 1."""
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
         _share(math.inf, label_weight=self.label_weight, affect_weight=self.affect_weight)
+        _share(2.0, density_weight=self.density_weight)
         _share(
             image_share=self.image_share,
             condition_dropout=self.condition_dropout,

@@ -10,6 +10,7 @@ from emosym.flow import logit_normal
 from emosym.losses import affect_loss, label_loss
 from emosym.records import ImageRequest, Sample
 from train.data import affect_targets, label_targets, square_pixels
+from train.density import density_weights
 from train.phases.base import Bench, Outcome, Slice
 
 
@@ -31,6 +32,10 @@ class Generate:
             bench.corpus.require("generate.label_weight", "emotion")
         if self.config.update_understander and self.config.affect_weight:
             bench.corpus.require("generate.affect_weight", "valence", "arousal")
+        self.weights: dict[str, float] = {}
+        if self.config.density_weight:
+            bench.corpus.require("generate.density_weight", "valence", "arousal")
+            self.weights = density_weights(bench.corpus.samples, self.config.density_weight)
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
@@ -63,7 +68,9 @@ class Generate:
             reading = bench.parts["understander"](asked)
         with torch.set_grad_enabled(config.train_text_encoder):
             condition = model.condition(reading, shown, asked_affect)
-        flow = bench.parts["generator"](latents, noise, sigma, condition, keep).mean()
+        each = bench.parts["generator"](latents, noise, sigma, condition, keep)
+        weights = [self.weights.get(sample.id, 1.0) for sample in samples]
+        flow = (each * each.new_tensor(weights)).mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
         loss = flow
         if config.update_understander and from_image:
