@@ -28,6 +28,7 @@ from train.base_texts import base_texts
 from train.changes import check_changes
 from train.config import TrainConfig
 from train.material import Material, load_material
+from train.space import space_of
 from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
@@ -185,6 +186,7 @@ def _leave(trainer: Trainer, material: Material, before: dict, begun: float) -> 
     config, run = trainer.config, trainer.run
     _tell("measuring the trained model")
     model = trainer.bench.model.eval()
+    model.space = space_of(trainer.bench)
     zoo.save(model, run / MODEL)
     after = _measure(trainer, material)
     report = _report(trainer, before, after, time.monotonic() - begun)
