@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from emosym.emotion_space import shares
 from emosym.errors import UserError
 from emosym.pipeline import complete
 from emosym.records import ImageRequest
@@ -30,11 +32,15 @@ class Imprint:
     steps: int
     model: str
     """Identity of the model, as `zoo.fingerprint` gives it."""
+    space: Mapping[str, float] | None = None
+    """Emotion -> share of the blend, where the model's emotion space gave the condition."""
 
 
 def to_png(image: Image.Image, imprint: Imprint) -> bytes:
     """Return a PNG file with its imprint; equal arguments give equal bytes."""
     fields = asdict(imprint)
+    if imprint.space is None:
+        del fields["space"]
     about = PngInfo()
     about.add_text(KEY, json.dumps(fields.pop("request") | fields))  # ASCII, as PNG's tEXt wants
     buffer = io.BytesIO()
@@ -66,6 +72,8 @@ def read_imprint(path: Path) -> Imprint | None:
         if not 0 <= imprint.seed < 2**63:
             raise ValueError(f"seed {imprint.seed}")
         complete(imprint.request)
+        if imprint.space is not None:
+            shares(imprint.space)
     except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
             f"{path} says in a broken way how it was made",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,9 @@ from emosym.generator import Condition, Generator
 from emosym.interfaces import Processor, Prompts
 from emosym.taxonomy import MIKELS8
 from emosym.understander import Reading, Understander
+
+if TYPE_CHECKING:
+    from emosym.emotion_space import EmotionSpace
 
 FORMAT = 1
 """Version of the model folder; a newer one is refused."""
@@ -98,6 +102,8 @@ class EmoSym(nn.Module):
         )
         self.generator = Generator(denoiser, width=backbone.width, hidden=config.hidden)
         self.autoencoder = autoencoder
+        self.space: EmotionSpace | None = None
+        """Of this understander's states; None where none was fitted."""
 
     @property
     def device(self) -> torch.device:
@@ -146,6 +152,20 @@ class EmoSym(nn.Module):
             h_ctx=reading.h_ctx,
             h_emo=reading.h_emo,
             affect=affect,
+        )
+
+    def evoke(self, states: Tensor, prompts: list[str]) -> Condition:
+        """Return the condition of states [B, 1 + K, D] that an emotion space gave.
+
+        The wanted affect is what a state feels like to the model's own head: in training it came
+        with a state, and was that image's.
+        """
+        h_emo = states[:, 0]
+        return Condition(
+            text=self.generator.denoiser.encode_text(prompts),
+            h_ctx=states[:, 1:],
+            h_emo=h_emo,
+            affect=self.understander.affect_head(h_emo).float(),
         )
 
     def read(self, prompts: Prompts) -> Reading:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 from emosym import prompts
 from emosym.affect import PUBLIC
 from emosym.draws import Draws
+from emosym.emotion_space import MAKE, shares
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
 from emosym.model import MOST_STEPS, EmoSym, check_range
@@ -158,6 +159,62 @@ class EmoSymPipeline:
         pixels = self.model.draw(noise.to(device), condition, steps=steps, guidance=guidance)
         return [to_image(pixel) for pixel in pixels]
 
+    @torch.no_grad()
+    def imagine(
+        self,
+        emotion: str | Mapping[str, float],
+        count: int = 1,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> list[Image.Image]:
+        """Draw images from an emotion alone: each from a state of the model's emotion space.
+
+        Image i has the state and the noise of seed + i. With the same seeds, neighbouring blends
+        give neighbouring images.
+
+        Args:
+            emotion: a Mikels label, or the weights of a blend (`emotion_space.shares`).
+            count: images.
+            prompt: what the images show; empty leaves it open.
+            seed: of the first image.
+            guidance: how hard to follow the condition; default: the model's.
+            steps: sampling steps; default: the model's.
+
+        Raises:
+            UserError: a model without a space, as `EmotionSpace.blend`, `check_sampling`.
+        """
+        check_sampling(steps, guidance)
+        model, shape = self.model, self.model.autoencoder.latent_shape
+        images: list[Image.Image] = []
+        for own in _batches(range(seed, seed + count), self.batch_size):
+            condition = model.evoke(self._states(emotion, own), [prompt.strip()] * len(own))
+            noise = torch.stack([Draws("image", one).normal(*shape) for one in own])
+            noise = noise.to(model.device)
+            pixels = model.draw(noise, condition, steps=steps, guidance=guidance)
+            images += map(to_image, pixels)
+        return images
+
+    @torch.no_grad()
+    def wanted(
+        self, emotion: str | Mapping[str, float], count: int = 1, *, prompt: str = "", seed: int = 0
+    ) -> list[ImageRequest]:
+        """Return what each image of `imagine` shall show and evoke; raises as `imagine`.
+
+        Valence and arousal are those of its state; the emotion is named where it is the only one.
+        """
+        affect = self.model.understander.affect_head(
+            self._states(emotion, range(seed, seed + count))[:, 0]
+        )
+        blended = [n for n, share in shares(_weights(emotion)).items() if share]
+        alone = blended[0] if len(blended) == 1 else None
+        return [
+            ImageRequest(prompt=prompt.strip(), emotion=alone, valence=valence, arousal=arousal)
+            for valence, arousal in affect.float().tolist()
+        ]
+
     def _say(self, asked: Prompts, max_tokens: int) -> tuple[list[str], Reading]:
         """Answer prompts greedily; return the words and the prompts' reading."""
         processor = self.model.processor
@@ -168,6 +225,15 @@ class EmoSymPipeline:
         )
         reading = sample_answers(self.model.understander, asked, rollout)
         return processor.decode(rollout.answers.ids, rollout.answers.mask), reading
+
+    def _states(self, emotion: str | Mapping[str, float], seeds: Sequence[int]) -> Tensor:
+        """Draw a state of the emotion space for each seed, [B, 1 + K, D]."""
+        if self.model.space is None:
+            raise UserError(
+                "the model has no emotion space", fix=f"make one of labelled images: {MAKE}"
+            )
+        states = self.model.space.sample(_weights(emotion), seeds)
+        return states.to(self.model.understander.reasoner.emotion)
 
     def _pose(self, batch: Sequence[Question]) -> Prompts:
         texts = [question.text for question in batch]
@@ -210,6 +276,10 @@ def check_sampling(steps: int | None, guidance: float | None) -> None:
         check_range("the number of sampling steps", steps, 1, MOST_STEPS)
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
+
+
+def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
+    return {emotion: 1.0} if isinstance(emotion, str) else emotion
 
 
 def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:

@@ -1,7 +1,8 @@
 """The zoo: presets of model members, and their weights as self-describing folders.
 
 A model folder holds `emosym.json` (what shapes the model), `heads.safetensors` (reasoner, heads,
-conditioner), `backbone/` (Hugging Face layout) and `decoder/` (diffusers layout).
+conditioner), `backbone/` (Hugging Face layout), `decoder/` (diffusers layout) and, where one was
+fitted, `emotion_space.safetensors`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 import yaml
 
 from emosym.config import load_config
+from emosym.emotion_space import EmotionSpace
 from emosym.errors import UserError, unknown
 from emosym.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
@@ -33,6 +35,7 @@ from model_zoo.weights import quiet, reading
 HERE = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
+SPACE = "emotion_space.safetensors"
 CARD = "README.md"
 
 
@@ -106,6 +109,12 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     with reading(folder / HEADS):
         heads = safetensors.torch.load_file(folder / HEADS)
     model.load_head_state(heads)
+    if (folder / SPACE).is_file():
+        with reading(folder / SPACE):
+            state = safetensors.torch.load_file(folder / SPACE)
+        model.space = EmotionSpace.of_state(
+            state, (1 + config.reasoning_tokens, model.understander.backbone.width)
+        )
     return model.to(dtype).eval()
 
 
@@ -187,6 +196,8 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
             save_decoder(parts.generator.denoiser, parts.autoencoder, temporary / "decoder")
         heads = {k: v.contiguous() for k, v in parts.head_state().items()}
         safetensors.torch.save_file(heads, temporary / HEADS)
+        if model.space is not None:
+            safetensors.torch.save_file(model.space.state(), temporary / SPACE)
         about = About(model=model.config, text_tokens=model.generator.denoiser.text_tokens)
         (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n")
         temporary.chmod(0o755)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emosym.errors import UserError
+from emosym.model import EmoSym
 from train.config import TrainConfig
 
 FIXED = (
@@ -19,6 +20,7 @@ FIXED = (
     "lora",
     "engine.zero_stage",
     "engine.precision",
+    *(f"engine.{part}.{key}" for part in EmoSym.PARTS for key in ("ema", "ema_every")),
     "generate.train_text_encoder",
     "remember.real",
     "evaluate.before",

@@ -18,8 +18,11 @@ from torch import nn
 from emosym.config import load_config
 from emosym.errors import UserError
 from train import ranks
+from train.ema import Average
 
 STATE = "state.json"
+AVERAGES = "averages"
+"""Folder of the averages in a checkpoint, a file for each part that has one."""
 _NAME = re.compile(r"step-(\d{7})")
 _BEFORE = "delete this checkpoint to use the one before"
 _MISFITS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
@@ -69,8 +72,10 @@ class State:
         return f"step-{self.step:07d}"
 
 
-def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint of all engines; return its folder once every rank is done.
+def save(
+    folder: Path, state: State, engines: dict[str, Any], averages: dict[str, Average], keep: int
+) -> Path:
+    """Write a checkpoint of all engines and averages; return its folder once every rank is done.
 
     A step that is saved already is left as it is: steps are exact, so it holds the same.
 
@@ -95,6 +100,8 @@ def save(folder: Path, state: State, engines: dict[str, Any], keep: int) -> Path
             state.digests[part] = digest(engine.module)
         ranks.barrier()
         if ranks.is_first():
+            for part, average in averages.items():
+                average.save(_average(temporary, part))
             state.files = _sizes(temporary)
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
             _sync(temporary)
@@ -128,8 +135,10 @@ def found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
-    """Load a checkpoint into the engines and check that it is what was saved.
+def load(
+    path: Path, engines: dict[str, Any], averages: dict[str, Average], model_hash: str
+) -> State:
+    """Load a checkpoint into the engines and averages and check that it is what was saved.
 
     Raises:
         UserError: another number of ranks, another starting model, parts or shapes that differ,
@@ -152,6 +161,9 @@ def load(path: Path, engines: dict[str, Any], model_hash: str) -> State:
                 f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
                 fix=_BEFORE,
             )
+    with ranks.told_once():
+        for part, average in averages.items():
+            average.load(_average(path, part))
     return state
 
 
@@ -207,6 +219,10 @@ def digest(module: nn.Module) -> str:
             total.update(name.encode())
             total.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def _average(folder: Path, part: str) -> Path:
+    return folder / AVERAGES / f"{part}.safetensors"
 
 
 def _sizes(folder: Path) -> dict[str, int]:

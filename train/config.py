@@ -123,11 +123,19 @@ class OptimizerConfig:
     """Share of `lr` at the end of the fall."""
     clip: float = 1.0
     """Largest gradient norm; 0 does not clip."""
+    ema: float | None = None
+    """Decay, in (0, 1), of an average of the part's weights: the run's `model/` and what is
+    measured after training are the average's. Null keeps none. Ref: Flow-GRPO (0.9)."""
+    ema_every: int = 1
+    """Steps that move the part between two updates of its average; 8 for Flow-GRPO."""
 
     def __post_init__(self) -> None:
         _share(math.inf, lr=self.lr, weight_decay=self.weight_decay, clip=self.clip)
         _share(math.inf, warmup=self.warmup)
         _share(floor=self.floor)
+        _positive(ema_every=self.ema_every)
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError("ema must be in (0, 1), or null", got=self.ema)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -294,7 +302,7 @@ class VerifyGrpoConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
-    """Flow matching through conditioner and decoder. Ref: EmoSym §2.6."""
+    """Denoising through conditioner and decoder. Ref: EmoSym §2.6."""
 
     batch_size: int = 32
     """Images a step."""
@@ -314,12 +322,23 @@ class GenerateConfig:
     """Share of requests that name no emotion."""
     affect_dropout: float = 0.1
     """Share of requests that name no valence and arousal."""
+    density_weight: float = 0.0
+    """Power, in [0, 2], of the rarity (1 / density) of an image's valence and arousal in the
+    weight of its loss: 1 for EmotiCrafter, 2 in its code, 0 weighs all alike. Weights have mean 1
+    over the rated training images and are at most 10; an image without ratings has 1."""
+    times: Literal["logit_normal", "uniform"] = "logit_normal"
+    """How the noise levels of training are spread. Ref: SD3, eq. 19; SD1.5 uniform."""
+    min_snr: float | None = None
+    """γ of the min-SNR weight of the loss (arXiv 2303.09556, 5 there); null weighs all alike."""
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
         _share(math.inf, label_weight=self.label_weight, affect_weight=self.affect_weight)
+        _share(2.0, density_weight=self.density_weight)
+        if self.min_snr is not None:
+            _positive(min_snr=self.min_snr)
         _share(
             image_share=self.image_share,
             condition_dropout=self.condition_dropout,

@@ -29,6 +29,7 @@ from train.base_texts import base_texts
 from train.changes import check_changes
 from train.config import TrainConfig
 from train.material import Material, load_material
+from train.space import space_of
 from train.texts import check_texts
 from train.trainer import Trainer, check_sizes
 
@@ -167,40 +168,46 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
 
 
 def _finish(trainer: Trainer, material: Material) -> dict:
-    config, run = trainer.config, trainer.run
     try:
         before = _before(trainer, material)
         trainer.train()
         begun = time.monotonic()
         report: dict = {}
         if ranks.is_first():
-            _tell("measuring the trained model")
-            model = trainer.bench.model.eval()
-            if "reinforce" in trainer.phases:  # it is made for the guidance that it was trained at
-                model.config = dataclasses.replace(model.config, guidance=config.reinforce.guidance)
-            zoo.save(model, run / MODEL)
-            after = _measure(trainer, material)
-            report = _report(trainer, before, after, time.monotonic() - begun)
-            pictures = {}
-            sheet = grids(
-                EmoSymPipeline(model), material.samples, config.evaluate.grids, config.seed
-            )
-            if sheet is not None and config.evaluate.requests:
-                pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
-            report["wall_seconds"] = trainer.state.seconds + time.monotonic() - begun
-            write_report(
-                run,
-                report,
-                title=f"EmoSym run {run.name}",
-                samples=_below(sheet, after.sheet),
-                figures=pictures,
-                config=dump_config(config),
-                environment=environment(),
-            )
+            with trainer.averaged():
+                report = _leave(trainer, material, before, begun)
         ranks.barrier()
         return report
     finally:
         trainer.close()
+
+
+def _leave(trainer: Trainer, material: Material, before: dict, begun: float) -> dict:
+    """Write the run's model and the report on it; return the report."""
+    config, run = trainer.config, trainer.run
+    _tell("measuring the trained model")
+    model = trainer.bench.model.eval()
+    if "reinforce" in trainer.phases:  # it is made for the guidance that it was trained at
+        model.config = dataclasses.replace(model.config, guidance=config.reinforce.guidance)
+    model.space = space_of(trainer.bench)
+    zoo.save(model, run / MODEL)
+    after = _measure(trainer, material)
+    report = _report(trainer, before, after, time.monotonic() - begun)
+    pictures = {}
+    sheet = grids(EmoSymPipeline(model), material.samples, config.evaluate.grids, config.seed)
+    if sheet is not None and config.evaluate.requests:
+        pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
+    report["wall_seconds"] = trainer.state.seconds + time.monotonic() - begun
+    write_report(
+        run,
+        report,
+        title=f"EmoSym run {run.name}",
+        samples=_below(sheet, after.sheet),
+        figures=pictures,
+        config=dump_config(config),
+        environment=environment(),
+    )
+    return report
 
 
 def _before(trainer: Trainer, material: Material) -> dict:

@@ -38,6 +38,7 @@ def refit(model: EmoSym, tokens: int | None, knowledge: Knowledge | None, seed: 
             reader.reasoner.emotion = emotion
             changes.append(f"reasoning tokens: {config.reasoning_tokens} -> {tokens}, new ones")
             config = dataclasses.replace(config, reasoning_tokens=tokens)
+            model.space = None  # it is of the states of the old ones
         if knowledge is not None and knowledge.name != config.knowledge_encoder:
             width = knowledge.width or model.generator.denoiser.pooled_width
             head = mlp(width, reader.backbone.width, reader.backbone.width)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +20,7 @@ from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_laye
 from train import checkpoint, engines, hacking, ranks
 from train.config import TrainConfig
 from train.data import Corpus
+from train.ema import Average
 from train.knowledge import Knowledge
 from train.logs import Logs
 from train.material import Material
@@ -89,6 +92,9 @@ class Trainer:
                 if part in owned
             }
         self.bench.parts |= self.engines
+        self.averages = self._averages()
+        for part, average in self.averages.items() if ranks.is_first() else []:
+            print(f"{part}: the run measures and leaves an average of its weights ({average})")
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
         self._stop = False
 
@@ -107,7 +113,9 @@ class Trainer:
         with ranks.told_once():
             saved = checkpoint.found(self.checkpoints)
         if saved:
-            self.state = checkpoint.load(saved[-1], self.engines, self.state.model_hash)
+            self.state = checkpoint.load(
+                saved[-1], self.engines, self.averages, self.state.model_hash
+            )
         with ranks.told_once():
             if self.state.step > len(self.schedule):
                 raise UserError(
@@ -178,7 +186,15 @@ class Trainer:
         if self.bench.memory.bank is not None:  # a stage without one must not forget it
             self.state.bank_version = self.bench.memory.version
             self.state.bank_digest = self.bench.memory.digest()
-        checkpoint.save(self.checkpoints, self.state, self.engines, self.config.keep)
+        checkpoint.save(self.checkpoints, self.state, self.engines, self.averages, self.config.keep)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the model be what the run leaves behind: parts that have an average are it."""
+        with contextlib.ExitStack() as stack:
+            for average in self.averages.values():
+                stack.enter_context(average.in_use())
+            yield
 
     def close(self) -> None:
         """Release the bank."""
@@ -219,6 +235,9 @@ class Trainer:
             gathered.append(
                 {"loss": loss.item(), **{k: float(v) for k, v in outcome.metrics.items()}}
             )
+        for part in phase.owns:
+            if part in self.averages:
+                self.averages[part].update()
         metrics = _means(gathered)
         norms = [float(self.engines[part].get_global_grad_norm()) for part in phase.owns]
         return metrics | {"grad_norm": math.hypot(*norms)}
@@ -285,6 +304,21 @@ class Trainer:
 
     def _ask_to_stop(self, *_: object) -> None:
         self._stop = True
+
+    def _averages(self) -> dict[str, Average]:
+        """Make the averages that are asked for, from the weights that the run starts with."""
+        asked = {part: getattr(self.config.engine, part) for part in EmoSym.PARTS}
+        asked = {part: optimizer for part, optimizer in asked.items() if optimizer.ema is not None}
+        for part in (part for part in asked if part not in self.engines):
+            raise UserError(
+                f"engine.{part}.ema averages a part that no phase of the stages moves",
+                got=", ".join(self.phases),
+                fix=f"set engine.{part}.ema=null",
+            )
+        return {
+            part: Average(getattr(self.bench.model, part), optimizer.ema, optimizer.ema_every)
+            for part, optimizer in asked.items()
+        }
 
     def _freeze(self, model: EmoSym, used: dict[str, int]) -> None:
         if "autoencode" not in used:

@@ -41,6 +41,13 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="How hard to follow the request; default: the model's.")
     ] = None,
+    from_space: Annotated[
+        bool, typer.Option("--from-space", help="Draw --emotion from the model's emotion space.")
+    ] = False,
+    blend: Annotated[
+        str | None,
+        typer.Option(help="Draw a blend from the model's emotion space, e.g. awe=0.7,fear=0.3"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     model: Model = DEFAULT_MODEL,
@@ -49,15 +56,17 @@ def generate(
 ) -> None:
     """Generate images from a prompt, an emotion, valence and arousal, or all of them.
 
-    An emotion alone brings its own valence and arousal. The same request, seed, model and device
-    give the same bytes, however many images are asked for. Each PNG carries its request, so that
-    `emosym bank add` knows what it should evoke.
+    An emotion alone brings its own valence and arousal: those of its word, or of images that evoke
+    it where it is drawn from the emotion space. The same request, seed, model and device give the
+    same bytes, however many images are asked for. Each PNG carries its request, so that `emosym
+    bank add` knows what it should evoke.
     """
     from emosym.pipeline import check_sampling, complete
 
-    request = complete(
-        ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
-    )
+    request = ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
+    space = _space(request, blend, from_space=from_space)
+    if space is None:
+        request = complete(request)
     check_sampling(steps, guidance)
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
@@ -65,21 +74,32 @@ def generate(
     from emosym.imprint import Imprint, to_png
 
     config, maker = pipeline.model.config, identity(model)
+    requests = dict.fromkeys(targets, request)
+    if space is not None:
+        for own in targets:
+            (requests[own],) = pipeline.wanted(space, prompt=prompt, seed=own)
     with progress("generating", count) as show:
         for done, (own, target) in enumerate(targets.items(), start=1):
             # One at a time: in a larger batch sums round otherwise, and bytes would differ.
-            (image,) = pipeline.generate([request], seed=own, guidance=guidance, steps=steps)
+            how = {"seed": own, "guidance": guidance, "steps": steps}
+            if space is None:
+                (image,) = pipeline.generate([request], **how)
+            else:
+                (image,) = pipeline.imagine(space, prompt=prompt, **how)
             imprint = Imprint(
-                request=request,
+                request=requests[own],
                 seed=own,
                 guidance=config.guidance if guidance is None else guidance,
                 steps=config.steps if steps is None else steps,
                 model=maker,
+                space=space,
             )
             write_file(target, to_png(image, imprint))
             show(done, count)
+    drawn = {} if space is None else {"space": space}
     records = [
-        {"image": str(path), **asdict(request), "seed": own} for own, path in targets.items()
+        {"image": str(path), **asdict(requests[own]), "seed": own, **drawn}
+        for own, path in targets.items()
     ]
     if as_json:
         print_json(records)
@@ -98,6 +118,48 @@ def generate(
             for record in records
         ],
     )
+
+
+def _space(
+    request: ImageRequest, blend: str | None, *, from_space: bool
+) -> dict[str, float] | None:
+    """Return the shares of emotions to draw from the emotion space; None for a request in words.
+
+    Raises:
+        UserError: a blend that is none, options that do not go together.
+    """
+    from emosym.emotion_space import shares
+
+    if blend is None and not from_space:
+        return None
+    if request.valence is not None or request.arousal is not None:
+        raise UserError(
+            "valence and arousal come from the emotion space",
+            fix="leave out --valence and --arousal, or --from-space and --blend",
+        )
+    if (blend is None) == (request.emotion is None):
+        raise UserError(
+            "the emotion space is asked for one emotion or for a blend",
+            got="both --emotion and --blend" if blend else "neither --emotion nor --blend",
+            expected="--emotion NAME --from-space, or --blend NAME=SHARE,...",
+        )
+    if blend is None:
+        return shares({request.emotion: 1.0})
+    weights: dict[str, float] = {}
+    for part in blend.split(","):
+        name, _, weight = (word.strip() for word in part.partition("="))
+        try:
+            value = float(weight)
+        except ValueError:
+            raise UserError(
+                "a blend that cannot be read",
+                got=repr(part),
+                expected="awe=0.7,fear=0.3 and the like",
+            ) from None
+        if name in weights:
+            raise UserError(f"{name} comes twice in a blend")
+        weights[name] = value
+    return shares(weights)
 
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from emosym.cli.options import AsJson
-from emosym.cli.terminal import print_facts, print_json, print_table
+from emosym.cli.files import write_file
+from emosym.cli.loading import load_pipeline
+from emosym.cli.options import AsJson, Device
+from emosym.cli.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
 
 app = typer.Typer(help="The models that come with this installation.", no_args_is_help=True)
@@ -97,6 +99,44 @@ def compose(
     pixels = None if min_pixels is None else (min_pixels, max_pixels)
     model = composed(backbone, decoder, reasoning_tokens=reasoning_tokens, pixels=pixels, seed=seed)
     print(zoo.save(model, out))
+
+
+@app.command()
+def space(
+    model: Annotated[str, typer.Argument(help="Name in the model zoo, or a model folder.")],
+    data: Annotated[Path, typer.Option(help="A manifest, or the folder of a dataset.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace its space.")] = False,
+    device: Device = None,
+) -> None:
+    """Give a model an emotion space: what the training images of each emotion put it in.
+
+    It is written into the model's folder, and so the model is another one to memory banks: they
+    know models by their files.
+    """
+    from model_zoo.noise import hush
+
+    hush()
+    import safetensors.torch
+
+    from data_tools.dataset import open_dataset
+    from data_tools.images import load_image
+    from emosym.emotion_space import fit_space, pick
+    from model_zoo import zoo
+
+    path = zoo.folder_of(model) / zoo.SPACE
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists", fix="the model has a space already; or --overwrite")
+    samples = pick(open_dataset(data))
+    made = load_pipeline(model, device).model
+    with progress("reading", len(samples)) as show:
+        found = fit_space(
+            made,
+            samples,
+            lambda sample: load_image(sample.image),
+            show=lambda done: show(done, len(samples)),
+        )
+    write_file(path, safetensors.torch.save(found.state()))
+    print(path)
 
 
 def _folder(name: str) -> str | None:

@@ -29,6 +29,19 @@ def test_an_imprint_comes_back_in_any_script(tmp_path):
         assert read_imprint(tmp_path / name) is None
 
 
+def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
+    imprint = Imprint(
+        request=ImageRequest(valence=-1.25, arousal=0.5),
+        seed=3,
+        guidance=2.0,
+        steps=9,
+        model="m",
+        space={"awe": 0.75, "fear": 0.25},
+    )
+    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), imprint))
+    assert read_imprint(tmp_path / "x.png") == imprint
+
+
 HUGE = '{"seed": 1' + "0" * 5000 + "}"
 
 
@@ -47,6 +60,7 @@ def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
     wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
     wrong += [{"prompt": "\ud800"}, {"emotion": "joy"}, {"seed": -1}, {"seed": 2**63}]
     wrong += [{"steps": "3"}, {"guidance": None}]
+    wrong += [{"space": {"joy": 1.0}}, {"space": "awe"}, {"space": {"awe": "1"}}, {"space": {}}]
     wrong += [{"valence": value, "arousal": 0} for value in (10**400, 4, float("nan"), None)]
     for change in ({}, *wrong, {"extra": 1}):
         about = PngInfo()

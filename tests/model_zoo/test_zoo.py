@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from emosym.emotion_space import EmotionSpace, Gaussian
 from emosym.errors import UserError
 from emosym.model import FORMAT, EmoSym, ModelConfig
 from emosym.pipeline import EmoSymPipeline
@@ -114,6 +115,31 @@ def test_the_fingerprint_sees_every_file_but_the_card(folder):
     assert zoo.fingerprint(folder) == whole
     edit(folder, emotions=make.tiny().config.emotions[::-1])
     assert zoo.fingerprint(folder) != whole
+
+
+def test_an_emotion_space_is_part_of_the_model(saved, tmp_path):
+    model = copy.deepcopy(make.tiny())
+    shape = (1 + model.config.reasoning_tokens, model.understander.backbone.width)
+    awe = Gaussian(torch.rand(shape), torch.rand(shape))
+    model.space = EmotionSpace({"awe": awe})
+    folder = zoo.save(model, tmp_path / "model", torch.float16)
+    assert (folder / "emotion_space.safetensors").is_file()
+    assert zoo.load(saved).space is None
+    back = zoo.load(folder).space.gaussians
+    assert list(back) == ["awe"]
+    assert torch.equal(back["awe"].mean, awe.mean)
+    assert torch.equal(back["awe"].std, awe.std)
+    identity = zoo.fingerprint(folder)
+    assert zoo.fingerprint(zoo.save(model, tmp_path / "again", torch.float16)) == identity
+
+    path, state = folder / zoo.SPACE, model.space.state()
+    safetensors.torch.save_file(state | {"awe.std": awe.std[1:]}, path)
+    assert zoo.fingerprint(folder) != identity
+    with pytest.raises(UserError, match=r"space is not one of this model; .*awe.std; .*zoo space"):
+        zoo.load(folder)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"emotion_space.safetensors cannot be loaded"):
+        zoo.load(folder)
 
 
 def test_a_used_model_saves_the_files_it_came_from(saved, tmp_path):

@@ -297,7 +297,7 @@ def test_a_state_with_odd_values(finished, tmp_path, found, message):
     text = found if isinstance(found, bytes) else json.dumps(found).encode()
     (checkpoint / "state.json").write_bytes(text)
     with pytest.raises(UserError, match=f"^checkpoint .*{message}"):
-        load(checkpoint, {}, whole["model_hash"])
+        load(checkpoint, {}, {}, whole["model_hash"])
 
 
 def test_a_file_in_place_of_the_checkpoints(finished, tmp_path):

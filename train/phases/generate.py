@@ -7,9 +7,10 @@ from torch import Tensor
 
 from emosym import prompts
 from emosym.losses import affect_loss, label_loss
-from emosym.process import noised, training_times
+from emosym.process import min_snr, noised, training_times
 from emosym.records import ImageRequest, Sample
 from train.data import affect_targets, label_targets, square_pixels
+from train.density import density_weights
 from train.phases.base import Bench, Outcome, Slice
 
 
@@ -32,6 +33,10 @@ class Generate:
             bench.corpus.require("generate.label_weight", "emotion")
         if self.config.update_understander and self.config.affect_weight:
             bench.corpus.require("generate.affect_weight", "valence", "arousal")
+        self.weights: dict[str, float] = {}
+        if self.config.density_weight:
+            bench.corpus.require("generate.density_weight", "valence", "arousal")
+            self.weights = density_weights(bench.corpus.samples, self.config.density_weight)
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
@@ -42,7 +47,7 @@ class Generate:
         latents = torch.stack([self._latent(sample) for sample in samples])
         noise = part.normal(*latents.shape[1:]).to(bench.device)
         process = model.generator.process
-        time = training_times(process, part.normal().to(bench.device), "logit_normal")
+        time = training_times(process, part.normal().to(bench.device), config.times)
         keep, show, name, feel = (
             (part.uniform() >= share).to(bench.device)
             for share in (
@@ -67,7 +72,11 @@ class Generate:
             condition = bench.condition(reading, shown, asked_affect)
         mixed = noised(process, latents, noise, time)
         output = bench.parts["generator"](mixed, time, condition, keep)
-        flow = (output - process.target(latents, noise, time)).float().square().mean()
+        errors = (output - process.target(latents, noise, time)).float().square().mean((1, 2, 3))
+        weights = errors.new_tensor([self.weights.get(sample.id, 1.0) for sample in samples])
+        if config.min_snr is not None:
+            weights = weights * min_snr(process, time, config.min_snr)
+        flow = (errors * weights).mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
         loss = flow
         if config.update_understander and from_image:

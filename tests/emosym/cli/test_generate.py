@@ -184,3 +184,106 @@ def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
     assert f"cannot write {path}; got {os.strerror(errno.EFBIG)}" in str(told.value)
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["x.png"]
+
+
+# --- the emotion space
+
+
+@pytest.fixture(scope="module")
+def spacious(model, world, tmp_path_factory):
+    """Return a copy of the model to which the command gave the space of a drawn world."""
+    folder = tmp_path_factory.mktemp("spacious") / "model"
+    shutil.copytree(model, folder)
+    done = emosym("zoo", "space", folder, "--data", world)
+    assert (done.code, done.out) == (0, f"{folder / 'emotion_space.safetensors'}\n")
+    return folder
+
+
+def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
+    from data_tools.dataset import open_dataset
+    from data_tools.images import load_image
+    from emosym.pipeline import EmoSymPipeline
+
+    pipeline = EmoSymPipeline.from_pretrained(spacious)
+    images = [s for s in open_dataset(world) if s.split == "train"]
+    awe = pipeline.embed_images([load_image(s.image) for s in images if s.emotion == "awe"])
+    found = pipeline.model.space.gaussians
+    assert set(found) == {s.emotion for s in images}
+    assert abs(found["awe"].mean[0].numpy() - awe.mean(0)).max() < 1e-4
+    assert abs(found["awe"].std[0].numpy() - awe.std(0)).max() < 1e-4
+
+
+def test_a_space_is_replaced_only_when_asked_to(spacious, model, world, tmp_path):
+    again = ("zoo", "space", spacious, "--data", world)
+    before = (spacious / "emotion_space.safetensors").read_bytes()
+    refused(emosym(*again), "emotion_space.safetensors exists", "or --overwrite")
+    assert emosym(*again, "--overwrite").code == 0
+    assert (spacious / "emotion_space.safetensors").read_bytes() == before
+    refused(emosym("zoo", "space", model, "--data", tmp_path), "has no layout that is known")
+    refused(emosym("zoo", "space", "emosym-tini", "--data", world), "did you mean 'emosym-tiny'?")
+    assert not (model / "emotion_space.safetensors").exists()
+
+
+def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
+    from emosym.pipeline import EmoSymPipeline
+    from model_zoo import zoo
+
+    out = tmp_path / "out"
+    request = ("generate", "--emotion", "sad", "--from-space", "--steps", 1, "--model", spacious)
+    found = emosym(*request, "--seed", 3, "--count", 2, "--out", out, "--json").json
+    pipeline = EmoSymPipeline.from_pretrained(spacious)
+    for record, wanted in zip(found, pipeline.wanted("sadness", 2, seed=3), strict=True):
+        assert record["emotion"] == "sadness"
+        assert record["space"] == {"sadness": 1.0}
+        assert record["valence"] == pytest.approx(wanted.valence, abs=1e-6)
+        assert record["arousal"] == pytest.approx(wanted.arousal, abs=1e-6)
+    imprint = read_imprint(out / "4.png")
+    assert (imprint.seed, imprint.space) == (4, {"sadness": 1.0})
+    assert imprint.request.valence == found[1]["valence"]
+    assert imprint.model == zoo.fingerprint(spacious)
+    (image,) = pipeline.imagine("sadness", seed=4, steps=1)
+    with Image.open(out / "4.png") as written:
+        assert written.tobytes() == image.tobytes()
+
+
+def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
+    request = ("generate", "--prompt", "a boat", "--steps", 1, "--model", spacious)
+    done = emosym(*request, "--blend", " awe=3, fear=1", "--out", tmp_path / "x.png", "--json")
+    (record,) = done.json
+    assert (record["prompt"], record["emotion"]) == ("a boat", None)
+    assert record["space"] == {"awe": 0.75, "fear": 0.25}
+    assert read_imprint(tmp_path / "x.png").space == {"awe": 0.75, "fear": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--from-space"], "asked for one emotion or for a blend; got neither --emotion nor"),
+        (["--blend", "awe=1", "--emotion", "awe"], "got both --emotion and --blend"),
+        (["--emotion", "aw", "--from-space"], "unknown emotion 'aw'"),
+        (
+            ["--emotion", "awe", "--from-space", "--valence", "1", "--arousal", "1"],
+            "valence and arousal come from the emotion space; leave out --valence",
+        ),
+        (["--blend", "awe"], "a blend that cannot be read; got 'awe'; expected awe=0.7,fear=0.3"),
+        (["--blend", "awe=x"], "a blend that cannot be read; got 'awe=x'"),
+        (["--blend", "awe=1,"], "a blend that cannot be read; got ''; expected"),
+        (["--blend", "awe=1,awe=2"], "awe comes twice in a blend"),
+        (["--blend", "joy=1"], "unknown emotion 'joy'"),
+        (["--blend", "awe=nan"], "the weight of awe in a blend; got nan"),
+    ],
+)
+def test_a_bad_blend_is_told_before_a_model_is_loaded(options, told, tmp_path):
+    done = emosym("generate", *options, "--out", tmp_path / "x.png", "--model", "no-such-model")
+    refused(done, told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_space_says_how_to_make_one(model, tmp_path):
+    request = ("generate", "--emotion", "awe", "--from-space", "--out", tmp_path / "x.png")
+    refused(
+        emosym(*request, "--model", model),
+        "the model has no emotion space",
+        "`emosym zoo space MODEL --data FOLDER`",
+    )
+    assert list(tmp_path.iterdir()) == []

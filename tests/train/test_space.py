@@ -1,0 +1,73 @@
+"""A run that trained generation leaves a model with an emotion space of its own states."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_tools.dataset import open_dataset
+from data_tools.images import load_image
+from data_tools.manifest import write_manifest
+from emosym.emotion_space import EmotionSpace, Gaussian, fit_space, pick
+from model_zoo import zoo
+from tests.train import probes
+from tests.train.processes import train
+
+
+def left(folder: Path, model: Path, data: Path, cycle: dict[str, int], **sections: Any):
+    """Run a preset of two steps; return the model that it leaves."""
+    stages = [{"steps": 2, "cycle": cycle}]
+    whole = probes.settings(model, data, stages=stages, **sections)
+    folder.mkdir()
+    (folder / "preset.yaml").write_text(json.dumps(whole))
+    done = train("run", folder / "preset.yaml", "--run", folder / "run")
+    assert done.code == 0, done.err
+    return zoo.load(folder / "run" / "model")
+
+
+def assert_fits(model, world: Path) -> None:
+    """Assert that a model's space is that of its own states."""
+    samples = pick(open_dataset(world))
+    again = fit_space(model, samples, lambda sample: load_image(sample.image)).state()
+    found = model.space.state()
+    assert found.keys() == again.keys()
+    assert max((found[name] - again[name]).abs().max() for name in found) < 1e-4
+
+
+def test_the_space_is_that_of_the_model_that_is_left(tmp_path, model, world):
+    """Of the average, where there is one."""
+    rate = {"lr": 1e-2, "warmup": 0, "decay": "constant"}
+    engine = {"understander": {**rate, "ema": 0.9, "ema_every": 2}, "generator": rate}
+    found = left(
+        tmp_path / "a", model, world, {"generate": 2}, engine=engine,
+        generate={"update_understander": True, "image_share": 1.0},
+    )  # fmt: skip
+    start = zoo.load(model).understander.reasoner.emotion
+    assert (found.understander.reasoner.emotion - start).abs().max() > 1e-3
+    assert len(found.space.gaussians) == 8
+    assert_fits(found, world)
+
+
+def test_who_has_a_space_and_who_has_none(tmp_path, model, world):
+    assert left(tmp_path / "a", model, world, {"compress": 1}).space is None
+    unlabelled = world / "unlabelled.jsonl"
+    write_manifest(unlabelled, [dataclasses.replace(s, emotion=None) for s in open_dataset(world)])
+    assert left(tmp_path / "b", model, unlabelled, {"generate": 1}).space is None
+
+    # A space that was there is not of the states that are there now.
+    old = tmp_path / "old"
+    shutil.copytree(model, old)
+    spacious = zoo.load(model)
+    shape = (1 + spacious.config.reasoning_tokens, spacious.understander.backbone.width)
+    spacious.space = EmotionSpace({"awe": Gaussian(torch.zeros(shape), torch.zeros(shape))})
+    zoo.save(spacious, old)
+    found = left(tmp_path / "c", old, world, {"compress": 1})
+    assert len(found.space.gaussians) == 8
+    assert_fits(found, world)
+    assert left(tmp_path / "d", old, world, {"compress": 1}, reasoning_tokens=2).space is None
+    assert list(left(tmp_path / "e", old, world, {"autoencode": 1}).space.gaussians) == ["awe"]

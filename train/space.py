@@ -1,0 +1,26 @@
+"""The emotion space that a run leaves in its model."""
+
+from __future__ import annotations
+
+from emosym.emotion_space import EmotionSpace, fit_space, pick
+from train.phases.base import Bench
+
+
+def space_of(bench: Bench) -> EmotionSpace | None:
+    """Return the emotion space of a run's model as it is now, in evaluation mode.
+
+    One is fitted where the generator trained, and anew where the model had one and its states may
+    have moved. It is None where no training image has an emotion.
+
+    Raises:
+        UserError: as `fit_space`.
+    """
+    model = bench.model
+    trained = bench.parts["generator"] is not model.generator
+    moved = bench.parts["understander"] is not model.understander
+    if not trained and not (moved and model.space is not None):
+        return model.space
+    samples = pick(bench.corpus.samples)
+    if not samples:
+        return None
+    return fit_space(model, samples, lambda sample: bench.corpus.image(sample.image))
