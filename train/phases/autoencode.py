@@ -15,6 +15,7 @@ class Autoencode:
     owns = ("autoencoder",)
     material = "samples"
     replays = False
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

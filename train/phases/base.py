@@ -95,6 +95,8 @@ class LearningPhase(Protocol):
     """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
+    dropout: bool
+    """Whether its steps drop inputs of adapters, forward and backward."""
 
     def loss(self, part: Slice) -> Outcome:
         """Return the loss of a micro-batch, a mean over its images."""
@@ -107,6 +109,8 @@ class ActingPhase(Protocol):
     owns: tuple[()]
     batch_size: int
     """Images a step makes, on all ranks together."""
+    dropout: bool
+    """False: what acts is the model as it would be used."""
 
     def run(self, step: int) -> dict[str, float]:
         """Act, all ranks together, and return what to log."""

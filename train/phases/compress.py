@@ -37,6 +37,7 @@ class Compress:
     owns = ("understander",)
     material = "samples"
     replays = True
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

@@ -19,6 +19,7 @@ class Generate:
     name = "generate"
     material = "samples"
     replays = False
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

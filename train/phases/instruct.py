@@ -14,6 +14,7 @@ class Instruct:
     owns = ("understander",)
     material = "questions"
     replays = False
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

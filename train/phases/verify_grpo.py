@@ -24,12 +24,14 @@ class VerifyGrpo:
 
     Ref: EEmo-Logic §3.5; rewards by name from `emosym.rewards`. One update a rollout, so the ratio
     is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training differ.
+    Adapters therefore run without dropout: another mask would make another policy.
     """
 
     name = "verify_grpo"
     owns = ("understander",)
     material = "questions"
     replays = False
+    dropout = False
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

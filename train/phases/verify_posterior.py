@@ -16,6 +16,7 @@ class VerifyPosterior:
     owns = ("understander",)
     material = "samples"
     replays = True
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
