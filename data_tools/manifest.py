@@ -185,7 +185,7 @@ def _parse(line: str | bytes) -> dict[str, object]:
     """Return a line's object without its nulls (null is the same as absent); raise `BadJson`."""
     record = read_json(line)
     if not isinstance(record, dict):
-        raise BadJson("-", f"expected a JSON object, got {_kind(record)}")
+        raise BadJson((), f"expected a JSON object, got {_kind(record)}")
     return {key: value for key, value in record.items() if value is not None}
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,8 @@ from emosym.affect import UNIT, Scale
 from emosym.answers import SYNONYMS
 from emosym.errors import UserError
 from emosym.records import Question, Split
+from emosym.strict_json import BadJson, read_json
 from emosym.taxonomy import EKMAN7
-
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""JSON can spell a surrogate without its other half; UTF-8, and so any tokenizer, cannot."""
-
-
-class Repeated(dict):
-    """A JSON object in which a key came twice, so that one of its values is lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +34,6 @@ class Record:
         self, field: str, why: str, *, got: object = None, expected: object = None
     ) -> UserError:
         """Return the error for a field."""
-        field = field.encode("utf-8", "backslashreplace").decode()  # a key may be half a character
         where = f"{self.file}: record {self.number}: {field}: {why}"
         return UserError(
             where,
@@ -61,8 +52,6 @@ class Record:
             raise self.wrong(field, "missing")
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(field, "is no text", got=value)
-        if not value.isascii() and _HALF_CHARACTER.search(value):
-            raise self.wrong(field, "holds half a character (a lone surrogate)", got=value)
         return value.strip()
 
     def image(self, field: str, value: object) -> Path:
@@ -166,13 +155,17 @@ def read_records(path: Path, images: Path, split: Split) -> list[Record]:
     """Return the records of a JSON list.
 
     Raises `UserError` for a folder of images or a file that is not there, for what is no JSON list
-    of objects, and for an empty one.
+    of objects, and for an empty one; what `read_json` refuses is told with its record.
     """
     if not images.is_dir():
         raise UserError(f"no folder {images}", expected="the folder of the images")
     try:
-        value = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=_object)
-    except (OSError, ValueError, RecursionError) as error:
+        value = read_json(path.read_bytes())
+    except (OSError, BadJson) as error:
+        if isinstance(error, BadJson) and error.path and isinstance(error.path[0], int):
+            place, *inner = error.path
+            record = Record(file=path, number=place + 1, fields={}, images=images, split=split)
+            raise record.wrong(BadJson(inner, error.why).field, error.why) from error
         raise UserError(f"cannot read {path}", got=error, expected="a JSON list") from error
     if not isinstance(value, list) or not value:
         got = "an empty list" if value == [] else type(value).__name__
@@ -182,26 +175,8 @@ def read_records(path: Path, images: Path, split: Split) -> list[Record]:
         record = Record(file=path, number=number, fields=fields, images=images, split=split)
         if not isinstance(fields, dict):
             raise record.wrong("-", "is no object", got=fields)
-        twice = _twice(fields)
-        if twice is not None:
-            raise record.wrong(twice, "a key comes twice")
         records.append(record)
     return records
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    return found if len(found) == len(pairs) else Repeated(found)
-
-
-def _twice(value: object, place: str = "") -> str | None:
-    """Return the place of the first object in which a key came twice, like `options.A`."""
-    if isinstance(value, Repeated):
-        return place or "-"
-    inner = value.items() if isinstance(value, dict) else ()
-    inner = enumerate(value) if isinstance(value, list) else inner
-    found = (_twice(item, f"{place}.{key}".lstrip(".")) for key, item in inner)
-    return next((place for place in found if place is not None), None)
 
 
 def _same(first: str, second: str) -> bool:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-
-import numpy as np
 
 from emosym.answers import Answer
 from emosym.errors import UserError, unknown
 from emosym.ranking import ranking_score
 from emosym.records import Question
-from emosym.similarity import affect_similarity, reward_matrix
+from emosym.similarity import similarities
 
 AXES = ("valence", "arousal", "dominance")
 LABELS = ("emotion", "dominant emotion")
@@ -41,11 +38,16 @@ def similarity_reward(answer: Answer, question: Question) -> float:
 
     Ref: EEmo-Logic (arXiv 2602.01173), stage 2 similarity reward, of the words' norms alone.
     """
-    said, true = _label(answer, question)
-    if said is None:
-        return 0.0
-    place = question.labels.index
-    return float(_similarities(question.labels)[place(true), place(said)])
+    return _similarity(answer, question, definitions=False)
+
+
+def similarity_sentence(answer: Answer, question: Question) -> float:
+    """Return R[true][said] as `similarity_reward`, of the words' norms and definitions.
+
+    Ref: EEmo-Logic (arXiv 2602.01173), stage 2: its formula, with our definitions and a small
+    sentence encoder.
+    """
+    return _similarity(answer, question, definitions=True)
 
 
 def affect_threshold(answer: Answer, question: Question) -> float:
@@ -120,6 +122,7 @@ REWARDS = {
     "format": Reward(format_reward),
     "emotion": Reward(emotion_reward, LABELS),
     "similarity": Reward(similarity_reward, LABELS),
+    "similarity_sentence": Reward(similarity_sentence, LABELS),
     "affect_threshold": Reward(affect_threshold, AXES),
     "affect_linear": Reward(affect_linear, AXES),
     "affect_gaussian": Reward(affect_gaussian, AXES),
@@ -153,9 +156,13 @@ def _label(answer: Answer, question: Question) -> tuple[str | None, str]:
     return answer.said.get(key), question.truth[key]
 
 
-@lru_cache
-def _similarities(labels: tuple[str, ...]) -> np.ndarray:
-    return reward_matrix(affect_similarity(labels))
+def _similarity(answer: Answer, question: Question, *, definitions: bool) -> float:
+    said, true = _label(answer, question)
+    if said is None:
+        return 0.0
+    place = question.labels.index
+    matrix = similarities(question.labels, definitions=definitions)
+    return float(matrix[place(true), place(said)])
 
 
 def _mean(answer: Answer, question: Question, worth: Callable[[float], float]) -> float:

@@ -39,6 +39,7 @@ SECTIONS: dict[Section, Metrics] = {
 TASKS: Metrics = {
     "accuracy": ("accuracy", "higher"),
     "macro_f1": ("macro-F1", "higher"),
+    "similarity": ("nearness to the right emotion", "higher"),
     "srcc": ("SRCC", "higher"),
     "plcc": ("PLCC", "higher"),
     "mae": ("MAE, on the question's scale", "lower"),

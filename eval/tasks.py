@@ -141,6 +141,7 @@ def _dominant(asked: Asked) -> dict[str, Measure]:
     true = np.array([places[q.truth[key]] for q, _ in known], dtype=int)
     return {
         "accuracy": _reward("emotion", asked),
+        "similarity": _reward("similarity", asked),
         "macro_f1": (partial(metrics.macro_f1, classes=len(names)), predicted, true),
     }
 

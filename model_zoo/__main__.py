@@ -1,4 +1,4 @@
-"""`python -m model_zoo install RUN`: ship the model of a run as a member's weights."""
+"""`python -m model_zoo install RUN`, `definitions`: make what the zoo and its formulas ship."""
 
 from __future__ import annotations
 
@@ -43,6 +43,18 @@ def install(
     text = card(name, command, report, model, zoo.model_files(folder))
     (folder / zoo.CARD).write_text(text)
     print(folder)
+
+
+@app.command()
+def definitions() -> None:
+    """Encode the definitions of emotion words and store how near they are."""
+    from emosym.definitions import STORED
+    from model_zoo.definitions import encode_definitions
+
+    temporary = STORED.with_name(f".{STORED.name}.tmp")
+    temporary.write_text(encode_definitions(), "utf-8")
+    temporary.replace(STORED)
+    print(STORED)
 
 
 if __name__ == "__main__":

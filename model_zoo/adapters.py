@@ -112,6 +112,12 @@ def adapters_off(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
+def set_dropout(module: nn.Module, active: bool) -> None:
+    """Let the adapters in `module` hide inputs from themselves, or not; nothing else changes."""
+    for _, layer in _adapted(module):
+        layer.lora_dropout.train(active)
+
+
 def adapter_names(module: nn.Module) -> set[str]:
     """Return the names of the parameters that belong to adapters; empty without adapters."""
     return {

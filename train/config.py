@@ -170,9 +170,9 @@ class LoraConfig:
     alpha: float
     """The update is scaled by alpha / rank; 128 and 64 there."""
     dropout: float = 0.0
-    """Share of inputs hidden from an adapter in training, 0.05 for EmoSym. Resuming stays exact,
-    but ranks draw for themselves: only at 0 do two ranks equal one."""
-
+    """Share of inputs hidden from an adapter in training, 0.05 for EmoSym; none in verify_grpo,
+    whose answers are sampled and read by the same policy, nor where remember draws. Resuming stays
+    exact, but ranks draw for themselves: only at 0 do two ranks equal one."""
     vision: bool = False
     """Of the understander: adapt the vision tower too (EEmo-Logic)."""
 

@@ -101,7 +101,7 @@ class Corpus:
 
     def _augment(self, image: Image.Image, flip: float, scale: float, x: float, y: float):
         share = self.config.crop + (1 - self.config.crop) * scale
-        width, height = round(image.width * share), round(image.height * share)
+        width, height = (max(1, round(side * share)) for side in image.size)
         left, top = round((image.width - width) * x), round((image.height - height) * y)
         view = image.crop((left, top, left + width, top + height))
         if self.config.flip and flip < 0.5:

@@ -63,8 +63,9 @@ class Memory:
             seen, vectors = self.reference.recognise(
                 corpus.image(sample.image) for sample in chosen
             )
+            pictures = (corpus.image(sample.image) for sample in chosen)
             bank.add(
-                map(self._real, chosen, seen, vectors),
+                map(self._real, chosen, pictures, seen, vectors),
                 reason="real image that opened the bank",
             )
             return bank.version
@@ -186,9 +187,9 @@ class Memory:
         stats = self.stats()
         return {"size": stats["size"], "synthetic": stats["synthetic"]}
 
-    def _real(self, sample: Sample, judged: Understanding, vector: np.ndarray) -> Candidate:
-        with Image.open(sample.image) as image:
-            spread = contrast(image.convert("RGB"))
+    def _real(
+        self, sample: Sample, picture: Image.Image, judged: Understanding, vector: np.ndarray
+    ) -> Candidate:
         return Candidate(
             image=sample.image,
             embedding=vector,
@@ -200,7 +201,7 @@ class Memory:
             predicted_valence=judged.valence,
             predicted_arousal=judged.arousal,
             confidence=judged.probabilities[sample.emotion or judged.emotion],
-            contrast=spread,
+            contrast=contrast(picture),
             prompt=sample.prompt,
             model_hash=self.model_hash,
         )

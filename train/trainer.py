@@ -16,7 +16,7 @@ from emosym.draws import Draws
 from emosym.errors import UserError
 from emosym.model import EmoSym
 from emosym.records import Question, Sample
-from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
+from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
 from train import checkpoint, engines, hacking, ranks
 from train.config import TrainConfig
 from train.data import Corpus
@@ -202,6 +202,7 @@ class Trainer:
 
     def _step(self, step: int, name: str) -> dict[str, float]:
         phase = self.phases[name]
+        set_dropout(self.bench.model, phase.dropout)
         if not phase.owns:  # an ActingPhase
             return phase.run(step)
         total, accumulation = phase.batch_size, self.config.engine.accumulation

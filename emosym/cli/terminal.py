@@ -6,14 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-
-WIDE = 10_000
-"""Columns of an output that is no terminal: each row stays on its line for grep and less."""
 
 
 def print_json(value: object) -> None:
@@ -22,16 +20,30 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows of text; nothing is cut, and only a terminal's own width folds long cells."""
+    """Print rows of text, of which nothing is cut.
+
+    A terminal gets a box that folds long cells to its width; anything else, for grep and less, a
+    line for each row, its columns two spaces apart and no wider than what is in them.
+    """
+    console = Console()
+    if not console.is_terminal:
+        print("\n".join(([title] if title else []) + _lines(columns, rows)))
+        return
     table = Table(*columns, title=Text(title), title_justify="left", show_header=any(columns))
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:
         table.add_row(*map(Text, row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
     console.print(table)
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines, below their headings where there are any."""
+    cells = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
+    if any(columns):
+        cells.insert(0, list(columns))
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in cells]
 
 
 def print_passage(heading: str, words: str) -> None:

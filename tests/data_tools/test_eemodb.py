@@ -123,8 +123,9 @@ def test_turns_about_a_pair(images):
         (talk("Hm?", "Yes.", image="/etc/passwd"), "image: path '/etc/passwd' is absolute"),
         (talk("<image><image>Hm?", "Yes."), "image: 1 named, but 2 shown in the conversation"),
         (talk("<image>Hm?", "Yes.", image=["1.jpg", "2.jpg"]), "image: 2 named, but 1 shown"),
-        (talk("Hm?", "Yes.", image="\ud800"), "image: holds half a character"),
-        (talk("Hm \udfff", "Yes."), "conversations.0.value: holds half a character"),
+        (talk("Hm?", "Yes.", image="\ud800"), "image: a text with half a character"),
+        (talk("Hm \udfff", "Yes."), "conversations.0.value: a text with half a character"),
+        (talk("Hm?", "Yes.") | {"note": float("nan")}, "note: a number that is NaN"),
         (talk("Hm?"), "conversations: is no list of human's and gpt's turns"),
         (talk(), "conversations: is no list of human's and gpt's turns"),
         (talk("<image>", "Yes."), "conversations.0: is no text; got ''"),
@@ -259,9 +260,12 @@ def test_a_wrong_assessment_is_told(images, record, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "cannot read {path}; got Expecting value"),
+        ("", "cannot read {path}; got not JSON: Expecting value at column 1"),
         ("[", "cannot read {path}"),
-        ("[" * 100_000, "cannot read {path}"),
+        ("[" * 100_000, "cannot read {path}; got not JSON that can be read: nested too deeply"),
+        ("[[" * 20 + "]]" * 20, "{path}: record 1: -: nested too deeply"),
+        ('{"0": NaN}', "cannot read {path}; got 0: a number that is NaN"),
+        ("[{}, NaN]", "{path}: record 2: -: a number that is NaN"),
         ("\ufffe", "cannot read {path}"),
         ("[]", "{path} holds no questions; got an empty list"),
         ("{}", "{path} holds no questions; got dict; expected a JSON list"),
@@ -271,14 +275,17 @@ def test_a_wrong_assessment_is_told(images, record, said):
             '[{"text": 1}]',
             "{path} has no layout that is known; got keys ['text']; expected EEmoDB-QA",
         ),
-        ('[{"question": 1, "question": 2}]', "{path}: record 1: -: a key comes twice"),
+        (
+            '[{"question": 1, "question": 2}]',
+            "{path}: record 1: question: this key comes twice",
+        ),
         (
             '[{"judge_Q": "?", "judge_A": {"A": "Yes", "A": "No"}}]',
-            "{path}: record 1: judge_A: a key comes twice",
+            "{path}: record 1: judge_A.A: this key comes twice",
         ),
         (
             '[{"conversations": [{"from": "human", "value": "a", "value": "b"}]}]',
-            "{path}: record 1: conversations.0: a key comes twice",
+            "{path}: record 1: conversations.0.value: this key comes twice",
         ),
     ],
 )

@@ -26,7 +26,9 @@ from emosym.rewards import (
     regression,
     score,
     similarity_reward,
+    similarity_sentence,
 )
+from emosym.similarity import similarities
 from emosym.taxonomy import EKMAN7, MIKELS8
 
 GRID = (-3.0, -1.5, 0.0, 1.5, 3.0)
@@ -191,6 +193,16 @@ def test_a_near_miss_earns_a_little():
         for v, a, d in ((7.0, 4.82, 6.59), (6.62, 4.6, 6.58), (7.62, 6.21, 6.33))
     )
     assert earned["anger"] == pytest.approx((1 - (gap / far) ** 0.5) ** 3)
+
+
+def test_definitions_lower_what_a_near_miss_earns():
+    fear = asked({"dominant emotion": "fear"}, labels=EKMAN7)
+    miss, hit = (Answer(True, {"dominant emotion": name}) for name in ("anger", "fear"))
+    matrix = similarities(EKMAN7, definitions=True)
+    earned = similarity_sentence(miss, fear)
+    assert earned == matrix[EKMAN7.index("fear"), EKMAN7.index("anger")]
+    assert 0 < earned < similarity_reward(miss, fear)
+    assert [similarity_sentence(answer, fear) for answer in (hit, Answer(True))] == [1, 0]
 
 
 def test_options():

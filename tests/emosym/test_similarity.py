@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emosym.definitions import DEFINITIONS, definition_cosines, sentence
 from emosym.errors import UserError
 from emosym.norms import WORDS
-from emosym.similarity import affect_similarity, reward_matrix, semantic_similarity
-from emosym.taxonomy import EKMAN7, EMOTIC26, MIKELS8, PLUTCHIK24
+from emosym.similarity import affect_similarity, reward_matrix, semantic_similarity, similarities
+from emosym.taxonomy import EKMAN7, EMOTIC26, MIKELS8, PLUTCHIK24, SPELLINGS
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "shared" / "data" / "eemo_logic"
 """EEmo-Logic's inputs and matrices, where they are at hand."""
@@ -49,6 +50,91 @@ def test_the_label_sets_are_the_published_ones():
     assert all(set(labels) in known for labels in SETS)
 
 
+@published
+@pytest.mark.parametrize(
+    ("definitions", "correlations", "errors", "mean"),
+    [
+        (False, [0.774, 0.877, 0.778, 0.882, 0.878], [0.094, 0.131, 0.091, 0.060, 0.125], 0.186),
+        (True, [0.610, 0.881, 0.600, 0.768, 0.838], [0.049, 0.016, 0.047, 0.050, 0.023], 0.069),
+    ],
+)
+def test_how_near_ours_come_to_the_published_matrices(definitions, correlations, errors, mean):
+    """The table of docs/experiments.md: definitions mend the size of R, not its order."""
+    pairs = []
+    for key, matrix in read("reward_matrix_1").items():
+        ours = similarities(tuple(labels_of(key)), definitions=definitions)
+        apart = ~np.eye(len(ours), dtype=bool)
+        pairs.append((np.array(matrix)[apart], ours[apart]))
+    found = [np.corrcoef(*pair)[0, 1] for pair in pairs]
+    assert found == pytest.approx(correlations, abs=6e-4)
+    assert [np.abs(a - b).mean() for a, b in pairs] == pytest.approx(errors, abs=6e-4)
+    goal, both = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    assert goal.mean() == pytest.approx(0.066, abs=6e-4)
+    assert both.mean() == pytest.approx(mean, abs=6e-4)
+    assert np.corrcoef(goal, both)[0, 1] == pytest.approx(0.803 if definitions else 0.829, abs=6e-4)
+
+
+@pytest.mark.parametrize("definitions", [False, True])
+def test_top_confusions_of_the_seven(definitions):
+    """The published ones are fear-anger, surprise-joy and disgust-anger."""
+    matrix = similarities(EKMAN7, definitions=definitions)
+    near = np.where(np.eye(7), -1, matrix).argmax(1)
+    top = {label: EKMAN7[place] for label, place in zip(EKMAN7, near, strict=True)}
+    assert (top["surprise"], top["disgust"]) == ("joy", "anger")
+    assert top["fear"] == ("disgust" if definitions else "anger")
+    fear = dict(zip(EKMAN7, matrix[EKMAN7.index("fear")], strict=True))
+    earned = (0.181, 0.229) if definitions else (0.485, 0.447)
+    assert (fear["anger"], fear["disgust"]) == pytest.approx(earned, abs=6e-4)
+
+
+def test_every_word_with_norms_is_defined_in_full():
+    assert set(DEFINITIONS) == set(WORDS) - set(SPELLINGS)
+    assert [word for word, parts in DEFINITIONS.items() if not all(parts)] == []
+    assert len(set(DEFINITIONS.values())) == len(DEFINITIONS)
+    assert sentence("fear") == (
+        "fear: a negative emotion of high energy. It arises when danger threatens, and makes people"
+        " freeze, hide or run away."
+    )
+
+
+def test_stored_cosines_go_by_the_name_of_a_word():
+    assert (definition_cosines(EMOTIC26) == definition_cosines(EMOTIC26[::-1])[::-1, ::-1]).all()
+    both = definition_cosines(("sad", "joy", "sadness"))
+    assert (both == both.T).all()
+    assert both[0].tolist() == both[2].tolist()
+    assert both[0, 2] == 1
+    near, far = definition_cosines(("panic", "terror", "peace"))[0, 1:]
+    assert near > far
+    with pytest.raises(UserError, match=r"unknown emotion word 'angr'.*did you mean 'anger'"):
+        definition_cosines(("joy", "angr"))
+
+
+@pytest.mark.parametrize("labels", SETS, ids=len)
+def test_definitions_against_a_slow_twin(labels):
+    """R = (0.6 V + 0.4 Ē²)³, one entry at a time."""
+    cosines, count = definition_cosines(labels).tolist(), len(labels)
+    rows = [[(value - min(row)) / (max(row) - min(row)) for value in row] for row in cosines]
+    largest = max(rows[i][j] for i in range(count) for j in range(count) if i != j)
+    near = affect_similarity(labels)
+    twin = [
+        [
+            (0.6 * near[i, j] + 0.4 * (1 if i == j else rows[i][j] / largest) ** 2) ** 3
+            for j in range(count)
+        ]
+        for i in range(count)
+    ]
+    assert np.abs(similarities(labels, definitions=True) - twin).max() < 1e-12
+    assert (similarities(labels) == reward_matrix(affect_similarity(labels))).all()
+
+
+@pytest.mark.parametrize("definitions", [False, True])
+def test_one_option_or_two(definitions):
+    """Where a question lists no third emotion, a miss is as far off as can be."""
+    assert similarities(("joy",), definitions=definitions).tolist() == [[1]]
+    two = similarities(("joy", "fear"), definitions=definitions)
+    assert two.tolist() == [[1, 0], [0, 1]]
+
+
 def test_affect_by_hand():
     """Three words: fear (2.93 6.14 3.32), anger (2.50 5.93 5.14) and joy (8.21 5.55 7.00)."""
     found = affect_similarity(["fear", "anger", "joy"])
@@ -61,7 +147,9 @@ def test_affect_by_hand():
 @pytest.mark.parametrize("labels", SETS, ids=len)
 def test_a_matrix_of_every_label_set(labels):
     rng = np.random.default_rng(0)
-    semantic = semantic_similarity(rng.normal(size=(len(labels), 12)))
+    unit = rng.normal(size=(len(labels), 12))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    semantic = semantic_similarity(unit @ unit.T)
     assert semantic.min(1).tolist() == [0] * len(labels)
     assert semantic.max(1) == pytest.approx(1)
     for matrix in (

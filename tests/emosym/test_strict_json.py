@@ -39,10 +39,19 @@ def test_a_pair_of_surrogates_and_a_byte_order_mark_are_text():
         ("[Infinity]", "0: a number that is NaN, infinite or too large"),
         ('["\\udc00"]', "0: a text with half a character (a lone surrogate)"),
         ('{"\\udc00": 1}', "\\udc00: a text with half a character (a lone surrogate)"),
-        ('{"a": {"b": 1, "b": 1}}', "b: this key comes twice"),
+        ('{"a": {"b": 1, "b": 1}}', "a.b: this key comes twice"),
+        ('[{}, {"a": [{"c": 0, "b": 1, "b": 2}]}]', "1.a.0.b: this key comes twice"),
+        ('{"b": 1, "b": {"a": 1, "a": 1}}', "b: this key comes twice"),
     ],
 )
 def test_what_cannot_be_used_is_told_with_its_field(text, said):
     with pytest.raises(BadJson) as error:
         read_json(text)
     assert str(error.value) == said
+
+
+def test_places_in_lists_are_numbers_and_keys_are_texts():
+    for text, path in (('[0, {"1": NaN}]', (1, "1")), ('{"1": [NaN]}', ("1", 0)), ("NaN", ())):
+        with pytest.raises(BadJson) as error:
+            read_json(text)
+        assert error.value.path == path

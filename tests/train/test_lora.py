@@ -115,6 +115,34 @@ def test_a_resumed_run_with_dropout_is_the_straight_one(tmp_path, model, world):
     assert [json.loads(row)["step"] for row in rows] == list(range(8))
 
 
+def dropping(run: Path, whole: dict[str, Any]) -> list[tuple[str, set[bool], float | None]]:
+    """Return each step's phase, whether adapters dropped inputs, and its `ratio_deviation`."""
+    found = []
+    with probes.trainer(run, whole) as made:
+        for step in range(len(made.schedule)):
+            name = made.schedule.phase_at(step)
+            metrics = made.step()
+            flags = {
+                part.training
+                for path, part in made.bench.model.named_modules()
+                if isinstance(part, torch.nn.Dropout) and ".lora_dropout." in path
+            }
+            found.append((name, flags, metrics.get("ratio_deviation")))
+    return found
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_sampling_and_reading_are_one_policy_whatever_the_dropout(
+    tmp_path, model, world, recompute
+):
+    whole = settings(model, world, 0.05, engine={"gradient_checkpointing": recompute})
+    (found,) = in_ranks(dropping, tmp_path / "run", whole)
+    assert [step[:2] for step in found] == [(name, {name != "verify_grpo"}) for name in CYCLE] * 2
+    deviations = [deviation for _, _, deviation in found if deviation is not None]
+    assert len(deviations) == 2
+    assert max(deviations) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -16,6 +16,7 @@ class Autoencode:
     material = "samples"
     replays = False
     compares = None
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

@@ -110,6 +110,8 @@ class LearningPhase(Protocol):
     """Whether bank images join its batches."""
     compares: tuple[str, str] | None
     """Metrics of reward and second judge: the run stops when they part. None never stops it."""
+    dropout: bool
+    """Whether its steps drop inputs of adapters, forward and backward."""
 
     def loss(self, part: Slice) -> Outcome:
         """Return the loss of a micro-batch, a mean over its images."""
@@ -122,6 +124,8 @@ class ActingPhase(Protocol):
     owns: tuple[()]
     batch_size: int
     """Images a step makes, on all ranks together."""
+    dropout: bool
+    """False: what acts is the model as it would be used."""
 
     def run(self, step: int) -> dict[str, float]:
         """Act, all ranks together, and return what to log."""

@@ -38,6 +38,7 @@ class Compress:
     material = "samples"
     replays = True
     compares = None
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

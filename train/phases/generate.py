@@ -21,6 +21,7 @@ class Generate:
     material = "samples"
     replays = False
     compares = None
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

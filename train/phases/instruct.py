@@ -15,6 +15,7 @@ class Instruct:
     material = "questions"
     replays = False
     compares = None
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

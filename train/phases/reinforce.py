@@ -30,6 +30,7 @@ class Reinforce:
     owns = ("generator",)
     material: Literal["samples"] = "samples"
     replays = False
+    dropout = False
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

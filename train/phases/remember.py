@@ -26,6 +26,7 @@ class Remember:
 
     name = "remember"
     owns = ()
+    dropout = False
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

@@ -24,6 +24,7 @@ class VerifyGrpo:
 
     Ref: EEmo-Logic §3.5; rewards by name from `emosym.rewards`. One update a rollout, so the ratio
     is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training differ.
+    Adapters therefore run without dropout: another mask would make another policy.
     """
 
     name = "verify_grpo"
@@ -31,6 +32,7 @@ class VerifyGrpo:
     material = "questions"
     replays = False
     compares = None
+    dropout = False
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench

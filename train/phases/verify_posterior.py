@@ -17,6 +17,7 @@ class VerifyPosterior:
     material = "samples"
     replays = True
     compares = None
+    dropout = True
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
