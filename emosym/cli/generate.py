@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.files import SUFFIXES, write_file
+from emosym.cli.files import check_new, png_or_folder, write_file
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
     DEFAULT_MODEL,
     LAST_SEED,
     MOST_IMAGES,
+    MOST_POINTS,
     Arousal,
     AsJson,
     Device,
@@ -35,13 +36,21 @@ def generate(
     valence: Valence = None,
     arousal: Arousal = None,
     count: Annotated[
-        int, typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ...")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ... [1]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of the first image.")] = 0,
     guidance: Annotated[
         float | None, typer.Option(help="How hard to follow the request; default: the model's.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    sweep: Annotated[
+        Literal["valence", "arousal", "plane"] | None,
+        typer.Option(help="The same request and seed from -3 to 3 along an axis, or all over."),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(min=2, max=MOST_POINTS, help="Points on an axis of a sweep. [5]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
@@ -52,9 +61,35 @@ def generate(
     An emotion alone brings its own valence and arousal. The same request, seed, model and device
     give the same bytes, however many images are asked for. Each PNG carries its request, so that
     `emosym bank add` knows what it should evoke.
+
+    A sweep is written as one labelled sheet: to --out itself if that is a .png, else as sheet.png
+    beside the single images. It also says how the model judges them. An axis that is not swept
+    stays as given, or at 0.
     """
     from emosym.pipeline import check_sampling, complete
 
+    if sweep is not None:
+        if count is not None:
+            raise UserError("--count has nothing to act on", got="--sweep", fix="leave it out")
+        from emosym.cli.sweep import generate_sweep
+
+        generate_sweep(
+            out,
+            ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal),
+            sweep,
+            points,
+            seed=seed,
+            guidance=guidance,
+            steps=steps,
+            overwrite=overwrite,
+            model=model,
+            device=device,
+            as_json=as_json,
+        )
+        return
+    if points is not None:
+        raise UserError("--points has nothing to act on", got="no --sweep", fix="give --sweep")
+    count = count or 1
     request = complete(
         ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
     )
@@ -62,21 +97,13 @@ def generate(
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
 
-    from emosym.imprint import Imprint, to_png
+    from emosym.cli.drawing import draw
 
-    config, maker = pipeline.model.config, identity(model)
+    maker = identity(model)
     with progress("generating", count) as show:
         for done, (own, target) in enumerate(targets.items(), start=1):
-            # One at a time: in a larger batch sums round otherwise, and bytes would differ.
-            (image,) = pipeline.generate([request], seed=own, guidance=guidance, steps=steps)
-            imprint = Imprint(
-                request=request,
-                seed=own,
-                guidance=config.guidance if guidance is None else guidance,
-                steps=config.steps if steps is None else steps,
-                model=maker,
-            )
-            write_file(target, to_png(image, imprint))
+            _, png = draw(pipeline, request, own, guidance=guidance, steps=steps, maker=maker)
+            write_file(target, png)
             show(done, count)
     records = [
         {"image": str(path), **asdict(request), "seed": own} for own, path in targets.items()
@@ -102,28 +129,16 @@ def generate(
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:
     """Return the file of each seed; raise UserError where one cannot or may not be written."""
-    suffix = out.suffix.lower()
-    if suffix == ".png" and not out.is_dir():
-        if len(seeds) > 1:
-            raise UserError(
-                f"{len(seeds)} images do not fit into one file",
-                got=f"--out {out}",
-                expected="a folder",
-            )
-        targets = {seeds[0]: out}
-    elif suffix in SUFFIXES - {".png"}:
-        raise UserError(
-            "images are written as PNG",
-            got=f"--out {out}",
-            expected=f"{out.with_suffix('.png')}, or a folder",
-        )
-    else:
+    if png_or_folder(out) == "folder":
         targets = {own: out / f"{own}.png" for own in seeds}
-    taken = [path for path in targets.values() if path.exists()]
-    if taken and not overwrite:
+    elif len(seeds) == 1:
+        targets = {seeds[0]: out}
+    else:
         raise UserError(
-            f"{taken[0]} exists",
-            got=f"{len(taken)} of {len(targets)} files that exist" if len(targets) > 1 else None,
-            fix="give another --out, or --overwrite",
+            f"{len(seeds)} images do not fit into one file",
+            got=f"--out {out}",
+            expected="a folder",
         )
+    if not overwrite:
+        check_new(list(targets.values()))
     return targets
