@@ -79,7 +79,7 @@ given-hostfile:
 .PHONY: help
 help: ## list the targets and the variables
 	@echo 'make TARGET [VARIABLE=value ...]'; echo; echo 'Targets'
-	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 22
 	@echo; echo 'Variables'
 	@sed -nE 's/^([A-Z]+) \?=([^#]*)## (.*)/  \1\t\3 [\2]/p' Makefile | sed -E 's/ \[ *\]$$//; s/\[ /[/' | expand -t 18
 
@@ -152,6 +152,14 @@ resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoi
 .PHONY: eval
 eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=
 	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
+
+.PHONY: eval-plane
+eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
+	$(PY) -m eval.plane "$(MODEL)"
+
+.PHONY: subject-classifier
+subject-classifier: no-overrides setup ## train the classifier of subjects that eval-plane asks, and install it
+	$(PY) -m eval.subject_training
 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side

@@ -1,7 +1,9 @@
 """Which of AffectWorld's subjects an image shows: a small classifier trained on drawings alone.
 
 It is an instrument, so its weights are shipped and the same everywhere: `subject.safetensors`, made
-by `make subject-classifier`. It has seen no generated image and is never a reward.
+by `make subject-classifier` with seed 0, SHA-256
+`018c6d38460864a8552a8c8168f3da73cf816912abb8c88e46d6b498868d26bb`. It has seen no generated image
+and is never a reward.
 """
 
 from __future__ import annotations

@@ -47,15 +47,15 @@ def main(
     print(f"{time.monotonic() - begun:.0f} s, seed {seed}; {out} {digest}")
 
 
-def train(pictures: int, seed: int) -> SubjectNet:
+def train(pictures: int, seed: int, epochs: int = EPOCHS) -> SubjectNet:
     """Train on `pictures` drawings; the same seed gives the same weights on one machine."""
     torch.manual_seed(seed)
     net = SubjectNet().train()
     pixels, subjects = draw(pictures, f"learned {seed}")
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY)
-    total = EPOCHS * (pictures // BATCH)
+    total = epochs * (pictures // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=total)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for rows in torch.randperm(pictures)[: pictures // BATCH * BATCH].view(-1, BATCH):
             logits = net(spoiled(pixels[rows]))
             loss = F.cross_entropy(logits, subjects[rows], label_smoothing=SMOOTHING)
