@@ -1,8 +1,9 @@
 """The least error that a picture like AffectWorld's can have: not all of the plane can be drawn.
 
 A picture's light bounds its affect: the brightness and the saturation in which the world draws a
-subject, so that a person still recognises it, do not reach every corner of the plane. A model that
-leaves that light can go below this floor; it then draws what the world never shows.
+subject, so that a person still recognises it, do not reach every corner of the plane. The targets
+that the world draws are narrower still (`world.RADIUS`): in a corner a model can reach the floor
+only beyond what it was shown. One that leaves the light can even go below.
 """
 
 from __future__ import annotations

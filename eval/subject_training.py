@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import time
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 import typer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from data_tools.affectworld.render import render
 from data_tools.affectworld.scene import SUBJECTS, draw_scene
 from data_tools.affectworld.world import BRIGHTNESS, SATURATION
 from emosym.cli import guard
+from emosym.cli.files import write_file
 from emosym.continuity import SIDE
 from eval.subject import WEIGHTS, SubjectClassifier, SubjectNet, to_pixels
 
@@ -41,7 +41,7 @@ def main(
     begun = time.monotonic()
     classifier = SubjectClassifier(train(pictures, seed))
     accuracy = held_out_accuracy(classifier, f"held out {seed}")
-    save(classifier.net, out)
+    write_file(out, save(classifier.net.state_dict()))
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     print(f"{accuracy:.3f} of {HELD_OUT} drawn pictures it never saw, light of the world")
     print(f"{time.monotonic() - begun:.0f} s, seed {seed}; {out} {digest}")
@@ -94,13 +94,6 @@ def held_out_accuracy(classifier: SubjectClassifier, seed: str, count: int = HEL
     with torch.no_grad():
         named = torch.cat([classifier.net(rows).argmax(1) for rows in pixels.split(256)])
     return float((named == subjects).float().mean())
-
-
-def save(net: SubjectNet, path: Path) -> None:
-    """Write the weights whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(net.state_dict(), temporary)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":
