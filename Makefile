@@ -79,7 +79,7 @@ given-hostfile:
 .PHONY: help
 help: ## list the targets and the variables
 	@echo 'make TARGET [VARIABLE=value ...]'; echo; echo 'Targets'
-	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 22
 	@echo; echo 'Variables'
 	@sed -nE 's/^([A-Z]+) \?=([^#]*)## (.*)/  \1\t\3 [\2]/p' Makefile | sed -E 's/ \[ *\]$$//; s/\[ /[/' | expand -t 18
 
@@ -156,6 +156,14 @@ eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split 
 .PHONY: bench-reinforce
 bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as published side by side
 	$(PY) -m train.bench_reinforce
+
+.PHONY: eval-plane
+eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
+	$(PY) -m eval.plane "$(MODEL)"
+
+.PHONY: subject-classifier
+subject-classifier: no-overrides setup ## train the classifier of subjects that eval-plane asks, and install it
+	$(PY) -m eval.subject_training
 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side

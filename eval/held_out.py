@@ -13,8 +13,9 @@ from data_tools.questions import affect_question
 from emosym.answers import Answer, parse
 from emosym.errors import UserError
 from emosym.records import Question, Sample
+from emosym.sheets import caption, contact_sheet
 from eval.generation import EvalRequest, GenerationScores, evaluate_generation, requests_from
-from eval.grid import affect_grids, caption, contact_sheet
+from eval.grid import affect_grids
 from eval.protocols import Judge, Model
 from eval.tasks import TaskScores, evaluate_tasks
 from eval.understanding import UnderstandingScores, evaluate_understanding

@@ -6,25 +6,27 @@ in its units. Every function raises `ValueError` on arrays of unequal length or 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchmetrics.functional import pearson_corrcoef
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
     multiclass_f1_score,
 )
 from torchmetrics.functional.text import chrf_score
 
+from emosym.correlation import check_arrays
+from emosym.correlation import pearson as pearson
+from emosym.correlation import spearman as spearman
+
 Metric = Callable[..., float | None]
 
 
 def accuracy(predicted: NDArray, true: NDArray) -> float | None:
     """Return the share of equal entries of two class arrays [N]; None when N = 0."""
-    _check(predicted, true)
+    check_arrays(predicted, true)
     return float(np.mean(predicted == true)) if len(true) else None
 
 
@@ -38,7 +40,7 @@ def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
 
     Ref: Opitz & Burst 2019, arXiv 1911.03347, eq. 1 (mean of F1, not F1 of means).
     """
-    _check(predicted, true)
+    check_arrays(predicted, true)
     if not len(true):
         return None
     each = multiclass_f1_score(
@@ -50,7 +52,7 @@ def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
 
 def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray:
     """Return counts [Y, Y]: row = true class, column = predicted class."""
-    _check(predicted, true)
+    check_arrays(predicted, true)
     if not len(true):
         return np.zeros((classes, classes), dtype=np.int64)
     return multiclass_confusion_matrix(
@@ -63,30 +65,8 @@ def mae(predicted: NDArray, true: NDArray) -> float | None:
 
     Ref: V-Error and A-Error of arXiv 2501.05710 (EmotiCrafter) §4.2 are this on [-3, 3].
     """
-    _check(predicted, true)
+    check_arrays(predicted, true)
     return float(np.mean(np.abs(predicted - true))) if len(true) else None
-
-
-def pearson(predicted: NDArray, true: NDArray) -> float | None:
-    """Return Pearson's r of two arrays [N] in [-1, 1]; None when N < 2 or one of them is constant.
-
-    Ref: Pearson 1895; PLCC of EEmo-Bench.
-    """
-    _check(predicted, true)
-    if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
-        return None
-    # r ignores shift and scale, and torchmetrics calls variances near zero undefined: standardise.
-    r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
-    return r if math.isfinite(r) else None
-
-
-def spearman(predicted: NDArray, true: NDArray) -> float | None:
-    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of ranks, ties share theirs.
-
-    None when N < 2 or one of them is constant. Ref: Spearman 1904; SRCC of EEmo-Bench.
-    """
-    _check(predicted, true)
-    return pearson(_ranks(predicted), _ranks(true))
 
 
 def ccc(predicted: NDArray, true: NDArray) -> float | None:
@@ -98,7 +78,7 @@ def ccc(predicted: NDArray, true: NDArray) -> float | None:
 
     Ref: Lin 1989, Biometrics 45(1), eq. for ρ̂_c.
     """
-    _check(predicted, true)
+    check_arrays(predicted, true)
     if len(true) < 2 or (np.ptp(predicted) == 0 and np.ptp(true) == 0):
         return None
     predicted, true = predicted.astype(np.float64), true.astype(np.float64)
@@ -109,7 +89,7 @@ def ccc(predicted: NDArray, true: NDArray) -> float | None:
 
 def mean(values: NDArray) -> float | None:
     """Return the mean of an array [N]; None when N = 0."""
-    _check(values)
+    check_arrays(values)
     return float(np.mean(values)) if len(values) else None
 
 
@@ -139,7 +119,7 @@ def bootstrap(
 
     Ref: Efron & Tibshirani 1993, An Introduction to the Bootstrap, §13.3.
     """
-    _check(*arrays)
+    check_arrays(*arrays)
     count = len(arrays[0])
     if count < 2:
         return None
@@ -151,23 +131,3 @@ def bootstrap(
         return None
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def _check(*arrays: NDArray) -> None:
-    lengths = {len(array) for array in arrays}
-    if len(lengths) != 1:
-        raise ValueError(f"arrays of unequal length: {sorted(lengths)}")
-    for array in arrays:
-        if not np.all(np.isfinite(array)):
-            raise ValueError("array holds a value that is not finite")
-
-
-def _ranks(values: NDArray) -> NDArray:
-    """Return ranks from 1; equal values share the mean of their ranks."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[places]
-
-
-def _standardised(values: NDArray) -> torch.Tensor:
-    values = values.astype(np.float64)
-    return torch.as_tensor((values - values.mean()) / values.std())

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from emosym.errors import UserError
 
@@ -39,6 +40,31 @@ def expand_images(given: Sequence[Path]) -> list[Path]:
         if not path.is_file():  # nor does the reading of a pipe or a device have to end
             raise UserError(f"no such image: {path}", expected="an image file or a folder")
     return found
+
+
+def png_or_folder(out: Path) -> Literal["png", "folder"]:
+    """Tell whether --out names one PNG file or a folder; raise UserError for another format."""
+    suffix = out.suffix.lower()
+    if suffix == ".png" and not out.is_dir():
+        return "png"
+    if suffix in SUFFIXES - {".png"}:
+        raise UserError(
+            "images are written as PNG",
+            got=f"--out {out}",
+            expected=f"{out.with_suffix('.png')}, or a folder",
+        )
+    return "folder"
+
+
+def check_new(paths: Sequence[Path]) -> None:
+    """Raise UserError when one of the files exists already."""
+    taken = [path for path in paths if path.exists()]
+    if taken:
+        raise UserError(
+            f"{taken[0]} exists",
+            got=f"{len(taken)} of {len(paths)} files that exist" if len(paths) > 1 else None,
+            fix="give another --out, or --overwrite",
+        )
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.files import SUFFIXES, write_file
+from emosym.cli.files import check_new, png_or_folder, write_file
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
     DEFAULT_MODEL,
     LAST_SEED,
     MOST_IMAGES,
+    MOST_POINTS,
     Arousal,
     AsJson,
     Device,
@@ -35,8 +36,9 @@ def generate(
     valence: Valence = None,
     arousal: Arousal = None,
     count: Annotated[
-        int, typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ...")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ... [1]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of the first image.")] = 0,
     guidance: Annotated[
         float | None, typer.Option(help="How hard to follow the request; default: the model's.")
@@ -49,6 +51,13 @@ def generate(
         typer.Option(help="Draw a blend from the model's emotion space, e.g. awe=0.7,fear=0.3"),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    sweep: Annotated[
+        Literal["valence", "arousal", "plane"] | None,
+        typer.Option(help="The same request and seed from -3 to 3 along an axis, or all over."),
+    ] = None,
+    points: Annotated[
+        int | None, typer.Option(min=2, max=MOST_POINTS, help="Points on an axis of a sweep. [5]")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
@@ -60,10 +69,43 @@ def generate(
     it where it is drawn from the emotion space. The same request, seed, model and device give the
     same bytes, however many images are asked for. Each PNG carries its request, so that `emosym
     bank add` knows what it should evoke.
+
+    A sweep is written as one labelled sheet: to --out itself if that is a .png, else as sheet.png
+    beside the single images. It also says how the model judges them. An axis that is not swept
+    stays as given, or at 0.
     """
     from emosym.pipeline import check_sampling, complete
 
     request = ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
+    if sweep is not None:
+        for option, given in {
+            "--count": count is not None,
+            "--from-space": from_space,
+            "--blend": blend is not None,
+        }.items():
+            if given:
+                raise UserError(
+                    f"{option} has nothing to act on", got="--sweep", fix="leave it out"
+                )
+        from emosym.cli.sweep import generate_sweep
+
+        generate_sweep(
+            out,
+            request,
+            sweep,
+            points,
+            seed=seed,
+            guidance=guidance,
+            steps=steps,
+            overwrite=overwrite,
+            model=model,
+            device=device,
+            as_json=as_json,
+        )
+        return
+    if points is not None:
+        raise UserError("--points has nothing to act on", got="no --sweep", fix="give --sweep")
+    count = count or 1
     space = _space(request, blend, from_space=from_space)
     if space is None:
         request = complete(request)
@@ -71,30 +113,24 @@ def generate(
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
 
-    from emosym.imprint import Imprint, to_png
+    from emosym.cli.drawing import draw
 
-    config, maker = pipeline.model.config, identity(model)
+    maker = identity(model)
     requests = dict.fromkeys(targets, request)
-    if space is not None:
-        for own in targets:
-            (requests[own],) = pipeline.wanted(space, prompt=prompt, seed=own)
     with progress("generating", count) as show:
         for done, (own, target) in enumerate(targets.items(), start=1):
-            # One at a time: in a larger batch sums round otherwise, and bytes would differ.
-            how = {"seed": own, "guidance": guidance, "steps": steps}
-            if space is None:
-                (image,) = pipeline.generate([request], **how)
-            else:
-                (image,) = pipeline.imagine(space, prompt=prompt, **how)
-            imprint = Imprint(
-                request=requests[own],
-                seed=own,
-                guidance=config.guidance if guidance is None else guidance,
-                steps=config.steps if steps is None else steps,
-                model=maker,
+            if space is not None:
+                (requests[own],) = pipeline.wanted(space, prompt=prompt, seed=own)
+            _, png = draw(
+                pipeline,
+                requests[own],
+                own,
+                guidance=guidance,
+                steps=steps,
+                maker=maker,
                 space=space,
             )
-            write_file(target, to_png(image, imprint))
+            write_file(target, png)
             show(done, count)
     drawn = {} if space is None else {"space": space}
     records = [
@@ -164,28 +200,16 @@ def _space(
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:
     """Return the file of each seed; raise UserError where one cannot or may not be written."""
-    suffix = out.suffix.lower()
-    if suffix == ".png" and not out.is_dir():
-        if len(seeds) > 1:
-            raise UserError(
-                f"{len(seeds)} images do not fit into one file",
-                got=f"--out {out}",
-                expected="a folder",
-            )
-        targets = {seeds[0]: out}
-    elif suffix in SUFFIXES - {".png"}:
-        raise UserError(
-            "images are written as PNG",
-            got=f"--out {out}",
-            expected=f"{out.with_suffix('.png')}, or a folder",
-        )
-    else:
+    if png_or_folder(out) == "folder":
         targets = {own: out / f"{own}.png" for own in seeds}
-    taken = [path for path in targets.values() if path.exists()]
-    if taken and not overwrite:
+    elif len(seeds) == 1:
+        targets = {seeds[0]: out}
+    else:
         raise UserError(
-            f"{taken[0]} exists",
-            got=f"{len(taken)} of {len(targets)} files that exist" if len(targets) > 1 else None,
-            fix="give another --out, or --overwrite",
+            f"{len(seeds)} images do not fit into one file",
+            got=f"--out {out}",
+            expected="a folder",
         )
+    if not overwrite:
+        check_new(list(targets.values()))
     return targets

@@ -20,6 +20,8 @@ Arousal = Annotated[float | None, typer.Option(help="From -3 (calm) to 3 (excite
 
 MOST_IMAGES = 1_000_000
 """A typing slip beyond it would fill the memory or the disk."""
+MOST_POINTS = 25
+"""Of a sweep, on an axis: its sheet is held in memory, and a plane has the square of it."""
 LAST_SEED = 2**63 - 1 - MOST_IMAGES
 """SQLite, and so the memory bank, ends at 2^63."""
 DEFAULT_MODEL = "emosym-tiny"

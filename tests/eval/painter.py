@@ -47,7 +47,7 @@ class Painter:
         return [f"<think></think><answer>Valence: {value:.4f}</answer>" for value in values]
 
     def recognise(self, images: Sequence[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
-        return [self._one(image, False) for image in images], np.zeros((len(images), 1))
+        return [self._one(image, False) for image in images], np.ones((len(images), 1))
 
     def _one(self, image: Image.Image | Path, answer: bool) -> Understanding:
         if isinstance(image, Path):

@@ -1,0 +1,47 @@
+"""One image as the commands draw it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from emosym.imprint import Imprint, to_png
+from emosym.records import ImageRequest
+
+if TYPE_CHECKING:
+    from emosym.pipeline import EmoSymPipeline
+
+
+def draw(
+    pipeline: EmoSymPipeline,
+    request: ImageRequest,
+    seed: int,
+    *,
+    guidance: float | None,
+    steps: int | None,
+    maker: str,
+    space: Mapping[str, float] | None = None,
+) -> tuple[Image.Image, bytes]:
+    """Return an image and its PNG file, with how it was made by the model of hash `maker`.
+
+    Alone, not in a batch: there sums round otherwise, and the same request and seed would give
+    other bytes. With `space`, shares of emotions, the model's emotion space gives the condition,
+    and `request` is what `pipeline.wanted` says of it.
+    """
+    how = {"seed": seed, "guidance": guidance, "steps": steps}
+    if space is None:
+        (image,) = pipeline.generate([request], **how)
+    else:
+        (image,) = pipeline.imagine(space, prompt=request.prompt, **how)
+    config = pipeline.model.config
+    imprint = Imprint(
+        request=request,
+        seed=seed,
+        guidance=config.guidance if guidance is None else guidance,
+        steps=config.steps if steps is None else steps,
+        model=maker,
+        space=space,
+    )
+    return image, to_png(image, imprint)

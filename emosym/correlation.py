@@ -1,0 +1,57 @@
+"""How two series of numbers agree: Pearson's r, and Spearman's ρ of their order.
+
+Legend: N entries. None where a correlation is undefined, never NaN. Both raise `ValueError` on
+arrays of unequal length or non-finite values.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional import pearson_corrcoef
+
+
+def pearson(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Pearson's r of two arrays [N] in [-1, 1]; None when N < 2 or one of them is constant.
+
+    Ref: Pearson 1895; PLCC of EEmo-Bench.
+    """
+    check_arrays(predicted, true)
+    if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
+        return None
+    # r ignores shift and scale, and torchmetrics calls variances near zero undefined: standardise.
+    r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
+    return r if math.isfinite(r) else None
+
+
+def spearman(predicted: NDArray, true: NDArray) -> float | None:
+    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of ranks, ties share theirs.
+
+    None when N < 2 or one of them is constant. Ref: Spearman 1904; SRCC of EEmo-Bench.
+    """
+    check_arrays(predicted, true)
+    return pearson(_ranks(predicted), _ranks(true))
+
+
+def check_arrays(*arrays: NDArray) -> None:
+    """Raise ValueError for arrays of unequal length, or with a value that is not finite."""
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1:
+        raise ValueError(f"arrays of unequal length: {sorted(lengths)}")
+    for array in arrays:
+        if not np.all(np.isfinite(array)):
+            raise ValueError("array holds a value that is not finite")
+
+
+def _ranks(values: NDArray) -> NDArray:
+    """Return ranks from 1; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
+
+
+def _standardised(values: NDArray) -> torch.Tensor:
+    values = values.astype(np.float64)
+    return torch.as_tensor((values - values.mean()) / values.std())
