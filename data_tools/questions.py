@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from data_tools.critique import criticise_questions, rewrite_questions
 from data_tools.perception import perception_questions
 from data_tools.votes import top_emotions
 from emosym import prompts
@@ -22,8 +23,8 @@ Builder = Callable[[Sequence[Sample], int], Iterator[Question]]
 def build_questions(samples: Sequence[Sample], tasks: Sequence[str], seed: int) -> list[Question]:
     """Return the questions of the named tasks, all of one task before the next.
 
-    A sample whose facts do not answer a question is not asked it. What is drawn (the pairs and the
-    options of perception) follows from the seed and the ids, not from the order of `samples`.
+    A sample whose facts do not answer a question is not asked it. What is drawn (pairs, options)
+    follows from the seed and the ids, not from the order of `samples`.
 
     Raises:
         UserError: an unknown task.
@@ -100,6 +101,8 @@ BUILDERS: dict[str, Builder] = {
     "dominant": each(dominant_question),
     "perception": perception_questions,
     "description": each(description_question),
+    "criticise": criticise_questions,
+    "rewrite": rewrite_questions,
 }
 """Task -> what makes its questions of samples; a key for every one of `prompts.TASKS`."""
 

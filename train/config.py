@@ -310,6 +310,10 @@ class GenerateConfig:
     """Share of requests that name no emotion."""
     affect_dropout: float = 0.1
     """Share of requests that name no valence and arousal."""
+    emotional_share: float = 0.0
+    """Share of prompts that also say the colour and light that carry the emotion (an image's
+    `emotional_prompt`, where it has one): so the decoder learns the words that `emosym refine`
+    adds."""
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
@@ -322,6 +326,7 @@ class GenerateConfig:
             prompt_dropout=self.prompt_dropout,
             label_dropout=self.label_dropout,
             affect_dropout=self.affect_dropout,
+            emotional_share=self.emotional_share,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from emosym.cli.options import (
 from emosym.cli.terminal import print_json, print_table, progress, signed
 from emosym.errors import UserError
 from emosym.records import ImageRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from emosym.pipeline import EmoSymPipeline
 
 
 def generate(
@@ -62,21 +67,12 @@ def generate(
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
 
-    from emosym.imprint import Imprint, to_png
-
-    config, maker = pipeline.model.config, identity(model)
+    maker = identity(model)
     with progress("generating", count) as show:
         for done, (own, target) in enumerate(targets.items(), start=1):
             # One at a time: in a larger batch sums round otherwise, and bytes would differ.
             (image,) = pipeline.generate([request], seed=own, guidance=guidance, steps=steps)
-            imprint = Imprint(
-                request=request,
-                seed=own,
-                guidance=config.guidance if guidance is None else guidance,
-                steps=config.steps if steps is None else steps,
-                model=maker,
-            )
-            write_file(target, to_png(image, imprint))
+            write_file(target, png_of(image, request, own, pipeline, guidance, steps, maker))
             show(done, count)
     records = [
         {"image": str(path), **asdict(request), "seed": own} for own, path in targets.items()
@@ -98,6 +94,29 @@ def generate(
             for record in records
         ],
     )
+
+
+def png_of(
+    image: Image.Image,
+    request: ImageRequest,
+    seed: int,
+    pipeline: EmoSymPipeline,
+    guidance: float | None,
+    steps: int | None,
+    maker: str,
+) -> bytes:
+    """Return the PNG file of an image that the model `maker` drew, with its imprint."""
+    from emosym.imprint import Imprint, to_png
+
+    config = pipeline.model.config
+    imprint = Imprint(
+        request=request,
+        seed=seed,
+        guidance=config.guidance if guidance is None else guidance,
+        steps=config.steps if steps is None else steps,
+        model=maker,
+    )
+    return to_png(image, imprint)
 
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:
