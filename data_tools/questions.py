@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from data_tools.critique import criticise_questions, rewrite_questions
 from data_tools.perception import perception_questions
 from data_tools.votes import top_emotions
 from emosym import prompts
@@ -25,8 +26,8 @@ def build_questions(
 ) -> list[Question]:
     """Return the questions of the named tasks, all of one task before the next.
 
-    A sample whose facts do not answer a question is not asked it. What is drawn (the pairs and the
-    options of perception) follows from the seed and the ids, not from the order of `samples`.
+    A sample whose facts do not answer a question is not asked it. What is drawn (pairs, options)
+    follows from the seed and the ids, not from the order of `samples`.
     Without `reasons` the reference answers think nothing before they answer.
 
     Raises:
@@ -104,6 +105,8 @@ BUILDERS: dict[str, Builder] = {
     "dominant": each(dominant_question),
     "perception": perception_questions,
     "description": each(description_question),
+    "criticise": criticise_questions,
+    "rewrite": rewrite_questions,
 }
 """Task -> what makes its questions of samples; a key for every one of `prompts.TASKS`."""
 

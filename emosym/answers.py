@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from emosym.choices import chosen
+from emosym.prompts import MOST_SUGGESTIONS, WHOLE
 from emosym.records import Question
 
 LONGEST = 4096
@@ -17,6 +18,7 @@ SYNONYMS = {"neutrality": "neutral", "joyful": "joy", "shock": "surprise", "plea
 """Ref: EEmo-Logic's clean-up before scoring; taken only where the word is no label itself."""
 
 _SHAPE = re.compile(r"<think>[^<]*</think>\s*<answer>([^<]*)</answer>")
+_THOUGHT = re.compile(r"<think>([^<]*)</think>")
 _LAST = re.compile(r"<answer>([^<]*)</answer>")
 _NUMBER = re.compile(r"[+-]?[0-9]{1,3}(\.[0-9]{1,6})?")
 
@@ -51,8 +53,8 @@ def parse(text: str, question: Question, *, lenient: bool = False) -> Answer:
     if not found and not lenient:
         return Answer(False)
     body = found[-1] if found else text.rpartition("</think>")[2]
-    if question.task == "description":  # free text, which may hold any sign
-        facts: dict[str, Value] = {"description": body.strip()} if body.strip() else {}
+    if question.task in WHOLE:  # free text, which may hold any sign
+        facts: dict[str, Value] = {WHOLE[question.task]: body.strip()} if body.strip() else {}
         sound = bool(facts)
     else:
         facts, sound = _facts(body, question)
@@ -63,6 +65,12 @@ def parse(text: str, question: Question, *, lenient: bool = False) -> Answer:
         if key not in facts and (value := _find(key, body, question)) is not None:
             facts[key] = value
     return Answer(well_formed, facts)
+
+
+def thought(text: str) -> str:
+    """Return the reasoning of an answer; empty where it has none that is closed."""
+    found = _THOUGHT.search(text[:LONGEST])
+    return found[1].strip() if found else ""
 
 
 def _facts(body: str, question: Question) -> tuple[dict[str, Value], bool]:
@@ -99,11 +107,26 @@ def _labels(value: str, question: Question) -> tuple[str, ...] | None:
 
 
 def _number(value: str, question: Question) -> float | None:
+    return _between(value, question.scale.low, question.scale.high)
+
+
+def _difference(value: str, question: Question) -> float | None:
+    """Read a difference of two numbers on the question's scale."""
+    span = question.scale.high - question.scale.low
+    return _between(value, -span, span)
+
+
+def _between(value: str, low: float, high: float) -> float | None:
     if not _NUMBER.fullmatch(value):
         return None
     number = float(value)
-    inside = math.isfinite(number) and question.scale.low <= number <= question.scale.high
-    return number if inside else None
+    return number if math.isfinite(number) and low <= number <= high else None
+
+
+def _phrases(value: str, question: Question) -> tuple[str, ...] | None:
+    """Read up to three different phrases; more than that were not asked for."""
+    phrases = [" ".join(part.split()) for part in value.split(",")]
+    return tuple(dict.fromkeys(phrases))[:MOST_SUGGESTIONS] if all(phrases) else None
 
 
 def _option(value: str, question: Question) -> str | None:
@@ -118,9 +141,12 @@ READERS: dict[str, Callable[[str, Question], Value | None]] = {
     "emotion ranking": _labels,
     "dominant emotion": _label,
     "answer": _option,
+    "gap valence": _difference,
+    "gap arousal": _difference,
+    "suggestions": _phrases,
 }
-"""Key of an answer -> reader of its value; None for what does not count. A description has no
-key: it is the whole answer."""
+"""Key of an answer -> reader of its value; None for what does not count. The keys of
+`prompts.WHOLE` are not among them: there the whole answer is the value."""
 
 
 def _find(key: str, body: str, question: Question) -> Value | None:

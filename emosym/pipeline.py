@@ -116,6 +116,11 @@ class EmoSymPipeline:
             said += self._say(self._pose(batch), max_tokens or ANSWER_TOKENS)[0]
         return said
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise UserError for a prompt with a control token, or longer than the decoder reads."""
+        self.model.processor.check([prompt])
+        self.model.generator.denoiser.tokenize([prompt])
+
     @torch.no_grad()
     def generate(
         self,

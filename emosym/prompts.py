@@ -20,9 +20,19 @@ TASKS = (
     "dominant",
     "perception",
     "description",
+    "criticise",
+    "rewrite",
 )
-"""What can be asked. `affect` is EmoSym's own question; the others are EEmo-Logic's, each dimension
-of the assessment by itself. Ref: arXiv 2602.01173."""
+"""What can be asked. `affect` is EmoSym's own question, the last two are EmoFeedback²'s (arXiv
+2511.19982); the others are EEmo-Logic's, each dimension of the assessment by itself. Ref: arXiv
+2602.01173."""
+
+WHOLE = {"description": "description", "rewrite": "prompt"}
+"""Task whose answer is one free text -> key of that text; it stands there without its key."""
+SIGNED = ("gap valence", "gap arousal")
+"""Keys of what is missing on an axis: a difference, told with its sign."""
+MOST_SUGGESTIONS = 3
+"""Ref: EmoFeedback² asks for few and concrete edits; the number is ours."""
 
 _FORM = "Reason in <think></think>, then answer in <answer>{}</answer>."
 
@@ -67,6 +77,27 @@ def describe(question: str = "Which emotions does this image evoke, and why?") -
     return f"{question} " + _FORM.format("sentences")
 
 
+def criticise(valence: float, arousal: float) -> str:
+    """Return the question about the nearest and the farthest of some drawings.
+
+    Ref: EmoFeedback² (arXiv 2511.19982), textual feedback; the wording is ours.
+    """
+    return (
+        f"Wanted: valence {valence:.1f}, arousal {arousal:.1f}, from -3 to 3. The first image came"
+        " nearest, the second farthest. How much is missing in the first? Which words of colour,"
+        f" light, weather or setting, at most {MOST_SUGGESTIONS}, should the next prompt say? "
+        + _FORM.format("Gap valence: +x.x; Gap arousal: -x.x; Suggestions: a, b")
+    )
+
+
+def rewrite(content: str, prompt: str, suggestions: Sequence[str]) -> str:
+    """Return the task to say a prompt anew: with the suggestions, and with all of its content."""
+    return (
+        f"Write the prompt anew. It still shows {content}. It says {', '.join(suggestions)} in"
+        f" place of other light. It was: {prompt}. " + _FORM.format("prompt")
+    )
+
+
 ASKABLE = {
     **{axis: (axis, assess(axis)) for axis in ("valence", "arousal", "dominance")},
     "ranking": ("emotion ranking", rank(MIKELS8)),
@@ -93,11 +124,12 @@ def reply(
 ) -> str:
     """Return the reference answer `<think>…</think><answer>Key: value; …</answer>`.
 
-    Numbers have four decimals on [0, 1] and one elsewhere. A description has no key, it is the
-    whole answer. Ref: EEmo-Logic's answer contract.
+    Numbers have four decimals on [0, 1] and one elsewhere, differences their sign. A description
+    and a prompt have no key, they are the whole answer. Ref: EEmo-Logic's answer contract.
     """
-    facts = truth.get("description") or "; ".join(
-        f"{key.capitalize()}: {_said(value, scale)}" for key, value in truth.items()
+    whole = next((truth[key] for key in WHOLE.values() if key in truth), None)
+    facts = whole or "; ".join(
+        f"{key.capitalize()}: {_said(key, value, scale)}" for key, value in truth.items()
     )
     return f"<think>{reason or ''}</think><answer>{facts}</answer>"
 
@@ -113,9 +145,9 @@ def affect_truth(sample: Sample) -> dict[str, str | float | tuple[str, ...]]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def _said(value: str | float | tuple[str, ...], scale: Scale) -> str:
+def _said(key: str, value: str | float | tuple[str, ...], scale: Scale) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):
         return ", ".join(value)
-    return f"{value:.{4 if scale == UNIT else 1}f}"
+    return f"{value:{'+' if key in SIGNED else ''}.{4 if scale == UNIT else 1}f}"

@@ -51,14 +51,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One thing asked about an image or a pair, with what is known of the answer."""
+    """One thing asked, mostly about an image or a pair, with what is known of the answer."""
 
     id: str
     """Unique within its dataset."""
     task: str
     """A key of `prompts.TASKS`."""
     images: tuple[Path, ...]
-    """Absolute paths: one image, or a pair."""
+    """Absolute paths: one image, a pair, or none."""
     split: Split
     text: str
     """The user's turn, beside the images."""

@@ -58,6 +58,13 @@ TASKS: Metrics = {
     "arousal": ("about arousal", "higher"),
     "dominance": ("about dominance", "higher"),
     "chrf": ("chrF to the reference", "higher"),
+    "gap_valence_sign": ("direction of the valence gap", "higher"),
+    "gap_valence_mae": ("valence gap MAE", "lower"),
+    "gap_arousal_sign": ("direction of the arousal gap", "higher"),
+    "gap_arousal_mae": ("arousal gap MAE", "lower"),
+    "suggestions": ("suggestions shared with the reference", "higher"),
+    "exact": ("prompts as the reference", "higher"),
+    "kept": ("prompts with all words of the reference", "higher"),
     "well_formed": ("answers that parse", "higher"),
 }
 """What `eval.tasks` measures, of whichever task."""

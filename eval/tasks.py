@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emosym.answers import Answer, parse
 from emosym.errors import UserError, unknown
 from emosym.records import Question
+from emosym.refine import lost_content
 from emosym.rewards import REWARDS
 from eval import metrics
 from eval.protocols import Answerer
@@ -167,6 +168,35 @@ def _description(asked: Asked) -> dict[str, Measure]:
     return {"chrf": (metrics.mean, metrics.chrf(said, references))}
 
 
+def _criticise(asked: Asked) -> dict[str, Measure]:
+    """What is missing on each axis, its direction (an unread one is wrong), and the words for it.
+
+    The suggestions of an answer earn the words that it shares with the truth, as a share of all
+    words that either says.
+    """
+    measured: dict[str, Measure] = {}
+    for axis in ("valence", "arousal"):
+        key = f"gap {axis}"
+        known = [(a.said.get(key), q.truth[key]) for q, a in asked if key in q.truth]
+        right = [said is not None and np.sign(said) == np.sign(true) for said, true in known]
+        numbers = np.array([pair for pair in known if pair[0] is not None], dtype=np.float64)
+        told, missing = numbers.reshape(-1, 2).T
+        measured[f"gap_{axis}_sign"] = (metrics.mean, np.array(right, dtype=np.float64))
+        measured[f"gap_{axis}_mae"] = (metrics.mae, told, missing)
+    key = "suggestions"
+    words = [({*a.said.get(key, ())}, {*q.truth[key]}) for q, a in asked if key in q.truth]
+    shares = [len(said & true) / len(said | true) for said, true in words]
+    return measured | {key: (metrics.mean, np.array(shares))}
+
+
+def _rewrite(asked: Asked) -> dict[str, Measure]:
+    """Prompts that are the reference to the letter, and prompts that say all of its words."""
+    known = [(a.said.get("prompt", ""), q.truth["prompt"]) for q, a in asked if "prompt" in q.truth]
+    exact = [float(said == true) for said, true in known]
+    whole = [float(not lost_content(true, said)) for said, true in known]
+    return {"exact": (metrics.mean, np.array(exact)), "kept": (metrics.mean, np.array(whole))}
+
+
 MEASURES: dict[str, Callable[[Asked], dict[str, Measure]]] = {
     "affect": _affect,
     "valence": partial(_rating, "valence"),
@@ -176,5 +206,7 @@ MEASURES: dict[str, Callable[[Asked], dict[str, Measure]]] = {
     "dominant": _dominant,
     "perception": _perception,
     "description": _description,
+    "criticise": _criticise,
+    "rewrite": _rewrite,
 }
 """Task -> what measures it; each of `prompts.TASKS`."""

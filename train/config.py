@@ -330,6 +330,10 @@ class GenerateConfig:
     """How the noise levels of training are spread. Ref: SD3, eq. 19; SD1.5 uniform."""
     min_snr: float | None = None
     """γ of the min-SNR weight of the loss (arXiv 2303.09556, 5 there); null weighs all alike."""
+    emotional_share: float = 0.0
+    """Share of prompts that also say the colour and light that carry the emotion (an image's
+    `emotional_prompt`, where it has one): so the decoder learns the words that `emosym refine`
+    adds."""
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
@@ -345,6 +349,7 @@ class GenerateConfig:
             prompt_dropout=self.prompt_dropout,
             label_dropout=self.label_dropout,
             affect_dropout=self.affect_dropout,
+            emotional_share=self.emotional_share,
         )
 
 

@@ -25,14 +25,16 @@ def check_texts(
     """
     used = Schedule(config.stages, tuple(PHASES)).totals()
     shown = {"train"} if used.keys() & {"generate", "remember"} else set()
+    lit = {"train"} if "generate" in used and config.generate.emotional_share else set()
     if config.evaluate.requests or config.evaluate.grids:
         shown.add("test")
     told = {"train"} if "compress" in used and config.compress.language_weight else set()
     for sample in samples:
         try:
             if sample.split in shown and sample.prompt is not None:
-                model.processor.check([sample.prompt])
-                model.generator.denoiser.tokenize([sample.prompt])
+                _check_prompt(model, sample.prompt)
+            if sample.split in lit and sample.emotional_prompt is not None:
+                _check_prompt(model, sample.emotional_prompt)
             if sample.split in told and sample.knowledge is not None:
                 model.processor.check([sample.knowledge])
         except UserError as error:
@@ -46,3 +48,8 @@ def check_texts(
                 model.processor.check([question.answer])
         except UserError as error:
             raise UserError(f"question {question.id!r} cannot be used: {error}") from error
+
+
+def _check_prompt(model: EmoSym, prompt: str) -> None:
+    model.processor.check([prompt])
+    model.generator.denoiser.tokenize([prompt])

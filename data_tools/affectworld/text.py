@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from data_tools.affectworld.scene import SUBJECTS, Scene, draw_scene
 from data_tools.affectworld.truth import Colour, affect_of, colour_term, label_of
@@ -42,7 +43,13 @@ _HUES = (
     (1.01, "red"),
 )
 _LIGHTS = ((0.25, "very dark"), (0.42, "dark"), (0.58, "even"), (0.75, "bright"))
+_BRIGHTEST = "very bright"
 _COLOURS = ((0.12, "grey"), (0.3, "pale"), (0.55, "soft"), (0.75, "vivid"))
+_PUREST = "deeply saturated"
+_IN_LIGHT = re.compile(
+    rf", in (?P<light>{'|'.join(word for _, word in _LIGHTS)}|{_BRIGHTEST})"
+    rf" (?P<colour>{'|'.join(word for _, word in _COLOURS)}|{_PUREST})( [a-z]+)? light$"
+)
 
 
 def _word(steps: tuple[tuple[float, str], ...], value: float, beyond: str) -> str:
@@ -56,12 +63,12 @@ def hue_word(hue: float) -> str:
 
 def light_word(brightness: float) -> str:
     """Return the word for a mean HSV value."""
-    return _word(_LIGHTS, brightness, "very bright")
+    return _word(_LIGHTS, brightness, _BRIGHTEST)
 
 
 def colour_word(saturation: float) -> str:
     """Return the word for a value-weighted saturation."""
-    return _word(_COLOURS, saturation, "deeply saturated")
+    return _word(_COLOURS, saturation, _PUREST)
 
 
 def neutral_prompt(scene: Scene) -> str:
@@ -77,7 +84,18 @@ def emotional_prompt(scene: Scene, colour: Colour) -> str:
     words = [light_word(colour.brightness), colour_word(colour.saturation)]
     if words[1] != "grey":
         words.append(hue_word(colour.hue))
-    return f"{neutral_prompt(scene)}, in {' '.join(words)} light"
+    return in_light(neutral_prompt(scene), words)
+
+
+def in_light(prompt: str, words: Sequence[str]) -> str:
+    """Return a neutral prompt with words of light and colour."""
+    return f"{prompt}, in {' '.join(words)} light"
+
+
+def light_of(prompt: str) -> tuple[str, str] | None:
+    """Return the words of light and colour of an emotional prompt; None for any other prompt."""
+    found = _IN_LIGHT.search(prompt)
+    return (found["light"], found["colour"]) if found else None
 
 
 def knowledge(scene: Scene, colour: Colour) -> str:

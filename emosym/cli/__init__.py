@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from emosym.cli import bank, data, doctor, generate, guard, understand, zoo
+from emosym.cli import bank, data, doctor, generate, guard, refine, understand, zoo
 
 app = typer.Typer(
     help="Understand the emotion an image evokes, and generate images that evoke one.",
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command()(understand.understand)
 app.command()(generate.generate)
+app.command()(refine.refine)
 app.add_typer(bank.app, name="bank")
 app.add_typer(data.app, name="data")
 app.add_typer(zoo.app, name="zoo")

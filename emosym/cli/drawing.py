@@ -35,6 +35,20 @@ def draw(
         (image,) = pipeline.generate([request], **how)
     else:
         (image,) = pipeline.imagine(space, prompt=request.prompt, **how)
+    return image, png_of(image, request, seed, pipeline, guidance, steps, maker, space)
+
+
+def png_of(
+    image: Image.Image,
+    request: ImageRequest,
+    seed: int,
+    pipeline: EmoSymPipeline,
+    guidance: float | None,
+    steps: int | None,
+    maker: str,
+    space: Mapping[str, float] | None = None,
+) -> bytes:
+    """Return the PNG file of an image that the model of hash `maker` drew, with its imprint."""
     config = pipeline.model.config
     imprint = Imprint(
         request=request,
@@ -44,4 +58,4 @@ def draw(
         model=maker,
         space=space,
     )
-    return image, to_png(image, imprint)
+    return to_png(image, imprint)

@@ -82,6 +82,8 @@ def test_stats_by_hand(tmp_path):
             # same level or not; two with a higher valence (the third would unbalance either).
             "perception": 3 + 1 + 2 + 2,
             "description": 0,
+            "criticise": 0,
+            "rewrite": 0,
         },
     }
 

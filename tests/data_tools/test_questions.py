@@ -21,7 +21,10 @@ KNOWN = Sample(
     valence=-1.5,
     arousal=2.0,
     dominance=0.0,
+    prompt="a boat at sea",
+    emotional_prompt="a boat at sea, in dark vivid blue light",
     knowledge="A storm nears",
+    attributes={"object": ["boat"]},
     votes=VOTES,
 )
 
@@ -88,7 +91,9 @@ def test_a_question_by_hand(task, truth, answer):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_reference_earns_all_that_can_be_earned(task):
-    for question in build_questions([KNOWN, replace(KNOWN, id="8")], [task], seed=1):
+    questions = build_questions([replace(KNOWN, id=name) for name in "789"], [task], seed=1)
+    assert questions
+    for question in questions:
         answer = parse(question.answer, question)
         assert answer.well_formed
         assert answer.said == question.truth
@@ -105,17 +110,22 @@ def test_the_reference_earns_all_that_can_be_earned(task):
         ({"votes": {"fear": 1, "awe": 1, "anger": 0}}, {"ranking", "description"}),
         ({"emotion": None}, {"dominant"}),
         ({"knowledge": None}, {"description"}),
-        ({"valence": None}, {"valence"}),
+        ({"valence": None}, {"valence", "criticise"}),
         (
             {"valence": None, "arousal": None, "emotion": None},
-            {"affect", "valence", "arousal", "dominant"},
+            {"affect", "valence", "arousal", "dominant", "criticise"},
         ),
+        ({"attributes": {}}, {"criticise"}),
+        ({"emotional_prompt": None}, {"criticise", "rewrite"}),
+        ({"emotional_prompt": "a boat at sea in a storm"}, {"criticise", "rewrite"}),
+        ({"prompt": None}, {"criticise", "rewrite"}),
         # A rating without a label or votes implies votes.
         ({"votes": None, "emotion": None}, {"dominant"}),
     ],
 )
 def test_what_is_not_known_is_not_asked(missing, lost):
-    asked = {question.task for question in build_questions([replace(KNOWN, **missing)], TASKS, 0)}
+    samples = [replace(KNOWN, id=name, **missing) for name in "789"]
+    asked = {question.task for question in build_questions(samples, TASKS, 0)}
     assert set(TASKS) - asked == lost
 
 
@@ -139,5 +149,5 @@ def test_without_reasons_the_answers_alone_are_left():
     for said, left in zip(whole, bare, strict=True):
         thought, answer = said.answer.removeprefix("<think>").split("</think>")
         assert left.answer == f"<think></think>{answer}"
-        assert bool(thought) == (said.task != "description")
+        assert bool(thought) == (said.task not in ("description", "rewrite"))
         assert parse(left.answer, left).well_formed

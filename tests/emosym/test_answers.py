@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from data_tools.questions import affect_question
 from emosym import prompts
 from emosym.affect import PUBLIC, UNIT
-from emosym.answers import LONGEST, READERS, Answer, parse
+from emosym.answers import LONGEST, READERS, Answer, parse, thought
 from emosym.records import Question, Sample
 from emosym.taxonomy import EKMAN7, MIKELS8
 
@@ -189,6 +190,9 @@ RANKING = question("emotion ranking", labels=EKMAN7)
 DOMINANT = question("dominant emotion", labels=EKMAN7)
 CHOICE = question("answer", options="ABCD")
 FREE = question("description")
+GAP = question("gap valence")
+SUGGESTIONS = question("suggestions")
+PROMPT = replace(question("prompt"), task="rewrite")
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,16 @@ FREE = question("description")
         (CHOICE, "Answer: AB", None),
         (FREE, "Fear, mostly: the dark; the teeth.", "Fear, mostly: the dark; the teeth."),
         (FREE, "  ", None),
+        (GAP, "Gap valence: +1.2", 1.2),
+        (GAP, "gap valence: -6", -6.0),
+        (GAP, "Gap valence: 6.1", None),
+        (GAP, "Gap valence: more", None),
+        (SUGGESTIONS, "Suggestions: Cold  light, fog", ("Cold light", "fog")),
+        (SUGGESTIONS, "Suggestions: fog, fog, rain, sun, snow", ("fog", "rain", "sun")),
+        (SUGGESTIONS, "Suggestions: fog, , rain", None),
+        (SUGGESTIONS, "Suggestions:", None),
+        (PROMPT, " a cat; a dog: both ", "a cat; a dog: both"),
+        (PROMPT, " ", None),
     ],
 )
 def test_every_task_reads_its_own_key(asked, facts, value):
@@ -224,7 +238,22 @@ def test_every_key_that_a_reader_knows_is_read_with_every_other():
     assert parse(said(both), VALENCE).well_formed
     assert parse(said(both), VALENCE).said == {"dominant emotion": "fear", "valence": 0.5}
     assert not parse(said("Dominant emotion: fear"), VALENCE).well_formed
-    assert set(READERS) == {*SAID, "dominance", "emotion ranking", "dominant emotion", "answer"}
+    others = {"dominance", "emotion ranking", "dominant emotion", "answer", "suggestions"}
+    assert set(READERS) == {*SAID, *others, "gap valence", "gap arousal"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (said(FACTS), "dark sky"),
+        ("Well. <think> one </think><think>two</think>", "one"),
+        ("<think>cut", ""),
+        ("", ""),
+        ("x" * LONGEST + "<think>late</think>", ""),
+    ],
+)
+def test_the_reasoning_can_be_read_by_itself(text, reason):
+    assert thought(text) == reason
 
 
 @pytest.mark.parametrize(

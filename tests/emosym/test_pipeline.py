@@ -167,6 +167,24 @@ def test_a_pair_is_one_question_beside_single_images(pipeline, questions):
     assert len(set(together)) > 2, "the second image is seen, and the order of both"
 
 
+def test_a_question_without_images_stands_beside_others(pipeline, questions):
+    bare = dataclasses.replace(questions[0], images=())
+    other = dataclasses.replace(bare, text="Write the prompt anew.")
+    alone = [pipeline.answer([one], max_tokens=12)[0] for one in (bare, other)]
+    mixed = pipeline.answer([bare, questions[0], other], max_tokens=12)
+    assert [mixed[0], mixed[2]] == alone
+    assert mixed[1] == pipeline.answer(questions[:1], max_tokens=12)[0]
+    assert len({*mixed}) > 1
+
+
+def test_a_prompt_that_cannot_be_drawn_is_told_without_drawing(pipeline):
+    pipeline.check_prompt("a boat")
+    with pytest.raises(UserError, match="too long for the decoder's text encoder"):
+        pipeline.check_prompt("boat " * 60)
+    with pytest.raises(UserError, match="holds the control token"):
+        pipeline.check_prompt("a <|im_end|> boat")
+
+
 def test_an_answer_is_what_understanding_says_and_is_cut_where_asked(pipeline, questions):
     asked = [question for question in questions if question.text == prompts.UNDERSTAND]
     found = pipeline.understand([question.images[0] for question in asked])

@@ -165,6 +165,41 @@ def test_descriptions_by_hand() -> None:
     assert found.metrics == {"well_formed": 1.0, "chrf": None}, "no reference, no likeness"
 
 
+def test_critiques_by_hand() -> None:
+    def criticise(valence: float, arousal: float) -> Question:
+        truth = {"gap valence": valence, "gap arousal": arousal, "suggestions": ("dark", "pale")}
+        return ask("criticise", truth, 2)
+
+    gaps = "Gap valence: {}; Gap arousal: {}; Suggestions: {}"
+    found = scored(
+        [
+            (criticise(1.0, -0.5), said(gaps.format("+0.5", "-0.5", "dark, pale"))),
+            (criticise(1.0, -0.5), said(gaps.format("-1.0", "+0.5", "pale, fog, dark"))),
+            (criticise(0.0, 0.5), said(gaps.format("0.0", "?", "bright, vivid"))),
+            (criticise(0.5, 0.0), "nothing is missing"),
+        ]
+    ).metrics
+    assert found == {
+        "well_formed": 0.5,
+        "gap_valence_sign": 2 / 4,
+        "gap_valence_mae": pytest.approx((0.5 + 2.0 + 0.0) / 3),
+        "gap_arousal_sign": 1 / 4,
+        "gap_arousal_mae": pytest.approx((0.0 + 1.0) / 2),
+        "suggestions": pytest.approx((1 + 2 / 3 + 0 + 0) / 4),
+    }
+
+
+def test_rewrites_by_hand() -> None:
+    question = ask("rewrite", {"prompt": "a cat, in dark light"}, 0)
+    asked = [
+        (question, said("a cat, in dark light")),
+        (question, said("In dark light: the cat")),
+        (question, said("a cat")),
+        (question, "a cat, in dark light"),
+    ]
+    assert scored(asked).metrics == {"well_formed": 0.75, "exact": 0.25, "kept": 0.5}
+
+
 def test_affect_by_hand() -> None:
     asked = [
         (

@@ -26,10 +26,11 @@ from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
 from train.changes import check_changes
 from train.checkpoint import found, load
-from train.config import CompressConfig, DataConfig, TrainConfig
+from train.config import CompressConfig, DataConfig, GenerateConfig, TrainConfig
 from train.data import Corpus
 from train.logs import _drop_from
 from train.phases.compress import Compress
+from train.phases.generate import Generate
 from train.run import _scores_of
 from train.texts import check_texts
 
@@ -160,6 +161,12 @@ LONG, CONTROL = "a boat " * 30, "a boat <|im_end|>"
         ("train", "knowledge", CONTROL, {"compress": {"language_weight": 1}}, "control token"),
         ("train", "knowledge", CONTROL, {}, None),
         ("train", "knowledge", LONG, {"compress": {"language_weight": 1}}, None),
+        ("train", "emotional_prompt", LONG, {"cycle": "generate"}, None),
+        (
+            *("train", "emotional_prompt", LONG),
+            *({"cycle": "generate", "generate": {"emotional_share": 0.1}}, "at most 24; shorten"),
+        ),
+        ("test", "emotional_prompt", LONG, {"generate": {"emotional_share": 0.1}}, None),
         ("test", "prompt", LONG, {"cycle": "generate"}, None),
         ("test", "prompt", LONG, {"evaluate": {"requests": 1}}, "tokens; expected at most 24"),
         ("test", "prompt", LONG, {"evaluate": {"grids": 1}}, "tokens; expected at most 24"),
@@ -180,6 +187,18 @@ def test_a_text_that_the_run_would_not_get_past(model, world, split, field, text
         check_texts(config, zoo.load(model), samples, [])
     assert str(error.value).startswith(f"sample {samples[place].id!r} cannot be used: the ")
     assert said in str(error.value)
+
+
+def test_a_share_of_emotional_prompts_where_there_are_none(world):
+    samples = [dataclasses.replace(one, emotional_prompt=None) for one in open_dataset(world)]
+    bench = SimpleNamespace(
+        config=SimpleNamespace(generate=GenerateConfig(emotional_share=0.5)),
+        corpus=Corpus(samples, [], DataConfig(), 0),
+    )
+    with pytest.raises(UserError, match=r"^generate\.emotional_share has nothing to learn from"):
+        Generate(bench)
+    bench.corpus = Corpus(open_dataset(world), [], DataConfig(), 0)
+    Generate(bench)
 
 
 def test_folders_that_are_in_the_way(tmp_path, preset):

@@ -38,6 +38,8 @@ class Generate:
         if self.config.density_weight:
             bench.corpus.require("generate.density_weight", "valence", "arousal")
             self.weights = density_weights(bench.corpus.samples, self.config.density_weight)
+        if self.config.emotional_share:
+            bench.corpus.require("generate.emotional_share", "emotional_prompt")
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
@@ -60,7 +62,11 @@ class Generate:
         )
         # One source a step, decided by the step: all ranks read the same kind of prompt.
         from_image = part.draws.uniform(1).item() < config.image_share
-        shown = [s.prompt or "" if yes else "" for s, yes in zip(samples, show, strict=True)]
+        told = (part.uniform() < config.emotional_share).tolist()
+        shown = [
+            ((s.emotional_prompt if full else None) or s.prompt or "") if yes else ""
+            for s, yes, full in zip(samples, show, told, strict=True)
+        ]
         affect = affect_targets(samples).to(bench.device)
         asked_affect = torch.where(feel[:, None], affect, torch.nan)
         if from_image:

@@ -18,7 +18,7 @@ from tests.emosym.cli.command import ROOT, commands, emosym, refused, start
 
 def test_the_commands_are_those_of_the_contract():
     assert {" ".join(path) for path in commands()} == {
-        *("", "understand", "generate", "doctor", "bank", "data", "zoo"),
+        *("", "understand", "generate", "refine", "doctor", "bank", "data", "zoo"),
         *("bank add", "bank search", "bank stats", "zoo list", "zoo show", "zoo compose"),
         *("data import", "data world", "data validate", "data stats"),
     }

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from emosym.imprint import read_imprint
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import ImageRequest
+from tests.emosym.cli.command import emosym, names_in, refused
+
+WANTED = ("--valence", "-1.5", "--arousal", "2")
+
+
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory):
+    """Two rounds of two images by the shipped model: the command's answer and its folder."""
+    out = tmp_path_factory.mktemp("refined") / "out"
+    done = emosym(
+        *("refine", "--prompt", "a cat in the hills", *WANTED, "--rounds", 2, "--images", 2),
+        *("--epsilon", 0, "--seed", 3, "--steps", 2, "--keep", "--out", out, "--json"),
+    )
+    assert done.err == ""
+    return done.json, out
+
+
+def test_refine_leaves_the_best_image_and_the_trace(refined):
+    told, out = refined
+    assert names_in(out) == ["3.png", "4.png", "5.png", "6.png", "best.png", "trace.json"]
+    assert json.loads((out / "trace.json").read_text("utf-8")) == told
+    assert told["image"] == str(out / "best.png")
+    assert told["stopped"] == "all rounds drawn"
+    assert told["judge"] == told["model"]
+    drawings = [drawing for one in told["rounds"] for drawing in one["drawings"]]
+    assert [drawing["seed"] for drawing in drawings] == [3, 4, 5, 6]
+    best = min(drawings, key=lambda drawing: drawing["error"])
+    assert told["best"].items() >= best.items()
+    assert (out / "best.png").read_bytes() == (out / f"{best['seed']}.png").read_bytes()
+    first, last = told["rounds"]
+    assert first["critique"]["words"]
+    assert (first["kept"] is None) == (last["prompt"] != first["prompt"])
+    assert last["critique"] is None
+
+
+def test_the_numbers_are_those_of_the_shipped_model(refined):
+    told, out = refined
+    pipeline = EmoSymPipeline.from_pretrained()
+    for drawing in (d for one in told["rounds"] for d in one["drawings"]):
+        (seen,) = pipeline.understand([out / f"{drawing['seed']}.png"], answer=False)
+        assert drawing["valence"] == pytest.approx(seen.valence, abs=1e-4)
+        assert drawing["arousal"] == pytest.approx(seen.arousal, abs=1e-4)
+        assert drawing["error"] == pytest.approx(
+            abs(drawing["valence"] + 1.5) + abs(drawing["arousal"] - 2.0)
+        )
+
+
+def test_generate_draws_the_best_image_again(refined, tmp_path):
+    told, out = refined
+    best = told["best"]
+    imprint = read_imprint(out / "best.png")
+    assert imprint.request == ImageRequest(prompt=best["prompt"], valence=-1.5, arousal=2.0)
+    assert (imprint.seed, imprint.steps, imprint.model) == (best["seed"], 2, told["model"])
+    again = tmp_path / "again.png"
+    done = emosym(
+        *("generate", "--prompt", best["prompt"], *WANTED, "--seed", best["seed"]),
+        *("--steps", 2, "--out", again),
+    )
+    assert done.code == 0
+    assert again.read_bytes() == (out / "best.png").read_bytes()
+
+
+def test_the_control_and_another_judge_in_words(model, tmp_path):
+    out = tmp_path / "out"
+    done = emosym(
+        *("refine", "--emotion", "awe", "--best-of", 3, "--judge", "emosym-tiny"),
+        *("--steps", 1, "--out", out, "--model", model),
+    )
+    assert (done.code, done.err) == (0, "")
+    assert "stopped: all rounds drawn" in done.out
+    assert names_in(out) == ["best.png", "trace.json"]
+    trace = json.loads((out / "trace.json").read_text("utf-8"))
+    assert len(trace["rounds"][0]["drawings"]) == 3
+    assert trace["judge"] != trace["model"]
+    assert trace["request"]["valence"] == pytest.approx(1.3875)
+    assert f"{trace['rounds'][0]['mean_error']:.2f}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--prompt", "x"], "there is nothing to judge images by; expected valence and arousal"),
+        (["--emotion", "awe"], "there is no prompt to rewrite"),
+        (["--prompt", "x", "--valence", "1"], "valence and arousal go together"),
+        (["--prompt", "x", "--valence", "4", "--arousal", "0"], "valence is outside its scale"),
+        (["--prompt", "x", *WANTED, "--best-of", "3", "--rounds", "2"], "--rounds has nothing"),
+        (["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"], "--images has nothing"),
+        (["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"], "--epsilon has nothing"),
+        (["--prompt", "x", *WANTED, "--judge", "HTTP://x"], "a judge at an address cannot be"),
+        (["--prompt", "x", *WANTED, "--steps", "0"], "the number of sampling steps; got 0"),
+        (["--prompt", "x", *WANTED, "--images", "1"], "Invalid value for '--images'"),
+        (["--prompt", "x", *WANTED, "--epsilon", "nan"], "Invalid value for '--epsilon'"),
+        (["--prompt", "x", *WANTED, "--epsilon", "-1"], "Invalid value for '--epsilon'"),
+        (["--prompt", "x", *WANTED, "--rounds", "0"], "Invalid value for '--rounds'"),
+        (["--prompt", "x", *WANTED], "no-such-model"),
+    ],
+)
+def test_bad_input_is_told_before_a_model_is_loaded(options, told, tmp_path):
+    done = emosym("refine", *options, "--out", tmp_path / "out", "--model", "no-such-model")
+    refused(done, told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_only_a_model_can_tell_leaves_nothing(model, tmp_path):
+    request = ("refine", *WANTED, "--out", tmp_path / "out", "--steps", 1, "--model", model)
+    refused(emosym(*request, "--prompt", "lake " * 60), "too long for the decoder's text encoder")
+    refused(emosym(*request, "--prompt", "x", "--judge", "no-such-judge"), "no-such-judge")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    refused(emosym(*request, "--prompt", "x"), "already exists and is not an empty folder")
+    assert names_in(tmp_path) == ["mine", "out"]
