@@ -26,9 +26,6 @@ from emosym.cli.terminal import print_json, print_table, progress, signed
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 
-if TYPE_CHECKING:
-    pass
-
 
 def generate(
     out: Annotated[

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from emosym.refine import Drawing, Refinement
+    from model_zoo.remote import RemoteModel
 
 MOST_ROUNDS = 100
 SELF = "self"
@@ -70,8 +71,15 @@ def refine(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
     judge: Annotated[
-        str, typer.Option(help="What judges and rewrites: self, or a model's name or folder.")
+        str,
+        typer.Option(
+            help="What judges and rewrites: self, a model's name or folder, or the URL of a server"
+            " that speaks OpenAI's chat completions; its key comes from EMOSYM_JUDGE_KEY."
+        ),
     ] = SELF,
+    judge_model: Annotated[
+        str | None, typer.Option(help="Name of the model behind a URL given as --judge.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep every image, by its seed.")] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
@@ -96,11 +104,11 @@ def refine(
     looped = {name: value for name, value in looped.items() if value is not None}
     if best_of is not None:
         _refuse(looped)
-    _check_judge(judge)
+    remote = _remote(judge, judge_model)
     total = best_of or (rounds or refining.ROUNDS) * (images or refining.IMAGES)
     with staged_folder(out) as stage, progress("refining", total) as bar:
         pipeline = load_pipeline(model, device)
-        critic = pipeline if judge == SELF else load_pipeline(judge, device)
+        critic = remote or (pipeline if judge == SELF else load_pipeline(judge, device))
         maker = identity(model)
         done = count(1)
 
@@ -124,7 +132,7 @@ def refine(
         trace = {
             "image": str(out / "best.png"),
             "model": maker,
-            "judge": maker if judge == SELF else identity(judge),
+            "judge": f"{judge} {judge_model}" if remote else _identity(judge, maker),
             **found.to_dict(),
         }
         write_json(stage / "trace.json", trace)
@@ -144,14 +152,25 @@ def _refuse(looped: dict[str, object]) -> None:
         )
 
 
-def _check_judge(judge: str) -> None:
-    if judge.lower().startswith(("http://", "https://")):
-        raise UserError(
-            "a judge at an address cannot be asked",
-            got=judge,
-            expected="self, or a model's name or folder",
-            fix="give the folder of a model that is on this machine",
-        )
+def _remote(judge: str, judge_model: str | None) -> RemoteModel | None:
+    """Return the client of a judge at a URL, and None for one that is here."""
+    if not judge.lower().startswith(("http://", "https://")):
+        if judge_model is not None:
+            raise UserError(
+                "--judge-model has nothing to act on",
+                got=f"--judge {judge}",
+                fix="give the URL of a server as --judge, or leave it out",
+            )
+        return None
+    if judge_model is None:
+        raise UserError("a judge at a URL needs its model's name", fix="give --judge-model")
+    from model_zoo.remote import RemoteModel
+
+    return RemoteModel(judge, judge_model)
+
+
+def _identity(judge: str, maker: str) -> str:
+    return maker if judge == SELF else identity(judge)
 
 
 def _print(found: Refinement, out: Path) -> None:

@@ -8,6 +8,7 @@ from emosym.imprint import read_imprint
 from emosym.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused
+from tests.model_zoo.chat_server import pictures, serving, text
 
 WANTED = ("--valence", "-1.5", "--arousal", "2")
 
@@ -95,7 +96,8 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
         (["--prompt", "x", *WANTED, "--best-of", "3", "--rounds", "2"], "--rounds has nothing"),
         (["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"], "--images has nothing"),
         (["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"], "--epsilon has nothing"),
-        (["--prompt", "x", *WANTED, "--judge", "HTTP://x"], "a judge at an address cannot be"),
+        (["--prompt", "x", *WANTED, "--judge", "HTTP://x"], "needs its model's name; give --judge-model"),
+        (["--prompt", "x", *WANTED, "--judge-model", "m"], "--judge-model has nothing to act on"),
         (["--prompt", "x", *WANTED, "--steps", "0"], "the number of sampling steps; got 0"),
         (["--prompt", "x", *WANTED, "--images", "1"], "Invalid value for '--images'"),
         (["--prompt", "x", *WANTED, "--epsilon", "nan"], "Invalid value for '--epsilon'"),
@@ -119,3 +121,44 @@ def test_what_only_a_model_can_tell_leaves_nothing(model, tmp_path):
     (tmp_path / "out" / "mine").write_text("precious")
     refused(emosym(*request, "--prompt", "x"), "already exists and is not an empty folder")
     assert names_in(tmp_path) == ["mine", "out"]
+
+
+def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
+    """Its words decide: valence 1 and arousal 2 for every image, and the second prompt."""
+
+    def script(handler, body):
+        asked = text(body)
+        if "Which emotion does this image evoke?" in asked:
+            said = "Emotion: awe; Valence: 1.0; Arousal: 2.0"
+        elif len(pictures(body)) == 2:
+            said = "Gap valence: -2.5; Gap arousal: 0.0; Suggestions: dark"
+        else:
+            said = "a cat in the hills, dark"
+        handler.say(f"<think></think><answer>{said}</answer>")
+
+    with serving(script) as server:
+        done = emosym(
+            *("refine", "--prompt", "a cat in the hills", *WANTED, "--rounds", 2, "--images", 2),
+            *("--steps", 1, "--judge", server.url, "--judge-model", "seer", "--json"),
+            *("--out", tmp_path / "out", "--model", model),
+        )
+    assert done.err == ""
+    assert done.json["judge"] == f"{server.url} seer"
+    assert [one["prompt"] for one in done.json["rounds"]] == [
+        "a cat in the hills",
+        "a cat in the hills, dark",
+    ]
+    assert {d["error"] for one in done.json["rounds"] for d in one["drawings"]} == {2.5}
+    assert {body["model"] for body in server.asked} == {"seer"}
+
+
+def test_a_judge_that_is_down_leaves_nothing(model, tmp_path):
+    with serving(lambda handler, body: None) as server:
+        pass
+    done = emosym(
+        *("refine", "--prompt", "a cat", *WANTED, "--rounds", 1, "--images", 2, "--steps", 1),
+        *("--judge", server.url, "--judge-model", "seer", "--model", model),
+        *("--out", tmp_path / "out"),
+    )
+    refused(done, server.url)
+    assert list(tmp_path.iterdir()) == []
