@@ -131,16 +131,19 @@ world: given-DATA no-overrides setup ## draw AffectWorld into DATA= (COUNT= imag
 
 TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(OVERRIDES)
 
-.PHONY: train-compress train-instruct train-verify train-joint
+.PHONY: train-compress train-instruct train-verify train-reinforce train-joint
 train-compress: CONFIG := $(or $(CONFIG),train/presets/compress-tiny.yaml)
 train-instruct: CONFIG := $(or $(CONFIG),train/presets/eemo-logic-stage1-tiny.yaml)
 train-verify: CONFIG := $(or $(CONFIG),train/presets/verify-tiny.yaml)
+train-reinforce: CONFIG := $(or $(CONFIG),train/presets/reinforce-tiny.yaml)
 train-joint: CONFIG := $(or $(CONFIG),train/presets/joint-tiny.yaml)
 train-compress: given-hostfile setup ## step 1: latent reasoning tokens absorb knowledge
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-instruct: given-hostfile setup ## answer questions about emotion in words
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-verify: given-hostfile setup ## step 2: reinforcement with verifiable emotion rewards
+	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
+train-reinforce: given-hostfile setup ## image RL: the generator learns from its judges
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-joint: given-hostfile setup ## all steps: understand, verify, generate, remember
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)

@@ -18,6 +18,7 @@ FIXED = (
     "reasoning_tokens",
     "compress.knowledge_encoder",
     "lora",
+    "freeze",
     "engine.zero_stage",
     "engine.precision",
     *(f"engine.{part}.{key}" for part in EmoSym.PARTS for key in ("ema", "ema_every")),

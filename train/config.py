@@ -518,6 +518,10 @@ class TrainConfig:
     """Run in this order."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     lora: AdaptersConfig = field(default_factory=AdaptersConfig)
+    freeze: list[Literal["backbone", "denoiser"]] = field(default_factory=list)
+    """Pretrained parts that do not train at all: without its backbone the understander learns
+    through reasoning tokens and heads, without its denoiser the generator through the conditioner
+    (EmoSym, step 3)."""
     compress: CompressConfig = field(default_factory=CompressConfig)
     instruct: InstructConfig = field(default_factory=InstructConfig)
     verify_posterior: VerifyPosteriorConfig = field(default_factory=VerifyPosteriorConfig)
@@ -542,6 +546,17 @@ class TrainConfig:
             raise UserError(
                 "lora.generator freezes the decoder, but generate.train_text_encoder trains a part",
                 fix="set one of them to null or false",
+            )
+        adapted = {"backbone": self.lora.understander, "denoiser": self.lora.generator}
+        for part in self.freeze:
+            if adapted[part] is not None:
+                raise UserError(
+                    f"freeze names the {part}, which lora adapts", fix="leave one of them out"
+                )
+        if "denoiser" in self.freeze and self.generate.train_text_encoder:
+            raise UserError(
+                "freeze names the denoiser, but generate.train_text_encoder trains a part of it",
+                fix="set one of them to [] or false",
             )
         _share(math.inf, reasoning_tokens=self.reasoning_tokens or 0)
         if self.from_scratch and self.compress.reconstruct_weight:

@@ -326,6 +326,10 @@ class Trainer:
             freeze(model.autoencoder)
         if not self.config.generate.train_text_encoder:
             freeze(model.generator.denoiser.text_encoder)
+        if "backbone" in self.config.freeze:
+            freeze(model.understander.backbone)
+        if "denoiser" in self.config.freeze:
+            freeze(model.generator.denoiser)
 
     def _adapt(self, model: EmoSym) -> None:
         """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
