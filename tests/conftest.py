@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("emosym", deadline=None)  # a loaded machine is slow
+settings.load_profile("emosym")
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from data_tools.questions import build_questions
 from emosym.answers import Answer
 from emosym.config import load_config
 from emosym.draws import Draws
+from emosym.errors import UserError
 from emosym.losses import language_loss
 from emosym.model import EmoSym
 from emosym.pipeline import EmoSymPipeline
@@ -286,6 +287,23 @@ def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
         "v_error": max(abs(s.valence - u.valence) for s, u in pairs),
         "a_error": max(abs(s.arousal - u.arousal) for s, u in pairs),
     }
+
+
+def parted(run: Path, whole: dict[str, Any], second: float) -> dict[str, Any]:
+    """Train on a reward that rises by 1 a step and a second judge that moves by `second` a step."""
+
+    def scripted(self: Trainer, step: int, name: str) -> dict[str, float]:
+        return {"reward": float(step), "second_judge": second * step}
+
+    told = None
+    with patch.object(Trainer, "_step", scripted), trainer(run, whole) as made:
+        try:
+            made.train()
+        except UserError as error:
+            told = str(error)
+        done = made.state.step
+    with trainer(run, whole) as again:
+        return {"told": told, "done": done, "saved": again.state.step, "rows": rows(run)}
 
 
 def refitted(run: Path, whole: dict[str, Any]) -> dict[str, Any]:

@@ -30,11 +30,9 @@ def found(tmp_path_factory, model, world):
     cases = {name: preset(model, world, 2, algorithm=name) for name in LEARNERS}
     cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
     cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
-    cases["label"] = preset(model, world, 1, algorithm="cps", rewards={"affect": 0.5, "label": 0.5})
     many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
     cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
     cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
-    del cases["label"]
     return in_ranks(
         probes.many, probes.learned, {n: (folder / n, whole, 4) for n, whole in cases.items()}
     )[0]
@@ -73,3 +71,31 @@ def test_the_judges_gradient_raises_the_reward(found):
 def test_nft_raises_the_reward(found):
     reward = [row["reinforce/reward"] for row in found["learns-nft"]["rows"]]
     assert statistics.mean(reward[-5:]) > statistics.mean(reward[:5])
+
+
+@pytest.mark.parametrize(("second", "stops"), [(-1.0, True), (1.0, False)])
+def test_a_run_whose_judges_part_stops_itself(second, stops, tmp_path, model, world):
+    whole = preset(model, world, 12, patience=6)
+    (found,) = in_ranks(probes.parted, tmp_path / "run", whole, second)
+    assert [row["reinforce/hacking"] for row in found["rows"][:5]] == [0] * 5
+    if not stops:
+        assert (found["told"], found["done"], found["saved"]) == (None, 12, 12)
+        return
+    assert found["told"].startswith("the reward rises while the second judge falls")
+    assert "standard errors apart in 6 steps (reinforce/hacking)" in found["told"]
+    # 0, 1, 2 and 3, 4, 5: means 3 apart, variances 1 and 1, standard error sqrt(2 / 3).
+    assert found["rows"][5]["reinforce/hacking"] == pytest.approx(3 / (2 / 3) ** 0.5)
+    assert (found["done"], found["saved"], len(found["rows"])) == (6, 6, 6)
+
+
+def test_two_ranks_are_one(tmp_path, model, world):
+    whole = preset(model, world, 2, algorithm="cps_guard", group=4)
+    (alone,) = in_ranks(probes.outcome, tmp_path / "one", {"run": whole})
+    both = in_ranks(probes.outcome, tmp_path / "two", {"run": whole}, size=2)
+    first, second = alone["run"], both[0]["run"]
+    for name, value in first["weights"].items():
+        assert (value - second["weights"][name]).abs().max() < 2e-5, name
+    for one, two in zip(first["rows"], second["rows"], strict=True):
+        for metric in ("reward", "oracle", "loss", "grad_norm", "reward_spread"):
+            key = f"reinforce/{metric}"
+            assert one[key] == pytest.approx(two[key], rel=2e-3, abs=2e-5), metric

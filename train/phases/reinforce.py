@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
+from PIL import Image
 
 from emosym import prompts
 from emosym.affect import PUBLIC
@@ -66,7 +67,7 @@ class Reinforce:
                 "reward_spread": total.std(1).mean(),
                 "zero_variance": (total.std(1) < 1e-6).float().mean(),
                 **watched,
-                **statistics(learned.images),
+                **_looks(learned.images, self.config.group),
             },
         )
 
@@ -97,6 +98,12 @@ class Reinforce:
             _own(sample) if keeps and _rated(sample) else _anywhere(sample, *point)
             for sample, keeps, point in zip(part.samples, own, anywhere, strict=True)
         ]
+
+
+def _looks(images: list[Image.Image], size: int) -> dict[str, float]:
+    """Return the statistics of images, each a mean over the groups: diversity is of one prompt."""
+    groups = [statistics(images[start : start + size]) for start in range(0, len(images), size)]
+    return {name: sum(each[name] for each in groups) / len(groups) for name in groups[0]}
 
 
 def _rated(sample: Sample) -> bool:

@@ -96,7 +96,10 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
         (["--prompt", "x", *WANTED, "--best-of", "3", "--rounds", "2"], "--rounds has nothing"),
         (["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"], "--images has nothing"),
         (["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"], "--epsilon has nothing"),
-        (["--prompt", "x", *WANTED, "--judge", "HTTP://x"], "needs its model's name; give --judge-model"),
+        (
+            ["--prompt", "x", *WANTED, "--judge", "HTTP://x"],
+            "needs its model's name",
+        ),
         (["--prompt", "x", *WANTED, "--judge-model", "m"], "--judge-model has nothing to act on"),
         (["--prompt", "x", *WANTED, "--steps", "0"], "the number of sampling steps; got 0"),
         (["--prompt", "x", *WANTED, "--images", "1"], "Invalid value for '--images'"),
