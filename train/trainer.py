@@ -80,6 +80,7 @@ class Trainer:
             memory=memory,
             knowledge=knowledge,
             device=device,
+            save=self.save,
         )
         self.phases = {name: PHASES[name](self.bench) for name in used}
         owned = {part for phase in self.phases.values() for part in phase.owns}
@@ -252,13 +253,9 @@ class Trainer:
 
     def _open(self, samples: list[Sample] | list[Question]) -> None:
         """Decode this rank's images before any rank waits for another inside the loss."""
-        try:
-            with ranks.agreed():
-                for path in (path for sample in samples for path in sample.images):
-                    self.bench.corpus.image(path)
-        except (UserError, OSError, ranks.Elsewhere):
-            self.save()
-            raise
+        with self.bench.outside():
+            for path in (path for sample in samples for path in sample.images):
+                self.bench.corpus.image(path)
 
     def _moves(self, part: str, before: int) -> int:
         """Return how many steps before `before` move a part."""

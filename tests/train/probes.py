@@ -306,6 +306,19 @@ def parted(run: Path, whole: dict[str, Any], second: float) -> dict[str, Any]:
         return {"told": told, "done": done, "saved": again.state.step, "rows": rows(run)}
 
 
+def failed(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
+    """Train into an error; return what it told and which step is saved."""
+    told = None
+    with trainer(run, whole) as made:
+        try:
+            made.train()
+        except UserError as error:
+            told = str(error)
+        done = made.state.step
+    with trainer(run, whole) as again:
+        return {"told": told, "done": done, "saved": again.state.step}
+
+
 def refitted(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Take a run's steps; return what moved, its rows, and its model's configuration and folder."""
     with trainer(run, whole) as made:

@@ -6,6 +6,7 @@ import statistics
 
 import pytest
 
+from tests.model_zoo.chat_server import serving
 from tests.train import probes
 from tests.train.processes import in_ranks
 from train.phases.reinforcement import LEARNERS
@@ -99,3 +100,28 @@ def test_two_ranks_are_one(tmp_path, model, world):
         for metric in ("reward", "oracle", "loss", "grad_norm", "reward_spread"):
             key = f"reinforce/{metric}"
             assert one[key] == pytest.approx(two[key], rel=2e-3, abs=2e-5), metric
+
+
+@pytest.mark.parametrize("role", ["rewards", "watch"])
+def test_a_judge_that_fails_loses_no_step_before(role, tmp_path, model, world):
+    """It answers five times and is down then: the third step of two images is refused."""
+    answered = []
+
+    def script(handler, body):
+        answered.append(body)
+        if len(answered) > 5:
+            handler.send(500, b"out of order")
+        else:
+            handler.say("<answer>Emotion: awe; Valence: 1.0; Arousal: 2.0</answer>")
+
+    with serving(script) as server:
+        spec = {"path": server.url, "model": "seer", "retries": 0}
+        named = (
+            {"rewards": {"affect": 0.0, "http": 1.0}} if role == "rewards" else {"watch": ["http"]}
+        )
+        whole = preset(
+            *(model, world, 4), algorithm="cps", batch_size=1, judges={"http": spec}, **named
+        )
+        (found,) = in_ranks(probes.failed, tmp_path / "run", whole)
+    assert found["told"].startswith(f"the judge at {server.url} does not answer")
+    assert (found["done"], found["saved"]) == (2, 2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from emosym import prompts
 from emosym.draws import Draws
+from emosym.errors import UserError
 from emosym.generator import Condition
 from emosym.interfaces import Answers, Prompts
 from emosym.model import EmoSym
 from emosym.records import Question, Sample
 from emosym.understander import Reading
+from train import ranks
 from train.config import TrainConfig
 from train.data import Corpus, Kind
 from train.knowledge import Knowledge
@@ -42,6 +45,25 @@ class Bench:
     knowledge: Knowledge | None
     """What encodes knowledge texts; None in a run without `compress`."""
     device: torch.device
+    save: Callable[[], object]
+    """Writes a checkpoint of the state before this step; all ranks together."""
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[None]:
+        """Do what may fail for reasons outside the run: then nothing before this step is lost.
+
+        All ranks come by here, and leave together.
+
+        Raises:
+            UserError, OSError: what failed.
+            ranks.Elsewhere: on the ranks where nothing did.
+        """
+        try:
+            with ranks.agreed():
+                yield
+        except (UserError, OSError, ranks.Elsewhere):
+            self.save()
+            raise
 
     def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
         """Put the question to images, one at a time."""

@@ -50,13 +50,14 @@ class Reinforce:
 
     def loss(self, part: Slice) -> Outcome:
         """Sample, judge and return the loss of one micro-batch of prompts."""
-        group = self._group(part)
+        bench, group = self.bench, self._group(part)
         learned = self.learner(group)
         total = learned.rewards
-        watched = {
-            name: torch.from_numpy(scorer(learned.images, group.requests)).mean()
-            for name, scorer in self.watch.items()
-        }
+        with bench.outside():
+            watched = {
+                name: torch.from_numpy(scorer(learned.images, group.requests)).mean()
+                for name, scorer in self.watch.items()
+            }
         if watched:
             watched["second_judge"] = torch.stack(list(watched.values())).mean()
         return Outcome(

@@ -135,7 +135,8 @@ class Judged(Learner):
         self, images: list[Image.Image], group: Group
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return rewards [B, G], advantages [B·G] over all ranks' images, and metrics."""
-        scores = self.jury(images, group.requests)
+        with self.bench.outside():
+            scores = self.jury(images, group.requests)
         rewards, means = self.total(scores, group.size)
         stacked = torch.stack([scores[name] for name in self.names]).to(self.bench.device)
         grouped = rearrange(stacked, "r (b g) -> b r g", g=group.size)
