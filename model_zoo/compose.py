@@ -1,19 +1,38 @@
-"""A new model from a pretrained backbone and the decoder of another model."""
+"""A new model from a pretrained backbone and a pretrained decoder."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.model import EmoSym, ModelConfig
 from model_zoo import zoo
+from model_zoo.autoencoders import VAE
 from model_zoo.backbones import load_backbone
-from model_zoo.decoders import load_decoder
+from model_zoo.decoders import is_diffusers, load_decoder
+from model_zoo.denoisers import StableDiffusion
+
+SAMPLING = {
+    "StableDiffusionPipeline": (50, 7.5),
+    "StableDiffusionXLPipeline": (50, 5.0),
+    "StableDiffusion3Pipeline": (28, 7.0),
+}
+"""Default steps and guidance of a decoder's own pipeline in diffusers."""
+WHOLE = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
+PARTS = [
+    f"{part}/{pattern}"
+    for part in ("unet", "transformer", "text_encoder*", "tokenizer*", "scheduler", "vae")
+    for pattern in WHOLE
+]
+"""What a decoder's repository is for us; beside it lie single files of all parts."""
+VARIANTS = ["*.fp16*", "*non_ema*"]
 
 
 def compose(
@@ -22,7 +41,9 @@ def compose(
     *,
     reasoning_tokens: int,
     hidden: int = 256,
+    conditioner: Literal["word", "connector"] = "word",
     pixels: tuple[int, int] | None = None,
+    image_size: int | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> EmoSym:
@@ -30,26 +51,31 @@ def compose(
 
     Args:
         backbone: Hugging Face folder or hub id of a model of `backbones.FAMILIES`.
-        decoder: a zoo member or model folder, whose decoder and image size are taken. Where only
-            understanding is trained any will do, `emosym-tiny` say.
+        decoder: a zoo member or model folder, whose decoder is taken with its image size, steps
+            and guidance; or a folder or hub id in the diffusers layout (`model_zoo.decoders`).
+            Where only understanding is trained any will do, `emosym-tiny` say.
         reasoning_tokens: K.
         hidden: width of the new heads' hidden layers. Ref: EmoSym §2.3, 256.
+        conditioner: how states become conditioning tokens; see `ModelConfig.conditioner`.
         pixels: fewest and most pixels of an image that the backbone reads; None keeps its own.
+        image_size: side of generated images in pixels; None is the decoder's own.
         dtype: type of the weights.
         seed: of the new weights.
 
     Raises:
-        UserError: what cannot be loaded; another family.
+        UserError: what cannot be loaded; another family; an image size that does not fit.
     """
-    source = zoo.folder_of(decoder)
-    about = zoo.read_about(source)
-    config = dataclasses.replace(about.model, reasoning_tokens=reasoning_tokens, hidden=hidden)
-    reader, processor = load_backbone(_local(backbone), dtype)
+    denoiser, autoencoder, config = _decoder(decoder, image_size, dtype)
+    config = dataclasses.replace(
+        config,
+        reasoning_tokens=reasoning_tokens,
+        hidden=hidden,
+        conditioner=conditioner,
+        image_size=autoencoder.image_size,
+    )
+    reader, processor = load_backbone(_local(backbone, WHOLE), dtype)
     if pixels is not None:
         processor.images.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
-    denoiser, autoencoder = load_decoder(
-        source / "decoder", config.image_size, about.text_tokens, config.shift, dtype
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EmoSym(
@@ -62,16 +88,35 @@ def compose(
     return model.to(dtype).eval()
 
 
-def _local(backbone: str | Path) -> Path:
+def _decoder(
+    source: str | Path, image_size: int | None, dtype: torch.dtype
+) -> tuple[StableDiffusion, VAE, ModelConfig]:
+    """Load a decoder and what a model of it starts from."""
+    path = Path(source)
+    on_hub = not path.exists() and len(path.parts) == 2 and not path.is_absolute()
+    if on_hub or is_diffusers(path):
+        folder = _local(source, ["model_index.json", *PARTS], VARIANTS)
+        denoiser, autoencoder = load_decoder(folder, image_size, None, dtype)
+        steps, guidance = SAMPLING.get(denoiser.pipeline, (28, 7.0))
+        return denoiser, autoencoder, ModelConfig(steps=steps, guidance=guidance)
+    folder = zoo.folder_of(source)
+    about = zoo.read_about(folder)
+    size = about.model.image_size if image_size is None else image_size
+    return *load_decoder(folder / "decoder", size, about.text_tokens, dtype), about.model
+
+
+def _local(source: str | Path, wanted: list[str], unwanted: Sequence[str] = ()) -> Path:
     """Return a folder as it is, and a hub id's files once they are here."""
-    if Path(backbone).is_dir():
-        return Path(backbone)
+    if Path(source).is_dir():
+        return Path(source)
     try:
-        files = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
-        return Path(snapshot_download(str(backbone), allow_patterns=files))
+        found = snapshot_download(
+            str(source), allow_patterns=wanted, ignore_patterns=list(unwanted)
+        )
+        return Path(found)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"no folder {str(backbone)!r}, and no such model could be fetched from the hub",
+            f"no folder {str(source)!r}, and no such model could be fetched from the hub",
             got=str(error).strip().splitlines()[0][:200],
             fix="check the name, or fetch the files first and name their folder",
         ) from error

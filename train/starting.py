@@ -39,7 +39,7 @@ def refit(model: EmoSym, tokens: int | None, knowledge: Knowledge | None, seed: 
             changes.append(f"reasoning tokens: {config.reasoning_tokens} -> {tokens}, new ones")
             config = dataclasses.replace(config, reasoning_tokens=tokens)
         if knowledge is not None and knowledge.name != config.knowledge_encoder:
-            width = knowledge.width or model.generator.denoiser.pooled_width
+            width = knowledge.width or model.generator.denoiser.knowledge_width
             head = mlp(width, reader.backbone.width, reader.backbone.width)
             reader.knowledge_head = head.to(reader.reasoner.emotion)
             changes.append(
