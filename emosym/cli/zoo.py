@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -73,7 +73,10 @@ def show(
 def compose(
     out: Annotated[Path, typer.Argument(help="New model folder.")],
     backbone: Annotated[str, typer.Option(help="Qwen-VL folder or hub id.")],
-    decoder: Annotated[str, typer.Option(help="Model whose decoder is taken.")] = "emosym-tiny",
+    decoder: Annotated[
+        str,
+        typer.Option(help="Model whose decoder is taken, or diffusers folder or hub id."),
+    ] = "emosym-tiny",
     reasoning_tokens: Annotated[int, typer.Option(min=0, help="K.")] = 8,
     min_pixels: Annotated[
         int | None, typer.Option(min=1, help="Fewest pixels of an image that is read.")
@@ -81,6 +84,14 @@ def compose(
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Most pixels of an image that is read.")
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Side of generated images in pixels; the decoder's own if unset."),
+    ] = None,
+    conditioner: Annotated[
+        Literal["word", "connector"],
+        typer.Option(help="What the decoder is told: one word, or a token for each state."),
+    ] = "word",
     seed: Annotated[int, typer.Option(min=0, help="Of the new weights.")] = 0,
 ) -> None:
     """Make a model of a pretrained backbone: new reasoning tokens and heads, ready to train."""
@@ -95,7 +106,15 @@ def compose(
             "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
         )
     pixels = None if min_pixels is None else (min_pixels, max_pixels)
-    model = composed(backbone, decoder, reasoning_tokens=reasoning_tokens, pixels=pixels, seed=seed)
+    model = composed(
+        backbone,
+        decoder,
+        reasoning_tokens=reasoning_tokens,
+        conditioner=conditioner,
+        pixels=pixels,
+        image_size=image_size,
+        seed=seed,
+    )
     print(zoo.save(model, out))
 
 

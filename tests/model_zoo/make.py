@@ -148,7 +148,7 @@ def _clip(width: int, projection: int | None) -> dict:
         "intermediate_size": 2 * width,
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
-        "max_position_embeddings": 20,
+        "max_position_embeddings": 64,
         "projection_dim": projection or width,
     }
 
