@@ -38,11 +38,11 @@ class Condition:
 class Generator(nn.Module):
     """Noise and a condition -> latents of an image that shows and evokes what was asked."""
 
-    def __init__(self, denoiser: nn.Module, *, width: int, hidden: int) -> None:
+    def __init__(self, denoiser: nn.Module, conditioner: Conditioner) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.process = denoiser.process
-        self.conditioner = Conditioner(width, hidden, denoiser.token_width, denoiser.pooled_width)
+        self.conditioner = conditioner
 
     def forward(self, latents: Tensor, time: Tensor, condition: Condition, keep: Tensor) -> Tensor:
         """Return what the denoiser predicts, [B, C, H, W].

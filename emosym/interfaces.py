@@ -185,9 +185,9 @@ class TextFeatures:
     """What the decoder's own text encoder says of a prompt."""
 
     tokens: Tensor
-    """[B, T, E]; zero at padding."""
+    """[B, T, E]; zero at padding, unless the decoder was trained to read it."""
     pooled: Tensor
-    """[B, P]"""
+    """[B, P]; P is 0 for a decoder without such an input."""
 
 
 class Denoiser(Protocol):
@@ -199,6 +199,8 @@ class Denoiser(Protocol):
     """E of `TextFeatures.tokens`."""
     pooled_width: int
     """P of `TextFeatures.pooled`."""
+    knowledge_width: int
+    """Width of `pool_text`'s vectors."""
 
     def tokenize(self, prompts: Sequence[str]) -> Any:
         """Return what `encode_text` reads; raise UserError for a prompt that is too long."""
@@ -207,7 +209,10 @@ class Denoiser(Protocol):
         """Encode prompts; the empty string is the unconditional prompt."""
 
     def pool_text(self, texts: Sequence[str]) -> Tensor:
-        """Return pooled vectors [B, P] of knowledge texts, which may be longer than prompts."""
+        """Return one vector for each knowledge text, which may be longer than prompts."""
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute layers in the backward pass instead of keeping their activations."""
 
     def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Return the output of `process` at times [B]: [B, C, H, W] -> same."""

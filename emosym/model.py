@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from emosym.conditioner import Conditioner, Connected, Word
 from emosym.errors import UserError
 from emosym.generator import Condition, Generator
 from emosym.interfaces import Processor, Prompts
@@ -17,8 +18,8 @@ from emosym.understander import Reading, Understander
 if TYPE_CHECKING:
     from emosym.emotion_space import EmotionSpace
 
-FORMAT = 1
-"""Version of the model folder; a newer one is refused."""
+FORMAT = 2
+"""Version of the model folder; another one is refused."""
 DECODER = "decoder"
 """Names the decoder's own text encoder as the encoder of knowledge."""
 
@@ -39,8 +40,11 @@ class ModelConfig:
     """K; 0 leaves [EMO] alone."""
     hidden: int = 256
     """Width of the heads' and mappers' hidden layers."""
-    shift: float = 1.0
-    """Timestep shift of the flow; 3 for SD3 at 1024 px."""
+    conditioner: Literal["word", "connector"] = "word"
+    """What the decoder is told of the states: one pseudo-word (EmoSym), or K + 1 tokens through a
+    small transformer (MetaQuery)."""
+    connector_layers: int = 2
+    """Layers of that transformer."""
     image_size: int = 64
     """Side of generated images, pixels."""
     steps: int = 16
@@ -57,7 +61,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_range("reasoning_tokens", self.reasoning_tokens, 0, 1024)
         check_range("hidden", self.hidden, 1, 65_536)
-        check_range("shift", self.shift, 0.01, 100)
+        check_range("connector_layers", self.connector_layers, 1, 64)
         check_range("image_size", self.image_size, 8, 8192)
         check_range("steps", self.steps, 1, MOST_STEPS)
         check_range("guidance", self.guidance, 0, 1000)
@@ -98,9 +102,9 @@ class EmoSym(nn.Module):
             tokens=config.reasoning_tokens,
             hidden=config.hidden,
             classes=len(config.emotions),
-            knowledge_width=config.knowledge_width or denoiser.pooled_width,
+            knowledge_width=config.knowledge_width or denoiser.knowledge_width,
         )
-        self.generator = Generator(denoiser, width=backbone.width, hidden=config.hidden)
+        self.generator = Generator(denoiser, _conditioner(config, backbone.width, denoiser))
         self.autoencoder = autoencoder
         self.space: EmotionSpace | None = None
         """Of this understander's states; None where none was fitted."""
@@ -172,3 +176,10 @@ class EmoSym(nn.Module):
         """Read prompts without gradient."""
         with torch.no_grad():
             return self.understander(prompts)
+
+
+def _conditioner(config: ModelConfig, width: int, denoiser: nn.Module) -> Conditioner:
+    sizes = (width, config.hidden, denoiser.token_width, denoiser.pooled_width)
+    if config.conditioner == "word":
+        return Word(*sizes)
+    return Connected(*sizes, layers=config.connector_layers)

@@ -13,7 +13,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from model_zoo.backbones import QwenVL
-from model_zoo.decoders import MMDiT
+from model_zoo.denoisers import StableDiffusion
 
 ATTENTION = (
     "to_q",
@@ -25,7 +25,8 @@ ATTENTION = (
     "add_v_proj",
     "to_add_out",
 )
-"""Projections of the decoder's attention that get adapters. Ref: Flow-GRPO, arXiv 2505.05470."""
+"""Projections of the decoder's attention that get adapters; a UNet has the first four.
+Ref: Flow-GRPO, arXiv 2505.05470."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +60,12 @@ def backbone_layers(backbone: QwenVL, *, vision: bool = False) -> tuple[str, ...
     )
 
 
-def decoder_layers(denoiser: MMDiT) -> tuple[str, ...]:
-    """Return the attention projections of the transformer."""
+def decoder_layers(denoiser: StableDiffusion) -> tuple[str, ...]:
+    """Return the projections of all attention, to itself and to the condition, in the network."""
     ends = tuple(f".{name}" for name in ATTENTION)
     return tuple(
-        name
-        for name, layer in denoiser.named_modules()
+        f"network.{name}"
+        for name, layer in denoiser.network.named_modules()
         if isinstance(layer, nn.Linear) and name.endswith(ends)
     )
 

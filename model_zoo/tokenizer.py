@@ -1,13 +1,22 @@
-"""A SentencePiece tokenizer with the chat format of Qwen, trained on the project's own text."""
+"""Tokenizers trained on the project's own text: SentencePiece with the chat of Qwen, and CLIP's."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
-from transformers import AddedToken, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    CLIPTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from model_zoo.weights import reading
 
@@ -21,6 +30,9 @@ CHAT_TEMPLATE = (
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The format of Qwen-VL: one turn a message, images as one placeholder token."""
+
+LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files that make a tokenizer; the published CLIP ones have no tokenizer.json."""
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
@@ -66,6 +78,29 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
     return tokenizer
 
 
+def train_clip_tokenizer(
+    corpus: Iterable[str], vocabulary: int, window: int
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer as CLIP has it: lower case, byte-level BPE, texts up to `window` tokens.
+
+    All bytes are tokens, so that no text has an unknown one: CLIP's is the end of the text.
+    """
+    # Named beforehand, letters have the same numbers each time: equally frequent pairs are merged
+    # in the order of these numbers.
+    letters = [byte + end for end in ("", "</w>") for byte in sorted(ByteLevel.alphabet())]
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *letters],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    blank = CLIPTokenizer().backend_tokenizer
+    blank.train_from_iterator(corpus, trainer)
+    model = json.loads(blank.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=window)
+
+
 def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model with `vocabulary` tokens from a Hugging Face folder.
 
@@ -74,8 +109,8 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
             tokens than the model has; no padding.
     """
     with reading(folder):
-        if not (folder / "tokenizer.json").is_file():
-            raise FileNotFoundError("no tokenizer.json in it")
+        if not any(all((folder / name).is_file() for name in names) for names in LAYOUTS):
+            raise FileNotFoundError(f"no {LAYOUTS[0][0]} in it")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if len(tokenizer) > vocabulary:
             raise ValueError(f"{len(tokenizer)} tokens for a model of {vocabulary}")

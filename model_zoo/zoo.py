@@ -44,11 +44,12 @@ class About:
     """What `emosym.json` says."""
 
     model: ModelConfig
-    text_tokens: int
-    """Window of the decoder's text encoder."""
+    text_tokens: int | None = None
+    """Window of the decoder's T5; null is 256, or no T5. CLIP's is its own."""
 
     def __post_init__(self) -> None:
-        check_range("text_tokens", self.text_tokens, 1, 4096)
+        if self.text_tokens is not None:
+            check_range("text_tokens", self.text_tokens, 1, 4096)
 
 
 def members() -> list[str]:
@@ -72,7 +73,7 @@ def folder_of(name_or_path: str | Path) -> Path:
             raise UserError(
                 f"the weights of {name_or_path} are not in this installation",
                 got=f"no {path}",
-                fix="train them with `make tiny-base`",
+                fix=f"train them with `{preset(path.name)['train']}`",
             )
     elif not path.exists() and path.parent == Path():
         raise unknown("model", name_or_path, members())
@@ -97,7 +98,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     config = about.model
     backbone, processor = load_backbone(folder / "backbone", dtype)
     denoiser, autoencoder = load_decoder(
-        folder / "decoder", config.image_size, about.text_tokens, config.shift, dtype
+        folder / "decoder", config.image_size, about.text_tokens, dtype
     )
     model = EmoSym(
         config,
@@ -125,6 +126,7 @@ def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:
 
 def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
     """Build what a preset describes, as `build` does a member; `spec` is not changed."""
+    corpus = list(corpus)
     tokenizer = train_tokenizer(corpus, spec["vocabulary"])
     ids = {
         "image_token_id": "<|image_pad|>",
@@ -143,20 +145,7 @@ def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone, processor = new_backbone(backbone_config, tokenizer, spec["image_processor"])
-        denoiser, autoencoder = new_decoder(
-            spec["transformer"],
-            {
-                **spec["text_encoder"],
-                "vocab_size": len(tokenizer),
-                "pad_token_id": tokenizer.pad_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-            },
-            spec["vae"],
-            tokenizer,
-            config.image_size,
-            spec["text_tokens"],
-            config.shift,
-        )
+        denoiser, autoencoder = new_decoder(spec, tokenizer, corpus, config.image_size)
         model = EmoSym(
             config,
             backbone=backbone,
@@ -231,7 +220,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_about(folder: Path) -> About:
-    """Read a model folder's `emosym.json`; raise UserError for a newer format or other keys."""
+    """Read a model folder's `emosym.json`; raise UserError for another format or other keys."""
     path = folder / CONFIG
     try:  # the format comes first, because a newer one may have other keys
         saved = json.loads(path.read_text())
@@ -244,6 +233,13 @@ def read_about(folder: Path) -> About:
             got=f"format {version}",
             expected=f"at most {FORMAT}",
             fix="update emosym",
+        )
+    if version < FORMAT:
+        raise UserError(
+            f"the model in {path.parent} was written by an older version",
+            got=f"format {version}",
+            expected=f"{FORMAT}, whose decoder brings its scheduler",
+            fix="train it again, or use the version that wrote it",
         )
     return load_config(About, path)
 

@@ -153,9 +153,9 @@ class EngineConfig:
     the KL by that of its own, verify_grpo counts tokens (and spreads rewards over the batch) in its
     own, autoencode takes the moments of its own (and of its own rank)."""
     gradient_checkpointing: bool = False
-    """Recompute the backbone's layers in the backward pass: less memory, more time. The numbers
-    stay the same. Such layers keep no cache: verify_grpo then reads a prompt once for each of its
-    answers, not once for its group."""
+    """Recompute the layers of backbone and denoiser in the backward pass: less memory, more time.
+    The numbers stay the same. Such a backbone keeps no cache: verify_grpo then reads a prompt once
+    for each of its answers, not once for its group."""
     understander: OptimizerConfig = field(default_factory=OptimizerConfig)
     generator: OptimizerConfig = field(default_factory=OptimizerConfig)
     autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -40,7 +40,7 @@ def refit(model: EmoSym, tokens: int | None, knowledge: Knowledge | None, seed: 
             config = dataclasses.replace(config, reasoning_tokens=tokens)
             model.space = None  # it is of the states of the old ones
         if knowledge is not None and knowledge.name != config.knowledge_encoder:
-            width = knowledge.width or model.generator.denoiser.pooled_width
+            width = knowledge.width or model.generator.denoiser.knowledge_width
             head = mlp(width, reader.backbone.width, reader.backbone.width)
             reader.knowledge_head = head.to(reader.reasoner.emotion)
             changes.append(

@@ -66,6 +66,7 @@ class Trainer:
         self._adapt(model)
         if config.engine.gradient_checkpointing:
             model.understander.backbone.checkpoint_gradients()
+            model.generator.denoiser.checkpoint_gradients()
         reference = Reference(model)
         bank = run / "bank" if "remember" in used else None
         memory = Memory(bank, config.remember, model, reference, model_hash)

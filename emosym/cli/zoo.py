@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -74,18 +74,39 @@ def show(
 @app.command()
 def compose(
     out: Annotated[Path, typer.Argument(help="New model folder.")],
-    backbone: Annotated[str, typer.Option(help="Qwen-VL folder or hub id.")],
-    decoder: Annotated[str, typer.Option(help="Model whose decoder is taken.")] = "emosym-tiny",
-    reasoning_tokens: Annotated[int, typer.Option(min=0, help="K.")] = 8,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Qwen-VL folder or hub id, or a model whose understander is taken whole."
+        ),
+    ],
+    decoder: Annotated[
+        str,
+        typer.Option(help="Model whose decoder is taken, or diffusers folder or hub id."),
+    ] = "emosym-tiny",
+    reasoning_tokens: Annotated[
+        int | None, typer.Option(min=0, help="K of a new reasoner; default: 8.")
+    ] = None,
     min_pixels: Annotated[
         int | None, typer.Option(min=1, help="Fewest pixels of an image that is read.")
     ] = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Most pixels of an image that is read.")
     ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Side of generated images in pixels; the decoder's own if unset."),
+    ] = None,
+    conditioner: Annotated[
+        Literal["word", "connector"],
+        typer.Option(help="What the decoder is told: one word, or a token for each state."),
+    ] = "word",
     seed: Annotated[int, typer.Option(min=0, help="Of the new weights.")] = 0,
 ) -> None:
-    """Make a model of a pretrained backbone: new reasoning tokens and heads, ready to train."""
+    """Make a model of a backbone and a decoder, ready to train.
+
+    Reasoning tokens and heads are new, unless the understander comes from a model.
+    """
     from model_zoo.noise import hush
 
     hush()
@@ -97,7 +118,15 @@ def compose(
             "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
         )
     pixels = None if min_pixels is None else (min_pixels, max_pixels)
-    model = composed(backbone, decoder, reasoning_tokens=reasoning_tokens, pixels=pixels, seed=seed)
+    model = composed(
+        backbone,
+        decoder,
+        reasoning_tokens=reasoning_tokens,
+        conditioner=conditioner,
+        pixels=pixels,
+        image_size=image_size,
+        seed=seed,
+    )
     print(zoo.save(model, out))
 
 

@@ -10,7 +10,10 @@ from transformers import PreTrainedTokenizerBase
 
 from emosym.model import EmoSym
 from model_zoo import zoo
+from model_zoo.autoencoders import VAE
 from model_zoo.backbones import QwenVL, QwenVLProcessor, new_backbone
+from model_zoo.decoders import new_decoder
+from model_zoo.denoisers import StableDiffusion
 from model_zoo.tokenizer import train_tokenizer
 from train.base_texts import base_texts
 
@@ -84,6 +87,144 @@ IMAGE_PROCESSOR = {
 }
 TEXT = {"qwen3_vl": {"head_dim": 16, "num_hidden_layers": 3}}
 """Where the language models differ; a layer follows those that DeepStack adds to."""
+
+UNET = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [8, 16],
+    "layers_per_block": 1,
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+TRANSFORMER = {
+    "sample_size": 8,
+    "patch_size": 2,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 48,
+    "caption_projection_dim": 16,
+    "pooled_projection_dim": 20,
+    "pos_embed_max_size": 8,
+    "qk_norm": "rms_norm",
+}
+AUTOENCODER = {
+    "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D"],
+    "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D"],
+    "block_out_channels": [8, 8],
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "mid_block_add_attention": False,
+    "sample_size": 16,
+    "scaling_factor": 0.5,
+}
+DDIM = {
+    "_class_name": "DDIMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+EULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+def _clip(width: int, projection: int | None) -> dict:
+    kind = "CLIPTextModel" if projection is None else "CLIPTextModelWithProjection"
+    return {
+        "architectures": [kind],
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "projection_dim": projection or width,
+    }
+
+
+def _t5(width: int) -> dict:
+    return {
+        "architectures": ["T5EncoderModel"],
+        "d_model": width,
+        "d_kv": 8,
+        "num_heads": 2,
+        "num_layers": 2,
+        "d_ff": 32,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    }
+
+
+_SDXL = {
+    "cross_attention_dim": 28,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 4,
+    "projection_class_embeddings_input_dim": 6 * 4 + 12,
+}
+_CLIPS = {"text_encoder": _clip(16, 8), "text_encoder_2": _clip(24, 12)}
+DECODERS: dict[str, dict] = {
+    "sd15": {"unet": UNET, "text_encoder": _clip(16, None), "scheduler": DDIM},
+    "sd21": {
+        "unet": UNET,
+        "text_encoder": _clip(16, None),
+        "scheduler": DDIM
+        | {
+            "prediction_type": "v_prediction",
+            "timestep_spacing": "trailing",
+            "rescale_betas_zero_snr": True,
+        },
+    },
+    "sdxl": {
+        "unet": UNET | _SDXL,
+        "text_encoder": _clip(16, None),
+        "text_encoder_2": _clip(12, 12),
+        "scheduler": DDIM,
+    },
+    "sd3": {
+        "transformer": TRANSFORMER,
+        **_CLIPS,
+        "text_encoder_3": _t5(48),
+        "text_tokens": 24,
+        "scheduler": EULER,
+    },
+    "sd3-without-t5": {
+        "transformer": TRANSFORMER,
+        **_CLIPS,
+        "text_tokens": 24,
+        "scheduler": EULER,
+    },
+    "t5": {
+        "transformer": TRANSFORMER | {"pooled_projection_dim": 48},
+        "text_encoder": _t5(48),
+        "text_tokens": 24,
+        "scheduler": EULER,
+    },
+}
+"""The smallest decoders of every family, in the form of a preset."""
+
+
+@functools.cache
+def decoder(family: str) -> tuple[StableDiffusion, VAE]:
+    """Return the decoder of a family for 16 px, with random weights. Do not change it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        spec = DECODERS[family] | {"vae": AUTOENCODER}
+        made = new_decoder(spec, tokenizer(), base_texts(200, 0), 16)
+    for part in made:
+        enlarge(part)
+        part.eval()
+    return made
 
 
 @functools.cache

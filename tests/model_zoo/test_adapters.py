@@ -37,20 +37,19 @@ def look(backbone: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def draw(denoiser: nn.Module) -> Tensor:
-    """Return a velocity."""
+    """Return what a denoiser predicts."""
     text = denoiser.encode_text(["a red house", "b"])
-    return denoiser.predict(
-        normal(2, 4, 16, 16), torch.tensor([0.3, 0.9]), text.tokens, text.pooled
-    )
+    times = denoiser.process.times(torch.tensor([0.3, 0.9]))
+    return denoiser.predict(normal(2, 4, 8, 8), times, text.tokens, text.pooled)
 
 
-@pytest.fixture(params=["backbone", "decoder"])
+@pytest.fixture(params=["backbone", *make.DECODERS])
 def part(request) -> SimpleNamespace:
     """Return a fresh copy of a part, its layers to adapt, and what shows its output."""
     if request.param == "backbone":
         module = copy.deepcopy(make.backbone("qwen2_5_vl")[0])
         return SimpleNamespace(module=module, layers=backbone_layers(module), run=look)
-    module = copy.deepcopy(make.tiny().generator.denoiser)
+    module = copy.deepcopy(make.decoder(request.param)[0])
     return SimpleNamespace(module=module, layers=decoder_layers(module), run=draw)
 
 
@@ -89,9 +88,18 @@ def test_the_attention_of_the_decoder_is_adapted_and_nothing_else():
     """Eight projections a block; the last block writes no context, so it has one less."""
     denoiser = make.tiny().generator.denoiser
     names = decoder_layers(denoiser)
-    assert len(names) == len(denoiser.transformer.transformer_blocks) * len(ATTENTION) - 1
-    assert all(name.startswith("transformer.transformer_blocks.") for name in names)
+    assert len(names) == len(denoiser.network.transformer_blocks) * len(ATTENTION) - 1
+    assert all(name.startswith("network.transformer_blocks.") for name in names)
     assert all(".attn." in name for name in names)
+
+
+def test_both_attentions_of_a_unet_are_adapted():
+    """Four projections each, in the one block below, the two above and the one between."""
+    names = decoder_layers(make.decoder("sd15")[0])
+    assert len(names) == (1 + 2 + 1) * 2 * 4
+    ends = {name.split(".transformer_blocks.0.")[1] for name in names}
+    rows = ("to_q", "to_k", "to_v", "to_out.0")
+    assert ends == {f"attn{n}.{row}" for n in (1, 2) for row in rows}
 
 
 def test_only_adapters_train(part):

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 
 from emosym.errors import UserError
+from emosym.pipeline import EmoSymPipeline
+from emosym.records import ImageRequest
 from model_zoo import zoo
 from model_zoo.compose import compose
+from model_zoo.decoders import save_decoder
 from tests.model_zoo import make
 
 BACKBONE = zoo.HERE / "weights" / "emosym-tiny" / "backbone"
@@ -43,6 +49,86 @@ def test_the_same_seed_makes_the_same_weights():
     assert not torch.equal(
         states[0]["understander.reasoner.context"], states[2]["understander.reasoner.context"]
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "steps", "guidance"), [("sd15", 50, 7.5), ("sdxl", 50, 5.0), ("sd3", 28, 7.0)]
+)
+def test_a_decoder_comes_from_a_diffusers_folder(tmp_path, family, steps, guidance):
+    denoiser, autoencoder = make.decoder(family)
+    save_decoder(denoiser, autoencoder, tmp_path / "decoder")
+    model = compose(BACKBONE, tmp_path / "decoder", reasoning_tokens=3, conditioner="connector")
+    config = model.config
+    assert (config.image_size, config.steps, config.guidance) == (16, steps, guidance)
+    loaded = zoo.load(zoo.save(model, tmp_path / "model"))
+    kept = loaded.generator.denoiser.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in denoiser.state_dict().items())
+    assert loaded.config == config
+    assert loaded.generator.denoiser.text_tokens == (256 if family == "sd3" else None)
+    request = ImageRequest(prompt="a tree", valence=2.0, arousal=-1.0)
+    first, again = (
+        EmoSymPipeline(made).generate([request], steps=2, seed=0) for made in (model, loaded)
+    )
+    assert first[0].size == (16, 16)
+    assert first[0].tobytes() == again[0].tobytes()
+
+
+def test_the_image_size_may_be_another(tmp_path):
+    save_decoder(*make.decoder("sd15"), tmp_path / "decoder")
+    for source, size in ((tmp_path / "decoder", 24), ("emosym-tiny", 32)):
+        model = compose(BACKBONE, source, reasoning_tokens=1, image_size=size)
+        assert model.config.image_size == model.generator.denoiser.image_size == size
+        assert model.autoencoder.latent_shape == (4, size // 2, size // 2)
+
+
+def test_a_denoiser_for_no_square_needs_a_size(tmp_path):
+    save_decoder(*make.decoder("sd15"), tmp_path)
+    path = tmp_path / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": [8, 12]}))
+    with pytest.raises(UserError, match=r"for which square images .*; got sample_size \[8, 12\]"):
+        compose(BACKBONE, tmp_path, reasoning_tokens=1)
+    assert compose(BACKBONE, tmp_path, reasoning_tokens=1, image_size=16).config.image_size == 16
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("emosym-tny", "unknown model 'emosym-tny'.*did you mean 'emosym-tiny'"),
+        ("nobody/has-this", "no folder 'nobody/has-this', and no such model could be fetched"),
+        ("a/b/c", "a/b/c is not a model folder"),
+    ],
+)
+def test_a_decoder_that_is_nowhere(source, told, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=told):
+        compose(BACKBONE, source, reasoning_tokens=1)
+
+
+def test_of_a_repository_only_its_parts_are_fetched(tmp_path, monkeypatch):
+    """The files of SD 1.5 on the hub: half precision, single files and checkers stay there."""
+    wanted = {}
+
+    def fetch(_, **patterns):
+        wanted.update(patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("model_zoo.compose.snapshot_download", fetch)
+    with pytest.raises(UserError, match="holds no decoder"):
+        compose(BACKBONE, "some/model", reasoning_tokens=1)
+    files = [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "tokenizer_2/merges.txt",
+        "scheduler/scheduler_config.json",
+        "v1-5-pruned.safetensors",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+        "text_encoder_3/model.safetensors.index.fp16.json",
+        "safety_checker/model.safetensors",
+        "unet/diffusion_pytorch_model.bin",
+    ]
+    assert list(filter_repo_objects(files, **wanted)) == files[:5]
 
 
 def test_another_family_is_refused(tmp_path):

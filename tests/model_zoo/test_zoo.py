@@ -196,7 +196,13 @@ def test_every_member_has_a_preset_that_makes_sense():
     for name in zoo.members():
         spec = zoo.preset(name)
         assert spec["description"]
+        assert spec["train"].startswith(("make ", "python -m train run "))
         assert ModelConfig(**spec["model"]).format == FORMAT
+
+
+def test_a_member_without_weights_says_how_to_train_them():
+    with pytest.raises(UserError, match=r"not in this installation; got no .*; train them with `p"):
+        zoo.load("emosym-tiny-unet")
 
 
 # --- nothing half-written
@@ -355,6 +361,12 @@ def test_a_newer_format_is_refused_whatever_else_it_says(folder):
         zoo.load(folder)
 
 
+def test_an_older_format_is_refused(folder):
+    edit(folder, format=FORMAT - 1, shift=1.0)
+    with pytest.raises(UserError, match=rf"older version; got format {FORMAT - 1}; expected"):
+        zoo.load(folder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -380,7 +392,9 @@ def test_an_unreadable_description_is_told(folder, text, message):
         ("image_size", "big", r"emosym.json: model.image_size: got 'big'; expected an integer"),
         ("reasoning_tokens", -1, r"emosym.json: model: reasoning_tokens; got -1"),
         ("hidden", -1, r"emosym.json: model: hidden; got -1"),
-        ("shift", float("nan"), r"emosym.json: model.shift: got 'NaN'; expected a finite"),
+        ("guidance", float("nan"), r"emosym.json: model.guidance: got 'NaN'; expected a finite"),
+        ("conditioner", "wrd", r"emosym.json: model.conditioner: got 'wrd'; expected"),
+        ("connector_layers", 0, r"emosym.json: model: connector_layers; got 0; expected 1 to 64"),
         ("steps", 10**12, r"emosym.json: model: steps; got 10+; expected 1 to 1000"),
         ("guidance", -1, r"emosym.json: model: guidance; got -1"),
         ("emotions", [], r"emosym.json: model: emotions; got \[\]; expected some of amusement"),

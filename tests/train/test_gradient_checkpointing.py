@@ -1,4 +1,7 @@
-"""Recomputing layers changes memory and time, and says that prompts are read once an answer."""
+"""Recomputing layers changes memory and time, and says that prompts are read once an answer.
+
+That the denoiser recomputes its own is measured in `tests/model_zoo/test_decoders.py`.
+"""
 
 from __future__ import annotations
 

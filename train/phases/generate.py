@@ -1,4 +1,4 @@
-"""Generate: the flow loss through conditioner and decoder. Ref: EmoSym §2.6."""
+"""Generate: the denoising loss through conditioner and decoder. Ref: EmoSym §2.6."""
 
 from __future__ import annotations
 
