@@ -76,9 +76,7 @@ def compose(
     out: Annotated[Path, typer.Argument(help="New model folder.")],
     backbone: Annotated[
         str,
-        typer.Option(
-            help="Qwen-VL folder or hub id, or a model whose understander is taken whole."
-        ),
+        typer.Option(help="Qwen-VL folder or hub id, or a model: its understander comes whole."),
     ],
     decoder: Annotated[
         str,

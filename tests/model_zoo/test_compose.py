@@ -112,7 +112,7 @@ def test_of_a_repository_only_its_parts_are_fetched(tmp_path, monkeypatch):
         wanted.update(patterns)
         return str(tmp_path)
 
-    monkeypatch.setattr("model_zoo.compose.snapshot_download", fetch)
+    monkeypatch.setattr("model_zoo.hub.snapshot_download", fetch)
     with pytest.raises(UserError, match="holds no decoder"):
         compose(BACKBONE, "some/model", reasoning_tokens=1)
     files = [
@@ -142,3 +142,24 @@ def test_what_is_neither_a_folder_nor_on_the_hub(source, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=f"^no folder '{source}', and no such model"):
         compose(source, "emosym-tiny", reasoning_tokens=1)
+
+
+def test_a_model_gives_its_understander_whole(tmp_path):
+    denoiser, autoencoder = make.decoder("sd15")
+    save_decoder(denoiser, autoencoder, tmp_path / "decoder")
+    made = compose("emosym-tiny", tmp_path / "decoder", hidden=32)
+    taught, pictures = zoo.load("emosym-tiny"), make.pictures(3)
+    loaded = zoo.load(zoo.save(made, tmp_path / "model"))
+    seen, vectors = EmoSymPipeline(loaded).recognise(pictures)
+    expected, theirs = EmoSymPipeline(taught).recognise(pictures)
+    assert seen == expected
+    assert (vectors == theirs).all()
+    assert loaded.config.reasoning_tokens == taught.config.reasoning_tokens
+    request = ImageRequest(prompt="a cat", valence=1.0, arousal=0.0)
+    side = loaded.config.image_size
+    assert EmoSymPipeline(loaded).generate([request], steps=1)[0].size == (side, side)
+
+
+def test_a_taught_understander_keeps_its_number_of_tokens():
+    with pytest.raises(UserError, match=r"has its own reasoning tokens; got 3; expected 8"):
+        compose("emosym-tiny", "emosym-tiny", reasoning_tokens=3)
