@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.cli.drawing import png_of
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
     DEFAULT_MODEL,
@@ -93,6 +92,7 @@ def refine(
     """
     from data_tools.staging import staged_folder, write_json
     from emosym import refine as refining
+    from emosym.cli.drawing import png_of
     from emosym.pipeline import check_sampling
 
     request = refining.check_request(

@@ -19,7 +19,15 @@ from tests.emosym.cli.command import ROOT, commands, emosym, refused, start
 def test_the_commands_are_those_of_the_contract():
     assert {" ".join(path) for path in commands()} == {
         *("", "understand", "generate", "refine", "doctor", "bank", "data", "zoo"),
-        *("bank add", "bank search", "bank stats", "zoo list", "zoo show", "zoo compose"),
+        *(
+            "bank add",
+            "bank search",
+            "bank stats",
+            "zoo list",
+            "zoo show",
+            "zoo compose",
+            "zoo space",
+        ),
         *("data import", "data world", "data validate", "data stats"),
     }
 
