@@ -104,11 +104,10 @@ def test_emo_reads_every_reasoning_token_and_none_reads_emo(tiny, asked):
 
 
 def flow_loss(tiny, reading: Reading) -> Tensor:
-    shape = (3, *tiny.autoencoder.latent_shape)
-    clean, noise = torch.zeros(shape), torch.ones(shape)
+    latents = torch.full((3, *tiny.autoencoder.latent_shape), 0.5)
     condition = tiny.condition(reading, ["a red house"] * 3, torch.full((3, 2), torch.nan))
     yes = torch.ones(3, dtype=torch.bool)
-    return tiny.generator(clean, noise, yes / 2, condition, yes).sum()
+    return tiny.generator(latents, yes / 2, condition, yes).sum()
 
 
 def words(tiny) -> Answers:

@@ -31,7 +31,8 @@ def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkey
     (folder / "README.md").write_text("# The card\n\nMade by hand.\n")
     shutil.copytree(zoo.HERE / "presets", tmp_path / "presets")
     monkeypatch.setattr(zoo, "HERE", tmp_path)
-    assert [one["weights"] for one in emosym("zoo", "list", "--json").json] == [str(folder)]
+    listed = {one["name"]: one["weights"] for one in emosym("zoo", "list", "--json").json}
+    assert listed == {"emosym-tiny": str(folder), "emosym-tiny-unet": None}
     shown = emosym("zoo", "show", "emosym-tiny", "--json").json
     assert shown["files"] == zoo.model_files(model)
     assert shown["card"] == "# The card\n\nMade by hand.\n"
