@@ -34,7 +34,7 @@ def test_the_decoder_is_read_anew():
         assert torch.equal(knowledge(TEXTS), model.generator.denoiser.pool_text(TEXTS))
     assert not knowledge(TEXTS).requires_grad
     calls: list[int] = []
-    encoder = model.generator.denoiser.text_encoder
+    encoder = model.generator.denoiser.text_encoder.t5
     hook = encoder.register_forward_hook(lambda *_: calls.append(1))
     knowledge(TEXTS)
     knowledge(TEXTS)
