@@ -18,6 +18,10 @@ class Condition:
     """Everything the denoiser is told about the image to draw."""
 
     text: TextFeatures
+    """Of the prompts."""
+    free: TextFeatures
+    """Of the empty prompt, B times: what the unconditional branch is told, as the decoder learned
+    it."""
     h_ctx: Tensor
     """[B, K, D]"""
     h_emo: Tensor
@@ -29,6 +33,7 @@ class Condition:
         """Return the condition with every tensor changed: repeated, say, or cut."""
         return Condition(
             text=TextFeatures(change(self.text.tokens), change(self.text.pooled)),
+            free=TextFeatures(change(self.free.tokens), change(self.free.pooled)),
             h_ctx=change(self.h_ctx),
             h_emo=change(self.h_emo),
             affect=change(self.affect),
@@ -54,9 +59,9 @@ class Generator(nn.Module):
             keep: [B] of bool; False is the unconditional branch.
         """
         emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
-        shown = keep.to(condition.text.tokens.dtype)
-        tokens = condition.text.tokens * shown[:, None, None]
-        pooled = condition.text.pooled * shown[:, None] + pooled
+        text, free = condition.text, condition.free
+        tokens = torch.where(keep[:, None, None], text.tokens, free.tokens)
+        pooled = torch.where(keep[:, None], text.pooled, free.pooled) + pooled
         return self.denoiser.predict(latents, time, torch.cat([tokens, emotion], 1), pooled)
 
     @torch.no_grad()

@@ -189,6 +189,10 @@ class TextFeatures:
     pooled: Tensor
     """[B, P]; P is 0 for a decoder without such an input."""
 
+    def expand(self, count: int) -> TextFeatures:
+        """Return those of one prompt (B = 1) for `count` images, without copies."""
+        return TextFeatures(self.tokens.expand(count, -1, -1), self.pooled.expand(count, -1))
+
 
 class Denoiser(Protocol):
     """A conditional denoiser with its text encoder. Also an `nn.Module`."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -31,13 +32,15 @@ def condition(tiny, generator) -> Condition:
     with torch.no_grad():
         text = generator.denoiser.encode_text(PROMPTS)
     affect = torch.tensor([[1.0, 2.0], [torch.nan, torch.nan], [-3.0, 0.0]])
-    return Condition(text, normal(3, K, width), normal(3, width, seed=1), affect)
+    free = TextFeatures(0.1 * torch.ones_like(text.tokens), 0.2 * torch.ones_like(text.pooled))
+    return Condition(text, free, normal(3, K, width), normal(3, width, seed=1), affect)
 
 
 def row(condition: Condition, i: int) -> Condition:
     text = TextFeatures(condition.text.tokens[i : i + 1], condition.text.pooled[i : i + 1])
     rows = {k: getattr(condition, k)[i : i + 1] for k in ("h_ctx", "h_emo", "affect")}
-    return Condition(text, **rows)
+    free = TextFeatures(condition.free.tokens[i : i + 1], condition.free.pooled[i : i + 1])
+    return Condition(text, free, **rows)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -51,9 +54,8 @@ def velocity(generator: Generator, latents, sigma, condition: Condition, keep: b
         emotion, pooled = generator.conditioner(
             condition.h_ctx, condition.h_emo, condition.affect, flags
         )
-        text = condition.text
-        tokens = torch.cat([text.tokens if keep else 0 * text.tokens, emotion], 1)
-        pooled = pooled + (text.pooled if keep else 0)
+        text = condition.text if keep else condition.free
+        tokens, pooled = torch.cat([text.tokens, emotion], 1), text.pooled + pooled
         return generator.denoiser.predict(latents, sigma, tokens, pooled)
 
 
@@ -102,6 +104,7 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
     no = torch.zeros(3, dtype=torch.bool)
     other = Condition(
         text=TextFeatures(-condition.text.tokens, 5 + condition.text.pooled),
+        free=condition.free,
         h_ctx=-condition.h_ctx,
         h_emo=-condition.h_emo,
         affect=torch.zeros(3, 2),
@@ -109,6 +112,18 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
     free = generator(latents, sigma, condition, no)
     assert torch.equal(free, generator(latents, sigma, other, no))
     assert (free - generator(latents, sigma, condition, ~no)).abs().amax((1, 2, 3)).min() > 1e-4
+
+
+@torch.no_grad()
+def test_the_unconditional_branch_is_told_the_empty_prompt(tiny, generator):
+    """A model conditioned on nothing but [""] differs from its dropped branch by emotion alone."""
+    width = tiny.understander.backbone.width
+    reading = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
+    said = tiny.condition(reading, ["a red house", ""], torch.full((2, 2), torch.nan))
+    empty = generator.denoiser.encode_text([""])
+    assert torch.equal(said.free.tokens, empty.tokens.expand(2, -1, -1))
+    assert torch.equal(said.free.pooled, empty.pooled.expand(2, -1))
+    assert torch.allclose(said.text.tokens[1], empty.tokens[0], atol=1e-6)
 
 
 def test_guidance_one_follows_the_condition_as_it_is(generator, condition):
@@ -157,7 +172,7 @@ def test_a_flow_is_learned(tiny):
     latents = torch.ones(4, 4, 16, 16) * torch.linspace(-2, 2, 4)[:, None, None, None]
     with torch.no_grad():
         text = made.denoiser.encode_text(["a"] * 4)
-    condition = Condition(text, normal(4, K, width), normal(4, width), torch.zeros(4, 2))
+    condition = Condition(text, text, normal(4, K, width), normal(4, width), torch.zeros(4, 2))
     rng = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(made.parameters(), 1e-3)
     losses = []

@@ -79,7 +79,11 @@ class Bench:
     def condition(self, reading: Reading, texts: list[str], affect: Tensor) -> Condition:
         """Return what the generator is told; a frozen text encoder reads each prompt once."""
         return Condition(
-            text=self.texts(texts), h_ctx=reading.h_ctx, h_emo=reading.h_emo, affect=affect
+            text=self.texts(texts),
+            free=self.texts([""]).expand(len(texts)),
+            h_ctx=reading.h_ctx,
+            h_emo=reading.h_emo,
+            affect=affect,
         )
 
     def answer(self, samples: Sequence[Sample]) -> Answers:
