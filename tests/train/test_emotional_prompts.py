@@ -15,8 +15,9 @@ from emosym.records import Sample
 from tests.model_zoo import make
 from train.config import DataConfig, GenerateConfig
 from train.data import Corpus
-from train.phases.base import Slice
+from train.phases.base import Bench, Slice
 from train.phases.generate import Generate
+from train.prompt_features import Texts
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,18 @@ def samples(world) -> list[Sample]:
 def flow(samples: list[Sample], share: float) -> float:
     """Return the loss of one step, by the phase itself on the bare parts of a random model."""
     model = make.tiny()
-    bench = SimpleNamespace(
+    bench = Bench(
         config=SimpleNamespace(generate=GenerateConfig(emotional_share=share, image_share=0.0)),
         model=model,
         parts={name: getattr(model, name) for name in EmoSym.PARTS},
         corpus=Corpus(samples, [], DataConfig(), 0),
         device=torch.device("cpu"),
+        texts=Texts(model.generator.denoiser, frozen=True),
+        reference=None,
+        start=None,
+        memory=None,
+        knowledge=None,
+        save=lambda: None,
     )
     part = Slice(samples, slice(0, len(samples)), len(samples), Draws("a step"))
     with torch.no_grad():
