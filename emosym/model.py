@@ -151,12 +151,25 @@ class EmoSym(nn.Module):
 
     def condition(self, reading: Reading, prompts: list[str], affect: Tensor) -> Condition:
         """Join what was read, the decoder's own text features and the wanted affect [B, 2]."""
+        return self._told(prompts, reading.h_ctx, reading.h_emo, affect)
+
+    def evoke(self, states: Tensor, prompts: list[str]) -> Condition:
+        """Return the condition of states [B, 1 + K, D] that an emotion space gave.
+
+        The wanted affect is what a state feels like to the model's own head: in training it came
+        with a state, and was that image's.
+        """
+        h_emo = states[:, 0]
+        affect = self.understander.affect_head(h_emo).float()
+        return self._told(prompts, states[:, 1:], h_emo, affect)
+
+    def _told(self, prompts: list[str], h_ctx: Tensor, h_emo: Tensor, affect: Tensor) -> Condition:
         encode = self.generator.denoiser.encode_text
         return Condition(
             text=encode(prompts),
             free=encode([""]).expand(len(prompts)),
-            h_ctx=reading.h_ctx,
-            h_emo=reading.h_emo,
+            h_ctx=h_ctx,
+            h_emo=h_emo,
             affect=affect,
         )
 

@@ -20,6 +20,7 @@ from PIL import Image
 from emosym.affect import PUBLIC, Affect
 from emosym.continuity import Continuity, mean_continuity, small_pixels
 from emosym.errors import UserError
+from emosym.image_statistics import pairwise_rms
 from emosym.records import ImageRequest, Understanding
 from emosym.sweep import AXES, Axis, Sweep, axis_values
 from eval import metrics
@@ -243,7 +244,7 @@ def _measured(
     if len(turns) > 1:
         places = range(len(plane.points))
         same = [np.stack([turn.pixels[place] for turn in turns]) for place in places]
-        found["seed_diversity"] = np.array([metrics.pairwise_rms(images) for images in same])
+        found["seed_diversity"] = np.array([pairwise_rms(images) for images in same])
     return found
 
 
