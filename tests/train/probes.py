@@ -306,6 +306,15 @@ def parted(run: Path, whole: dict[str, Any], second: float) -> dict[str, Any]:
         return {"told": told, "done": done, "saved": again.state.step, "rows": rows(run)}
 
 
+def refused(run: Path, whole: dict[str, Any]) -> str | None:
+    """Return why a run cannot begin; None where it can."""
+    try:
+        with trainer(run, whole):
+            return None
+    except UserError as error:
+        return str(error)
+
+
 def failed(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Train into an error; return what it told and which step is saved."""
     told = None

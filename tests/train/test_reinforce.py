@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 import pytest
@@ -32,6 +33,11 @@ def found(tmp_path_factory, model, world):
     cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
     cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
     many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
+    both = {"affect": 0.5, "label": 0.5}
+    cases["label"] = preset(model, world, algorithm="cps", rewards=both, own_target=1.0)
+    cases["label-direct"] = preset(
+        model, world, algorithm="direct", rewards={"affect": 0.0, "label": 1.0}, own_target=1.0
+    )
     cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
     cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
     return in_ranks(
@@ -62,6 +68,38 @@ def test_what_is_logged_is_in_its_range(found, name):
     assert row["reinforce/reward_spread"] > 0
     assert row["reinforce/zero_variance"] == 0
     assert row["reinforce/hacking"] == 0
+
+
+def test_each_judge_is_logged_where_there_are_several(found):
+    (row,) = found["label"]["rows"]
+    parts = [row[f"reinforce/reward_{name}"] for name in ("affect", "label")]
+    assert row["reinforce/reward"] == pytest.approx(sum(parts) / 2, abs=1e-6)
+    assert 0 < parts[1] < 1
+    assert 0 < found["label-direct"]["rows"][0]["reinforce/reward"] < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rewards": {"label": 1.0}}, "judge 'label' needs an emotion in every request"),
+        ({"watch": ["label"]}, "judge 'label' needs an emotion in every request"),
+        ({"rewards": {"afect": 1.0}}, r"unknown judge.*did you mean 'affect'"),
+        ({"algorithm": "direct", "rewards": {"http": 1.0}}, "unknown judge with a gradient"),
+        ({"rewards": {"affect": 0.0}}, "rewards are all switched off"),
+        ({"watch": ["affect"]}, "a judge that is trained on cannot watch"),
+        ({"judges": {"clip_iqa": {"path": "x"}}}, "that is not asked; got clip_iqa"),
+        ({"rewards": {"affect": 1.0, "http": 1.0}, "algorithm": "cps"}, "path is missing"),
+        ({"algorithm": "cps", "window": 9}, "window is longer than the part of the schedule"),
+        ({"group": 1}, "group must be at least 2"),
+        ({"own_target": 1.5}, "own_target"),
+        ({"algorithm": "ppo"}, "algorithm"),
+    ],
+)
+def test_what_cannot_be_learned_is_told_at_the_start(changes, told, tmp_path, model, world):
+    whole = preset(model, world, **changes)
+    (found,) = in_ranks(probes.refused, tmp_path / "run", whole)
+    assert found is not None
+    assert re.search(told, found), found
 
 
 def test_the_judges_gradient_raises_the_reward(found):

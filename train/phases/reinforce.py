@@ -10,6 +10,7 @@ from PIL import Image
 
 from emosym import prompts
 from emosym.affect import PUBLIC
+from emosym.errors import UserError
 from emosym.image_statistics import statistics
 from emosym.interfaces import Scorer
 from emosym.pipeline import complete, wanted_affect
@@ -37,7 +38,7 @@ class Reinforce:
         self.bench = bench
         self.config = config = bench.config.reinforce
         self.batch_size = config.batch_size
-        bench.corpus.require("reinforce", "prompt")
+        self._check()
         self.learner = LEARNERS[config.algorithm](bench)
         self.watch: dict[str, Scorer] = dict(
             Jury(config.watch, config.judges, bench.reference).scorers
@@ -72,6 +73,28 @@ class Reinforce:
             },
         )
 
+    def _check(self) -> None:
+        """Refuse what the data cannot ask for, before a step is lost to it."""
+        corpus, config = self.bench.corpus, self.config
+        if all(sample.prompt is None for sample in corpus.material("samples")):
+            raise UserError(
+                "reinforce has nothing to draw",
+                got="no training image with a prompt",
+                fix="add prompts to the data",
+            )
+        if config.own_target:
+            corpus.require("reinforce.own_target", "valence", "arousal")
+        asked = [name for name, weight in config.rewards.items() if weight] + config.watch
+        self.named = "label" in asked
+        unnamed = [s for s in corpus.samples if s.emotion is None or not _rated(s)]
+        if self.named and (config.own_target < 1 or unnamed):
+            raise UserError(
+                "judge 'label' needs an emotion in every request",
+                got=f"own_target={config.own_target:g}, {len(unnamed)} training images without one",
+                expected="own_target=1 and images that have emotion, valence and arousal",
+                fix="take label out of reinforce.rewards and reinforce.watch, or ask for no more",
+            )
+
     def _group(self, part: Slice) -> Group:
         bench, size = self.bench, self.config.group
         requests = self._requests(part)
@@ -96,9 +119,19 @@ class Reinforce:
         own = (part.uniform() < self.config.own_target).tolist()
         anywhere = ((2 * part.uniform(2) - 1) * PUBLIC.high).tolist()
         return [
-            _own(sample) if keeps and _rated(sample) else _anywhere(sample, *point)
+            self._own(sample) if keeps and _rated(sample) else _anywhere(sample, *point)
             for sample, keeps, point in zip(part.samples, own, anywhere, strict=True)
         ]
+
+    def _own(self, sample: Sample) -> ImageRequest:
+        return complete(
+            ImageRequest(
+                prompt=sample.prompt or "",
+                emotion=sample.emotion if self.named else None,
+                valence=sample.valence,
+                arousal=sample.arousal,
+            )
+        )
 
 
 def _looks(images: list[Image.Image], size: int) -> dict[str, float]:
@@ -109,12 +142,6 @@ def _looks(images: list[Image.Image], size: int) -> dict[str, float]:
 
 def _rated(sample: Sample) -> bool:
     return sample.valence is not None and sample.arousal is not None
-
-
-def _own(sample: Sample) -> ImageRequest:
-    return complete(
-        ImageRequest(prompt=sample.prompt or "", valence=sample.valence, arousal=sample.arousal)
-    )
 
 
 def _anywhere(sample: Sample, valence: float, arousal: float) -> ImageRequest:
