@@ -6,6 +6,7 @@ Of log-probabilities (policy gradient), on the forward process (NFT), or of the 
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -57,7 +58,7 @@ class Learned:
     metrics: dict[str, Tensor]
 
 
-class Learner:
+class Learner(ABC):
     """What all learners share: the policy, its start, and the judges."""
 
     def __init__(self, bench: Bench) -> None:
@@ -67,9 +68,9 @@ class Learner:
         self.names = [name for name, weight in self.config.rewards.items() if weight]
         self.weights = torch.tensor([self.config.rewards[name] for name in self.names])
 
+    @abstractmethod
     def __call__(self, group: Group) -> Learned:
         """Draw the images of a group and return the loss that moves towards the better ones."""
-        raise NotImplementedError
 
     def policy(self, condition: Condition) -> Denoise:
         """Return the denoiser as it samples: guided."""
@@ -114,7 +115,12 @@ class Learner:
     @torch.no_grad()
     def images(self, latents: Tensor) -> list[Image.Image]:
         """Return latents [B, C, H, W] as the pictures that a user would get."""
-        return _pictures(self.bench.model.autoencoder.decode(latents))
+        return self.pictures(self.bench.model.autoencoder.decode(latents))
+
+    def pictures(self, pixels: Tensor) -> list[Image.Image]:
+        """Return pixels [B, 3, H, W] as 8-bit images; all ranks leave where some are not finite."""
+        with self.bench.outside():
+            return [to_image(each) for each in pixels.detach().clamp(-1, 1)]
 
     def total(self, scores: dict[str, Tensor], size: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return weighted scores [B, G], and each judge's mean where there are several."""
@@ -282,7 +288,7 @@ class Direct(Learner):
         loss, drift = self.anchored(-rewards.mean(), latents, time, group.condition, outputs)
         return Learned(
             loss=loss,
-            images=_pictures(pixels.detach()),
+            images=self.pictures(pixels),
             rewards=rewards.detach(),
             metrics={name: each.detach() for name, each in (metrics | drift).items()},
         )
@@ -299,10 +305,6 @@ def _still(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in training:
             parameter.requires_grad_(True)
-
-
-def _pictures(pixels: Tensor) -> list[Image.Image]:
-    return [to_image(each) for each in pixels.clamp(-1, 1)]
 
 
 LEARNERS: dict[str, Callable[[Bench], Learner]] = {
