@@ -6,7 +6,7 @@ Ranks keep in step through `memory_bank.sync`, which is imported by itself becau
 from memory_bank.admission import GATES, AdmissionPolicy, admit
 from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded
 from memory_bank.entry import Candidate, Decision, Entry, Refusal
-from memory_bank.images import contrast
+from memory_bank.images import contrast, fingerprint
 from memory_bank.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Refusal",
     "admit",
     "contrast",
+    "fingerprint",
     "replay",
     "synthetic_count",
 ]

@@ -157,12 +157,13 @@ class MemoryBank:
             [Decision(candidate=one, admitted=True, reason=reason) for one in candidates]
         )
 
-    def record(self, decisions: Sequence[Decision]) -> Recorded:
+    def record(self, decisions: Sequence[Decision], *, evict: Sequence[int] = ()) -> Recorded:
         """Keep the admitted candidates and remember the refused, as the next version.
 
-        When it returns, the batch survives a crash. Raises as `add`.
+        Entries `evict` leave in the same version. When it returns, the batch survives a crash.
+        Raises as `add` and `remove`.
         """
-        taken = self._store.record(decisions)
+        taken = self._store.record(decisions, evict)
         self._index.catch_up(self._store)
         return Recorded(
             self.version,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,10 @@ class Provenance:
     """The judge's probability of `label`, in [0, 1]."""
     contrast: float | None = None
     """Standard deviation of the luma on [0, 1]; see `images.contrast`."""
+    fingerprint: int | None = None
+    """What near copies share, 64 bits signed; see `images.fingerprint`."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What more judges say, by their names."""
     prompt: str | None = None
     """Text it was generated from."""
     seed: int | None = None

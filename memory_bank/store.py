@@ -7,6 +7,7 @@ starts a new *generation*, so a cache that followed the discarded versions knows
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import shutil
@@ -47,6 +48,7 @@ _PROVENANCE_SQL = """
     source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
     emotion TEXT, valence REAL, arousal REAL,
     predicted TEXT, predicted_valence REAL, predicted_arousal REAL, confidence REAL, contrast REAL,
+    fingerprint INTEGER, scores TEXT NOT NULL,
     prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
     reason TEXT NOT NULL"""
 _SCHEMA = f"""
@@ -281,15 +283,18 @@ class Store:
 
     # Writing: one transaction each.
 
-    def record(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def record(self, decisions: Sequence[Decision], evict: Sequence[int] = ()) -> list[Decision]:
         """Write a batch durably as the next version; return the decisions as they were taken.
+
+        Entries `evict` leave in the same version.
 
         An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`), and
         brings its file back where that was lost or damaged (`RESTORED`). No decisions, no new
         version. Raises `UserError`, with the bank unchanged, for a vector or an image that cannot
-        be kept and when the disk cannot take the batch.
+        be kept, for an id that is not live and when the disk cannot take the batch.
         """
-        if not decisions:
+        self._check_live(evict)
+        if not decisions and not evict:
             return []
         files: dict[str, ImageFile] = {}
         taken: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
@@ -323,6 +328,7 @@ class Store:
                         _insert("entries", (*_ENTRY, "embedding")),
                         (last, file.sha256, file.suffix, *row, vector.tobytes()),
                     )
+            self._take_out(evict, version)
             self._commit(State(self.state.generation, version))
         return [decision for decision, _, _ in taken]
 
@@ -331,18 +337,7 @@ class Store:
 
         Raises `UserError`, with the bank unchanged, for an id that is not live.
         """
-        missing = sorted(set(ids) - set(self.ids().tolist()))
-        if missing:
-            raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
-        if not ids:
-            return
-        version = self.state.version + 1
-        with self._writing():
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
-            )
-            self._commit(State(self.state.generation, version))
+        self.record((), ids)
 
     def rollback(self, version: int) -> None:
         """Restore exactly the records of a version and forget everything newer.
@@ -359,6 +354,18 @@ class Store:
             self._db.execute("UPDATE entries SET removed = NULL WHERE removed > ?", (version,))
             self._db.execute("DELETE FROM refusals WHERE version > ?", (version,))
             self._commit(State(self.state.generation + 1, version))
+
+    def _check_live(self, ids: Sequence[int]) -> None:
+        if not ids:
+            return
+        missing = sorted(set(ids) - set(self.ids().tolist()))
+        if missing:
+            raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
+
+    def _take_out(self, ids: Sequence[int], version: int) -> None:
+        self._db.executemany(
+            "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
+        )
 
     def _commit(self, state: State) -> None:
         self._db.execute("UPDATE meta SET value = ? WHERE key = 'version'", (state.version,))
@@ -490,8 +497,9 @@ def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
 
 
 def _check_numbers(candidate: Candidate) -> None:
-    for name in ("predicted_valence", "predicted_arousal", "confidence", "contrast"):
-        value = getattr(candidate, name)
+    names = ("predicted_valence", "predicted_arousal", "confidence", "contrast")
+    known = {name: getattr(candidate, name) for name in names} | dict(candidate.scores)
+    for name, value in known.items():
         if value is not None and not math.isfinite(value):
             raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
 
@@ -500,12 +508,15 @@ def _provenance(candidate: Candidate) -> Iterator[object]:
     """Yield the values in the order of `_PROVENANCE`, NumPy scalars as Python's own."""
     for name in _PROVENANCE:
         value = getattr(candidate, name)
+        if name == "scores":
+            value = json.dumps({key: float(each) for key, each in value.items()})
         yield value.item() if isinstance(value, np.generic) else value
 
 
 def _record(cls: type[T], columns: Sequence[str], row: tuple) -> T:
     """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
     values = dict(zip(columns, row, strict=True))
+    values["scores"] = json.loads(values["scores"])
     for name, kind in _kinds(cls).items():
         if not isinstance(values[name], kind):
             raise ValueError(f"{name} of an image is {values[name]!r}")
@@ -516,6 +527,7 @@ def _record(cls: type[T], columns: Sequence[str], row: tuple) -> T:
 def _kinds(cls: type) -> dict[str, type]:
     """Return the types of a record's fields; what a Literal may be the database checks itself."""
     hints = get_type_hints(cls)
+    hints["scores"] = dict
     return {name: kind for name, kind in hints.items() if get_origin(kind) is not Literal}
 
 

@@ -17,6 +17,7 @@ from memory_bank import (
     MemoryBank,
     admit,
     contrast,
+    fingerprint,
     replay,
     synthetic_count,
 )
@@ -202,6 +203,7 @@ class Memory:
             predicted_arousal=judged.arousal,
             confidence=judged.probabilities[sample.emotion or judged.emotion],
             contrast=contrast(picture),
+            fingerprint=fingerprint(picture),
             prompt=sample.prompt,
             model_hash=self.model_hash,
         )

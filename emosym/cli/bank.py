@@ -230,7 +230,7 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
 def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candidate]:
     """Return the candidates with embeddings and the model's own view of them."""
     from data_tools.images import load_image
-    from memory_bank import contrast
+    from memory_bank import contrast, fingerprint
 
     candidates: list[Candidate] = []
     with progress("understanding", len(drafts)) as show:
@@ -248,6 +248,7 @@ def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candi
                         predicted_arousal=one.arousal,
                         confidence=one.probabilities[draft.emotion or one.emotion],
                         contrast=contrast(image),
+                        fingerprint=fingerprint(image),
                     )
                 )
             show(len(candidates), len(drafts))

@@ -21,7 +21,7 @@ from PIL import Image
 from emosym.affect import UNIT, Affect
 from emosym.errors import UserError
 from emosym.taxonomy import MIKELS8
-from memory_bank import Decision, Entry, MemoryBank
+from memory_bank import Decision, Entry, MemoryBank, fingerprint
 from memory_bank.store import DUPLICATE
 from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
@@ -107,6 +107,8 @@ def test_an_entry_keeps_everything_it_was_given(bank: MemoryBank):
         "seed": 2**63 - 1,
         "model_hash": "generator-7",
         "step": np.int64(40),
+        "fingerprint": -(2**63),
+        "scores": {"pickscore": 0.25},
     }
     recorded = bank.add([candidate(3, **given)], reason="passed all")
 
@@ -117,6 +119,28 @@ def test_an_entry_keeps_everything_it_was_given(bank: MemoryBank):
     assert bank.image_path(entry).read_bytes() == picture(3)
     assert bank.image_path(entry).parts[-2:] == (entry.sha256[:2], f"{entry.sha256}.png")
     np.testing.assert_array_equal(bank.embeddings([1]), vector(3)[None])
+
+
+def test_what_is_evicted_leaves_in_the_version_of_what_comes(bank: MemoryBank):
+    bank.add([candidate(0), candidate(1)])
+    decisions = [Decision(candidate=candidate(2), admitted=True, reason="better")]
+    assert bank.record(decisions, evict=[1]).version == 2
+    assert [entry.id for entry in bank.entries()] == [2, 3]
+    with pytest.raises(UserError, match="no such entry in the memory bank; got id 1"):
+        bank.record([Decision(candidate=candidate(3), admitted=True, reason="")], evict=[1, 2])
+    assert (bank.version, len(bank), bank.verify()) == (2, 2, [])
+    bank.rollback(1)
+    assert [entry.id for entry in bank.entries()] == [1, 2]
+
+
+def test_fingerprints_by_hand():
+    """A ramp to the right is darker than its right everywhere; brightness does not matter."""
+    ramp = np.tile(np.arange(0, 180, 10, np.uint8), (16, 1))
+    assert fingerprint(Image.fromarray(ramp)) == -1  # 64 ones
+    assert fingerprint(Image.fromarray(ramp[:, ::-1].copy())) == 0
+    ramp[8:] = 7
+    half = fingerprint(Image.fromarray(ramp))
+    assert half == fingerprint(Image.fromarray(ramp + 40)) == -(2**32)
 
 
 def test_pictures_paths_and_jpegs_are_taken(bank: MemoryBank, tmp_path: Path):

@@ -9,7 +9,7 @@ import torch
 from emosym.draws import Draws
 from emosym.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest, Sample
-from memory_bank import Candidate, contrast
+from memory_bank import Candidate, contrast, fingerprint
 from train import ranks
 from train.phases.base import Bench
 
@@ -77,6 +77,7 @@ class Remember:
                 predicted_arousal=judged.arousal,
                 confidence=judged.probabilities[request.emotion or judged.emotion],
                 contrast=contrast(image),
+                fingerprint=fingerprint(image),
                 prompt=request.prompt,
                 seed=seed,
                 model_hash=bench.memory.model_hash,
