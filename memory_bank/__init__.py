@@ -4,8 +4,11 @@ Ranks keep in step through `memory_bank.sync`, which is imported by itself becau
 """
 
 from memory_bank.admission import GATES, AdmissionPolicy, admit
-from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded
+from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded, TextHit
+from memory_bank.compaction import Forgotten
 from memory_bank.entry import Candidate, Decision, Entry, Refusal
+from memory_bank.filter import Filter
+from memory_bank.history import Diff, Event
 from memory_bank.images import contrast, fingerprint
 from memory_bank.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
 
@@ -17,11 +20,16 @@ __all__ = [
     "AffectHit",
     "Candidate",
     "Decision",
+    "Diff",
     "Entry",
+    "Event",
+    "Filter",
+    "Forgotten",
     "Hit",
     "MemoryBank",
     "Recorded",
     "Refusal",
+    "TextHit",
     "admit",
     "contrast",
     "fingerprint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,24 @@ import numpy as np
 
 from emosym.affect import PUBLIC, Affect
 from emosym.errors import UserError, unknown
-from emosym.taxonomy import MIKELS8, mikels
-from memory_bank.entry import SOURCES, Candidate, Decision, Entry, Refusal, Source
+from emosym.taxonomy import MIKELS8
+from memory_bank import compaction, history
+from memory_bank.compaction import Forgotten
+from memory_bank.entry import Candidate, Decision, Entry, Refusal
+from memory_bank.filter import Filter
+from memory_bank.history import Diff, Event
 from memory_bank.images import image_path
 from memory_bank.index import Index, normalised
+from memory_bank.inspection import Show, problems
+from memory_bank.rebuild import Embed, rebuild
 from memory_bank.store import Store, check_vectors
 
+INDEX = "index.faiss"
 BY_HAND = "added by hand"
+
+
+def _quietly(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,15 @@ class AffectHit:
     entry: Entry
     distance: float
     """|ΔV| + |ΔA| in units of `affect.PUBLIC`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextHit:
+    """An entry found by the words of its prompt."""
+
+    entry: Entry
+    match: float
+    """BM25: higher is better; comparable within one search only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,7 @@ class MemoryBank:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._index = Index(store.path / "index.faiss", store.dim)
+        self._index = Index(store.path / INDEX, store.dim)
         self._index.catch_up(store)
 
     @classmethod
@@ -75,16 +96,22 @@ class MemoryBank:
 
     @classmethod
     def open(
-        cls, path: Path | str, mode: Literal["r", "a"] = "r", *, model_hash: str | None = None
+        cls,
+        path: Path | str,
+        mode: Literal["r", "a"] = "r",
+        *,
+        model_hash: str | None = None,
+        wait: float = 0,
     ) -> Self:
         """Open a bank to read ("r") or to read and write ("a").
 
-        Raises `UserError` when there is no bank, its format is newer, it has another writer
-        already, or its vectors were made by another embedder than `model_hash`.
+        A writer brings an older format up to date, and lets another writer `wait` seconds to end.
+        Raises `UserError` when there is no bank, its format is newer (or older, for a reader), it
+        still has another writer, or its vectors were made by another embedder than `model_hash`.
         """
         if mode not in ("r", "a"):
             raise unknown("mode", mode, ("r", "a"))
-        store = Store(Path(path).resolve(), writable=mode == "a")
+        store = Store(Path(path).resolve(), writable=mode == "a", wait=wait)
         try:
             if model_hash is not None and model_hash != store.model_hash:
                 raise UserError(
@@ -138,11 +165,14 @@ class MemoryBank:
         """The version this object sees; 0 is the empty bank."""
         return self._store.state.version
 
-    def reload(self, version: int | None = None) -> int:
-        """Move to the newest version, or to a given one, and return it.
+    def reload(self, version: int | str | None = None) -> int:
+        """Move to the newest version, or to a given one (or its tag), and return it.
 
-        A writer is always at the newest version. Raises `UserError` for an unknown version.
+        A writer is always at the newest version. Raises `UserError` for an unknown version, and
+        when the bank was rebuilt for another embedder meanwhile.
         """
+        if version is not None:
+            version = history.version_of(self._store, version)
         self._store.refresh(version)
         self._index.catch_up(self._store)
         return self.version
@@ -153,8 +183,8 @@ class MemoryBank:
         The whole batch or nothing; an image the bank holds already is refused, not an error.
         Raises `UserError` for a vector or image that cannot be kept, or a full disk.
         """
-        return self.record(
-            [Decision(candidate=one, admitted=True, reason=reason) for one in candidates]
+        return self._record(
+            [Decision(candidate=one, admitted=True, reason=reason) for one in candidates], (), "add"
         )
 
     def record(self, decisions: Sequence[Decision], *, evict: Sequence[int] = ()) -> Recorded:
@@ -163,13 +193,7 @@ class MemoryBank:
         Entries `evict` leave in the same version. When it returns, the batch survives a crash.
         Raises as `add` and `remove`.
         """
-        taken = self._store.record(decisions, evict)
-        self._index.catch_up(self._store)
-        return Recorded(
-            self.version,
-            [one for one in taken if one.admitted],
-            [one for one in taken if not one.admitted],
-        )
+        return self._record(decisions, evict, "admit")
 
     def remove(self, ids: Sequence[int]) -> int:
         """Take entries out as the next version and return it; a rollback can bring them back.
@@ -180,37 +204,107 @@ class MemoryBank:
         self._index.catch_up(self._store)
         return self.version
 
-    def rollback(self, version: int) -> int:
-        """Restore exactly what the bank held at a version; everything newer is forgotten.
+    def load(self, batches: Iterable[Sequence[Decision]]) -> tuple[int, int]:
+        """Keep batches as one version, one in memory at a time; return (admitted, refused).
 
-        Real images that came later go too: the set is the set of that version. Raises
-        `UserError` for an unknown version.
+        All or nothing, as `record`. Raises as `add`, and what `batches` raises.
         """
-        self._store.rollback(version)
+        counts = self._store.record_stream(batches, what="import")
         self._index.catch_up(self._store)
+        return counts
+
+    def rollback(self, version: int | str) -> int:
+        """Restore exactly what the bank held at a version, or at a tag, and return the version.
+
+        Everything newer is forgotten, its tags too. Real images that came later go too: the set
+        is the set of that version. Raises `UserError` for a version that is unknown or forgotten.
+        """
+        self._store.rollback(history.version_of(self._store, version))
+        self._index.catch_up(self._store)
+        self._store.sweep()
         return self.version
 
-    def search(
-        self,
-        queries: np.ndarray,
-        k: int = 10,
-        *,
-        emotion: str | None = None,
-        source: Source | None = None,
-    ) -> list[list[Hit]]:
+    def version_before(self, step: int) -> int:
+        """Return the last version before anything of training step `step` or later came.
+
+        Raises `UserError` when that version is forgotten.
+        """
+        return history.version_before(self._store, step)
+
+    def tags(self) -> dict[str, int]:
+        """Return the tags and their versions, oldest version first."""
+        return history.tags(self._store)
+
+    def tag(self, name: str, version: int | str | None = None) -> int:
+        """Name a version (this one) and return it; no new version is made.
+
+        Raises `UserError` for a bad name, one in use, and a version that does not exist.
+        """
+        version = self.version if version is None else history.version_of(self._store, version)
+        history.tag(self._store, name, version)
+        return version
+
+    def untag(self, name: str) -> None:
+        """Delete a tag; its version stays. Raises `UserError` for an unknown one."""
+        history.untag(self._store, name)
+
+    def events(self) -> list[Event]:
+        """Return all that ever changed the bank, oldest first, also what was rolled back."""
+        return history.events(self._store)
+
+    def diff(self, old: int | str, new: int | str) -> Diff:
+        """Return the entries that came and left between two versions or tags.
+
+        Raises `UserError` for a version that does not exist.
+        """
+        old, new = (history.version_of(self._store, one) for one in (old, new))
+        return history.diff(self._store, old, new)
+
+    def compact(self, oldest: int | str | None = None, *, refusals: bool = False) -> Forgotten:
+        """Forget for good what no version from `oldest` on needs, and give the space back.
+
+        Without `oldest`, tagged versions and the newest one stay. Versions keep their numbers, and
+        ids are never given again. `refusals` forgets every refused candidate too.
+
+        Raises `UserError` when there is no such version, and when the disk refuses.
+        """
+        if oldest is not None:
+            oldest = history.version_of(self._store, oldest)
+        forgotten = compaction.forget(self._store, oldest, refusals=refusals)
+        self._index.catch_up(self._store)
+        self._index.save()  # the old one holds vectors of what is gone
+        self._store.sweep()
+        compaction.shrink(self._store)
+        return forgotten
+
+    def rebuild(self, embed: Embed, dim: int, model_hash: str, show: Show = _quietly) -> int:
+        """Give every live entry the vector [dim] of another embedder; return the new version.
+
+        `embed` takes image files and returns vectors [N, dim]. At any moment the bank is the old
+        one or the new one. History starts anew: older versions and tags are forgotten.
+
+        Raises `UserError`, with the bank unchanged, for an image or a vector that is not usable.
+        """
+        rebuild(self._store, embed, dim, model_hash, show)
+        (self.path / INDEX).unlink(missing_ok=True)
+        self._index = Index(self.path / INDEX, dim)
+        self._index.catch_up(self._store)
+        self._index.save()
+        self._store.sweep()
+        compaction.shrink(self._store)
+        return self.version
+
+    def search(self, queries: np.ndarray, k: int = 10, **wanted: object) -> list[list[Hit]]:
         """Return the k nearest entries of each query by cosine, best first; exact.
 
         `queries` is [Q, D], or [D] for one query; the answer has one list a query, shorter
-        than k when fewer entries match. Raises `UserError` for a query of another dimension,
-        not finite or zero, for k < 1 and for an unknown filter.
+        than k when fewer entries match. `wanted` are fields of `Filter`. Raises `UserError` for a
+        query of another dimension, not finite or zero, for k < 1 and for an unknown filter.
         """
         rows = self._check_queries(queries)
-        if k < 1:
-            raise UserError("the number of neighbours", got=k, expected="at least 1")
-        label, source = _filters(emotion, source)
-        among = None
-        if label is not None or source is not None:
-            among = self._store.ids(source=source, label=label)
+        _check_k(k)
+        only = Filter(**wanted)
+        among = self._store.ids(only) if only else None
         cosines, ids = self._index.search(rows, k, among)
         found = self._store.entries_of(np.unique(ids).tolist())
         return [
@@ -222,31 +316,37 @@ class MemoryBank:
             for pair in zip(cosines.tolist(), ids.tolist(), strict=True)
         ]
 
-    def search_affect(
-        self,
-        affect: Affect,
-        k: int = 10,
-        *,
-        emotion: str | None = None,
-        source: Source | None = None,
-    ) -> list[AffectHit]:
+    def search_affect(self, affect: Affect, k: int = 10, **wanted: object) -> list[AffectHit]:
         """Return the k entries whose valence and arousal are nearest, best first.
 
         An entry counts with the affect it should evoke, or else with what its judge saw; one with
         neither is never found. Raises `UserError` as `search`.
         """
-        if k < 1:
-            raise UserError("the number of neighbours", got=k, expected="at least 1")
-        wanted = affect.to(PUBLIC)
+        _check_k(k)
+        asked = affect.to(PUBLIC)
         hits = []
-        for entry in self.entries(source=source, emotion=emotion):
+        for entry in self.entries(**wanted):
             known = entry.valence is not None
             valence = entry.valence if known else entry.predicted_valence
             arousal = entry.arousal if known else entry.predicted_arousal
             if valence is not None and arousal is not None:
-                distance = abs(valence - wanted.valence) + abs(arousal - wanted.arousal)
+                distance = abs(valence - asked.valence) + abs(arousal - asked.arousal)
                 hits.append(AffectHit(entry, distance))
         return sorted(hits, key=lambda hit: (hit.distance, hit.entry.id))[:k]
+
+    def search_text(self, words: str, k: int = 10, **wanted: object) -> list[TextHit]:
+        """Return the k entries whose prompts match words best, best first.
+
+        Any of the words counts, the rare ones most, in any form ("night" finds "nights"); what is
+        no letter or digit separates them. Raises `UserError` for no word, and as `search`.
+        """
+        _check_k(k)
+        # Each in quotes: to FTS5 they are words then, never operators.
+        terms = [f'"{word}"' for word in re.findall(r"\w+", words)]
+        if not terms:
+            raise UserError("a search without words", got=repr(words), expected="words of a prompt")
+        found = self._store.matches(" OR ".join(terms), k, Filter(**wanted))
+        return [TextHit(entry, -score) for entry, score in found]
 
     def nearest_cosine(self, queries: np.ndarray) -> np.ndarray:
         """Return each query's highest cosine to any entry, float [Q]; -1 for an empty bank."""
@@ -254,10 +354,20 @@ class MemoryBank:
         cosines, _ = self._index.search(rows, 1)
         return cosines[:, 0] if cosines.size else np.full(len(rows), -1.0, np.float32)
 
-    def entries(self, *, source: Source | None = None, emotion: str | None = None) -> list[Entry]:
-        """Return the live entries in the order of their ids. Raises `UserError` as `search`."""
-        label, source = _filters(emotion, source)
-        return self._store.entries(source=source, label=label)
+    def entries(self, **wanted: object) -> list[Entry]:
+        """Return the live entries in the order of their ids.
+
+        `wanted` are fields of `Filter`, as in `entries(source="real", min_step=100)`. Raises
+        `UserError` for a filter that makes no sense.
+        """
+        return self._store.entries(Filter(**wanted))
+
+    def entry(self, number: int) -> Entry:
+        """Return a live entry by its id. Raises `UserError` when there is none."""
+        found = self._store.entries_of([number])
+        if number not in found:
+            raise UserError("no such entry in the memory bank", got=f"id {number}")
+        return found[number]
 
     def embeddings(self, ids: Sequence[int]) -> np.ndarray:
         """Return the vectors of entries as they were given, float32 [N, D].
@@ -281,9 +391,10 @@ class MemoryBank:
     def stats(self) -> dict[str, object]:
         """Return the bank in numbers, ready for JSON.
 
-        `size` = `real` + `synthetic` live entries; `admitted` = synthetic entries live at this
-        version; `refused` = refusals recorded up to it; `by_emotion` counts live entries by
-        label in the order of Mikels' eight, `by_emotion_synthetic` the synthetic ones.
+        `oldest` is the oldest version that can be reached; `size` = `real` + `synthetic` live
+        entries; `admitted` = synthetic entries live at this version; `refused` = refusals recorded
+        up to it; `by_emotion` counts live entries by label in the order of Mikels' eight,
+        `by_emotion_synthetic` the synthetic ones.
         """
         counts, refused = self._store.counts()
 
@@ -296,6 +407,7 @@ class MemoryBank:
 
         return {
             "version": self.version,
+            "oldest": self._store.oldest,
             "size": total(None),
             "real": total("real"),
             "synthetic": total("synthetic"),
@@ -307,14 +419,18 @@ class MemoryBank:
             "model_hash": self.model_hash,
         }
 
-    def verify(self) -> list[str]:
-        """Check every record, image, vector and index entry; return the problems found."""
+    def verify(self, show: Show = _quietly) -> list[str]:
+        """Check every record, image, vector, tag and index entry; return the problems found.
+
+        `show` is told how many entries are done, and of how many. A writer also looks for files
+        of no entry; to a reader those may be of a batch that is about to commit.
+        """
         try:
-            problems = self._store.problems()
+            found = problems(self._store, show)
         except UserError as error:
             return [str(error)]
-        if problems:
-            return problems
+        if found:
+            return found
         live = self._store.ids()
         if not np.array_equal(np.sort(self._index.ids), live):
             return ["index: its ids are not those of the store"]
@@ -322,14 +438,22 @@ class MemoryBank:
             ids = live[start : start + 4096]
             expected = normalised(self.embeddings(ids.tolist()))
             wrong = np.abs(self._index.vectors(ids) - expected).max(axis=1) > 1e-6
-            problems += [f"index: vector of entry {number} differs" for number in ids[wrong]]
-        return problems
+            found += [f"index: vector of entry {number} differs" for number in ids[wrong]]
+        return found
+
+    def _record(self, decisions: Sequence[Decision], evict: Sequence[int], what: str) -> Recorded:
+        taken = self._store.record(decisions, evict, what=what)
+        self._index.catch_up(self._store)
+        return Recorded(
+            self.version,
+            [one for one in taken if one.admitted],
+            [one for one in taken if not one.admitted],
+        )
 
     def _check_queries(self, queries: np.ndarray) -> np.ndarray:
         return check_vectors(queries, self.dim).reshape(-1, self.dim)
 
 
-def _filters(emotion: str | None, source: str | None) -> tuple[str | None, Source | None]:
-    if source is not None and source not in SOURCES:
-        raise unknown("source", source, SOURCES)
-    return (None if emotion is None else mikels(emotion)), source
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UserError("the number of neighbours", got=k, expected="at least 1")

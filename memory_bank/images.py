@@ -8,7 +8,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -111,15 +111,12 @@ def write_images(root: Path, files: Iterable[ImageFile]) -> None:
         raise
 
 
-def remove_orphans(root: Path, known: set[str]) -> int:
-    """Delete what a crash or a rollback left: files of no known hash; return how many."""
-    count = 0
+def orphans(root: Path, known: set[str]) -> Iterator[Path]:
+    """Yield what a crash or a rollback left: files of no known hash, and unfinished ones."""
     for path in root.glob("??/*"):
         unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
         if unfinished or (_NAME.fullmatch(path.name) and path.stem not in known):
-            path.unlink()
-            count += 1
-    return count
+            yield path
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,11 +7,14 @@ import functools
 import json
 import os
 import socket
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from emosym.errors import UserError
 
+_PATIENCE = 0.05
+"""Seconds between two tries of one that waits."""
 _held: set[int] = set()
 """Descriptors of the locks this process holds."""
 
@@ -22,10 +25,11 @@ class WriterLock:
     `path` is a file in it, `what` the folder in words, and `otherwise` what one may do meanwhile.
     The kernel drops the lock when its process dies, so a dead writer never blocks the next one.
 
-    Raises `UserError` when another writer holds it, or when the folder cannot be written.
+    Raises `UserError` when another writer still holds it after `wait` seconds, or when the folder
+    cannot be written.
     """
 
-    def __init__(self, path: Path, what: str, otherwise: str) -> None:
+    def __init__(self, path: Path, what: str, otherwise: str, *, wait: float = 0) -> None:
         _forget_in_forks()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -36,7 +40,7 @@ class WriterLock:
                 fix=f"{otherwise}, or make the folder writable",
             ) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._descriptor, wait)
         except BlockingIOError as error:
             holder = os.pread(self._descriptor, 1000, 0).decode(errors="replace")
             os.close(self._descriptor)
@@ -45,6 +49,9 @@ class WriterLock:
                 got=_describe(holder),
                 fix=f"wait until it ends, or {otherwise}",
             ) from error
+        except BaseException:
+            os.close(self._descriptor)
+            raise
         _held.add(self._descriptor)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
@@ -56,6 +63,18 @@ class WriterLock:
         if self._descriptor in _held:
             _held.remove(self._descriptor)
             os.close(self._descriptor)
+
+
+def _lock(descriptor: int, wait: float) -> None:
+    """Take the lock within `wait` seconds; raise BlockingIOError when it stays held."""
+    end = time.monotonic() + wait
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_PATIENCE)
 
 
 def _describe(note: str) -> str:

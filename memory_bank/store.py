@@ -1,76 +1,47 @@
 """The truth of the bank: a SQLite database of records, each with its image file already in place.
 
-Every batch is one transaction and one version. A rollback cuts the history back to a version and
-starts a new *generation*, so a cache that followed the discarded versions knows it is stale.
+Every batch is one transaction and one version. What changes the past (a rollback, a compaction,
+another embedder) starts a new *generation*, so a cache that followed it knows it is stale.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import math
 import os
 import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_origin, get_type_hints
+from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
-from emosym.errors import UserError
-from memory_bank.entry import Candidate, Decision, Entry, Provenance, Refusal
+from emosym.errors import UserError, unknown
+from memory_bank import schema
+from memory_bank.entry import Decision, Entry, Refusal
+from memory_bank.filter import COLUMNS, Filter
 from memory_bank.images import (
     ImageFile,
-    image_path,
     is_lost,
+    orphans,
     read_image,
-    remove_orphans,
     sync_folder,
     write_images,
 )
 from memory_bank.lock import WriterLock
+from memory_bank.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
 
 T = TypeVar("T")
 
-FORMAT = 1
-"""Version of the schema below; a bank with a higher one is not opened."""
 DATABASE = "bank.sqlite"
+EVERYTHING = Filter()
 _CHUNK = 500
 """Ids a query: well below SQLite's limit of bound values."""
 
-_PROVENANCE = tuple(field.name for field in fields(Provenance))
-_PROVENANCE_SQL = """
-    source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
-    emotion TEXT, valence REAL, arousal REAL,
-    predicted TEXT, predicted_valence REAL, predicted_arousal REAL, confidence REAL, contrast REAL,
-    fingerprint INTEGER, scores TEXT NOT NULL,
-    prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
-    reason TEXT NOT NULL"""
-_SCHEMA = f"""
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY,
-    sha256 TEXT NOT NULL CHECK (length(sha256) = 64 AND sha256 NOT GLOB '*[^0-9a-f]*'),
-    suffix TEXT NOT NULL CHECK (suffix IN ('png', 'jpg')),
-    {_PROVENANCE_SQL},
-    added INTEGER NOT NULL,
-    removed INTEGER,
-    embedding BLOB NOT NULL
-);
-CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL;
-CREATE INDEX entry_added ON entries (added);
-CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL;
-CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE_SQL}, version INTEGER NOT NULL);
-CREATE INDEX refusal_version ON refusals (version);
-"""
-_ENTRY = ("id", "sha256", "suffix", *_PROVENANCE, "reason", "added")
-_REFUSAL = (*_PROVENANCE, "reason", "version")
-_LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
+LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
 _LABEL = "coalesce(emotion, predicted)"
 DUPLICATE = "duplicate image"
 RESTORED = f"{DUPLICATE}, whose lost file is restored"
@@ -78,19 +49,33 @@ RESTORED = f"{DUPLICATE}, whose lost file is restored"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a reader sees: a version of a generation (`generation` counts rollbacks)."""
+    """What a reader sees: a version of a generation (`generation` counts changes of the past)."""
 
     generation: int
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A batch as it goes in: (decision, file and vector of what is admitted), and new files."""
+
+    rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]]
+    files: list[ImageFile]
+
+    @property
+    def admitted(self) -> int:
+        return sum(file is not None for _, file, _ in self.rows)
+
+
 class Store:
     """Records and images of a bank folder, read at one state.
 
-    Raises `UserError` when the folder holds no bank, a newer format, or has another writer.
+    A writer brings a bank of an older format up to date. Raises `UserError` when the folder holds
+    no bank or a newer format, has another writer for longer than `wait` seconds, or is to be read
+    in an older format.
     """
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
+    def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
         self.path = path
         self.images = path / "images"
         if not (path / DATABASE).is_file():
@@ -102,20 +87,18 @@ class Store:
         self._lock = None
         if writable:
             what = f"the memory bank {path}"
-            self._lock = WriterLock(path / "writer.lock", what, "open it for reading")
+            self._lock = WriterLock(path / "writer.lock", what, "open it for reading", wait=wait)
         try:
             with self._sound():
                 self._db = _connect(path, writable=writable)
             try:
+                self._upgrade()
                 with self._sound():
                     meta = self._meta()
                 self.dim, self.model_hash = meta["dim"], str(meta.get("model_hash"))
                 self.state = State(meta["generation"], meta["version"])
                 if writable:
-                    with self._reading():
-                        known = {row[0] for row in self._db.execute("SELECT sha256 FROM entries")}
-                    with self._writing():
-                        remove_orphans(self.images, known)
+                    self.sweep()
             except BaseException:
                 self._db.close()
                 raise
@@ -144,10 +127,7 @@ class Store:
             db = sqlite3.connect(draft / DATABASE, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            db.executescript(_SCHEMA)
-            meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash}
-            meta |= {"generation": 0, "version": 0}
-            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            schema.create(db, dim, model_hash)
             db.close()
             sync_folder(draft)
             draft.rename(path)
@@ -169,60 +149,99 @@ class Store:
     def refresh(self, version: int | None = None) -> None:
         """Move to the newest state, or to an older version of the newest generation.
 
-        Raises `UserError` when the bank has no such version.
+        Raises `UserError` when the bank has no such version, or got another embedder.
         """
         with self._sound():
-            newest = self._newest()
+            meta = self._meta()
+        if str(meta.get("model_hash")) != self.model_hash:
+            raise UserError(
+                f"the memory bank {self.path} was rebuilt for another model",
+                got=f"model {meta.get('model_hash')}",
+                expected=f"model {self.model_hash}",
+                fix="open it anew",
+            )
         if version is None:
-            version = newest.version
-        elif not 0 <= version <= newest.version:
-            raise _no_version(version, newest.version)
-        elif self.writable and version < newest.version:
+            version = meta["version"]
+        elif self.writable and self.oldest <= version < meta["version"]:
             raise UserError("a writer works on the newest version", got=version, fix="roll back")
-        self.state = State(newest.generation, version)
+        self.check_version(version)
+        self.state = State(meta["generation"], version)
+
+    @property
+    def oldest(self) -> int:
+        """The oldest version that can be reached."""
+        with self._sound():
+            return self._meta()["oldest"]
+
+    def check_version(self, version: int) -> None:
+        """Raise `UserError` when the bank has no such version, or no longer."""
+        with self._sound():
+            meta = self._meta()
+        oldest, newest = meta["oldest"], meta["version"]
+        if not oldest <= version <= newest:
+            forgotten = 0 <= version < oldest
+            raise UserError(
+                "a version that the memory bank has forgotten"
+                if forgotten
+                else "no such version of the memory bank",
+                got=version,
+                expected=f"{oldest} to {newest}",
+            )
 
     # Reading: everything is as of `self.state`, whatever a writer does meanwhile.
 
-    def entries(self, *, source: str | None = None, label: str | None = None) -> list[Entry]:
-        """Return live entries in the order of their ids."""
-        where, values = self._filter(source, label)
-        with self._reading():
+    def entries(self, wanted: Filter = EVERYTHING) -> list[Entry]:
+        """Return live entries in the order of their ids. Raises `UserError` for unknown scores."""
+        where, values = self._live(wanted)
+        with self.reading():
             rows = self._db.execute(
-                f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {where} ORDER BY id", values
+                f"SELECT {', '.join(ENTRY)} FROM entries WHERE {where} ORDER BY id", values
             )
-            return [_record(Entry, _ENTRY, row) for row in rows]
+            return [record_of(Entry, ENTRY, row) for row in rows]
+
+    def matches(self, words: str, k: int, wanted: Filter) -> list[tuple[Entry, float]]:
+        """Return the k live entries whose prompts match an FTS5 query best, with their bm25."""
+        where, values = self._live(wanted)
+        with self.reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(f'entries.{name}' for name in ENTRY)}, bm25(prompts)"
+                " FROM prompts JOIN entries ON entries.id = prompts.rowid"
+                f" WHERE prompts MATCH :words AND {where} ORDER BY bm25(prompts), id LIMIT :k",
+                values | {"words": words, "k": k},
+            )
+            return [(record_of(Entry, ENTRY, row[:-1]), row[-1]) for row in rows]
 
     def entries_of(self, ids: Iterable[int]) -> dict[int, Entry]:
         """Return live entries by id; an id that is not live is left out."""
-        query = f"SELECT {', '.join(_ENTRY)} FROM entries WHERE {_LIVE} AND id IN"
-        return self._by_id(query, ids, lambda row: _record(Entry, _ENTRY, row))
+        query = f"SELECT {', '.join(ENTRY)} FROM entries WHERE {LIVE} AND id IN"
+        return self._by_id(query, ids, lambda row: record_of(Entry, ENTRY, row))
 
     def embeddings_of(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """Return the vectors of live entries as they were given, float32 [D] each."""
-        query = f"SELECT id, embedding FROM entries WHERE {_LIVE} AND id IN"
+        query = f"SELECT id, embedding FROM entries WHERE {LIVE} AND id IN"
         return self._by_id(query, ids, lambda row: np.frombuffer(row[1], np.float32, self.dim))
 
-    def ids(self, *, source: str | None = None, label: str | None = None) -> np.ndarray:
-        """Return the ids of live entries, int64 [N], ascending."""
-        where, values = self._filter(source, label)
-        with self._reading():
+    def ids(self, wanted: Filter = EVERYTHING) -> np.ndarray:
+        """Return the ids of live entries, int64 [N], ascending. Raises as `entries`."""
+        where, values = self._live(wanted)
+        with self.reading():
             rows = self._db.execute(f"SELECT id FROM entries WHERE {where} ORDER BY id", values)
             return np.fromiter((row[0] for row in rows), np.int64)
 
     def refusals(self) -> list[Refusal]:
         """Return the refused candidates in the order they were recorded."""
-        with self._reading():
+        with self.reading():
             rows = self._db.execute(
-                f"SELECT {', '.join(_REFUSAL)} FROM refusals WHERE version <= ? ORDER BY id",
+                f"SELECT {', '.join(REFUSAL)} FROM refusals WHERE version <= ? ORDER BY id",
                 (self.state.version,),
             )
-            return [_record(Refusal, _REFUSAL, row) for row in rows]
+            return [record_of(Refusal, REFUSAL, row) for row in rows]
 
     def counts(self) -> tuple[dict[tuple[str, str | None], int], int]:
         """Return the number of live entries by (source, label), and of refusals."""
-        with self._reading():
+        with self.reading():
             live = self._db.execute(
-                f"SELECT source, {_LABEL}, count(*) FROM entries WHERE {_LIVE} GROUP BY 1, 2",
+                f"SELECT source, {_LABEL}, count(*) FROM entries WHERE {LIVE} GROUP BY 1, 2",
                 {"version": self.state.version},
             ).fetchall()
             (refused,) = self._db.execute(
@@ -232,7 +251,7 @@ class Store:
 
     def removed_since(self, version: int) -> np.ndarray:
         """Return ids that were live at an older version and are not now, int64 [N]."""
-        with self._reading():
+        with self.reading():
             rows = self._db.execute(
                 "SELECT id FROM entries WHERE added <= :old AND removed > :old"
                 " AND removed <= :version",
@@ -244,9 +263,9 @@ class Store:
         self, version: int, *, rows: int = 4096
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (ids [N], vectors [N, D]) of entries live now that came after a version."""
-        with self._reading():
+        with self.reading():
             cursor = self._db.execute(
-                f"SELECT id, embedding FROM entries WHERE added > :old AND {_LIVE} ORDER BY id",
+                f"SELECT id, embedding FROM entries WHERE added > :old AND {LIVE} ORDER BY id",
                 {"old": version, "version": self.state.version},
             )
             while chunk := cursor.fetchmany(rows):
@@ -254,39 +273,14 @@ class Store:
                 vectors = np.frombuffer(b"".join(row[1] for row in chunk), np.float32)
                 yield ids, vectors.reshape(len(chunk), self.dim)
 
-    def problems(self) -> list[str]:
-        """Return what is wrong with database, images and vectors; empty when all is well."""
-        found: list[str] = []
-        with self._reading():
-            for (line,) in self._db.execute("PRAGMA integrity_check"):
-                if line != "ok":
-                    found.append(f"database: {line}")
-            rows = self._db.execute(
-                "SELECT id, sha256, suffix, embedding, added, removed FROM entries"
-                " WHERE added <= ?",
-                (self.state.version,),
-            )
-            for number, sha256, suffix, embedding, added, removed in rows:
-                name = f"entry {number}"
-                if removed is not None and removed <= added:
-                    found.append(f"{name}: removed at version {removed}, added at {added}")
-                if len(embedding) != 4 * self.dim:
-                    found.append(f"{name}: embedding of {len(embedding)} bytes")
-                try:
-                    if len(embedding) == 4 * self.dim:
-                        check_vectors(np.frombuffer(embedding, np.float32), self.dim)
-                    if read_image(image_path(self.images, sha256, suffix)).sha256 != sha256:
-                        found.append(f"{name}: image does not match its hash {sha256}")
-                except UserError as error:
-                    found.append(f"{name}: {error}")
-        return found
-
     # Writing: one transaction each.
 
-    def record(self, decisions: Sequence[Decision], evict: Sequence[int] = ()) -> list[Decision]:
+    def record(
+        self, decisions: Sequence[Decision], evict: Sequence[int] = (), *, what: str
+    ) -> list[Decision]:
         """Write a batch durably as the next version; return the decisions as they were taken.
 
-        Entries `evict` leave in the same version.
+        Entries `evict` leave in the same version. `what` happens is logged in a word.
 
         An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`), and
         brings its file back where that was lost or damaged (`RESTORED`). No decisions, no new
@@ -296,12 +290,51 @@ class Store:
         self._check_live(evict)
         if not decisions and not evict:
             return []
+        taken = self._take(decisions)
+        with self._or_swept(), self.writing() as db:
+            # The files before the transaction that names them: a crash in between leaves files of
+            # no entry, which the next writer sweeps, and never an entry without its file.
+            write_images(self.images, taken.files)
+            db.execute("BEGIN IMMEDIATE")
+            state = State(self.state.generation, self.state.version + 1)
+            self._put(taken, self.last_id(self.state.version), state.version)
+            self._take_out(evict, state.version)
+            self.commit(
+                state,
+                what,
+                added=taken.admitted,
+                removed=len(set(evict)),
+                refused=len(decisions) - taken.admitted,
+            )
+        return [decision for decision, _, _ in taken.rows]
+
+    def record_stream(self, batches: Iterable[Sequence[Decision]], *, what: str) -> tuple[int, int]:
+        """Write batches as one version, one batch in memory at a time; return (admitted, refused).
+
+        Raises `UserError` as `record`, and whatever `batches` raises, with the bank unchanged.
+        """
+        state = State(self.state.generation, self.state.version + 1)
+        last, admitted, refused = self.last_id(self.state.version), 0, 0
+        with self._or_swept(), self.writing() as db:
+            db.execute("BEGIN IMMEDIATE")
+            for batch in batches:
+                taken = self._take(batch)
+                write_images(self.images, taken.files)
+                self._put(taken, last + admitted, state.version)
+                admitted += taken.admitted
+                refused += len(batch) - taken.admitted
+            if admitted or refused:
+                self.commit(state, what, added=admitted, refused=refused)
+        return admitted, refused
+
+    def _take(self, decisions: Sequence[Decision]) -> _Taken:
+        """Check what is admitted, and refuse what is here already."""
         files: dict[str, ImageFile] = {}
-        taken: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
+        rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
         for decision in decisions:
             candidate, file, vector = decision.candidate, None, None
             if decision.admitted:
-                _check_numbers(candidate)
+                check_numbers(candidate)
                 vector = check_vector(candidate.embedding, self.dim)
                 file = read_image(candidate.image)
                 if file.sha256 in files or self._holds(file.sha256):
@@ -312,48 +345,88 @@ class Store:
                     file = None
                 else:
                     files[file.sha256] = file
-            taken.append((decision, file, vector))
-        version = self.state.version + 1
-        with self._writing():
-            write_images(self.images, files.values())
-            self._db.execute("BEGIN IMMEDIATE")
-            (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
-            for decision, file, vector in taken:
-                row = (*_provenance(decision.candidate), decision.reason, version)
-                if file is None:
-                    self._db.execute(_insert("refusals", _REFUSAL), row)
-                else:
-                    last += 1
-                    self._db.execute(
-                        _insert("entries", (*_ENTRY, "embedding")),
-                        (last, file.sha256, file.suffix, *row, vector.tobytes()),
-                    )
-            self._take_out(evict, version)
-            self._commit(State(self.state.generation, version))
-        return [decision for decision, _, _ in taken]
+            rows.append((decision, file, vector))
+        return _Taken(rows, list(files.values()))
+
+    def _put(self, taken: _Taken, last: int, version: int) -> None:
+        """Insert entries, with the ids after `last`, and refusals, within the transaction."""
+        for decision, file, vector in taken.rows:
+            row = (*provenance(decision.candidate), decision.reason, version)
+            if file is None:
+                self._db.execute(insert_sql("refusals", REFUSAL), row)
+            else:
+                last += 1
+                self._db.execute(
+                    insert_sql("entries", (*ENTRY, "embedding")),
+                    (last, file.sha256, file.suffix, *row, vector.tobytes()),
+                )
 
     def remove(self, ids: Sequence[int]) -> None:
         """Take entries out of the bank as the next version; their files stay for rollbacks.
 
         Raises `UserError`, with the bank unchanged, for an id that is not live.
         """
-        self.record((), ids)
+        self.record((), ids, what="remove")
 
     def rollback(self, version: int) -> None:
         """Restore exactly the records of a version and forget everything newer.
 
-        Raises `UserError` when there is no such version.
+        Tags of what is forgotten go too. Raises `UserError` when there is no such version.
         """
-        if not 0 <= version <= self.state.version:
-            raise _no_version(version, self.state.version)
+        self.check_version(version)
         if version == self.state.version:
             return
-        with self._writing():
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("DELETE FROM entries WHERE added > ?", (version,))
-            self._db.execute("UPDATE entries SET removed = NULL WHERE removed > ?", (version,))
-            self._db.execute("DELETE FROM refusals WHERE version > ?", (version,))
-            self._commit(State(self.state.generation + 1, version))
+        with self.writing() as db:
+            db.execute("BEGIN IMMEDIATE")
+            forgotten = db.execute("DELETE FROM entries WHERE added > ?", (version,)).rowcount
+            back = db.execute(
+                "UPDATE entries SET removed = NULL WHERE removed > ?", (version,)
+            ).rowcount
+            db.execute("DELETE FROM refusals WHERE version > ?", (version,))
+            db.execute("DELETE FROM tags WHERE version > ?", (version,))
+            state = State(self.state.generation + 1, version)
+            self.commit(state, "rollback", added=back, removed=forgotten)
+
+    def last_id(self, version: int) -> int:
+        """Return the highest id given up to a version, also to entries that are forgotten."""
+        (last,) = self._db.execute(
+            "SELECT max(value, (SELECT coalesce(max(id), 0) FROM entries WHERE added <= ?))"
+            " FROM meta WHERE key = 'last_id'",
+            (version,),
+        ).fetchone()
+        return last
+
+    def commit(
+        self, state: State, what: str, *, added: int = 0, removed: int = 0, refused: int = 0
+    ) -> None:
+        """End the open transaction: the bank is in `state` now, and remembers what happened."""
+        self.set_meta(version=state.version, generation=state.generation)
+        schema.log(self._db, what, state.version, added=added, removed=removed, refused=refused)
+        self._db.execute("COMMIT")
+        self.state = state
+
+    def set_meta(self, **values: object) -> None:
+        """Change what the bank says of itself, within the open transaction."""
+        self._db.executemany(
+            "UPDATE meta SET value = ? WHERE key = ?", [(v, key) for key, v in values.items()]
+        )
+
+    def sweep(self) -> None:
+        """Delete image files of no entry: what a crash, a rollback or a compaction left.
+
+        Raises `UserError` when a file cannot be deleted; the next writer tries again.
+        """
+        with self.reading() as db:
+            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
+        try:
+            for path in list(orphans(self.images, known)):
+                path.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot delete images that the memory bank {self.path} no longer needs",
+                got=error,
+                fix="mend the folder's rights; the next writer tries again",
+            ) from error
 
     def _check_live(self, ids: Sequence[int]) -> None:
         if not ids:
@@ -367,39 +440,50 @@ class Store:
             "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
         )
 
-    def _commit(self, state: State) -> None:
-        self._db.execute("UPDATE meta SET value = ? WHERE key = 'version'", (state.version,))
-        self._db.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (state.generation,))
-        self._db.execute("COMMIT")
-        self.state = state
-
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self, told: str = "the bank is unchanged") -> Iterator[sqlite3.Connection]:
+        """Give the database to write to; what is not committed at the end never was.
+
+        Raises `UserError` for a reader, and when the disk refuses; it ends with `told`.
+        """
         if self._lock is None:
             raise UserError(f"the memory bank {self.path} is open for reading", fix="use mode='a'")
         try:
-            yield
+            yield self._db
         except (OSError, sqlite3.Error) as error:
             raise UserError(
                 f"cannot write to the memory bank {self.path}",
                 got=error,
-                fix="free some space or mend the folder's rights; the bank is unchanged",
+                fix=f"free some space or mend the folder's rights; {told}",
             ) from error
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _or_swept(self) -> Iterator[None]:
+        """Delete the images of a batch that fails."""
+        try:
+            yield
+        except BaseException:
+            self.sweep()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the database to read one moment of.
+
+        Raises `UserError` when it is damaged, or when a writer changed the past of `state`.
+        """
         self._db.execute("BEGIN")
         try:
             with self._sound():
-                if self._newest().generation != self.state.generation:
+                if self._meta()["generation"] != self.state.generation:
                     raise UserError(
-                        f"the memory bank {self.path} was rolled back by its writer",
+                        f"the past of the memory bank {self.path} was changed by its writer",
                         fix="reload it",
                     )
-                yield
+                yield self._db
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -421,41 +505,60 @@ class Store:
     def _meta(self) -> dict[str, object]:
         """Return what the bank says of itself; raise UserError for a newer format."""
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
-        for key in ("format", "dim", "generation", "version"):
+        keys = ["format", "dim", "generation", "version"]
+        if meta.get("format") == schema.FORMAT:
+            keys.append("oldest")
+        for key in keys:
             value = meta.get(key)
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"its {key} is {value!r}")
-        if meta["format"] > FORMAT:
+        if meta["format"] > schema.FORMAT:
             raise UserError(
                 f"the memory bank {self.path} was made by a newer version",
                 got=f"format {meta['format']}",
-                expected=f"format {FORMAT} or older",
+                expected=f"format {schema.FORMAT} or older",
                 fix="update emosym",
             )
         return meta
 
-    def _newest(self) -> State:
-        meta = self._meta()
-        return State(meta["generation"], meta["version"])
+    def _upgrade(self) -> None:
+        with self._sound():
+            meta = self._meta()
+        if meta["format"] == schema.FORMAT:
+            return
+        if not self.writable:
+            raise UserError(
+                f"the memory bank {self.path} was made by an older version",
+                got=f"format {meta['format']}",
+                expected=f"format {schema.FORMAT}",
+                fix="bring it up to date with `emosym bank init`, or open it with mode='a'",
+            )
+        with self.writing() as db:
+            db.execute("BEGIN IMMEDIATE")
+            schema.upgrade(db, meta["version"])
+            db.execute("COMMIT")
 
     def _holds(self, sha256: str) -> bool:
         query = "SELECT 1 FROM entries WHERE sha256 = ? AND removed IS NULL"
         with self._sound():
             return self._db.execute(query, (sha256,)).fetchone() is not None
 
-    def _filter(self, source: str | None, label: str | None) -> tuple[str, dict[str, object]]:
-        where, values = _LIVE, {"version": self.state.version, "source": source, "label": label}
-        if source is not None:
-            where += " AND source = :source"
-        if label is not None:
-            where += f" AND {_LABEL} = :label"
-        return where, values
+    def _live(self, wanted: Filter) -> tuple[str, dict[str, object]]:
+        """Return the condition of live entries that a filter wants, and the values it binds."""
+        if wanted.judges:
+            with self.reading() as db:
+                rows = db.execute("SELECT DISTINCT key FROM entries, json_each(entries.scores)")
+                known = {*COLUMNS, *(name for (name,) in rows)}
+            for name in sorted(wanted.judges - known):
+                raise unknown("score", name, known)
+        where, values = wanted.where()
+        return LIVE + where, values | {"version": self.state.version}
 
     def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
         wanted = [int(number) for number in ids]
         query = query.replace(":version", str(self.state.version))
         found: dict[int, T] = {}
-        with self._reading():
+        with self.reading():
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
                 marks = ", ".join("?" * len(chunk))
@@ -496,46 +599,6 @@ def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
     return check_vectors(vector, dim)
 
 
-def _check_numbers(candidate: Candidate) -> None:
-    names = ("predicted_valence", "predicted_arousal", "confidence", "contrast")
-    known = {name: getattr(candidate, name) for name in names} | dict(candidate.scores)
-    for name, value in known.items():
-        if value is not None and not math.isfinite(value):
-            raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
-
-
-def _provenance(candidate: Candidate) -> Iterator[object]:
-    """Yield the values in the order of `_PROVENANCE`, NumPy scalars as Python's own."""
-    for name in _PROVENANCE:
-        value = getattr(candidate, name)
-        if name == "scores":
-            value = json.dumps({key: float(each) for key, each in value.items()})
-        yield value.item() if isinstance(value, np.generic) else value
-
-
-def _record(cls: type[T], columns: Sequence[str], row: tuple) -> T:
-    """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
-    values = dict(zip(columns, row, strict=True))
-    values["scores"] = json.loads(values["scores"])
-    for name, kind in _kinds(cls).items():
-        if not isinstance(values[name], kind):
-            raise ValueError(f"{name} of an image is {values[name]!r}")
-    return cls(**values)
-
-
-@functools.cache
-def _kinds(cls: type) -> dict[str, type]:
-    """Return the types of a record's fields; what a Literal may be the database checks itself."""
-    hints = get_type_hints(cls)
-    hints["scores"] = dict
-    return {name: kind for name, kind in hints.items() if get_origin(kind) is not Literal}
-
-
-def _insert(table: str, columns: Sequence[str]) -> str:
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"
-
-
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     flags = "mode=rw" if writable else "mode=ro"
     if not writable and not os.access(path, os.W_OK) and not (path / f"{DATABASE}-wal").exists():
@@ -548,7 +611,3 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     if writable:
         db.execute("PRAGMA synchronous = FULL")
     return db
-
-
-def _no_version(version: int, newest: int) -> UserError:
-    return UserError("no such version of the memory bank", got=version, expected=f"0 to {newest}")

@@ -184,10 +184,10 @@ def test_a_bank_of_another_model(bank: MemoryBank):
 def test_a_newer_format(bank: MemoryBank):
     bank.close()
     database = sqlite3.connect(bank.path / "bank.sqlite", isolation_level=None)
-    database.execute("UPDATE meta SET value = 2 WHERE key = 'format'")
+    database.execute("UPDATE meta SET value = 3 WHERE key = 'format'")
     database.close()
     for mode in ("r", "a", "a"):
-        with pytest.raises(UserError, match="by a newer version; got format 2; expected format 1"):
+        with pytest.raises(UserError, match="by a newer version; got format 3; expected format 2"):
             MemoryBank.open(bank.path, mode)
 
 

@@ -184,6 +184,7 @@ def test_stats_by_hand(bank: MemoryBank):
     stats = bank.stats()
     assert stats == {
         "version": 2,
+        "oldest": 0,
         "size": 7,
         "real": 3,
         "synthetic": 4,
@@ -257,7 +258,7 @@ def test_a_new_history_after_a_rollback_is_not_mistaken_for_the_old(bank: Memory
     bank.close()
     with MemoryBank.open(bank.path, "a") as writer, MemoryBank.open(bank.path) as reader:
         writer.rollback(1)
-        with pytest.raises(Exception, match=r"was rolled back by its writer; reload it"):
+        with pytest.raises(Exception, match=r"was changed by its writer; reload it"):
             reader.entries()
         writer.add([candidate(5)])  # version 2 and id 2 again, another image
         assert reader.reload() == 2

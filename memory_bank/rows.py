@@ -1,0 +1,63 @@
+"""Records as rows of the database, and back."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from typing import Literal, TypeVar, get_origin, get_type_hints
+
+import numpy as np
+
+from emosym.errors import UserError
+from memory_bank.entry import Candidate, Provenance
+
+T = TypeVar("T")
+
+PROVENANCE = tuple(field.name for field in fields(Provenance))
+ENTRY = ("id", "sha256", "suffix", *PROVENANCE, "reason", "added")
+REFUSAL = (*PROVENANCE, "reason", "version")
+
+
+def check_numbers(candidate: Candidate) -> None:
+    """Raise `UserError` for what a judge said that is no finite number."""
+    names = ("predicted_valence", "predicted_arousal", "confidence", "contrast")
+    known = {name: getattr(candidate, name) for name in names} | dict(candidate.scores)
+    for name, value in known.items():
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
+
+
+def provenance(candidate: Candidate) -> Iterator[object]:
+    """Yield the values in the order of `PROVENANCE`, NumPy scalars as Python's own."""
+    for name in PROVENANCE:
+        value = getattr(candidate, name)
+        if name == "scores":
+            value = json.dumps({key: float(each) for key, each in value.items()})
+        yield value.item() if isinstance(value, np.generic) else value
+
+
+def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
+    """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
+    values = dict(zip(columns, row, strict=True))
+    values["scores"] = json.loads(values["scores"])
+    for name, kind in _kinds(cls).items():
+        if not isinstance(values[name], kind):
+            raise ValueError(f"{name} of an image is {values[name]!r}")
+    return cls(**values)
+
+
+@functools.cache
+def _kinds(cls: type) -> dict[str, type]:
+    """Return the types of a record's fields; what a Literal may be the database checks itself."""
+    hints = get_type_hints(cls)
+    hints["scores"] = dict
+    return {name: kind for name, kind in hints.items() if get_origin(kind) is not Literal}
+
+
+def insert_sql(table: str, columns: Sequence[str]) -> str:
+    """Return the statement that adds a row of these columns to a table."""
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"

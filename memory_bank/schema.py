@@ -1,0 +1,105 @@
+"""The tables of a bank, and how one of an older format becomes one of today's."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import UTC, datetime
+
+FORMAT = 2
+"""Version of the tables below; a bank with a higher one is not opened.
+
+1: entries, refusals. 2: fingerprints and scores; events, tags and the words of prompts.
+"""
+
+_PROVENANCE = """
+    source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
+    emotion TEXT, valence REAL, arousal REAL,
+    predicted TEXT, predicted_valence REAL, predicted_arousal REAL, confidence REAL, contrast REAL,
+    fingerprint INTEGER, scores TEXT NOT NULL,
+    prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
+    reason TEXT NOT NULL"""
+
+_RECORDS = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
+    f"""CREATE TABLE entries (
+    id INTEGER PRIMARY KEY,
+    sha256 TEXT NOT NULL CHECK (length(sha256) = 64 AND sha256 NOT GLOB '*[^0-9a-f]*'),
+    suffix TEXT NOT NULL CHECK (suffix IN ('png', 'jpg')),
+    {_PROVENANCE},
+    added INTEGER NOT NULL,
+    removed INTEGER,
+    embedding BLOB NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL",
+    "CREATE INDEX entry_added ON entries (added)",
+    "CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL",
+    f"CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE}, version INTEGER NOT NULL)",
+    "CREATE INDEX refusal_version ON refusals (version)",
+)
+_HISTORY = (
+    """CREATE TABLE events (
+    number INTEGER PRIMARY KEY,
+    time TEXT NOT NULL,
+    what TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    added INTEGER NOT NULL,
+    removed INTEGER NOT NULL,
+    refused INTEGER NOT NULL
+    )""",
+    "CREATE TABLE tags (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
+    # The words only; the prompts themselves stay in `entries`. Triggers keep both in step, so that
+    # no writer can forget to.
+    """CREATE VIRTUAL TABLE prompts USING fts5(
+    prompt, content='entries', content_rowid='id', tokenize='porter unicode61'
+    )""",
+    """CREATE TRIGGER prompt_came AFTER INSERT ON entries BEGIN
+    INSERT INTO prompts (rowid, prompt) VALUES (new.id, new.prompt);
+    END""",
+    """CREATE TRIGGER prompt_left AFTER DELETE ON entries BEGIN
+    INSERT INTO prompts (prompts, rowid, prompt) VALUES ('delete', old.id, old.prompt);
+    END""",
+)
+INDEX_PROMPTS = "INSERT INTO prompts (prompts) VALUES ('rebuild')"
+"""Makes the words of prompts anew from the entries; what is left of deleted ones goes."""
+
+
+def create(db: sqlite3.Connection, dim: int, model_hash: str) -> None:
+    """Make the tables of an empty bank."""
+    for statement in (*_RECORDS, *_HISTORY):
+        db.execute(statement)
+    meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash}
+    meta |= {"generation": 0, "version": 0, "oldest": 0, "last_id": 0}
+    db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    log(db, "init", 0)
+
+
+def upgrade(db: sqlite3.Connection, version: int) -> None:
+    """Bring a bank of format 1, now at `version`, up to date; within the caller's transaction."""
+    for table in ("entries", "refusals"):
+        columns = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        if "scores" not in columns:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN fingerprint INTEGER")
+            db.execute(f"ALTER TABLE {table} ADD COLUMN scores TEXT NOT NULL DEFAULT '{{}}'")
+    for statement in (*_HISTORY, INDEX_PROMPTS):
+        db.execute(statement)
+    db.executemany("INSERT INTO meta VALUES (?, 0)", [("oldest",), ("last_id",)])
+    db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
+    log(db, "upgrade", version)
+
+
+def log(
+    db: sqlite3.Connection,
+    what: str,
+    version: int,
+    *,
+    added: int = 0,
+    removed: int = 0,
+    refused: int = 0,
+) -> None:
+    """Write down that something happened now and left the bank at `version`."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    db.execute(
+        "INSERT INTO events (time, what, version, added, removed, refused)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (now, what, version, added, removed, refused),
+    )
