@@ -13,6 +13,7 @@ from PIL import Image
 from emosym.affect import PUBLIC
 from emosym.errors import UserError, unknown
 from emosym.taxonomy import mikels
+from memory_bank.images import ImageFile
 
 Source = Literal["real", "synthetic"]
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
@@ -72,8 +73,8 @@ class Candidate(Provenance):
     point outside `affect.PUBLIC` and for a seed outside [0, 2^63).
     """
 
-    image: Path | bytes | Image.Image
-    """A PNG or JPEG file, the bytes of one, or a picture (stored as PNG)."""
+    image: Path | bytes | Image.Image | ImageFile
+    """A PNG or JPEG file, the bytes of one, a picture (stored as PNG), or what is read already."""
     embedding: np.ndarray
     """[D], any real dtype and length; kept as float32, compared by cosine."""
 

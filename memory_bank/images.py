@@ -33,11 +33,13 @@ class ImageFile:
     suffix: Literal["png", "jpg"]
 
 
-def read_image(image: Path | bytes | Image.Image) -> ImageFile:
+def read_image(image: Path | bytes | Image.Image | ImageFile) -> ImageFile:
     """Return the checked file of an image; a picture in memory is encoded as PNG.
 
     Raises `UserError` when it cannot be read, is damaged, is too large or is no PNG or JPEG.
     """
+    if isinstance(image, ImageFile):
+        return image
     name = str(image) if isinstance(image, Path) else "image given in memory"
     try:
         data = _bytes(image)

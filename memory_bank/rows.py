@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Literal, TypeVar, get_origin, get_type_hints
 
@@ -43,10 +43,15 @@ def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
     """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
     values = dict(zip(columns, row, strict=True))
     values["scores"] = json.loads(values["scores"])
+    check_kinds(cls, values)
+    return cls(**values)
+
+
+def check_kinds(cls: type, values: Mapping[str, object]) -> None:
+    """Raise ValueError for a value that a field of a record cannot hold."""
     for name, kind in _kinds(cls).items():
         if not isinstance(values[name], kind):
             raise ValueError(f"{name} of an image is {values[name]!r}")
-    return cls(**values)
 
 
 @functools.cache

@@ -1,0 +1,86 @@
+"""An entry outside of its bank: a record of plain values, an image, a vector."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from emosym.errors import UserError, unknown
+from memory_bank.entry import Candidate, Decision, Entry
+from memory_bank.images import read_image
+from memory_bank.rows import PROVENANCE, check_kinds
+from memory_bank.store import check_vector
+
+FIELDS = (*PROVENANCE, "reason", "sha256", "embedder")
+"""What a record says; `embedder` made the vector, `model_hash` the image."""
+_NUMBERS = ("valence", "arousal", "predicted_valence", "predicted_arousal")
+_NUMBERS += ("confidence", "contrast")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """An entry as it travels."""
+
+    record: Mapping[str, object]
+    """`FIELDS` with values that JSON has."""
+    image: bytes
+    """A PNG or JPEG file."""
+    vector: np.ndarray
+    """[D], as the bank holds it."""
+    name: str
+    """Of the image file: its hash and suffix."""
+
+
+def item_of(entry: Entry, image: bytes, vector: np.ndarray, embedder: str) -> Item:
+    """Return an entry as it travels. Raises `UserError` when the image is not the entry's."""
+    if hashlib.sha256(image).hexdigest() != entry.sha256:
+        raise UserError(
+            f"the image of entry {entry.id} does not match its hash",
+            fix="see `emosym bank verify`; adding the right file again mends it",
+        )
+    values = {name: getattr(entry, name) for name in (*PROVENANCE, "reason", "sha256")}
+    record = values | {"scores": dict(entry.scores), "embedder": embedder}
+    return Item(record, image, vector, f"{entry.sha256}.{entry.suffix}")
+
+
+def decision_of(item: Item, embedder: str, dim: int) -> Decision:
+    """Return what takes an item into a bank for vectors [dim] of `embedder`, with its own reason.
+
+    Raises `UserError` for another embedder or dimension, a field that is missing, unknown or of
+    another type, and an image that is broken or not the record's.
+    """
+    values = dict(item.record)
+    for name in values:
+        if name not in FIELDS:
+            raise unknown("field", name, FIELDS)
+    for name in FIELDS:
+        if name not in values:
+            raise UserError(f"the field {name} is missing")
+    for name in _NUMBERS:
+        if type(values[name]) is int:  # JSON's 1 is as good as its 1.0
+            values[name] = float(values[name])
+    try:
+        check_kinds(Candidate, values | {"image": item.image, "embedding": item.vector})
+        values["scores"] = {name: float(score) for name, score in values["scores"].items()}
+    except (TypeError, ValueError) as error:
+        raise UserError("a field of the wrong type", got=error) from error
+    reason, sha256, made_by = (values.pop(name) for name in ("reason", "sha256", "embedder"))
+    if made_by != embedder:
+        raise UserError(
+            "the vectors were made by another model",
+            got=f"model {made_by}",
+            expected=f"model {embedder}",
+            fix="import into a bank of that model and `emosym bank rebuild` it",
+        )
+    vector = check_vector(item.vector, dim)
+    file = read_image(item.image)
+    if file.sha256 != sha256:
+        raise UserError("the image does not match its hash", got=file.sha256, expected=sha256)
+    return Decision(
+        candidate=Candidate(image=file, embedding=vector, **values),
+        admitted=True,
+        reason=str(reason),
+    )

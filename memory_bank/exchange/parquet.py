@@ -1,0 +1,71 @@
+"""One Parquet file whose images `datasets` shows as images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emosym.errors import UserError
+from emosym.strict_json import read_json
+from memory_bank.exchange.items import FIELDS, Item
+
+_ROWS = 64
+"""Rows of a group: what is in memory at once."""
+_KINDS = dict.fromkeys(FIELDS, pa.string())
+_KINDS |= dict.fromkeys(("fingerprint", "seed", "step"), pa.int64())
+_KINDS |= dict.fromkeys(
+    ("valence", "arousal", "predicted_valence", "predicted_arousal", "confidence", "contrast"),
+    pa.float64(),
+)
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def write(path: Path, items: Iterable[Item]) -> None:
+    """Write a Parquet file; `scores` are JSON text, as their names are not known beforehand."""
+    columns = {"image": _IMAGE, **_KINDS, "embedding": pa.list_(pa.float32())}
+    features = {name: {"dtype": str(kind), "_type": "Value"} for name, kind in _KINDS.items()}
+    features["image"] = {"_type": "Image"}
+    features["embedding"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
+    schema = pa.schema(columns, {"huggingface": json.dumps({"info": {"features": features}})})
+    with path.open("wb") as file:
+        with pq.ParquetWriter(file, schema) as writer:
+            rows = map(_row, items)
+            while batch := list(islice(rows, _ROWS)):
+                writer.write_table(pa.Table.from_pylist(batch, schema))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Iterator[Item]:
+    """Yield items row by row. Raises `UserError` for a file that holds anything else."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS):
+                yield from map(_item, batch.to_pylist())
+    except pa.ArrowException as error:
+        raise UserError("not a Parquet file that can be read", got=error) from error
+
+
+def _row(item: Item) -> dict[str, object]:
+    return {
+        **item.record,
+        "scores": json.dumps(item.record["scores"], allow_nan=False),
+        "image": {"bytes": item.image, "path": item.name},
+        "embedding": item.vector,
+    }
+
+
+def _item(row: dict[str, object]) -> Item:
+    try:
+        image, vector = row.pop("image"), np.array(row.pop("embedding"), np.float32)
+        row["scores"] = read_json(row["scores"])
+        return Item(row, bytes(image["bytes"]), vector, str(image["path"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError("a row that is no record", got=error) from error

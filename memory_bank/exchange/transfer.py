@@ -1,0 +1,136 @@
+"""Whole banks, or what a filter leaves of them, out and in again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from emosym.errors import UserError
+from memory_bank.bank import MemoryBank
+from memory_bank.entry import Decision
+from memory_bank.exchange import folder, parquet, webdataset
+from memory_bank.exchange.items import Item, decision_of, item_of
+from memory_bank.images import sync_folder
+from memory_bank.inspection import Show
+
+FORMATS: dict[str, ModuleType] = {".parquet": parquet, ".tar": webdataset}
+"""Suffix of a file -> what writes and reads it; any other name is a folder."""
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of an import."""
+
+    version: int
+    admitted: int
+    refused: int
+    """Images that the bank held already."""
+
+
+def export_bank(bank: MemoryBank, out: Path, show: Show, **wanted: object) -> int:
+    """Write live entries to `out`, in the order of their ids, and return how many.
+
+    `out` ends in `.parquet` or `.tar` (WebDataset), or is a new folder; it appears whole or not
+    at all. `wanted` are fields of `Filter`. Raises `UserError` when it exists, when there is
+    nothing to write, and for an image that is gone or damaged.
+    """
+    if out.exists() or out.is_symlink():
+        raise UserError(f"{out} exists", fix="give another name")
+    ids = [entry.id for entry in bank.entries(**wanted)]
+    if not ids:
+        raise UserError(f"nothing to export from the memory bank {bank.path}", got="no entry")
+
+    def items() -> Iterator[Item]:
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            for number, vector in zip(batch, bank.embeddings(batch), strict=True):
+                entry = bank.entry(number)
+                yield item_of(entry, bank.image_path(entry).read_bytes(), vector, bank.model_hash)
+            show(start + len(batch), len(ids))
+
+    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _format(out).write(draft, items())
+        if draft.is_dir():
+            os.sync()  # once, not for each of its files
+        draft.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise UserError(
+            f"cannot export to {out}", got=error, fix="check free space, permissions and the bank"
+        ) from error
+    finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        draft.unlink(missing_ok=True)
+    return len(ids)
+
+
+def embedder_of(source: Path) -> tuple[int, str]:
+    """Return the dimension and the embedder of what was exported, as its first record has them.
+
+    Raises `UserError` when there is no record.
+    """
+    with _told(source, 1):
+        for item in _read(source):
+            return item.vector.size, str(item.record.get("embedder"))
+    raise UserError(f"nothing to import from {source}", got="no record")
+
+
+def import_bank(bank: MemoryBank, source: Path, show: Show) -> Imported:
+    """Take in what `export_bank` wrote, as one version; nothing is taken from a broken export.
+
+    Labels, scores, vectors, reasons and where images come from are as they were; ids and versions
+    are this bank's. An image that the bank holds is refused, and remembered as refused.
+
+    Raises `UserError`, with the bank unchanged, for a record of another embedder or dimension, one
+    that is broken, and a path that leaves the export.
+    """
+
+    def batches() -> Iterator[list[Decision]]:
+        batch: list[Decision] = []
+        items = iter(_read(source))
+        number = 0
+        while True:
+            with _told(source, number + 1):
+                item = next(items, None)
+                if item is None:
+                    break
+                batch.append(decision_of(item, bank.model_hash, bank.dim))
+            number += 1
+            if len(batch) == _BATCH:
+                yield batch
+                show(number, number)
+                batch = []
+        if batch:
+            yield batch
+
+    admitted, refused = bank.load(batches())
+    return Imported(bank.version, admitted, refused)
+
+
+def _format(path: Path) -> ModuleType:
+    return FORMATS.get(path.suffix.lower(), folder)
+
+
+def _read(source: Path) -> Iterator[Item]:
+    if not source.exists():
+        raise UserError(f"no such export: {source}")
+    return _format(source).read(source)
+
+
+@contextmanager
+def _told(source: Path, number: int) -> Iterator[None]:
+    """Say in errors where in the export they are."""
+    try:
+        yield
+    except (UserError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot import {source}: record {number}: {error}") from error

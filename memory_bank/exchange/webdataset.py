@@ -1,0 +1,97 @@
+"""A WebDataset tar: for each sample an image, a JSON file and a NumPy file of one name."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from emosym.errors import UserError
+from emosym.strict_json import read_json
+from memory_bank.exchange.items import Item
+
+_NAME = re.compile(r"([A-Za-z0-9_-]+)\.(png|jpg|json|npy)")
+_END = 2 * tarfile.BLOCKSIZE
+"""Zero bytes at the end of every tar."""
+_PARTS = ({"png", "json", "npy"}, {"jpg", "json", "npy"})
+
+
+def write(path: Path, items: Iterable[Item]) -> None:
+    """Write a tar; equal items give equal bytes."""
+    with path.open("wb") as file:
+        with tarfile.open(fileobj=file, mode="w") as tar:
+            for item in items:
+                key, _, suffix = item.name.partition(".")
+                buffer = io.BytesIO()
+                np.save(buffer, item.vector, allow_pickle=False)
+                about = json.dumps(item.record, ensure_ascii=False, allow_nan=False).encode()
+                for kind, data in (
+                    (suffix, item.image),
+                    ("json", about),
+                    ("npy", buffer.getvalue()),
+                ):
+                    member = tarfile.TarInfo(f"{key}.{kind}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Iterator[Item]:
+    """Yield items from a tar, without unpacking it.
+
+    Raises `UserError` for a member that is no plain file of a plain name, and a sample without
+    its three files.
+    """
+    key, parts = "", {}
+    _check_end(path)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                match = _NAME.fullmatch(member.name)
+                if match is None or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                    raise UserError(
+                        "a member that is no plain file of a sample",
+                        got=repr(member.name),
+                        expected="KEY.png or .jpg, KEY.json and KEY.npy",
+                    )
+                if parts and match[1] != key:
+                    yield _item(key, parts)
+                    parts = {}
+                key = match[1]
+                parts[match[2]] = tar.extractfile(member).read()
+            if parts:
+                yield _item(key, parts)
+    except tarfile.TarError as error:
+        raise UserError("not a tar that can be read", got=error) from error
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a tar without its end: cut between two members, it would read as a shorter one."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _END, 0))
+        if file.read() != bytes(_END):
+            raise UserError(f"{path} is no whole tar", got="no end of archive")
+
+
+def _item(key: str, parts: dict[str, bytes]) -> Item:
+    if set(parts) not in _PARTS:
+        raise UserError(
+            f"the sample {key} is not whole", got=sorted(parts), expected="image, json and npy"
+        )
+    suffix = "png" if "png" in parts else "jpg"
+    try:
+        record = read_json(parts["json"].decode())
+        if not isinstance(record, dict):
+            raise ValueError("no JSON object")
+        vector = np.load(io.BytesIO(parts["npy"]), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"the sample {key} cannot be read", got=error) from error
+    return Item(record, parts[suffix], vector, f"{key}.{suffix}")
