@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from emosym.records import ImageRequest
 
@@ -20,6 +23,8 @@ BOTTOM = 44
 LINE = 18
 """Height of a line of text."""
 
+_MARK = "emosym-sheet"
+"""Keyword of a PNG text chunk before the pixels."""
 PAPER, INK, PALE = "#ffffff", "#1f2328", "#656d76"
 
 Labels = tuple[str, Sequence[float]]
@@ -102,6 +107,24 @@ def contact_sheet(
             middle = y + cell + GAP + (number + 0.5) * LINE
             draw.text((x, middle), line, INK, _font(12), anchor="lm")
     return sheet
+
+
+def sheet_png(sheet: Image.Image) -> bytes:
+    """Return a PNG file that says of itself that it is a sheet; see `is_sheet`."""
+    about = PngInfo()
+    about.add_text(_MARK, "sheet of images")
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", pnginfo=about)
+    return buffer.getvalue()
+
+
+def is_sheet(path: Path) -> bool:
+    """Tell whether a file is a sheet that we wrote; what is no image is none."""
+    try:
+        with Image.open(path) as image:
+            return _MARK in image.info
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def caption(request: ImageRequest) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from emosym.cli.terminal import print_json, print_table, progress, signed
 from emosym.continuity import Continuity, small_pixels
 from emosym.pipeline import check_sampling, complete
 from emosym.records import ImageRequest
-from emosym.sheets import affect_sheet, caption
+from emosym.sheets import affect_sheet, caption, sheet_png
 from emosym.sweep import POINTS, Axis, Over, sweep
 
 SHEET = "sheet.png"
@@ -63,9 +62,7 @@ def generate_sweep(
         write_file(file, png)
     title = caption(ImageRequest(prompt=requests[0].prompt, emotion=requests[0].emotion))
     across, up = swept.labels
-    buffer = io.BytesIO()
-    affect_sheet(images, title.replace("\n", ", "), across, up).save(buffer, "PNG")
-    write_file(sheet, buffer.getvalue())
+    write_file(sheet, sheet_png(affect_sheet(images, title.replace("\n", ", "), across, up)))
 
     records = [
         {

@@ -1,17 +1,16 @@
-"""`emosym bank ...`."""
+"""`emosym bank add`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.affect import Affect
-from emosym.cli.files import SUFFIXES, expand_images
+from emosym.cli.bank.options import Source, Wait
+from emosym.cli.files import expand_images
 from emosym.cli.loading import identity, load_pipeline
 from emosym.cli.options import (
     DEFAULT_MODEL,
@@ -22,22 +21,14 @@ from emosym.cli.options import (
     Model,
     Valence,
 )
-from emosym.cli.terminal import print_facts, print_json, print_table, progress, signed
+from emosym.cli.terminal import print_json, print_table, progress
 from emosym.errors import UserError
 
 if TYPE_CHECKING:
     from emosym.pipeline import EmoSymPipeline
     from memory_bank import Candidate
 
-app = typer.Typer(help="Keep emotional images and find them again.", no_args_is_help=True)
 
-Bank = Annotated[Path, typer.Argument(help="Folder of the memory bank.")]
-Source = Literal["real", "synthetic"]
-WANTED = ("valence", "arousal")
-"""Keys of a query by affect."""
-
-
-@app.command()
 def add(
     bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; made when missing.")],
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, or folders of them.")],
@@ -53,16 +44,23 @@ def add(
     ] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
+    wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
     """Add images to a memory bank, all of them or (on an error) none.
 
     What the options do not say about an image, the request that `emosym generate` left in its
-    file does. An image that the bank holds already is refused and listed, not an error.
+    file does. An image that the bank holds already is refused and listed, not an error. Sheets of
+    images, as `emosym generate --sweep` leaves them, are left out and listed.
     """
+    from emosym.sheets import is_sheet
     from memory_bank import AdmissionPolicy, MemoryBank, admit
 
-    paths = expand_images(images)
+    found = expand_images(images)
+    sheets = [path for path in found if is_sheet(path)]
+    paths = [path for path in found if path not in sheets]
+    if not paths:
+        raise UserError("nothing to add", got=f"only sheets of images, such as {sheets[0]}")
     drafts = _drafts(
         paths, {"emotion": emotion, "valence": valence, "arousal": arousal, "source": source}
     )
@@ -75,7 +73,7 @@ def add(
     if not exists:
         width = pipeline.model.understander.backbone.width
         MemoryBank.create(bank, width, embedder).close()
-    with MemoryBank.open(bank, "a", model_hash=embedder) as store:
+    with MemoryBank.open(bank, "a", model_hash=embedder, wait=wait) as store:
         recorded = (
             store.record(admit(candidates, store, AdmissionPolicy()))
             if gated
@@ -103,6 +101,7 @@ def add(
                 "admitted": len(recorded.admitted),
                 "refused": len(recorded.refused),
                 "images": records,
+                "sheets": [str(sheet) for sheet in sheets],
             }
         )
         return
@@ -121,87 +120,8 @@ def add(
         ],
         title=f"{bank}: version {recorded.version}, {stats['size']} images",
     )
-
-
-@app.command()
-def search(
-    bank: Bank,
-    query: Annotated[
-        str, typer.Argument(help="An image file, or affect such as 'valence=1 arousal=-2'.")
-    ],
-    k: Annotated[int, typer.Option("-k", min=1, help="Images to find.")] = 10,
-    emotion: Annotated[str | None, typer.Option(help="Only images of this emotion.")] = None,
-    source: Annotated[Source | None, typer.Option(help="Only images of this source.")] = None,
-    model: Model = DEFAULT_MODEL,
-    device: Device = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the images of a memory bank that evoke nearly what an image evokes, or some affect."""
-    from emosym.taxonomy import mikels
-    from memory_bank import MemoryBank
-
-    emotion = mikels(emotion) if emotion is not None else None
-    wanted = _query(query)
-    # Affect is compared with what is on record: no model is needed.
-    embedder = identity(model) if isinstance(wanted, Path) else None
-    with MemoryBank.open(bank, model_hash=embedder) as store:
-        if isinstance(wanted, Path):
-            vectors = load_pipeline(model, device).embed_images([wanted])
-            (hits,) = store.search(vectors, k, emotion=emotion, source=source)
-            measure = "cosine"
-        else:
-            hits = store.search_affect(wanted, k, emotion=emotion, source=source)
-            measure = "distance"
-        records = [
-            {
-                "image": str(store.image_path(hit.entry)),
-                measure: getattr(hit, measure),
-                **asdict(hit.entry),
-            }
-            for hit in hits
-        ]
-    if as_json:
-        print_json(records)
-        return
-    print_table(
-        (measure, "image", "source", "emotion", "valence", "arousal", "prompt"),
-        [
-            (
-                f"{record[measure]:.3f}",
-                record["image"],
-                record["source"],
-                record["emotion"] or f"{record['predicted']} (predicted)",
-                *(
-                    signed(record[axis])
-                    if record[axis] is not None
-                    else f"{signed(record[f'predicted_{axis}'])} (predicted)"
-                    for axis in ("valence", "arousal")
-                ),
-                record["prompt"] or "-",
-            )
-            for record in records
-        ],
-        title=f"{len(records)} nearest to {query}",
-    )
-
-
-@app.command()
-def stats(bank: Bank, as_json: AsJson = False) -> None:
-    """Show a memory bank in numbers."""
-    from memory_bank import MemoryBank
-
-    with MemoryBank.open(bank) as store:
-        found = store.stats()
-    if as_json:
-        print_json({"bank": str(bank), **found})
-        return
-    numbers = {key: value for key, value in found.items() if not isinstance(value, dict)}
-    print_facts(numbers, title=str(bank))
-    counts, drawn = found["by_emotion"], found["by_emotion_synthetic"]
-    print_table(
-        ("emotion", "images", "synthetic"),
-        [(name, str(count), str(drawn[name])) for name, count in counts.items()],
-    )
+    for sheet in sheets:
+        print(f"left out, as it is a sheet of images: {sheet}")
 
 
 def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
@@ -253,30 +173,3 @@ def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candi
                 )
             show(len(candidates), len(drafts))
     return candidates
-
-
-def _query(text: str) -> Path | Affect:
-    """Read a query: a file, or `valence=V arousal=A`. Raises UserError for any other."""
-    if Path(text).is_file():
-        return Path(text)
-    if Path(text).suffix.lower() in SUFFIXES:
-        raise UserError(f"no such image: {text}", expected="an image file, or affect")
-    words = [word.partition("=") for word in re.split(r"[\s,;]+", text.strip())]
-    fields = {key: _number(key, value) for key, equals, value in words if equals}
-    if set(fields) != set(WANTED) or len(words) != len(WANTED):
-        raise UserError(
-            "the query says neither an image nor affect",
-            got=repr(text),
-            expected="an image file, or 'valence=V arousal=A' with numbers in [-3, 3]",
-            fix="for one emotion alone add --emotion NAME",
-        )
-    return Affect(**fields)
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(
-            f"{name} is not a number", got=repr(text), expected="a number in [-3, 3]"
-        ) from None

@@ -1,0 +1,87 @@
+"""`emosym bank export` and `import`."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emosym.cli.bank.options import (
+    At,
+    Bank,
+    MaxScore,
+    MaxStep,
+    MinScore,
+    MinStep,
+    OnlyEmotion,
+    OnlySource,
+    Wait,
+    narrowed,
+)
+from emosym.cli.options import AsJson
+from emosym.cli.terminal import print_json, progress
+
+
+def export(
+    bank: Bank,
+    out: Annotated[
+        Path,
+        typer.Argument(help="New file NAME.parquet or NAME.tar (WebDataset), or a new folder."),
+    ],
+    emotion: OnlyEmotion = None,
+    source: OnlySource = None,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
+    min_step: MinStep = None,
+    max_step: MaxStep = None,
+    at: At = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write images of a memory bank, with all that is known of them, for other tools and banks.
+
+    A folder has the images and `metadata.jsonl`, as `datasets` loads it.
+    """
+    from memory_bank import MemoryBank
+    from memory_bank.exchange import export_bank
+
+    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
+    with MemoryBank.open(bank) as store, progress("exporting") as show:
+        if at is not None:
+            store.reload(at)
+        count = export_bank(store, out, show, **only)
+    if as_json:
+        print_json({"out": str(out), "count": count})
+    else:
+        print(f"{count} images in {out}")
+
+
+def import_(
+    bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; made when missing.")],
+    source: Annotated[Path, typer.Argument(help="What `emosym bank export` wrote.")],
+    wait: Wait = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Take what was exported into a memory bank of the same model, all of it or nothing."""
+    from memory_bank import MemoryBank
+    from memory_bank.exchange import embedder_of, import_bank
+
+    made = not bank.is_file() and not (bank.is_dir() and any(bank.iterdir()))
+    if made:
+        MemoryBank.create(bank, *embedder_of(source)).close()
+    try:
+        with MemoryBank.open(bank, "a", wait=wait) as store, progress("importing") as show:
+            taken = import_bank(store, source, show)
+            size = len(store)
+    except BaseException:
+        if made:
+            shutil.rmtree(bank)
+        raise
+    if as_json:
+        print_json({"bank": str(bank), "size": size, **asdict(taken)})
+        return
+    print(f"{bank}: version {taken.version}, {size} images; {taken.admitted} came in")
+    if taken.refused:
+        print(f"{taken.refused} were here already")

@@ -1,0 +1,92 @@
+"""`emosym bank ls`, `show` and `stats`: what is in a bank."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from emosym.cli.bank.options import (
+    At,
+    Bank,
+    MaxScore,
+    MaxStep,
+    MinScore,
+    MinStep,
+    OnlyEmotion,
+    OnlySource,
+    Sheet,
+    narrowed,
+)
+from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
+from emosym.cli.options import AsJson
+from emosym.cli.terminal import print_facts, print_json, print_table
+
+
+def ls(
+    bank: Bank,
+    emotion: OnlyEmotion = None,
+    source: OnlySource = None,
+    min_score: MinScore = None,
+    max_score: MaxScore = None,
+    min_step: MinStep = None,
+    max_step: MaxStep = None,
+    at: At = None,
+    sheet: Sheet = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the images of a memory bank, all or those that the filters want."""
+    from memory_bank import MemoryBank
+
+    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
+    check_sheet(sheet)
+    with MemoryBank.open(bank) as store:
+        version = store.version if at is None else store.reload(at)
+        records = [record_of(store, entry) for entry in store.entries(**only)]
+    if sheet is not None:
+        write_sheet(sheet, records)
+    if as_json:
+        print_json(records)
+    else:
+        print_entries(records, f"{bank}: version {version}, {len(records)} images")
+
+
+def show(
+    bank: Bank,
+    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="Ids of entries; see `ls`.")],
+    at: At = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that a memory bank knows of some of its images."""
+    from memory_bank import MemoryBank
+
+    with MemoryBank.open(bank) as store:
+        if at is not None:
+            store.reload(at)
+        records = [record_of(store, store.entry(number)) for number in ids]
+    if as_json:
+        print_json(records)
+        return
+    for record in records:
+        facts = {name: value for name, value in record.items() if value not in (None, {})}
+        print_facts(facts, title=f"{bank}: entry {record['id']}")
+
+
+def stats(bank: Bank, at: At = None, as_json: AsJson = False) -> None:
+    """Show a memory bank in numbers."""
+    from memory_bank import MemoryBank
+
+    with MemoryBank.open(bank) as store:
+        if at is not None:
+            store.reload(at)
+        found = store.stats()
+    if as_json:
+        print_json({"bank": str(bank), **found})
+        return
+    numbers = {key: value for key, value in found.items() if not isinstance(value, dict)}
+    print_facts(numbers, title=str(bank))
+    counts, drawn = found["by_emotion"], found["by_emotion_synthetic"]
+    print_table(
+        ("emotion", "images", "synthetic"),
+        [(name, str(count), str(drawn[name])) for name, count in counts.items()],
+    )
