@@ -32,7 +32,9 @@ def test_bank_add_makes_the_bank_and_says_what_the_model_sees(model, pictures, t
             "emotion": "contentment",
             "predicted": view["emotion"],
         }
-    assert record == {"bank": str(bank), "version": 1, "size": 2, "admitted": 2, "refused": 0}
+    assert record == {
+        **{"bank": str(bank), "version": 1, "size": 2, "admitted": 2, "refused": 0, "sheets": []},
+    }
     stats = emosym("bank", "stats", bank, "--json").json
     assert stats["by_emotion"] == {name: 2 * (name == "contentment") for name in MIKELS8}
     assert (stats["bank"], stats["real"], stats["synthetic"]) == (str(bank), 2, 0)
@@ -180,14 +182,14 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
     ("query", "told"),
     [
         ("gone.png", "no such image: gone.png"),
-        (" ", "the query says neither an image nor affect"),
-        ("a quiet lake", "got 'a quiet lake'; expected an image file, or 'valence=V arousal=A'"),
+        (" ", "a search without words; got ' '; expected words of a prompt"),
+        ("!? --", "a search without words"),
         ("valence=1", "got 'valence=1'; expected"),
-        ("valence=1 valence=2", "expected an image file, or"),
+        ("valence=1 valence=2", "the query says no affect; got"),
         ("valence=nan arousal=0", "valence is outside its scale"),
         ("valence=1 arousal=x", "arousal is not a number; got 'x'"),
         ("valence=1, arousal=4", "arousal is outside its scale; got 4.0"),
-        ("valance=1 arousal=2", "expected an image file, or 'valence=V arousal=A'"),
+        ("valance=1 arousal=2", "expected 'valence=V arousal=A'"),
         ("emotion=awe", "emotion is not a number"),
     ],
 )
