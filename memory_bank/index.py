@@ -12,7 +12,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from memory_bank.images import sync_folder
+from memory_bank.durable import sync_folder
 from memory_bank.store import State, Store
 
 log = logging.getLogger(__name__)

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import numpy as np
 
 from emosym.errors import UserError
+from memory_bank.durable import sync_folder
 from memory_bank.entry import Candidate, Decision, Entry, Provenance, Refusal
 from memory_bank.images import (
     ImageFile,
@@ -30,7 +31,6 @@ from memory_bank.images import (
     is_lost,
     read_image,
     remove_orphans,
-    sync_folder,
     write_images,
 )
 from memory_bank.lock import WriterLock
@@ -296,7 +296,6 @@ class Store:
         self._check_live(evict)
         if not decisions and not evict:
             return []
-        files: dict[str, ImageFile] = {}
         taken: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
         for decision in decisions:
             candidate, file, vector = decision.candidate, None, None
@@ -304,30 +303,37 @@ class Store:
                 _check_numbers(candidate)
                 vector = check_vector(candidate.embedding, self.dim)
                 file = read_image(candidate.image)
-                if file.sha256 in files or self._holds(file.sha256):
-                    reason = DUPLICATE
-                    if file.sha256 not in files and is_lost(self.images, file):
-                        reason, files[file.sha256] = RESTORED, file
-                    decision = Decision(candidate=candidate, admitted=False, reason=reason)
-                    file = None
-                else:
-                    files[file.sha256] = file
             taken.append((decision, file, vector))
+        held = self._held(file.sha256 for _, file, _ in taken if file is not None)
+        files: dict[str, ImageFile] = {}
+        for place, (decision, file, _) in enumerate(taken):
+            if file is None:
+                continue
+            if file.sha256 in files or file.sha256 in held:
+                reason = DUPLICATE
+                if file.sha256 not in files and is_lost(self.images, file):
+                    reason, files[file.sha256] = RESTORED, file
+                decision = Decision(candidate=decision.candidate, admitted=False, reason=reason)
+                taken[place] = (decision, None, None)
+            else:
+                files[file.sha256] = file
         version = self.state.version + 1
         with self._writing():
+            # The files before the transaction that names them: a power cut in between leaves
+            # files of no entry, which the next writer sweeps, and never an entry without its file.
             write_images(self.images, files.values())
             self._db.execute("BEGIN IMMEDIATE")
             (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM entries").fetchone()
+            entries, refusals = [], []
             for decision, file, vector in taken:
                 row = (*_provenance(decision.candidate), decision.reason, version)
                 if file is None:
-                    self._db.execute(_insert("refusals", _REFUSAL), row)
+                    refusals.append(row)
                 else:
                     last += 1
-                    self._db.execute(
-                        _insert("entries", (*_ENTRY, "embedding")),
-                        (last, file.sha256, file.suffix, *row, vector.tobytes()),
-                    )
+                    entries.append((last, file.sha256, file.suffix, *row, vector.tobytes()))
+            self._db.executemany(_insert("entries", (*_ENTRY, "embedding")), entries)
+            self._db.executemany(_insert("refusals", _REFUSAL), refusals)
             self._take_out(evict, version)
             self._commit(State(self.state.generation, version))
         return [decision for decision, _, _ in taken]
@@ -438,10 +444,16 @@ class Store:
         meta = self._meta()
         return State(meta["generation"], meta["version"])
 
-    def _holds(self, sha256: str) -> bool:
-        query = "SELECT 1 FROM entries WHERE sha256 = ? AND removed IS NULL"
+    def _held(self, hashes: Iterable[str]) -> set[str]:
+        """Return those of the hashes whose images are live."""
+        wanted, found = list(hashes), set()
         with self._sound():
-            return self._db.execute(query, (sha256,)).fetchone() is not None
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                query = f"SELECT sha256 FROM entries WHERE removed IS NULL AND sha256 IN ({marks})"
+                found |= {row[0] for row in self._db.execute(query, chunk)}
+        return found
 
     def _filter(self, source: str | None, label: str | None) -> tuple[str, dict[str, object]]:
         where, values = _LIVE, {"version": self.state.version, "source": source, "label": label}
