@@ -16,7 +16,8 @@ from emosym.taxonomy import MIKELS8, mikels
 from memory_bank.entry import SOURCES, Candidate, Decision, Entry, Refusal, Source
 from memory_bank.images import image_path
 from memory_bank.index import Index, normalised
-from memory_bank.store import Store, check_vectors
+from memory_bank.kinds import check_setting
+from memory_bank.store import AUTO, Store, check_vectors
 
 BY_HAND = "added by hand"
 
@@ -65,22 +66,30 @@ class MemoryBank:
         self._index.catch_up(store)
 
     @classmethod
-    def create(cls, path: Path | str, dim: int, model_hash: str) -> Self:
+    def create(cls, path: Path | str, dim: int, model_hash: str, *, index: str = AUTO) -> Self:
         """Make an empty bank for vectors [dim] of the embedder `model_hash`; open it to write.
 
-        Raises `UserError` when the folder is not empty or cannot be written.
+        `index` is the kind of index: "auto" (by size), "flat" (exact), "ivf" or "hnsw".
+        Raises `UserError` when the folder is not empty or cannot be written, and for another kind.
         """
-        Store.create(Path(path).resolve(), dim, model_hash)
+        Store.create(Path(path).resolve(), dim, model_hash, check_setting(index))
         return cls.open(path, "a")
 
     @classmethod
     def open(
-        cls, path: Path | str, mode: Literal["r", "a"] = "r", *, model_hash: str | None = None
+        cls,
+        path: Path | str,
+        mode: Literal["r", "a"] = "r",
+        *,
+        model_hash: str | None = None,
+        index: str | None = None,
     ) -> Self:
         """Open a bank to read ("r") or to read and write ("a").
 
+        A writer may give the bank another kind of `index` (see `create`), which stays.
         Raises `UserError` when there is no bank, its format is newer, it has another writer
-        already, or its vectors were made by another embedder than `model_hash`.
+        already, its vectors were made by another embedder than `model_hash`, or a reader asks for
+        another kind of index.
         """
         if mode not in ("r", "a"):
             raise unknown("mode", mode, ("r", "a"))
@@ -93,6 +102,8 @@ class MemoryBank:
                     expected=f"model {store.model_hash}",
                     fix="use that model, or a new bank",
                 )
+            if index is not None and check_setting(index) != store.index:
+                store.keep_index(index)
             return cls(store)
         except BaseException:
             store.close()
@@ -198,7 +209,9 @@ class MemoryBank:
         emotion: str | None = None,
         source: Source | None = None,
     ) -> list[list[Hit]]:
-        """Return the k nearest entries of each query by cosine, best first; exact.
+        """Return the k nearest entries of each query by cosine, best first.
+
+        Exact with a flat index (the default up to `kinds.EXACT_UP_TO` entries) and with a filter.
 
         `queries` is [Q, D], or [D] for one query; the answer has one list a query, shorter
         than k when fewer entries match. Raises `UserError` for a query of another dimension,
@@ -305,6 +318,7 @@ class MemoryBank:
             "by_emotion_synthetic": {label: total("synthetic", label) for label in MIKELS8},
             "dim": self.dim,
             "model_hash": self.model_hash,
+            "index": self._index.kind,
         }
 
     def verify(self) -> list[str]:

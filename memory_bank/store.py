@@ -40,6 +40,8 @@ T = TypeVar("T")
 FORMAT = 1
 """Version of the schema below; a bank with a higher one is not opened."""
 DATABASE = "bank.sqlite"
+AUTO = "auto"
+"""The kind of index of a bank that names none: chosen by size."""
 _CHUNK = 500
 """Ids a query: well below SQLite's limit of bound values."""
 
@@ -63,7 +65,7 @@ CREATE TABLE entries (
     embedding BLOB NOT NULL
 );
 CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL;
-CREATE INDEX entry_added ON entries (added);
+CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted);
 CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL;
 CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE_SQL}, version INTEGER NOT NULL);
 CREATE INDEX refusal_version ON refusals (version);
@@ -110,10 +112,11 @@ class Store:
                 with self._sound():
                     meta = self._meta()
                 self.dim, self.model_hash = meta["dim"], str(meta.get("model_hash"))
+                self.index = str(meta.get("index", AUTO))
                 self.state = State(meta["generation"], meta["version"])
                 if writable:
                     with self._reading():
-                        known = {row[0] for row in self._db.execute("SELECT sha256 FROM entries")}
+                        known = self._known()
                     with self._writing():
                         remove_orphans(self.images, known)
             except BaseException:
@@ -124,7 +127,7 @@ class Store:
             raise
 
     @staticmethod
-    def create(path: Path, dim: int, model_hash: str) -> None:
+    def create(path: Path, dim: int, model_hash: str, index: str) -> None:
         """Make an empty bank at once and completely: built beside `path`, then renamed.
 
         Raises `UserError` when `path` is not an empty or missing folder, or cannot be written.
@@ -146,7 +149,7 @@ class Store:
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(_SCHEMA)
             meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash}
-            meta |= {"generation": 0, "version": 0}
+            meta |= {"generation": 0, "version": 0, "index": index}
             db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             db.close()
             sync_folder(draft)
@@ -206,8 +209,9 @@ class Store:
         """Return the ids of live entries, int64 [N], ascending."""
         where, values = self._filter(source, label)
         with self._reading():
-            rows = self._db.execute(f"SELECT id FROM entries WHERE {where} ORDER BY id", values)
-            return np.fromiter((row[0] for row in rows), np.int64)
+            # Unordered, so that SQLite answers from `entry_live` and never reads an embedding.
+            rows = self._db.execute(f"SELECT id FROM entries WHERE {where}", values)
+            return np.sort(np.fromiter((row[0] for row in rows), np.int64))
 
     def refusals(self) -> list[Refusal]:
         """Return the refused candidates in the order they were recorded."""
@@ -263,7 +267,7 @@ class Store:
                     found.append(f"database: {line}")
             rows = self._db.execute(
                 "SELECT id, sha256, suffix, embedding, added, removed FROM entries"
-                " WHERE added <= ?",
+                " WHERE added <= ? ORDER BY id",
                 (self.state.version,),
             )
             for number, sha256, suffix, embedding, added, removed in rows:
@@ -344,6 +348,12 @@ class Store:
         Raises `UserError`, with the bank unchanged, for an id that is not live.
         """
         self.record((), ids)
+
+    def keep_index(self, setting: str) -> None:
+        """Remember which kind of index the bank should have, from now on."""
+        with self._writing():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (setting,))
+        self.index = setting
 
     def rollback(self, version: int) -> None:
         """Restore exactly the records of a version and forget everything newer.
@@ -443,6 +453,13 @@ class Store:
     def _newest(self) -> State:
         meta = self._meta()
         return State(meta["generation"], meta["version"])
+
+    def _known(self) -> set[str]:
+        """Return the hashes of all images that an entry, live or removed, names."""
+        # Apart, so that each is answered from an index, without the embeddings.
+        kinds = ("removed IS NULL", "removed IS NOT NULL")
+        queries = [f"SELECT sha256 FROM entries WHERE {kind}" for kind in kinds]
+        return {row[0] for query in queries for row in self._db.execute(query)}
 
     def _held(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the hashes whose images are live."""
@@ -559,6 +576,8 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     )
     if writable:
         db.execute("PRAGMA synchronous = FULL")
+        # Pages that many batches touch reach the database once: every 32 MB of journal.
+        db.execute("PRAGMA wal_autocheckpoint = 8192")
     return db
 
 
