@@ -22,8 +22,9 @@ from memory_bank.history import Diff, Event
 from memory_bank.images import image_path
 from memory_bank.index import Index, normalised
 from memory_bank.inspection import Show, problems
+from memory_bank.kinds import check_setting
 from memory_bank.rebuild import Embed, rebuild
-from memory_bank.store import Store, check_vectors
+from memory_bank.store import AUTO, Store, check_vectors
 
 INDEX = "index.faiss"
 BY_HAND = "added by hand"
@@ -86,12 +87,13 @@ class MemoryBank:
         self._index.catch_up(store)
 
     @classmethod
-    def create(cls, path: Path | str, dim: int, model_hash: str) -> Self:
+    def create(cls, path: Path | str, dim: int, model_hash: str, *, index: str = AUTO) -> Self:
         """Make an empty bank for vectors [dim] of the embedder `model_hash`; open it to write.
 
-        Raises `UserError` when the folder is not empty or cannot be written.
+        `index` is the kind of index: "auto" (by size), "flat" (exact), "ivf" or "hnsw".
+        Raises `UserError` when the folder is not empty or cannot be written, and for another kind.
         """
-        Store.create(Path(path).resolve(), dim, model_hash)
+        Store.create(Path(path).resolve(), dim, model_hash, check_setting(index))
         return cls.open(path, "a")
 
     @classmethod
@@ -101,13 +103,16 @@ class MemoryBank:
         mode: Literal["r", "a"] = "r",
         *,
         model_hash: str | None = None,
+        index: str | None = None,
         wait: float = 0,
     ) -> Self:
         """Open a bank to read ("r") or to read and write ("a").
 
-        A writer brings an older format up to date, and lets another writer `wait` seconds to end.
+        A writer brings an older format up to date, lets another writer `wait` seconds to end, and
+        may give the bank another kind of `index` (see `create`), which stays.
         Raises `UserError` when there is no bank, its format is newer (or older, for a reader), it
-        still has another writer, or its vectors were made by another embedder than `model_hash`.
+        still has another writer, its vectors were made by another embedder than `model_hash`, or a
+        reader asks for another kind of index.
         """
         if mode not in ("r", "a"):
             raise unknown("mode", mode, ("r", "a"))
@@ -120,6 +125,8 @@ class MemoryBank:
                     expected=f"model {store.model_hash}",
                     fix="use that model, or a new bank",
                 )
+            if index is not None and check_setting(index) != store.index:
+                store.keep_index(index)
             return cls(store)
         except BaseException:
             store.close()
@@ -295,7 +302,10 @@ class MemoryBank:
         return self.version
 
     def search(self, queries: np.ndarray, k: int = 10, **wanted: object) -> list[list[Hit]]:
-        """Return the k nearest entries of each query by cosine, best first; exact.
+        """Return the k nearest entries of each query by cosine, best first.
+
+        Exact with a flat index (the default up to `kinds.EXACT_UP_TO` entries) and with a filter.
+
 
         `queries` is [Q, D], or [D] for one query; the answer has one list a query, shorter
         than k when fewer entries match. `wanted` are fields of `Filter`. Raises `UserError` for a
@@ -417,6 +427,7 @@ class MemoryBank:
             "by_emotion_synthetic": {label: total("synthetic", label) for label in MIKELS8},
             "dim": self.dim,
             "model_hash": self.model_hash,
+            "index": self._index.kind,
         }
 
     def verify(self, show: Show = _quietly) -> list[str]:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from emosym.errors import UserError
+from memory_bank.durable import Flush
 
 _SUFFIX: dict[str | None, Literal["png", "jpg"]] = {"PNG": "png", "JPEG": "jpg"}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
@@ -74,60 +75,59 @@ def fingerprint(image: Image.Image) -> int:
 
 def image_path(root: Path, sha256: str, suffix: str) -> Path:
     """Return where the file of this hash lies under the images folder."""
-    return root / sha256[:2] / f"{sha256}.{suffix}"
+    return root / f"{sha256[:2]}/{sha256}.{suffix}"
 
 
 def is_lost(root: Path, file: ImageFile) -> bool:
     """Return whether a file that should be in place is not there, or has other bytes."""
-    path = image_path(root, file.sha256, file.suffix)
-    return not path.is_file() or path.read_bytes() != file.data
+    return not _holds(image_path(root, file.sha256, file.suffix), file.data)
 
 
 def write_images(root: Path, files: Iterable[ImageFile]) -> None:
-    """Put files in place durably: all synced, then renamed, then their folders synced.
+    """Put files in place; when it returns they survive a power cut.
 
     On an error nothing new is left behind, and the error is raised.
     """
-    pending: list[tuple[Path, Path]] = []
-    created: list[Path] = []
+    # Written in place: until the database names a file nobody reads it, and what a crash leaves
+    # of it is swept. What is there already belongs to an entry, and is written only if damaged.
+    written: list[Path] = []
     try:
-        for file in files:
-            final = image_path(root, file.sha256, file.suffix)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary = final.with_name(f".{final.name}.tmp")
-            pending.append((temporary, final))
-            with temporary.open("wb") as stream:
-                stream.write(file.data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for temporary, final in pending:
-            if not final.exists():
-                created.append(final)
-            temporary.replace(final)
-        for folder in sorted({final.parent for _, final in pending}):
-            sync_folder(folder)
-        sync_folder(root)
+        with Flush(root.parent) as flush:
+            for file in files:
+                path = image_path(root, file.sha256, file.suffix)
+                if not _holds(path, file.data):
+                    written.append(path)
+                    _write(path, file.data)
+            if written:
+                flush.sync(written)
     except OSError:
-        for path in [temporary for temporary, _ in pending] + created:
+        for path in written:
             path.unlink(missing_ok=True)
         raise
 
 
 def orphans(root: Path, known: set[str]) -> Iterator[Path]:
     """Yield what a crash or a rollback left: files of no known hash, and unfinished ones."""
-    for path in root.glob("??/*"):
-        unfinished = path.name.startswith(".") and path.name.endswith(".tmp")
-        if unfinished or (_NAME.fullmatch(path.name) and path.stem not in known):
-            yield path
+    for folder in os.scandir(root):
+        if len(folder.name) != 2 or not folder.is_dir():
+            continue
+        for file in os.scandir(folder):
+            unfinished = file.name.startswith(".") and file.name.endswith(".tmp")
+            if unfinished or (_NAME.fullmatch(file.name) and file.name[:64] not in known):
+                yield Path(file)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _holds(path: Path, data: bytes) -> bool:
+    """Return whether a file is there with these bytes."""
+    return os.path.isfile(path) and path.read_bytes() == data
+
+
+def _write(path: Path, data: bytes) -> None:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def _bytes(image: Path | bytes | Image.Image) -> bytes:

@@ -27,12 +27,14 @@ def problems(store: Store, show: Show) -> list[str]:
         ]
         found += _history(store, db)
         (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
-        rows = db.execute("SELECT id, sha256, suffix, embedding, added, removed FROM entries")
+        rows = db.execute(
+            "SELECT id, sha256, suffix, embedding, added, removed FROM entries ORDER BY id"
+        )
         for done, (number, *row) in enumerate(rows, start=1):
             found += [f"entry {number}: {problem}" for problem in _entry(store, *row)]
             show(done, count)
         if store.writable:
-            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
+            known = store.known(db)
             found += [f"no entry has the file {path}" for path in orphans(store.images, known)]
     return found
 

@@ -36,7 +36,7 @@ def rebuild(store: Store, embed: Embed, dim: int, model_hash: str, show: Show) -
             dim=dim,
             model_hash=model_hash,
             oldest=state.version,
-            last_id=store.last_id(store.state.version),
+            last_id=store.last_id(),
         )
         gone = db.execute("DELETE FROM entries WHERE removed IS NOT NULL").rowcount
         db.execute("DELETE FROM tags")

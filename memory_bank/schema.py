@@ -11,6 +11,9 @@ FORMAT = 2
 1: entries, refusals. 2: fingerprints and scores; events, tags and the words of prompts.
 """
 
+AUTO = "auto"
+"""The kind of index of a bank that names none: chosen by size."""
+
 _PROVENANCE = """
     source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
     emotion TEXT, valence REAL, arousal REAL,
@@ -19,6 +22,7 @@ _PROVENANCE = """
     prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
     reason TEXT NOT NULL"""
 
+_LIVE = "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted)"
 _RECORDS = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     f"""CREATE TABLE entries (
@@ -31,7 +35,8 @@ _RECORDS = (
     embedding BLOB NOT NULL
     )""",
     "CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL",
-    "CREATE INDEX entry_added ON entries (added)",
+    # Who is live, of which source and label, is answered from here, without reading embeddings.
+    _LIVE,
     "CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL",
     f"CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE}, version INTEGER NOT NULL)",
     "CREATE INDEX refusal_version ON refusals (version)",
@@ -63,11 +68,11 @@ INDEX_PROMPTS = "INSERT INTO prompts (prompts) VALUES ('rebuild')"
 """Makes the words of prompts anew from the entries; what is left of deleted ones goes."""
 
 
-def create(db: sqlite3.Connection, dim: int, model_hash: str) -> None:
+def create(db: sqlite3.Connection, dim: int, model_hash: str, index: str) -> None:
     """Make the tables of an empty bank."""
     for statement in (*_RECORDS, *_HISTORY):
         db.execute(statement)
-    meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash}
+    meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash, "index": index}
     meta |= {"generation": 0, "version": 0, "oldest": 0, "last_id": 0}
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     log(db, "init", 0)
@@ -80,7 +85,9 @@ def upgrade(db: sqlite3.Connection, version: int) -> None:
         if "scores" not in columns:
             db.execute(f"ALTER TABLE {table} ADD COLUMN fingerprint INTEGER")
             db.execute(f"ALTER TABLE {table} ADD COLUMN scores TEXT NOT NULL DEFAULT '{{}}'")
-    for statement in (*_HISTORY, INDEX_PROMPTS):
+    for statement in ("DROP INDEX IF EXISTS entry_added", "DROP INDEX IF EXISTS entry_live"):
+        db.execute(statement)
+    for statement in (_LIVE, *_HISTORY, INDEX_PROMPTS):
         db.execute(statement)
     db.executemany("INSERT INTO meta VALUES (?, 0)", [("oldest",), ("last_id",)])
     db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))

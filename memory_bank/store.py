@@ -21,6 +21,7 @@ import numpy as np
 
 from emosym.errors import UserError, unknown
 from memory_bank import schema
+from memory_bank.durable import sync_folder
 from memory_bank.entry import Decision, Entry, Refusal
 from memory_bank.filter import COLUMNS, Filter
 from memory_bank.images import (
@@ -28,7 +29,6 @@ from memory_bank.images import (
     is_lost,
     orphans,
     read_image,
-    sync_folder,
     write_images,
 )
 from memory_bank.lock import WriterLock
@@ -37,6 +37,7 @@ from memory_bank.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenan
 T = TypeVar("T")
 
 DATABASE = "bank.sqlite"
+AUTO = schema.AUTO
 EVERYTHING = Filter()
 _CHUNK = 500
 """Ids a query: well below SQLite's limit of bound values."""
@@ -96,6 +97,7 @@ class Store:
                 with self._sound():
                     meta = self._meta()
                 self.dim, self.model_hash = meta["dim"], str(meta.get("model_hash"))
+                self.index = str(meta.get("index", AUTO))
                 self.state = State(meta["generation"], meta["version"])
                 if writable:
                     self.sweep()
@@ -107,7 +109,7 @@ class Store:
             raise
 
     @staticmethod
-    def create(path: Path, dim: int, model_hash: str) -> None:
+    def create(path: Path, dim: int, model_hash: str, index: str) -> None:
         """Make an empty bank at once and completely: built beside `path`, then renamed.
 
         Raises `UserError` when `path` is not an empty or missing folder, or cannot be written.
@@ -127,7 +129,7 @@ class Store:
             db = sqlite3.connect(draft / DATABASE, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            schema.create(db, dim, model_hash)
+            schema.create(db, dim, model_hash, index)
             db.close()
             sync_folder(draft)
             draft.rename(path)
@@ -225,8 +227,9 @@ class Store:
         """Return the ids of live entries, int64 [N], ascending. Raises as `entries`."""
         where, values = self._live(wanted)
         with self.reading():
-            rows = self._db.execute(f"SELECT id FROM entries WHERE {where} ORDER BY id", values)
-            return np.fromiter((row[0] for row in rows), np.int64)
+            # Unordered, so that SQLite answers from `entry_live` and never reads an embedding.
+            rows = self._db.execute(f"SELECT id FROM entries WHERE {where}", values)
+            return np.sort(np.fromiter((row[0] for row in rows), np.int64))
 
     def refusals(self) -> list[Refusal]:
         """Return the refused candidates in the order they were recorded."""
@@ -297,7 +300,7 @@ class Store:
             write_images(self.images, taken.files)
             db.execute("BEGIN IMMEDIATE")
             state = State(self.state.generation, self.state.version + 1)
-            self._put(taken, self.last_id(self.state.version), state.version)
+            self._put(taken, self.last_id(), state.version)
             self._take_out(evict, state.version)
             self.commit(
                 state,
@@ -314,7 +317,7 @@ class Store:
         Raises `UserError` as `record`, and whatever `batches` raises, with the bank unchanged.
         """
         state = State(self.state.generation, self.state.version + 1)
-        last, admitted, refused = self.last_id(self.state.version), 0, 0
+        last, admitted, refused = self.last_id(), 0, 0
         with self._or_swept(), self.writing() as db:
             db.execute("BEGIN IMMEDIATE")
             for batch in batches:
@@ -329,7 +332,6 @@ class Store:
 
     def _take(self, decisions: Sequence[Decision]) -> _Taken:
         """Check what is admitted, and refuse what is here already."""
-        files: dict[str, ImageFile] = {}
         rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
         for decision in decisions:
             candidate, file, vector = decision.candidate, None, None
@@ -337,29 +339,34 @@ class Store:
                 check_numbers(candidate)
                 vector = check_vector(candidate.embedding, self.dim)
                 file = read_image(candidate.image)
-                if file.sha256 in files or self._holds(file.sha256):
-                    reason = DUPLICATE
-                    if file.sha256 not in files and is_lost(self.images, file):
-                        reason, files[file.sha256] = RESTORED, file
-                    decision = Decision(candidate=candidate, admitted=False, reason=reason)
-                    file = None
-                else:
-                    files[file.sha256] = file
             rows.append((decision, file, vector))
+        held = self._held(file.sha256 for _, file, _ in rows if file is not None)
+        files: dict[str, ImageFile] = {}
+        for place, (decision, file, _) in enumerate(rows):
+            if file is None:
+                continue
+            if file.sha256 in files or file.sha256 in held:
+                reason = DUPLICATE
+                if file.sha256 not in files and is_lost(self.images, file):
+                    reason, files[file.sha256] = RESTORED, file
+                decision = Decision(candidate=decision.candidate, admitted=False, reason=reason)
+                rows[place] = (decision, None, None)
+            else:
+                files[file.sha256] = file
         return _Taken(rows, list(files.values()))
 
     def _put(self, taken: _Taken, last: int, version: int) -> None:
         """Insert entries, with the ids after `last`, and refusals, within the transaction."""
+        entries, refusals = [], []
         for decision, file, vector in taken.rows:
             row = (*provenance(decision.candidate), decision.reason, version)
             if file is None:
-                self._db.execute(insert_sql("refusals", REFUSAL), row)
+                refusals.append(row)
             else:
                 last += 1
-                self._db.execute(
-                    insert_sql("entries", (*ENTRY, "embedding")),
-                    (last, file.sha256, file.suffix, *row, vector.tobytes()),
-                )
+                entries.append((last, file.sha256, file.suffix, *row, vector.tobytes()))
+        self._db.executemany(insert_sql("entries", (*ENTRY, "embedding")), entries)
+        self._db.executemany(insert_sql("refusals", REFUSAL), refusals)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Take entries out of the bank as the next version; their files stay for rollbacks.
@@ -367,6 +374,12 @@ class Store:
         Raises `UserError`, with the bank unchanged, for an id that is not live.
         """
         self.record((), ids, what="remove")
+
+    def keep_index(self, setting: str) -> None:
+        """Remember which kind of index the bank should have, from now on."""
+        with self.writing():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (setting,))
+        self.index = setting
 
     def rollback(self, version: int) -> None:
         """Restore exactly the records of a version and forget everything newer.
@@ -387,12 +400,13 @@ class Store:
             state = State(self.state.generation + 1, version)
             self.commit(state, "rollback", added=back, removed=forgotten)
 
-    def last_id(self, version: int) -> int:
-        """Return the highest id given up to a version, also to entries that are forgotten."""
+    def last_id(self, version: int | None = None) -> int:
+        """Return the highest id given (up to a version), also to entries that are forgotten."""
+        until = "" if version is None else " WHERE added <= ?"  # all: answered without a scan
         (last,) = self._db.execute(
-            "SELECT max(value, (SELECT coalesce(max(id), 0) FROM entries WHERE added <= ?))"
+            f"SELECT max(value, (SELECT coalesce(max(id), 0) FROM entries{until}))"
             " FROM meta WHERE key = 'last_id'",
-            (version,),
+            () if version is None else (version,),
         ).fetchone()
         return last
 
@@ -417,7 +431,7 @@ class Store:
         Raises `UserError` when a file cannot be deleted; the next writer tries again.
         """
         with self.reading() as db:
-            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
+            known = self.known(db)
         try:
             for path in list(orphans(self.images, known)):
                 path.unlink()
@@ -538,10 +552,24 @@ class Store:
             schema.upgrade(db, meta["version"])
             db.execute("COMMIT")
 
-    def _holds(self, sha256: str) -> bool:
-        query = "SELECT 1 FROM entries WHERE sha256 = ? AND removed IS NULL"
+    @staticmethod
+    def known(db: sqlite3.Connection) -> set[str]:
+        """Return the hashes of all images that an entry, live or removed, names."""
+        # Apart, so that each is answered from an index, without the embeddings.
+        kinds = ("removed IS NULL", "removed IS NOT NULL")
+        queries = [f"SELECT sha256 FROM entries WHERE {kind}" for kind in kinds]
+        return {row[0] for query in queries for row in db.execute(query)}
+
+    def _held(self, hashes: Iterable[str]) -> set[str]:
+        """Return those of the hashes whose images are live."""
+        wanted, found = list(hashes), set()
         with self._sound():
-            return self._db.execute(query, (sha256,)).fetchone() is not None
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                query = f"SELECT sha256 FROM entries WHERE removed IS NULL AND sha256 IN ({marks})"
+                found |= {row[0] for row in self._db.execute(query, chunk)}
+        return found
 
     def _live(self, wanted: Filter) -> tuple[str, dict[str, object]]:
         """Return the condition of live entries that a filter wants, and the values it binds."""
@@ -610,4 +638,6 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     )
     if writable:
         db.execute("PRAGMA synchronous = FULL")
+        # Pages that many batches touch reach the database once: every 32 MB of journal.
+        db.execute("PRAGMA wal_autocheckpoint = 8192")
     return db

@@ -194,6 +194,7 @@ def test_stats_by_hand(bank: MemoryBank):
         "by_emotion_synthetic": dict(zip(MIKELS8, (0, 2, 0, 1, 0, 1, 0, 0), strict=True)),
         "dim": DIM,
         "model_hash": MODEL,
+        "index": "flat",
     }
     (refusal,) = bank.refusals()
     assert (refusal.reason, refusal.version, refusal.emotion) == ("too dull", 2, MIKELS8[7])
