@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
 PICTURES = 60
 EXPORTED = range(50, 60)
-OPERATIONS = ("add", "evict", "rollback", "compact", "rebuild", "import")
 HASH = {read_image(picture(number)).sha256: number for number in range(PICTURES)}
 LONGEST = 0.1
 """Seconds from the first operation to the kill: a few more."""
@@ -81,54 +80,57 @@ def prepare(folder: Path, model: str) -> None:
             export_bank(scratch, exported(folder, model), quiet)
 
 
-def write(folder: Path, draw: random.Random, say) -> None:
+def planned(
+    bank: MemoryBank, folder: Path, draw: random.Random
+) -> tuple[str, State, Callable[[], object]]:
+    """Return an operation: its name, what the bank is to be after it, and the act."""
+    now = seen(bank)
+    live, version = now["live"], now["version"]
+    free = [number for number in range(PICTURES) if number not in live]
+    new = draw.sample(free, min(len(free), 4))
+    turn = int(bank.model_hash.rpartition("-")[2]) + 1
+    model, out = f"embedder-{turn}", exported(folder, bank.model_hash)
+    possible = ["rollback", "compact", "rebuild"]
+    possible += ["add", "evict"] if new else []
+    possible += ["import"] if out.exists() else []
+    what = draw.choice(possible)
+    after = now | {"version": version + 1}
+    if what == "add":
+        after["live"] = sorted([*live, *new])
+        return what, after, lambda: bank.record(offers(bank, new))
+    if what == "evict":
+        gone = draw.sample(bank.entries(), min(len(live), 3))
+        after["live"] = sorted({*live, *new} - {HASH[entry.sha256] for entry in gone})
+        ids = [entry.id for entry in gone]
+        return what, after, lambda: bank.record(offers(bank, new), evict=ids)
+    if what == "import":
+        after["live"] = sorted({*live, *EXPORTED})
+        after["refused"] = now["refused"] + len(set(live) & set(EXPORTED))
+        return what, after, lambda: import_bank(bank, out, quiet)
+    if what == "rebuild":
+        after |= {"oldest": version + 1, "model": model}
+        return (
+            what,
+            after,
+            lambda: bank.rebuild(
+                lambda paths: np.stack([embedded(HASH[path.stem], model) for path in paths]),
+                DIM + turn % 2,
+                model,
+            ),
+        )
+    oldest = draw.randint(now["oldest"], version)
+    if what == "compact":
+        return what, now | {"oldest": oldest}, lambda: bank.compact(oldest)
+    with MemoryBank.open(folder / "bank") as reader:
+        reader.reload(oldest)
+        return what, seen(reader), lambda: bank.rollback(oldest)
+
+
+def write(folder: Path, draw: random.Random, say: Callable[[object], object]) -> None:
     """Do random operations for ever, each announced and acknowledged."""
     with MemoryBank.open(folder / "bank", "a") as bank:
         while True:
-            what = draw.choice(OPERATIONS)
-            before = seen(bank)
-            live, version = before["live"], before["version"]
-            free = [number for number in range(PICTURES) if number not in live]
-            taken = draw.sample(free, min(len(free), 4))
-            after = before | {"version": version + 1}
-            if what == "add":
-                after["live"] = sorted([*live, *taken])
-                act = lambda: bank.record(offers(bank, taken))  # noqa: E731
-            elif what == "evict":
-                gone = draw.sample(bank.entries(), min(len(live), 3))
-                left = {HASH[entry.sha256] for entry in gone}
-                after["live"] = sorted({*live, *taken} - left)
-                act = lambda: bank.record(  # noqa: E731
-                    offers(bank, taken), evict=[entry.id for entry in gone]
-                )
-            elif what == "rollback":
-                target = draw.randint(before["oldest"], version)
-                with MemoryBank.open(folder / "bank") as reader:
-                    reader.reload(target)
-                    after = seen(reader)
-                act = lambda: bank.rollback(target)  # noqa: E731
-            elif what == "compact":
-                oldest = draw.randint(max(before["oldest"], version - 2), version)
-                after = before | {"oldest": oldest}
-                act = lambda: bank.compact(oldest)  # noqa: E731
-            elif what == "rebuild":
-                turn = int(bank.model_hash.rpartition("-")[2]) + 1
-                model = f"embedder-{turn}"
-                after |= {"oldest": version + 1, "model": model}
-
-                def embed(paths: Sequence[Path]) -> np.ndarray:
-                    return np.stack([embedded(HASH[path.stem], model) for path in paths])
-
-                act = lambda: bank.rebuild(embed, DIM + turn % 2, model)  # noqa: E731
-            else:
-                out = exported(folder, bank.model_hash)
-                if not out.exists():
-                    continue
-                after["live"] = sorted({*live, *EXPORTED})
-                after["refused"] = before["refused"] + len(set(live) & set(EXPORTED))
-                act = lambda: import_bank(bank, out, quiet)  # noqa: E731
-            if what in ("add", "evict") and not taken and after["live"] == live:
-                continue
+            what, after, act = planned(bank, folder, draw)
             say({"try": after, "what": what})
             act()
             say({"done": after})
@@ -182,7 +184,7 @@ def crash(folder: Path, number: int, state: State) -> tuple[State, str, int]:
 
 
 def main(folder: Path, kills: int) -> None:
-    MemoryBank.create(folder / "bank", DIM, MODEL).close()
+    MemoryBank.create(folder / "bank", embedded(0, MODEL).size, MODEL).close()
     with MemoryBank.open(folder / "bank") as bank:
         state = seen(bank)
     doing: Counter[str] = Counter()

@@ -355,6 +355,8 @@ class Against(RuleBasedStateMachine):
         self.bank = MemoryBank.create(self.folder / str(self.count), DIM, MODEL)
         self.history: list[dict[int, int]] = [{}]  # version -> {id: number of the picture}
         self.highest: list[int] = [0]
+        self.oldest = 0
+        self.tags: dict[str, int] = {}
 
     @rule(numbers=st.lists(st.integers(0, 15), min_size=1, max_size=4))
     def add(self, numbers: list[int]) -> None:
@@ -377,11 +379,62 @@ class Against(RuleBasedStateMachine):
         self.history.append({i: n for i, n in self.history[-1].items() if i != gone})
         self.highest.append(self.highest[-1])
 
+    @precondition(lambda self: self.history[-1])
+    @rule(data=st.data(), number=st.integers(0, 15))
+    def evict(self, data: st.DataObject, number: int) -> None:
+        live = self.history[-1]
+        gone = data.draw(st.sampled_from(sorted(live)))
+        decision = Decision(candidate=candidate(number), admitted=True, reason="")
+        recorded = self.bank.record([decision], evict=[gone])
+        new = number not in live.values()  # one that leaves just now is still a duplicate
+        assert len(recorded.admitted) == new
+        left = {i: n for i, n in live.items() if i != gone}
+        self.history.append(left | ({self.highest[-1] + 1: number} if new else {}))
+        self.highest.append(self.highest[-1] + new)
+
     @rule(data=st.data())
     def rollback(self, data: st.DataObject) -> None:
-        version = data.draw(st.integers(0, len(self.history) - 1))
-        assert self.bank.rollback(version) == version
+        version = data.draw(st.integers(self.oldest, len(self.history) - 1))
+        names = [name for name, of in self.tags.items() if of == version]
+        assert self.bank.rollback(names[0] if names else version) == version
         del self.history[version + 1 :], self.highest[version + 1 :]
+        self.tags = {name: of for name, of in self.tags.items() if of <= version}
+
+    @rule(data=st.data(), name=st.sampled_from(["a", "b", "c"]))
+    def tag(self, data: st.DataObject, name: str) -> None:
+        version = data.draw(st.integers(self.oldest, len(self.history) - 1))
+        if name in self.tags:
+            self.bank.untag(name)
+        assert self.bank.tag(name, version) == version
+        self.tags[name] = version
+
+    @rule(data=st.data())
+    def compact(self, data: st.DataObject) -> None:
+        oldest = data.draw(st.none() | st.integers(self.oldest, len(self.history) - 1))
+        forgotten = self.bank.compact(oldest)
+        if oldest is None:
+            oldest = min([*self.tags.values(), len(self.history) - 1])
+        assert forgotten.oldest == oldest
+        assert set(forgotten.tags) == {name for name, of in self.tags.items() if of < oldest}
+        self.tags = {name: of for name, of in self.tags.items() if of >= oldest}
+        self.oldest = oldest
+
+    @rule(data=st.data())
+    def look_back(self, data: st.DataObject) -> None:
+        old, new = (data.draw(st.integers(self.oldest, len(self.history) - 1)) for _ in "ab")
+        with MemoryBank.open(self.bank.path) as reader:
+            assert reader.reload(old) == old
+            live = self.history[old]
+            kept = {entry.id: reader.image_path(entry).read_bytes() for entry in reader.entries()}
+            assert kept == {number: picture(of) for number, of in live.items()}
+            hits = reader.search(vector(99), 100)[0]
+            assert {hit.entry.id for hit in hits} == live.keys()
+            found = reader.diff(old, new)
+            assert {entry.id for entry in found.came} == self.history[new].keys() - live.keys()
+            assert {entry.id for entry in found.left} == live.keys() - self.history[new].keys()
+            if self.oldest:
+                with pytest.raises(UserError, match="has forgotten"):
+                    reader.reload(self.oldest - 1)
 
     @rule()
     def reopen(self) -> None:
@@ -400,6 +453,8 @@ class Against(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert self.bank.version == len(self.history) - 1
+        assert self.bank.stats()["oldest"] == self.oldest
+        assert self.bank.tags() == self.tags
         assert len(self.bank) == len(self.history[-1])
         assert {
             entry.id: self.bank.image_path(entry).read_bytes() for entry in self.bank.entries()

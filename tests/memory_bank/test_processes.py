@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,6 +139,22 @@ def test_kill_9_loses_nothing_acknowledged(path: Path):
     assert version >= 9
 
 
+def test_a_writer_killed_at_random_moments(tmp_path: Path):
+    """Adding, evicting, rolling back, compacting, rebuilding, importing: see `crashes.py`."""
+    kills = int(os.environ.get("BANK_KILLS", "40"))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.memory_bank.crashes", str(tmp_path), str(kills)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["kills"] == kills
+    assert len(told["during"].keys() - {"nothing"}) >= 4
+
+
 def test_a_second_writer_is_told_and_readers_are_not_stopped(path: Path):
     with running(WRITER, path) as writer:
         writer.stdout.readline()
@@ -161,6 +179,15 @@ def test_a_dead_writer_does_not_block_even_if_its_children_live(path: Path):
         holder.wait()
         with MemoryBank.open(path, "a") as bank:
             assert bank.add([candidate(1)]).version == 1
+
+
+def test_a_second_writer_waits_for_the_first(path: Path):
+    with running(WRITER, path) as writer:
+        with pytest.raises(UserError, match=f"has another writer; got process {writer.pid} "):
+            MemoryBank.open(path, "a", wait=0.1)
+        threading.Timer(0.3, writer.kill).start()
+        with MemoryBank.open(path, "a", wait=300) as bank:
+            assert bank.verify() == []
 
 
 def test_one_process_cannot_write_twice(path: Path):
