@@ -20,7 +20,7 @@ OVERRIDES ?=## configuration changes of a run: "seed=1 stages.0.steps=60"
 MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
 BANK ?=## memory bank folder
 IMAGES ?=## image files or folders
-QUERY ?=## image, or affect ('valence=1 arousal=-2'), to search the bank for
+QUERY ?=## image, affect ('valence=1 arousal=-2') or words to search the bank for
 COUNT ?= 1000## images to draw
 SEED ?= 0## seed of the drawing
 PATCHES ?= 24## side of a picture of bench-grpo in patches: 24 gives 144 visual tokens, 8 gives 16

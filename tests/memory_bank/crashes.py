@@ -25,8 +25,8 @@ from memory_bank.exchange import export_bank, import_bank
 from memory_bank.images import read_image
 from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
-PICTURES = 60
-EXPORTED = range(50, 60)
+PICTURES = 200
+EXPORTED = range(190, 200)
 HASH = {read_image(picture(number)).sha256: number for number in range(PICTURES)}
 LONGEST = 0.1
 """Seconds from the first operation to the kill: a few more."""
@@ -99,7 +99,7 @@ def planned(
         after["live"] = sorted([*live, *new])
         return what, after, lambda: bank.record(offers(bank, new))
     if what == "evict":
-        gone = draw.sample(bank.entries(), min(len(live), 3))
+        gone = draw.sample(bank.entries(), min(len(live), 6))
         after["live"] = sorted({*live, *new} - {HASH[entry.sha256] for entry in gone})
         ids = [entry.id for entry in gone]
         return what, after, lambda: bank.record(offers(bank, new), evict=ids)
