@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -95,5 +96,5 @@ def _syncfs() -> Callable[[int], None] | None:
 
 def _tells_errors(release: str) -> bool:
     """Return whether syncfs of this Linux reports what could not be written: since 5.8."""
-    major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
-    return (major, minor) >= (5, 8)
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)
