@@ -173,6 +173,11 @@ bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
 	$(PY) -m train.bench_grpo --patches $(PATCHES)
 
+.PHONY: bench-bank
+bench-bank: no-overrides setup ## the memory bank beside FAISS, hnswlib and LanceDB (COUNT= entries, 200000)
+	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
+	$(PY) -m memory_bank.bench $(if $(filter-out file,$(origin COUNT)),--count $(COUNT))
+
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+_FEW = 8
+"""Files up to which each is synced, so that a small batch does not wait for what others wrote."""
 _AT_ONCE = 32
 """Syncs in flight together: a disk answers several with one flush of its cache."""
 
@@ -22,7 +25,8 @@ class Flush:
 
     Linux flushes the whole file system at once (`syncfs`): a single flush of the disk for a batch
     of files and their folders, where `fsync` of each waits for hundreds. It waits also for what
-    others wrote to that file system. Elsewhere each file and folder is synced.
+    others wrote to that file system. Elsewhere, and for a few files, each file and each folder
+    that names it is synced.
 
     Raises `OSError` in `sync` when the disk did not take what was written.
     """
@@ -45,15 +49,19 @@ class Flush:
     def sync(self, files: Sequence[Path]) -> None:
         """Return when the files, their names and those of their folders are on the disk."""
         flush = _syncfs()
-        if flush is not None:
+        if flush is not None and len(files) > _FEW:
             flush(self._descriptor)
-            return
-        paths = set(files)
-        for file in files:
-            inner = len(file.relative_to(self._folder).parts)
-            paths.update(file.parents[:inner])
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(_fsync, paths))
+        else:
+            sync_files(self._folder, files)
+
+
+def sync_files(root: Path, files: Sequence[Path]) -> None:
+    """Make files, their names and those of the folders between them and `root` survive."""
+    paths = set(files)
+    for file in files:
+        paths.update(file.parents[: len(file.relative_to(root).parts)])
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(_fsync, paths))
 
 
 def sync_folder(folder: Path) -> None:
@@ -88,5 +96,5 @@ def _syncfs() -> Callable[[int], None] | None:
 
 def _tells_errors(release: str) -> bool:
     """Return whether syncfs of this Linux reports what could not be written: since 5.8."""
-    major, minor = (int(part) for part in release.split("-")[0].split(".")[:2])
-    return (major, minor) >= (5, 8)
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)

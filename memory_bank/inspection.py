@@ -34,7 +34,7 @@ def problems(store: Store, show: Show) -> list[str]:
             found += [f"entry {number}: {problem}" for problem in _entry(store, *row)]
             show(done, count)
         if store.writable:
-            known = store.known(db)
+            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
             found += [f"no entry has the file {path}" for path in orphans(store.images, known)]
     return found
 

@@ -22,7 +22,7 @@ _PROVENANCE = """
     prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
     reason TEXT NOT NULL"""
 
-_LIVE = "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted)"
+_LIVE = "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted, sha256)"
 _RECORDS = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     f"""CREATE TABLE entries (

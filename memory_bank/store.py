@@ -431,7 +431,7 @@ class Store:
         Raises `UserError` when a file cannot be deleted; the next writer tries again.
         """
         with self.reading() as db:
-            known = self.known(db)
+            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
         try:
             for path in list(orphans(self.images, known)):
                 path.unlink()
@@ -551,14 +551,6 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             schema.upgrade(db, meta["version"])
             db.execute("COMMIT")
-
-    @staticmethod
-    def known(db: sqlite3.Connection) -> set[str]:
-        """Return the hashes of all images that an entry, live or removed, names."""
-        # Apart, so that each is answered from an index, without the embeddings.
-        kinds = ("removed IS NULL", "removed IS NOT NULL")
-        queries = [f"SELECT sha256 FROM entries WHERE {kind}" for kind in kinds]
-        return {row[0] for query in queries for row in db.execute(query)}
 
     def _held(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the hashes whose images are live."""

@@ -26,6 +26,8 @@ HOME = {
     "trl": "model_zoo",
     "bitsandbytes": "model_zoo",
     "faiss": "memory_bank",
+    "hnswlib": "memory_bank",
+    "lancedb": "memory_bank",
     "deepspeed": "train",
 }
 COMPOSITION_ROOT = "emosym/cli/"
