@@ -298,7 +298,6 @@ class MemoryBank:
         self._index.catch_up(self._store)
         self._index.save()
         self._store.sweep()
-        compaction.shrink(self._store)
         return self.version
 
     def search(self, queries: np.ndarray, k: int = 10, **wanted: object) -> list[list[Hit]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import signal
 import sqlite3
 
 import pytest
@@ -217,3 +219,26 @@ def test_sheets_of_a_sweep_stay_out(model, tmp_path):
     assert len(ids(tmp_path / "bank")) == 3
     add = emosym("bank", "add", tmp_path / "bank", sweep / "sheet.png", "--model", model)
     refused(add, "nothing to add; got only sheets of images")
+
+
+def test_a_full_disk_is_one_line_and_changes_nothing(rich, tmp_path):
+    new = tmp_path / "new"
+    assert emosym("bank", "export", rich, tmp_path / "out", "--source", "real").code == 0
+    emosym("bank", "import", new, tmp_path / "out")
+    assert emosym("bank", "export", rich, tmp_path / "all.tar").code == 0
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (33_000, hard))  # SQLite's shared memory has 32 kB
+    try:
+        for words in (
+            *(["import", new, tmp_path / "all.tar"], ["export", rich, tmp_path / "x.tar"]),
+            ["compact", new],
+        ):
+            refused(emosym("bank", *words), "too large" if words[0] == "export" else "cannot write")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not (tmp_path / "x.tar").exists()
+    assert ids(new) == [1, 2, 3, 4]
+    assert emosym("bank", "verify", new).code == 0
+    assert emosym("bank", "stats", new, "--json").json["version"] == 1
