@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
 import os
 import shutil
 import sqlite3
@@ -46,6 +47,7 @@ _CHUNK = 500
 """Ids a query: well below SQLite's limit of bound values."""
 
 _PROVENANCE = tuple(field.name for field in fields(Provenance))
+_VALUES = operator.attrgetter(*_PROVENANCE)
 _PROVENANCE_SQL = """
     source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
     emotion TEXT, valence REAL, arousal REAL,
@@ -372,9 +374,8 @@ class Store:
             self._commit(State(self.state.generation + 1, version))
 
     def _check_live(self, ids: Sequence[int]) -> None:
-        if not ids:
-            return
-        missing = sorted(set(ids) - set(self.ids().tolist()))
+        query = f"SELECT id FROM entries WHERE {_LIVE} AND id IN"
+        missing = sorted(set(ids) - self._by_id(query, ids, lambda row: row[0]).keys())
         if missing:
             raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
 
@@ -526,13 +527,14 @@ def _check_numbers(candidate: Candidate) -> None:
             raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
 
 
-def _provenance(candidate: Candidate) -> Iterator[object]:
-    """Yield the values in the order of `_PROVENANCE`, NumPy scalars as Python's own."""
-    for name in _PROVENANCE:
-        value = getattr(candidate, name)
-        if name == "scores":
-            value = json.dumps({key: float(each) for key, each in value.items()})
-        yield value.item() if isinstance(value, np.generic) else value
+def _provenance(candidate: Candidate) -> list[object]:
+    """Return the values in the order of `_PROVENANCE`, NumPy scalars as Python's own."""
+    values = [
+        value.item() if isinstance(value, np.generic) else value for value in _VALUES(candidate)
+    ]
+    scores = {key: float(each) for key, each in candidate.scores.items()}
+    values[_PROVENANCE.index("scores")] = json.dumps(scores)
+    return values
 
 
 def _record(cls: type[T], columns: Sequence[str], row: tuple) -> T:
