@@ -43,10 +43,13 @@ def read_image(image: Path | bytes | Image.Image | ImageFile) -> ImageFile:
         return image
     name = str(image) if isinstance(image, Path) else "image given in memory"
     try:
-        data = _bytes(image)
-        with Image.open(io.BytesIO(data)) as picture:
-            picture.load()
-            kind = picture.format
+        if isinstance(image, Image.Image):
+            data, kind = _png(image), "PNG"  # just encoded: there is no damage to look for
+        else:
+            data = image if isinstance(image, bytes) else image.read_bytes()
+            with Image.open(io.BytesIO(data)) as picture:
+                picture.load()
+                kind = picture.format
     except (*_BROKEN, Image.DecompressionBombError) as error:
         raise UserError(
             f"unreadable image {name}", got=error, expected="a complete PNG or JPEG file"
@@ -130,11 +133,7 @@ def _write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
 
 
-def _bytes(image: Path | bytes | Image.Image) -> bytes:
-    if isinstance(image, Path):
-        return image.read_bytes()
-    if isinstance(image, bytes):
-        return image
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Literal, TypeVar, get_origin, get_type_hints
 
@@ -17,6 +18,7 @@ from memory_bank.entry import Candidate, Provenance
 T = TypeVar("T")
 
 PROVENANCE = tuple(field.name for field in fields(Provenance))
+_VALUES = operator.attrgetter(*PROVENANCE)
 ENTRY = ("id", "sha256", "suffix", *PROVENANCE, "reason", "added")
 REFUSAL = (*PROVENANCE, "reason", "version")
 
@@ -30,13 +32,14 @@ def check_numbers(candidate: Candidate) -> None:
             raise UserError(f"{name} of an image to keep", got=value, expected="a finite number")
 
 
-def provenance(candidate: Candidate) -> Iterator[object]:
-    """Yield the values in the order of `PROVENANCE`, NumPy scalars as Python's own."""
-    for name in PROVENANCE:
-        value = getattr(candidate, name)
-        if name == "scores":
-            value = json.dumps({key: float(each) for key, each in value.items()})
-        yield value.item() if isinstance(value, np.generic) else value
+def provenance(candidate: Candidate) -> list[object]:
+    """Return the values in the order of `PROVENANCE`, NumPy scalars as Python's own."""
+    values = [
+        value.item() if isinstance(value, np.generic) else value for value in _VALUES(candidate)
+    ]
+    scores = {key: float(each) for key, each in candidate.scores.items()}
+    values[PROVENANCE.index("scores")] = json.dumps(scores)
+    return values
 
 
 def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:

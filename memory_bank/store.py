@@ -443,9 +443,8 @@ class Store:
             ) from error
 
     def _check_live(self, ids: Sequence[int]) -> None:
-        if not ids:
-            return
-        missing = sorted(set(ids) - set(self.ids().tolist()))
+        query = f"SELECT id FROM entries WHERE {LIVE} AND id IN"
+        missing = sorted(set(ids) - self._by_id(query, ids, lambda row: row[0]).keys())
         if missing:
             raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
 
