@@ -50,7 +50,7 @@ def test_recall(kind: str, drawn: tuple[np.ndarray, np.ndarray]):
     vectors, queries = drawn
     index = filled(kind, vectors)
     if kind == "ivf":
-        assert index.faiss.nlist == 282  # 2 √20000: a query reads 32 of them
+        assert index.faiss.nlist == 282  # 2 √20000: a query reads 64 of them
     found, ids = index.search(queries, K)
     truth = best(queries, vectors, K)
     score = recall(ids - 100, truth)
