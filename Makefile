@@ -173,6 +173,10 @@ bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
 	$(PY) -m train.bench_grpo --patches $(PATCHES)
 
+.PHONY: study-memory
+study-memory: no-overrides setup ## does a memory bank help where labels are few? 5 seeds, about an hour
+	$(PY) -m train.memory_study --out "$(or $(RUN),runs/memory-study)"
+
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"

@@ -153,8 +153,8 @@ class ActingPhase(Protocol):
     dropout: bool
     """False: what acts is the model as it would be used."""
 
-    def run(self, step: int) -> dict[str, float]:
-        """Act, all ranks together, and return what to log."""
+    def run(self, step: int, turn: int) -> dict[str, float]:
+        """Act, all ranks together, and return what to log; `turn` steps of it came before."""
 
 
 def freeze(module: nn.Module) -> None:
