@@ -11,7 +11,7 @@ from emosym.errors import UserError
 from memory_bank.bank import MemoryBank
 from memory_bank.entry import Provenance
 
-LEAST, MOST = 32, 256
+LEAST, MOST = 64, 256
 """Images of each source that are compared: with fewer nothing is told."""
 WINDOW = 256
 """Candidates, the last ones, in whole pools, that the admission rate is about: with fewer nothing
@@ -81,7 +81,7 @@ def diversity(bank: MemoryBank) -> tuple[float, float] | None:
     count = min(MOST, *map(len, ids.values()))
     if count < LEAST:
         return None
-    real, synthetic = (bank.embeddings(_spread(ids[source], count)) for source in _SOURCES)
+    real, synthetic = (bank.embeddings(_some(ids[source], count)) for source in _SOURCES)
     centre = real.mean(0)
     return vendi(real - centre), vendi(synthetic - centre)
 
@@ -107,5 +107,7 @@ def _drawn(one: Provenance) -> bool:
     return one.source == "synthetic" and one.step is not None
 
 
-def _spread(ids: list[int], count: int) -> list[int]:
-    return [ids[place * len(ids) // count] for place in range(count)]
+def _some(ids: list[int], count: int) -> list[int]:
+    """Return `count` of them, always the same: any order may be in step with what they show."""
+    places = np.random.default_rng(count).choice(len(ids), count, replace=False)
+    return [ids[place] for place in np.sort(places)]

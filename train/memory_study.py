@@ -95,7 +95,7 @@ def turned(candidate: Candidate) -> Candidate:
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the study; goes on where it was left.")],
     seeds: Annotated[int, typer.Option(min=1, max=len(STUDENT) + 1, help="Seeds 0 .. N - 1.")] = 5,
-    steps: Annotated[int, typer.Option(help="Optimizer steps of each arm.")] = 60,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of each arm.")] = 80,
 ) -> None:
     """Run every arm for every seed that is not done, and print the table."""
     from model_zoo.noise import hush
@@ -111,9 +111,9 @@ def main(
     arms = [
         (arm, wrong) for wrong in (False, True) for arm in ARMS if not (wrong and arm == "no bank")
     ]
-    for seed in range(seeds):
-        start = begin(out, seed)
-        for arm, wrong in arms:
+    starts = [begin(out, seed) for seed in range(seeds)]
+    for arm, wrong in arms:
+        for seed, start in enumerate(starts):
             key = {"seed": seed, "arm": arm, "wrong": wrong}
             if any(key.items() <= row.items() for row in rows):
                 continue
