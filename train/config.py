@@ -253,10 +253,14 @@ class VerifyPosteriorConfig:
     """Images a step."""
     affect_weight: float = 1.0
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
+    hard_negatives: float = 0.0
+    """Largest share of a batch, at most 0.5, that are real images of the bank with nearly the
+    prompt of another image of it, and another emotion."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
         _share(math.inf, affect_weight=self.affect_weight)
+        _share(0.5, hard_negatives=self.hard_negatives)
 
 
 @dataclass(kw_only=True, slots=True)

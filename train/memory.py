@@ -15,6 +15,7 @@ from memory_bank import (
     AdmissionPolicy,
     Breaker,
     Candidate,
+    Entry,
     MemoryBank,
     admit,
     contrast,
@@ -23,6 +24,7 @@ from memory_bank import (
     synthetic_count,
 )
 from memory_bank.replacement import PUBLISHED
+from memory_bank.retrieval import hard_negatives
 from memory_bank.sync import gather, write_on_rank_zero
 from train import ranks
 from train.config import RememberConfig
@@ -130,20 +132,20 @@ class Memory:
         if published and entries:
             count = len(samples)
         picked = replay(entries, count, key)
-        remembered = [
-            Sample(
-                id=f"bank-{entry.id}",
-                image=self.bank.image_path(entry),
-                split="train",
-                emotion=entry.emotion,
-                valence=entry.valence,
-                arousal=entry.arousal,
-                prompt=entry.prompt,
-                source="bank",
-            )
-            for entry in picked
-        ]
-        return samples[: len(samples) - count] + remembered
+        return samples[: len(samples) - count] + list(map(self._sample, picked))
+
+    def contrast(self, samples: list[Sample], share: float) -> list[Sample]:
+        """Put real images of the bank before a batch that show what others of it show, and evoke
+        another emotion: as many as there are, up to a share of the batch, whose last ones go."""
+        if self.bank is None or not share:
+            return samples
+        most = int(len(samples) * share)
+        kept = samples[: len(samples) - most]
+        found = hard_negatives(
+            self.bank.entries(source="real"), [(one.prompt, one.emotion) for one in kept]
+        )
+        harder = list({one.id: one for one in found if one is not None}.values())[:most]
+        return list(map(self._sample, harder)) + samples[: len(samples) - len(harder)]
 
     def stats(self) -> dict[str, int | str]:
         """Return the bank in numbers, and why admission stopped where it did, for reports."""
@@ -183,6 +185,19 @@ class Memory:
         """Release the bank."""
         if self.bank is not None:
             self.bank.close()
+
+    def _sample(self, entry: Entry) -> Sample:
+        """Return what an entry teaches."""
+        return Sample(
+            id=f"bank-{entry.id}",
+            image=self.bank.image_path(entry),
+            split="train",
+            emotion=entry.emotion,
+            valence=entry.valence,
+            arousal=entry.arousal,
+            prompt=entry.prompt,
+            source="bank",
+        )
 
     def _check(self, path: Path, version: int, digest: str) -> None:
         expected = f"the run's own bank, at version {version} or later"

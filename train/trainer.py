@@ -283,8 +283,9 @@ class Trainer:
         samples = self.bench.corpus.take(phase.material, name, position, phase.batch_size)
         if not phase.replays:
             return samples
-        key = (self.config.seed, step, self.bench.memory.version)
-        mixed = self.bench.memory.mix(samples, key)
+        memory = self.bench.memory
+        contrasted = memory.contrast(samples, phase.hard_negatives)
+        mixed = memory.mix(contrasted, (self.config.seed, step, memory.version))
         order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
         return [mixed[place] for place in order]
 

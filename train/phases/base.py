@@ -134,6 +134,9 @@ class LearningPhase(Protocol):
     """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
+    hard_negatives: float
+    """Where they do, share of a batch that are real ones showing what others of it show, with
+    another emotion."""
     compares: tuple[str, str] | None
     """Metrics of reward and second judge: the run stops when they part. None never stops it."""
     dropout: bool
