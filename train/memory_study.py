@@ -2,8 +2,8 @@
 
 For each seed: 5 % of AffectWorld's images keep their label. A model of random weights learns from
 them (the start, which then judges and embeds), and goes on from there for as many optimizer steps
-in each arm: from the labelled images alone, or with images that the shipped generator drew for the
-labelled images' requests, offered to a bank in portions by phase `remember`. The shipped
+in each arm: from the labelled images alone, or with images of the shipped generator (what one labelled
+image shows, evoking what another does), offered to a bank in portions by `remember`. The shipped
 understanding branch has seen 6000 labels, so nothing of it takes part; the generator has seen them
 too: like any pretrained generator it knows more of the world than the labels at hand say.
 
@@ -155,23 +155,34 @@ def few(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def draw(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
-    """Draw `VARIANTS` images of each labelled one's request with the shipped generator."""
+    """Draw with the shipped generator: what one labelled image shows, evoking what another does."""
     folder.mkdir(exist_ok=True)
-    wanted = [sample for _ in range(VARIANTS) for sample in labelled]
     requests = [
-        ImageRequest(prompt=s.prompt, emotion=s.emotion, valence=s.valence, arousal=s.arousal)
-        for s in wanted
+        ImageRequest(
+            prompt=shown.prompt,
+            emotion=labelled[place].emotion,
+            valence=labelled[place].valence,
+            arousal=labelled[place].arousal,
+        )
+        for turn in range(VARIANTS)
+        for shown, place in zip(
+            labelled, Draws("felt", seed, turn).permutation(len(labelled)).tolist(), strict=True
+        )
     ]
     images = EmoSymPipeline(zoo.load(MODEL)).generate(
-        requests, seed=seed * len(wanted), steps=SAMPLING_STEPS
+        requests, seed=seed * len(requests), steps=SAMPLING_STEPS
     )
     drawn = []
-    for number, (sample, image) in enumerate(zip(wanted, images, strict=True)):
+    for number, (request, image) in enumerate(zip(requests, images, strict=True)):
         path = folder / f"{number:04d}.png"
         image.save(path)
         drawn.append(
-            dataclasses.replace(
-                sample, id=path.stem, image=path.resolve(), knowledge=None, source="generated"
+            Sample(
+                id=path.stem,
+                image=path.resolve(),
+                split="train",
+                source="generated",
+                **dataclasses.asdict(request),
             )
         )
     return drawn
