@@ -164,6 +164,10 @@ bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as publ
 eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
 	$(PY) -m eval.plane "$(MODEL)"
 
+.PHONY: eval-refine
+eval-refine: no-overrides setup ## score MODEL='s refining against the best of as many images
+	$(PY) -m eval.refining "$(MODEL)"
+
 .PHONY: subject-classifier
 subject-classifier: no-overrides setup ## train the classifier of subjects that eval-plane asks, and install it
 	$(PY) -m eval.subject_training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from emosym.errors import UserError, unknown
@@ -375,7 +375,7 @@ class ReinforceConfig:
     guidance: float = 1.0
     """Guidance while sampling; the trained model is saved with it as its default. 1 costs half."""
     window: int = 2
-    """Steps that are drawn and trained; of nft, noised copies of an image; direct trains one."""
+    """Steps that are drawn and trained; of nft, noised copies of an image; direct has one."""
     window_within: float = 0.5
     """Share of the schedule that holds what is trained: from noise on; of direct, up to the
     image."""
@@ -413,6 +413,7 @@ class ReinforceConfig:
             _share(noise=self.noise)
         if self.group < 2:
             raise UserError("group must be at least 2", got=self.group)
+        self._check_unread()
         within = round(self.steps * self.window_within)
         if self.algorithm not in ("nft", "direct") and self.window > within:
             raise UserError(
@@ -436,6 +437,21 @@ class ReinforceConfig:
                 got=", ".join(sorted(unused)),
                 fix="name it in rewards or watch, or leave it out",
             )
+
+    def _check_unread(self) -> None:
+        """Raise UserError for an option that is set and that the algorithm does not read."""
+        unread = {
+            "nft": ("noise", "clip", "window_within"),
+            "direct": ("noise", "clip", "window", "strength", "spread", "rewards_apart"),
+        }.get(self.algorithm, ("strength",))
+        known = {each.name: each.default for each in fields(self)}
+        for name in unread:
+            if getattr(self, name) != known[name]:
+                raise UserError(
+                    f"{name} has nothing to act on",
+                    got=f"{name}={getattr(self, name)} with algorithm={self.algorithm}",
+                    fix="leave it out, or choose another algorithm",
+                )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -60,7 +60,7 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
         "verify_posterior": {"batch_size": 4},
         "verify_grpo": {"batch_size": 2, "group": 2, "answer_tokens": 6},
         "generate": {"batch_size": 4},
-        "reinforce": {"batch_size": 2, "group": 2, "steps": 2, "window": 1},
+        "reinforce": {"batch_size": 2, "group": 2, "steps": 2},
         "autoencode": {"batch_size": 4},
         "remember": {
             "per_emotion": 1,

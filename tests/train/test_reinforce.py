@@ -90,6 +90,9 @@ def test_each_judge_is_logged_where_there_are_several(found):
         ({"judges": {"clip_iqa": {"path": "x"}}}, "that is not asked; got clip_iqa"),
         ({"rewards": {"affect": 1.0, "http": 1.0}, "algorithm": "cps"}, "path is missing"),
         ({"algorithm": "cps", "window": 9}, "window is longer than the part of the schedule"),
+        ({"algorithm": "direct", "clip": 0.2}, "clip has nothing to act on.*choose another"),
+        ({"algorithm": "nft", "noise": 0.7}, "noise has nothing to act on"),
+        ({"algorithm": "cps", "strength": 2.0}, "strength has nothing to act on"),
         ({"group": 1}, "group must be at least 2"),
         ({"own_target": 1.5}, "own_target"),
         ({"algorithm": "ppo"}, "algorithm"),
@@ -128,7 +131,7 @@ def test_a_run_whose_judges_part_stops_itself(second, stops, tmp_path, model, wo
 
 
 def test_two_ranks_are_one(tmp_path, model, world):
-    whole = preset(model, world, 2, algorithm="cps_guard", group=4)
+    whole = preset(model, world, 2, algorithm="cps_guard", group=4, window=1)
     (alone,) = in_ranks(probes.outcome, tmp_path / "one", {"run": whole})
     both = in_ranks(probes.outcome, tmp_path / "two", {"run": whole}, size=2)
     first, second = alone["run"], both[0]["run"]
