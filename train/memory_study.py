@@ -2,10 +2,10 @@
 
 For each seed: 5 % of AffectWorld's images keep their label. A model of random weights learns from
 them (the start, which then judges and embeds), and goes on from there for as many optimizer steps
-in each arm: from the labelled images alone, or with images of the shipped generator (what one labelled
-image shows, evoking what another does), offered to a bank in portions by `remember`. The shipped
-understanding branch has seen 6000 labels, so nothing of it takes part; the generator has seen them
-too: like any pretrained generator it knows more of the world than the labels at hand say.
+in each arm: from the labelled images alone, or with images of the shipped generator, each of what
+one labelled image shows, evoking what another does, offered to a bank in portions by `remember`.
+The shipped understanding branch has seen 6000 labels, so nothing of it takes part; the generator
+has seen them too: like any pretrained one it knows more than the labels at hand say.
 
 A wrong judge turns its verdict round for 40 % of the images, decided by the image: of what it
 should refuse it says what was asked, with the more confidence the less it saw it, and the other way
@@ -63,6 +63,8 @@ ARMS: dict[str, tuple[str, ...] | None] = {
     "ours": (),
 }
 """Arm -> what it changes; None has no bank."""
+JUDGED = ("as stated", "ours")
+"""Arms that a wrong judge is tried on; as released, everything is accepted whatever it says."""
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 TITLES = {"accuracy": "accuracy", "v_mae": "valence MAE", "a_mae": "arousal MAE"}
@@ -109,9 +111,7 @@ def main(
         write_world(out / "world", IMAGES, 0)
     done = out / "results.jsonl"
     rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
-    arms = [
-        (arm, wrong) for wrong in (False, True) for arm in ARMS if not (wrong and arm == "no bank")
-    ]
+    arms = [(arm, False) for arm in ARMS] + [(arm, True) for arm in JUDGED]
     starts = [begin(out, seed) for seed in range(seeds)]
     for arm, wrong in arms:
         for seed, start in enumerate(starts):
@@ -137,8 +137,15 @@ def begin(out: Path, seed: int) -> Path:
     if not pool.exists():
         write_manifest(pool, draw(labelled, drawn, seed))
     if not (run / "report.json").exists():
-        runs.start(PRESET, run, str(manifest), [f"seed={seed}"])
+        brought_on(run, manifest, [f"seed={seed}"])
     return run / "model"
+
+
+def brought_on(run: Path, data: Path, overrides: list[str]) -> dict:
+    """Return the report of a run, started or, where it was left unfinished, resumed."""
+    if (run / runs.CONFIG).exists():
+        return runs.resume(run, [])
+    return runs.start(PRESET, run, str(data), overrides)
 
 
 def few(samples: Sequence[Sample], seed: int) -> list[Sample]:
@@ -210,7 +217,7 @@ def measure(
             *changes,
         ]
     with patch.dict(PHASES, {"remember": WrongJudge} if wrong else {}):
-        report = runs.start(PRESET, folder, str(out / f"labels-{seed}.jsonl"), overrides)
+        report = brought_on(folder, out / f"labels-{seed}.jsonl", overrides)
     found = report["understanding"]["after"]
     return {name: found[name] for name in TITLES} | (
         {} if changes is None else held(out, folder, seed)
