@@ -182,6 +182,10 @@ bench-bank: no-overrides setup ## the memory bank beside FAISS, hnswlib and Lanc
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
 	$(PY) -m memory_bank.bench $(if $(filter-out file,$(origin COUNT)),--count $(COUNT))
 
+.PHONY: study-memory
+study-memory: no-overrides setup ## does a memory bank help where labels are few? 5 seeds, about an hour
+	$(PY) -m train.memory_study --out "$(or $(RUN),runs/memory-study)"
+
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"

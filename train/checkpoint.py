@@ -19,10 +19,13 @@ from emosym.config import load_config
 from emosym.errors import UserError
 from train import ranks
 from train.ema import Average
+from train.waiting import Waiting
 
 STATE = "state.json"
 AVERAGES = "averages"
 """Folder of the averages in a checkpoint, a file for each part that has one."""
+WAITING = "waiting.safetensors"
+"""Images that wait for their admission to the bank; absent where none does."""
 _NAME = re.compile(r"step-(\d{7})")
 _BEFORE = "delete this checkpoint to use the one before"
 _MISFITS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
@@ -73,9 +76,14 @@ class State:
 
 
 def save(
-    folder: Path, state: State, engines: dict[str, Any], averages: dict[str, Average], keep: int
+    folder: Path,
+    state: State,
+    engines: dict[str, Any],
+    averages: dict[str, Average],
+    waiting: Waiting,
+    keep: int,
 ) -> Path:
-    """Write a checkpoint of all engines and averages; return its folder once every rank is done.
+    """Write a checkpoint of all that a run is; return its folder once every rank is done.
 
     A step that is saved already is left as it is: steps are exact, so it holds the same.
 
@@ -102,6 +110,8 @@ def save(
         if ranks.is_first():
             for part, average in averages.items():
                 average.save(_average(temporary, part))
+            if waiting.candidates:
+                waiting.save(temporary / WAITING)
             state.files = _sizes(temporary)
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
             _sync(temporary)
@@ -136,9 +146,13 @@ def found(folder: Path) -> list[Path]:
 
 
 def load(
-    path: Path, engines: dict[str, Any], averages: dict[str, Average], model_hash: str
+    path: Path,
+    engines: dict[str, Any],
+    averages: dict[str, Average],
+    waiting: Waiting,
+    model_hash: str,
 ) -> State:
-    """Load a checkpoint into the engines and averages and check that it is what was saved.
+    """Load a checkpoint into all that a run is and check that it is what was saved.
 
     Raises:
         UserError: another number of ranks, another starting model, parts or shapes that differ,
@@ -164,6 +178,8 @@ def load(
     with ranks.told_once():
         for part, average in averages.items():
             average.load(_average(path, part))
+        if ranks.is_first():
+            waiting.load(path / WAITING)
     return state
 
 

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from emosym.errors import UserError
+from emosym.errors import UserError, unknown
 from emosym.scorers import JudgeSpec
+from memory_bank.gates import GATES
 
 
 def _positive(**values: float) -> None:
@@ -252,10 +253,14 @@ class VerifyPosteriorConfig:
     """Images a step."""
     affect_weight: float = 1.0
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
+    hard_negatives: float = 0.0
+    """Largest share of a batch, at most 0.5, that are real images of the bank with nearly the
+    prompt of another image of it, and another emotion."""
 
     def __post_init__(self) -> None:
         _positive(batch_size=self.batch_size)
         _share(math.inf, affect_weight=self.affect_weight)
+        _share(0.5, hard_negatives=self.hard_negatives)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -451,29 +456,69 @@ class ReinforceConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RememberConfig:
-    """Generate, judge, admit. Ref: EmoSym §2.8."""
+    """Generate, judge, admit. Ref: EmoSym §2.8; the thresholds are those of docs/memory.md."""
 
     per_emotion: int = 4
     """Images generated for each emotion."""
+    generated: str | None = None
+    """Manifest, or folder, of images that a generator made already, labelled with what was asked of
+    it: they are offered in portions instead of drawing. Null draws with the model."""
     real: int = 32
     """Real training images of each emotion that open the bank."""
     synthetic_share: float = 0.25
     """Largest share of bank images in an understanding batch, at most 0.5."""
+    gates: list[str] = field(default_factory=lambda: list(GATES))
+    """Gates that are asked, of `memory_bank.gates`."""
     top_share: float = 0.2
     """Share of each emotion's candidates, by judge confidence, that may be admitted."""
     affect_bound: float = 1.0
     """Largest |ΔV| + |ΔA| between asked and judged, in units of [-3, 3]."""
+    quality: float = 0.0
+    """Quantile of the real images' contrast that an image must reach."""
     novelty: float = 0.95
-    """Largest cosine to an image of the bank."""
+    """Share of real images that are farther from their nearest than a new image must be from all
+    that the bank holds: a quantile of cosines, since every embedder crowds differently."""
+    manifold: float = 0.01
+    """Share of real images that are as far from their nearest as a new image may at most be."""
+    agreement: float = 0.6
+    """Share of the ten nearest real images that must have the label asked for."""
     capacity: int = 256
     """Synthetic images kept for each emotion."""
+    replacement: Literal[
+        "none", "reservoir", "lowest_confidence", "random", "highest_confidence"
+    ] = "reservoir"
+    """Who leaves a full emotion. highest_confidence is EmoSym as released, to compare with: each
+    admitted image evicts the most confident one of the bank, REAL ONES TOO, and batches are drawn
+    from the bank alone, whatever `synthetic_share` says."""
+    delay: int = 0
+    """Steps that an image waits before it is offered."""
+    diversity_loss: float = 0.1
+    """Admission stops when synthetic images miss more than this share of the diversity (Vendi
+    score) of as many real ones; 1 never stops it."""
+    admission_low: float = 0.01
+    """Admission stops when a smaller share of the last 256 candidates entered."""
+    admission_high: float = 0.6
+    """Admission stops when a larger share of the last 256 candidates entered."""
 
     def __post_init__(self) -> None:
         _positive(per_emotion=self.per_emotion, affect_bound=self.affect_bound)
         _positive(top_share=self.top_share)
         _share(0.5, synthetic_share=self.synthetic_share)
-        _share(top_share=self.top_share, novelty=self.novelty)
-        _share(math.inf, real=self.real, capacity=self.capacity)
+        _share(top_share=self.top_share, novelty=self.novelty, quality=self.quality)
+        _share(self.novelty, manifold=self.manifold)
+        _share(agreement=self.agreement, diversity_loss=self.diversity_loss)
+        _share(admission_high=self.admission_high)
+        _share(self.admission_high, admission_low=self.admission_low)
+        _share(math.inf, real=self.real, capacity=self.capacity, delay=self.delay)
+        for gate in self.gates:
+            if gate not in GATES:
+                raise unknown("gate in remember.gates:", gate, GATES)
+        if self.generated is not None and self.delay:
+            raise UserError(
+                "delay has nothing to act on",
+                got="remember.generated, images that no step drew",
+                fix="set one of them to 0 or null",
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -13,7 +13,9 @@ from emosym.model import EmoSym
 from emosym.records import Sample, Understanding
 from memory_bank import (
     AdmissionPolicy,
+    Breaker,
     Candidate,
+    Entry,
     MemoryBank,
     admit,
     contrast,
@@ -21,11 +23,14 @@ from memory_bank import (
     replay,
     synthetic_count,
 )
+from memory_bank.replacement import PUBLISHED
+from memory_bank.retrieval import hard_negatives
 from memory_bank.sync import gather, write_on_rank_zero
 from train import ranks
 from train.config import RememberConfig
 from train.data import Corpus
 from train.reference import Reference
+from train.waiting import Waiting
 
 EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
 
@@ -47,6 +52,23 @@ class Memory:
         self.reference = reference
         self.model_hash = model_hash
         self.bank: MemoryBank | None = None
+        self.waiting = Waiting()
+        self.policy = AdmissionPolicy(
+            gates=tuple(config.gates),
+            top_quantile=config.top_share,
+            max_affect_error=config.affect_bound,
+            quality_quantile=config.quality,
+            near_quantile=config.novelty,
+            far_quantile=config.manifold,
+            min_agreement=config.agreement,
+            capacity_per_class=config.capacity,
+            replacement=config.replacement,
+            delay=config.delay,
+        )
+        self.breaker = Breaker(
+            max_loss=config.diversity_loss,
+            admission_rate=(config.admission_low, config.admission_high),
+        )
         self._replayable: tuple[int, list] = (-1, [])
 
     def fill(self, corpus: Corpus) -> None:
@@ -73,56 +95,66 @@ class Memory:
 
         write_on_rank_zero(self.bank, write)
 
-    def offer(self, candidates: list[tuple[int, Candidate]]) -> dict[str, float]:
-        """Put a numbered pool, scattered over the ranks, before the gates."""
+    def stopped(self) -> str | None:
+        """Return why the bank takes nothing more, if so; every rank finds the same."""
         if self.bank is None:
             raise RuntimeError("phase remember runs without a bank")
-        config = self.config
-        policy = AdmissionPolicy(
-            top_quantile=config.top_share,
-            max_affect_error=config.affect_bound,
-            max_cosine=config.novelty,
-            capacity_per_class=config.capacity,
-        )
-        pool = [offer for _, offer in sorted(gather(candidates), key=lambda pair: pair[0])]
+        return self.breaker.stopped(self.bank)
 
-        def write(bank: MemoryBank) -> tuple[int, int]:
-            taken = bank.record(admit(pool, bank, policy))
-            return len(taken.admitted), len(taken.refused)
+    def offer(self, candidates: list[tuple[int, Candidate]], step: int) -> dict[str, float]:
+        """Put what is due of a numbered pool, scattered over the ranks, before the gates."""
+        self.waiting.candidates += [
+            offer for _, offer in sorted(gather(candidates), key=lambda pair: pair[0])
+        ]
+        due = self.waiting.due(step, self.policy.delay)
 
-        admitted, refused = write_on_rank_zero(self.bank, write)
-        return {"admitted": admitted, "refused": refused, **self._sizes()}
+        def write(bank: MemoryBank) -> tuple[int, int, int]:
+            ruling = admit(due, bank, self.policy, step=step)
+            taken = bank.record(ruling.decisions, evict=ruling.evict)
+            return len(taken.admitted), len(taken.refused), len(ruling.evict)
+
+        admitted, refused, evicted = write_on_rank_zero(self.bank, write)
+        return {"admitted": admitted, "refused": refused, "evicted": evicted, **self.sizes()}
 
     def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
-        """Replace the last samples of a global batch by remembered images, up to the cap."""
+        """Replace the last samples of a global batch by remembered images, up to the cap.
+
+        Under the published replacement the bank is the training set: all are replaced.
+        """
         if self.bank is None:
             return samples
+        published = self.config.replacement == PUBLISHED
         if self._replayable[0] != self.bank.version:
-            self._replayable = (self.bank.version, self.bank.entries(source="synthetic"))
+            source = None if published else "synthetic"
+            self._replayable = (self.bank.version, self.bank.entries(source=source))
         entries = self._replayable[1]
         count = synthetic_count(len(samples), self.config.synthetic_share, len(entries))
+        if published and entries:
+            count = len(samples)
         picked = replay(entries, count, key)
-        remembered = [
-            Sample(
-                id=f"bank-{entry.id}",
-                image=self.bank.image_path(entry),
-                split="train",
-                emotion=entry.emotion,
-                valence=entry.valence,
-                arousal=entry.arousal,
-                prompt=entry.prompt,
-                source="bank",
-            )
-            for entry in picked
-        ]
-        return samples[: len(samples) - count] + remembered
+        return samples[: len(samples) - count] + list(map(self._sample, picked))
 
-    def stats(self) -> dict[str, int]:
-        """Return the bank in numbers, as reports show them."""
+    def contrast(self, samples: list[Sample], share: float) -> list[Sample]:
+        """Put real images of the bank before a batch that show what others of it show, and evoke
+        another emotion: as many as there are, up to a share of the batch, whose last ones go."""
+        if self.bank is None or not share:
+            return samples
+        most = int(len(samples) * share)
+        kept = samples[: len(samples) - most]
+        found = hard_negatives(
+            self.bank.entries(source="real"), [(one.prompt, one.emotion) for one in kept]
+        )
+        harder = list({one.id: one for one in found if one is not None}.values())[:most]
+        return list(map(self._sample, harder)) + samples[: len(samples) - len(harder)]
+
+    def stats(self) -> dict[str, int | str]:
+        """Return the bank in numbers, and why admission stopped where it did, for reports."""
         if self.bank is None:
             return dict(EMPTY)
         stats = self.bank.stats()
-        return {name: stats[name] for name in EMPTY}
+        found = {name: stats[name] for name in EMPTY}
+        why = self.stopped()
+        return found if why is None else found | {"stopped": why}
 
     @property
     def version(self) -> int:
@@ -154,6 +186,19 @@ class Memory:
         if self.bank is not None:
             self.bank.close()
 
+    def _sample(self, entry: Entry) -> Sample:
+        """Return what an entry teaches."""
+        return Sample(
+            id=f"bank-{entry.id}",
+            image=self.bank.image_path(entry),
+            split="train",
+            emotion=entry.emotion,
+            valence=entry.valence,
+            arousal=entry.arousal,
+            prompt=entry.prompt,
+            source="bank",
+        )
+
     def _check(self, path: Path, version: int, digest: str) -> None:
         expected = f"the run's own bank, at version {version} or later"
         fix = "put it back, or start a new run"
@@ -184,8 +229,9 @@ class Memory:
             bank = MemoryBank.open(path, "r", model_hash=self.model_hash)
         return bank
 
-    def _sizes(self) -> dict[str, float]:
-        stats = self.stats()
+    def sizes(self) -> dict[str, float]:
+        """Return how many images the bank holds, for the log."""
+        stats = self.bank.stats()
         return {"size": stats["size"], "synthetic": stats["synthetic"]}
 
     def _real(

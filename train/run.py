@@ -113,6 +113,7 @@ def _fix_paths(config: TrainConfig) -> None:
     if encoder not in (None, DECODER, SENTENCE) and Path(encoder).expanduser().is_dir():
         config.compress.knowledge_encoder = absolute(encoder)
     config.data.path = absolute(config.data.path)
+    config.remember.generated = absolute(config.remember.generated)
     files = config.data.instructions
     files.train, files.test, files.images = map(absolute, (files.train, files.test, files.images))
 

@@ -116,7 +116,11 @@ class Trainer:
             saved = checkpoint.found(self.checkpoints)
         if saved:
             self.state = checkpoint.load(
-                saved[-1], self.engines, self.averages, self.state.model_hash
+                saved[-1],
+                self.engines,
+                self.averages,
+                self.bench.memory.waiting,
+                self.state.model_hash,
             )
         with ranks.told_once():
             if self.state.step > len(self.schedule):
@@ -188,7 +192,14 @@ class Trainer:
         if self.bench.memory.bank is not None:  # a stage without one must not forget it
             self.state.bank_version = self.bench.memory.version
             self.state.bank_digest = self.bench.memory.digest()
-        checkpoint.save(self.checkpoints, self.state, self.engines, self.averages, self.config.keep)
+        checkpoint.save(
+            self.checkpoints,
+            self.state,
+            self.engines,
+            self.averages,
+            self.bench.memory.waiting,
+            self.config.keep,
+        )
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -206,7 +217,7 @@ class Trainer:
         phase = self.phases[name]
         set_dropout(self.bench.model, phase.dropout)
         if not phase.owns:  # an ActingPhase
-            return phase.run(step)
+            return phase.run(step, self.schedule.count(name, step))
         total, accumulation = phase.batch_size, self.config.engine.accumulation
         samples = self._batch(step, name)
         micro_rows = self._micro_rows(total)
@@ -272,8 +283,9 @@ class Trainer:
         samples = self.bench.corpus.take(phase.material, name, position, phase.batch_size)
         if not phase.replays:
             return samples
-        key = (self.config.seed, step, self.bench.memory.version)
-        mixed = self.bench.memory.mix(samples, key)
+        memory = self.bench.memory
+        contrasted = memory.contrast(samples, phase.hard_negatives)
+        mixed = memory.mix(contrasted, (self.config.seed, step, memory.version))
         order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
         return [mixed[place] for place in order]
 

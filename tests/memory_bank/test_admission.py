@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from emosym.errors import UserError
-from memory_bank import GATES, AdmissionPolicy, Candidate, MemoryBank, admit, contrast
-from memory_bank.admission import Context
+from memory_bank import GATES, AdmissionPolicy, Candidate, Decision, MemoryBank, contrast
+from memory_bank import admit as ruling
+from memory_bank.gates import Context
 from tests.memory_bank.make import MODEL, candidate
 
 GOOD: dict[str, object] = {
@@ -25,8 +26,22 @@ GOOD: dict[str, object] = {
     "predicted_arousal": -0.5,
     "confidence": 0.8,
     "contrast": 0.2,
+    "fingerprint": 0,
+    "step": 10,
 }
-CONTEXT = Context(policy=AdmissionPolicy(), confidence_floor=0.8, nearest_cosine=0.95, held=999)
+CONTEXT = Context(
+    policy=AdmissionPolicy(delay=5, quality_quantile=0.2),
+    step=15,
+    confidence_floor=0.8,
+    quality_floor=0.2,
+    nearest_cosine=0.95,
+    most_cosine=0.95,
+    real_cosine=0.5,
+    least_cosine=0.5,
+    nearest_bits=7,
+    agreement=0.6,
+    full=False,
+)
 
 
 @pytest.fixture
@@ -36,7 +51,19 @@ def bank(tmp_path: Path):
 
 
 def made(number: int = 1, embedding: tuple[float, ...] = (1, 0, 0), **changes) -> Candidate:
-    return candidate(number, **(GOOD | {"embedding": np.array(embedding)} | changes))
+    own = {"embedding": np.array(embedding), "fingerprint": far_apart(number)}
+    return candidate(number, **(GOOD | own | changes))
+
+
+def far_apart(number: int) -> int:
+    """Return a fingerprint whose distance to that of any other number is about 32 bits."""
+    return int(np.random.default_rng([3, number]).integers(-(2**63), 2**63 - 1))
+
+
+def admit(pool: list[Candidate], bank: MemoryBank, policy: AdmissionPolicy) -> list[Decision]:
+    found = ruling(pool, bank, policy)
+    assert found.evict == []
+    return found.decisions
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -79,12 +106,50 @@ def test_a_candidate_at_every_bound_passes(gate: str):
         ("quality", {"contrast": math.inf}, {}, "pixels are not finite"),
         ("quality", {"contrast": None}, {}, "contrast not measured"),
         (
+            "quality",
+            {"contrast": 0.199},
+            {},
+            "contrast 0.199 below 0.200, the lowest 20% of the real images",
+        ),
+        (
+            "quality",
+            {},
+            {"policy": AdmissionPolicy(quality_score="clip", quality_quantile=0.2)},
+            "no score clip",
+        ),
+        (
+            "quality",
+            {"scores": {"clip": 0.1}},
+            {"policy": AdmissionPolicy(quality_score="clip", quality_quantile=0.2)},
+            "clip 0.100 below 0.200, the lowest 20% of the real images",
+        ),
+        (
             "novelty",
             {},
             {"nearest_cosine": 0.951},
             "cosine 0.951 to a known image above 0.950",
         ),
-        ("capacity", {}, {"held": 1000}, "class awe holds 1000 synthetic images already"),
+        (
+            "novelty",
+            {},
+            {"real_cosine": 0.499},
+            "cosine 0.499 to the nearest real image below 0.500",
+        ),
+        (
+            "copy",
+            {},
+            {"nearest_bits": 6},
+            "fingerprint 6 bits from a known image's, copies are within 6",
+        ),
+        ("copy", {"fingerprint": None}, {}, "no fingerprint"),
+        (
+            "agreement",
+            {},
+            {"agreement": 0.5},
+            "50% of the 10 nearest real images are awe, below 60%",
+        ),
+        ("delay", {}, {"step": 14}, "drawn at step 10, may enter from step 15 on"),
+        ("capacity", {}, {"full": True}, "class awe is full, and reservoir keeps what it holds"),
     ],
 )
 def test_a_gate_refuses_by_hand(gate: str, changes: dict, context: dict, reason: str):
@@ -96,7 +161,18 @@ def test_gates_ask_only_what_was_wanted():
     assert GATES["label"](free, CONTEXT) is None
     assert GATES["affect"](free, CONTEXT) is None
     real = made(source="real")
-    assert GATES["capacity"](real, replace(CONTEXT, held=5000)) is None
+    assert GATES["capacity"](real, replace(CONTEXT, full=True)) is None
+    assert GATES["delay"](made(step=None), CONTEXT) is None
+    assert GATES["delay"](made(), replace(CONTEXT, step=None)) is None
+
+
+def test_gates_do_not_ask_what_the_bank_cannot_tell():
+    blind = replace(
+        CONTEXT, most_cosine=None, least_cosine=None, agreement=None, quality_floor=None
+    )
+    away = replace(blind, nearest_cosine=1.0, real_cosine=-1.0)
+    for gate in ("novelty", "agreement", "quality"):
+        assert GATES[gate](made(), away) is None
 
 
 def test_contrast_by_hand():
@@ -133,7 +209,7 @@ def test_ties_at_the_floor_pass(bank: MemoryBank):
 
 def test_near_copies_yield_to_the_better_one_and_to_the_bank(bank: MemoryBank):
     bank.add([made(50, (0, 0, 1))])
-    policy = AdmissionPolicy(top_quantile=1.0)
+    policy = AdmissionPolicy(top_quantile=1.0, max_cosine=0.95)
     pool = [
         made(1, (1, 0, 0), confidence=0.6),
         made(2, (1, 0.1, 0), confidence=0.9),  # cosine to the first: 1 / sqrt(1.01) = 0.995
@@ -144,18 +220,22 @@ def test_near_copies_yield_to_the_better_one_and_to_the_bank(bank: MemoryBank):
     assert [one.admitted for one in decisions] == [False, True, True, False]
     assert decisions[0].reason == "cosine 0.995 to a known image above 0.950"
     assert decisions[3].reason == "cosine 0.995 to a known image above 0.950"
-    assert decisions[1].reason == "passed label, confidence, affect, quality, novelty, capacity"
+    assert decisions[1].reason == (
+        "passed label, confidence, affect, quality, novelty, copy, agreement, delay, capacity;"
+        " not asked in full: novelty (0 real images, 20 needed),"
+        " agreement (0 labelled real images, 10 needed)"
+    )
     assert [one.candidate for one in decisions] == pool
 
 
 def test_capacity_counts_the_bank_and_the_pool_but_no_real_image(bank: MemoryBank):
     bank.add([made(50, (0, 0, 1)), made(51, (0, 0, -1), source="real")])
-    policy = AdmissionPolicy(top_quantile=1.0, capacity_per_class=3)
+    policy = AdmissionPolicy(top_quantile=1.0, capacity_per_class=3, replacement="none")
     pool = [made(n, where, confidence=0.9 - n / 100) for n, where in enumerate(spread(4, 0))]
     pool.append(made(9, (0, -1, 0), emotion="fear", predicted="fear"))
     decisions = admit(pool, bank, policy)
     assert [one.admitted for one in decisions] == [True, True, False, False, True]
-    assert decisions[2].reason == "class awe holds 3 synthetic images already"
+    assert decisions[2].reason == "class awe is full, and none keeps what it holds"
 
 
 def test_every_refusal_is_named(bank: MemoryBank):
@@ -184,6 +264,8 @@ def test_gates_can_be_chosen_by_name(bank: MemoryBank):
     assert [one.reason for one in decisions] == ["passed no gates"] * 2
     with pytest.raises(UserError, match=r"unknown gate 'labels'.*did you mean 'label'\?"):
         AdmissionPolicy(gates=("labels",))
+    with pytest.raises(UserError, match=r"unknown replacement 'rando'.*did you mean 'random'\?"):
+        AdmissionPolicy(replacement="rando")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +277,15 @@ def test_gates_can_be_chosen_by_name(bank: MemoryBank):
         ("max_affect_error", math.nan),
         ("min_contrast", 0.6),
         ("max_cosine", 1.5),
+        ("min_cosine", -1.5),
+        ("quality_quantile", 1.1),
+        ("near_quantile", -0.1),
+        ("far_quantile", 0.96),
+        ("copy_bits", 65),
+        ("neighbours", 0),
+        ("min_agreement", 1.1),
         ("capacity_per_class", -1),
+        ("delay", -1),
     ],
 )
 def test_a_policy_out_of_range_is_refused(name: str, value: float):

@@ -33,6 +33,7 @@ from train.phases.compress import Compress
 from train.phases.generate import Generate
 from train.run import _scores_of
 from train.texts import check_texts
+from train.waiting import Waiting
 
 
 def compress(steps: int, **sections) -> dict:
@@ -76,13 +77,17 @@ def test_a_bad_dataset(tmp_path, preset, world):
     write_manifest(long, [dataclasses.replace(s, prompt="a boat " * 30) for s in samples])
     label = ["stages=[{steps: 1, cycle: {verify_posterior: 1}}]"]
     reward = ["stages=[{steps: 1, cycle: {verify_grpo: 1}}]"]
+    draw = ["stages=[{steps: 1, cycle: {remember: 1}}]"]
     for data, overrides, message in [
         (tmp_path / "nowhere", [], "error: no dataset at"),
         (empty, [], "empty.jsonl"),
         (learn_only, [], "error: the dataset has no images in split 'test'"),
         (unlabelled, label, "error: phase verify_posterior needs an emotion label"),
         (unlabelled, reward, "verify_grpo.rewards.emotion=0"),
-        (long, ["stages=[{steps: 1, cycle: {remember: 1}}]"], f"sample {samples[0].id!r} cannot"),
+        (world, [*label, "verify_posterior.hard_negatives=0.2"], "has no bank to find them in"),
+        (unlabelled, [*draw, f"remember.generated={unlabelled}"], "has images without an emotion"),
+        (world, [*draw, f"remember.generated={world}", "remember.delay=1"], "images that no step"),
+        (long, draw, f"sample {samples[0].id!r} cannot"),
     ]:
         run = tmp_path / "run"
         done = train("run", preset(**compress(1)), *overrides, "--data", data, "--run", run)
@@ -316,7 +321,7 @@ def test_a_state_with_odd_values(finished, tmp_path, found, message):
     text = found if isinstance(found, bytes) else json.dumps(found).encode()
     (checkpoint / "state.json").write_bytes(text)
     with pytest.raises(UserError, match=f"^checkpoint .*{message}"):
-        load(checkpoint, {}, {}, whole["model_hash"])
+        load(checkpoint, {}, {}, Waiting(), whole["model_hash"])
 
 
 def test_a_file_in_place_of_the_checkpoints(finished, tmp_path):

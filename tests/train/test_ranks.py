@@ -58,7 +58,7 @@ PRESETS: dict[str, tuple[str, dict]] = {
         },
     ),
     "generate": ("generate", {"generate": {"update_understander": True, "image_share": 0.5}}),
-    "remember": ("remember", {"remember": {"per_emotion": 2}}),
+    "remember": ("remember", {"remember": {"per_emotion": 2, "delay": 1}}),
 }
 PER_MICRO_BATCH = (
     "latent_rank",

@@ -118,6 +118,8 @@ def preset_of(folder: Path, model: Path, world: Path) -> Path:
                 reasoning_tokens=3,
                 compress=WORDS,
                 generate={"update_understander": True, "image_share": 0.5},
+                # A pool waits for the next step of the phase, across a checkpoint.
+                remember={"delay": 8},
                 save_every=5,
             )
         )

@@ -134,6 +134,9 @@ class LearningPhase(Protocol):
     """What its batches are made of."""
     replays: bool
     """Whether bank images join its batches."""
+    hard_negatives: float
+    """Where they do, share of a batch that are real ones showing what others of it show, with
+    another emotion."""
     compares: tuple[str, str] | None
     """Metrics of reward and second judge: the run stops when they part. None never stops it."""
     dropout: bool
@@ -153,8 +156,8 @@ class ActingPhase(Protocol):
     dropout: bool
     """False: what acts is the model as it would be used."""
 
-    def run(self, step: int) -> dict[str, float]:
-        """Act, all ranks together, and return what to log."""
+    def run(self, step: int, turn: int) -> dict[str, float]:
+        """Act, all ranks together, and return what to log; `turn` steps of it came before."""
 
 
 def freeze(module: nn.Module) -> None:

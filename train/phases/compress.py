@@ -37,6 +37,7 @@ class Compress:
     owns = ("understander",)
     material = "samples"
     replays = True
+    hard_negatives = 0.0
     compares = None
     dropout = True
 

@@ -23,12 +23,18 @@ class VerifyPosterior:
         self.bench = bench
         self.config = bench.config.verify_posterior
         self.batch_size = self.config.batch_size
+        self.hard_negatives = self.config.hard_negatives
         unlabelled = sum(sample.emotion is None for sample in bench.corpus.samples)
         if unlabelled:
             raise UserError(
                 "phase verify_posterior needs an emotion label for every training image",
                 got=f"{unlabelled} of {len(bench.corpus.samples)} without",
                 fix="use phase verify_grpo with verify_grpo.rewards.emotion=0",
+            )
+        if self.hard_negatives and bench.memory.path is None:
+            raise UserError(
+                "verify_posterior.hard_negatives has no bank to find them in",
+                fix="give a stage the phase remember, or set it to 0",
             )
         if self.config.affect_weight:
             bench.corpus.require("verify_posterior.affect_weight", "valence", "arousal")

@@ -74,11 +74,11 @@ def add(
         width = pipeline.model.understander.backbone.width
         MemoryBank.create(bank, width, embedder).close()
     with MemoryBank.open(bank, "a", model_hash=embedder, wait=wait) as store:
-        recorded = (
-            store.record(admit(candidates, store, AdmissionPolicy()))
-            if gated
-            else store.add(candidates)
-        )
+        if gated:
+            ruling = admit(candidates, store, AdmissionPolicy())
+            recorded = store.record(ruling.decisions, evict=ruling.evict)
+        else:
+            recorded = store.add(candidates)
         stats = store.stats()
     fates = {id(one.candidate): one for one in (*recorded.admitted, *recorded.refused)}
     records = [
