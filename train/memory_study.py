@@ -243,13 +243,13 @@ def held(out: Path, folder: Path, seed: int) -> dict[str, float]:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Return, as Markdown, what each arm reaches and gains on no bank in the same seed.
+    """Return, as Markdown, what each arm reaches, and its change against no bank in the same seed.
 
     Means over seeds with their 95 % interval (Student's t).
     """
     base = {row["seed"]: row for row in rows if row["arm"] == "no bank"}
     lines = ["| arm | judge | seeds | real, synthetic in the bank | right | "]
-    lines[0] += " | ".join(f"{title} | gain" for title in TITLES.values()) + " |"
+    lines[0] += " | ".join(f"{title} | change" for title in TITLES.values()) + " |"
     lines.append("|" + "---|" * (5 + 2 * len(TITLES)))
     for arm, wrong in dict.fromkeys((row["arm"], row["wrong"]) for row in rows):
         of = [row for row in rows if (row["arm"], row["wrong"]) == (arm, wrong)]
