@@ -119,9 +119,7 @@ def rollback(
 
 def rm(
     bank: Bank,
-    ids: Annotated[
-        list[int] | None, typer.Argument(metavar="[ID]...", help="Ids of entries; see `ls`.")
-    ] = None,
+    ids: Annotated[list[int] | None, typer.Argument(help="Ids of entries; see `ls`.")] = None,
     emotion: OnlyEmotion = None,
     source: OnlySource = None,
     min_score: MinScore = None,

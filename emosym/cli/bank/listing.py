@@ -53,7 +53,7 @@ def ls(
 
 def show(
     bank: Bank,
-    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="Ids of entries; see `ls`.")],
+    ids: Annotated[list[int], typer.Argument(help="Ids of entries; see `ls`.")],
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
