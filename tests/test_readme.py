@@ -94,9 +94,12 @@ def test_the_python_example_runs(place: Path) -> None:
 
 
 def test_paths_that_the_readme_links_exist() -> None:
-    links = re.findall(r"\]\((?!http|#)([^)]+)\)", TEXT)
+    links = re.findall(r"\]\((?!http|#)([^)#]+)(?:#([^)]+))?\)", TEXT)
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [path for path, _ in links if not (ROOT / path).exists()] == []
+    for path, place in links:
+        heads = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.M) if place else []
+        assert not place or place in {head.lower().replace(" ", "-") for head in heads}
 
 
 def test_the_readme_has_no_gap() -> None:
