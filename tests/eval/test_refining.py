@@ -96,7 +96,7 @@ def test_each_prompt_is_asked_for_at_every_point():
 
 
 def test_the_command():
-    few = ["--prompts", "1", "--rounds", "2", "--images", "2", "--steps", "2"]
+    few = ["--prompts", "1", "--rounds", "2", "--images", "2", "--steps", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "eval.refining", "--json", *few],
         cwd=ROOT,
