@@ -16,8 +16,8 @@ from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, LAST_SEED, AsJson, Device
 from emosym.cli.terminal import print_json, print_table, progress
 from emosym.refine import Critic, Painter, Refinement
+from emosym.sweep import axis_values
 from eval import metrics
-from eval.affect_plane import VALUES
 from eval.protocols import Oracle
 
 if TYPE_CHECKING:
@@ -84,13 +84,14 @@ def compare(
         }
 
 
-def on_plane(prompts: Sequence[EvalRequest]) -> list[EvalRequest]:
-    """Return each prompt at each of 25 points of valence and arousal."""
+def on_plane(prompts: Sequence[EvalRequest], points: int) -> list[EvalRequest]:
+    """Return each prompt at each of points × points of valence and arousal."""
+    values = axis_values(points)
     return [
         replace(one, request=replace(one.request, valence=valence, arousal=arousal))
         for one in prompts
-        for valence in VALUES
-        for arousal in VALUES
+        for valence in values
+        for arousal in values
     ]
 
 
@@ -104,7 +105,10 @@ def main(
     model: Annotated[
         str, typer.Argument(help="Name in the model zoo, or a model folder.")
     ] = DEFAULT_MODEL,
-    prompts: Annotated[int, typer.Option(min=1, max=1000, help="Prompts, at 25 points each.")] = 4,
+    prompts: Annotated[int, typer.Option(min=1, max=1000, help="Prompts.")] = 4,
+    points: Annotated[
+        int, typer.Option(min=2, max=100, help="Values of valence, and of arousal, of each.")
+    ] = 5,
     rounds: Annotated[int, typer.Option(min=2, max=100, help="Rounds.")] = refining.ROUNDS,
     images: Annotated[int, typer.Option(min=2, max=100, help="Images a round.")] = refining.IMAGES,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of prompts and images.")] = 0,
@@ -115,7 +119,7 @@ def main(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Refine prompts of AffectWorld at 25 points each, against the best of as many images."""
+    """Refine prompts of AffectWorld all over the plane, against the best of as many images."""
     from emosym.pipeline import check_sampling
 
     check_sampling(steps, guidance)
@@ -124,7 +128,7 @@ def main(
     from data_tools.affectworld.truth import oracle
     from eval.plane import world_prompts
 
-    requests = on_plane(world_prompts(prompts, seed))
+    requests = on_plane(world_prompts(prompts, seed), points)
     rows: list[dict[str, float]] = []
     with progress("requests", len(requests)) as show:
         for row in compare(

@@ -90,13 +90,13 @@ def test_by_hand():
 
 def test_each_prompt_is_asked_for_at_every_point():
     prompt = EvalRequest(request=ImageRequest(prompt="a tree"), subject="tree")
-    asked = on_plane([prompt])
+    asked = on_plane([prompt], 5)
     assert len({(one.request.valence, one.request.arousal) for one in asked}) == 25
     assert {replace(one.request, valence=None, arousal=None) for one in asked} == {prompt.request}
 
 
 def test_the_command():
-    few = ["--prompts", "1", "--rounds", "2", "--images", "2", "--steps", "1"]
+    few = ["--prompts", "1", "--points", "2", "--rounds", "2", "--images", "2", "--steps", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "eval.refining", "--json", *few],
         cwd=ROOT,
@@ -106,7 +106,7 @@ def test_the_command():
     )
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
-    assert scores["requests"] == 25
+    assert scores["requests"] == 4
     assert 0 < scores["judge_best_of"]["mean"] < scores["judge_one"]["mean"]
     assert scores["oracle_gain"]["mean"] == pytest.approx(
         scores["oracle_best_of"]["mean"] - scores["oracle_refine"]["mean"]
