@@ -18,8 +18,8 @@ COLUMNS = ("confidence", "contrast")
 class Filter:
     """What an entry has to be; all of it. An entry without a step or score fails its bounds.
 
-    Raises `UserError` for an unknown source or emotion, for a bound that is no finite number and for
-    a step of more than 64 bits.
+    Raises `UserError` for an unknown source or emotion, for a bound that is no finite number and
+    for a step of more than 64 bits.
     """
 
     emotion: str | None = None

@@ -252,6 +252,22 @@ class Store:
             ).fetchone()
         return {(source, label): count for source, label, count in live}, refused
 
+    def last_change(self, version: int) -> tuple[object, ...]:
+        """Return how a version came about: what tells it from that of another bank, or of a copy
+        that went another way."""
+        with self.reading():
+            logged = self._db.execute(
+                "SELECT number, time, what, added, removed FROM events WHERE version <= ?"
+                " ORDER BY number DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+            # The plus: from the highest id down, not through the index of who is live.
+            newest = self._db.execute(
+                "SELECT id, sha256 FROM entries WHERE +added <= ? ORDER BY id DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+        return logged, newest
+
     def removed_since(self, version: int) -> np.ndarray:
         """Return ids that were live at an older version and are not now, int64 [N]."""
         with self.reading():
