@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class MemoryBank:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        check_setting(store.index)
         self._index = Index(store.path / INDEX, store.dim)
         self._index.catch_up(store)
 
@@ -93,7 +95,7 @@ class MemoryBank:
         `index` is the kind of index: "auto" (by size), "flat" (exact), "ivf" or "hnsw".
         Raises `UserError` when the folder is not empty or cannot be written, and for another kind.
         """
-        Store.create(Path(path).resolve(), dim, model_hash, check_setting(index))
+        Store.create(_resolved(path), dim, model_hash, check_setting(index))
         return cls.open(path, "a")
 
     @classmethod
@@ -116,7 +118,7 @@ class MemoryBank:
         """
         if mode not in ("r", "a"):
             raise unknown("mode", mode, ("r", "a"))
-        store = Store(Path(path).resolve(), writable=mode == "a", wait=wait)
+        store = Store(_resolved(path), writable=mode == "a", wait=wait)
         try:
             if model_hash is not None and model_hash != store.model_hash:
                 raise UserError(
@@ -462,6 +464,10 @@ class MemoryBank:
 
     def _check_queries(self, queries: np.ndarray) -> np.ndarray:
         return check_vectors(queries, self.dim).reshape(-1, self.dim)
+
+
+def _resolved(path: Path | str) -> Path:
+    return Path(os.path.realpath(path))  # `Path.resolve` fails on links that go in a circle
 
 
 def _check_k(k: int) -> None:

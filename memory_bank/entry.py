@@ -17,8 +17,14 @@ from memory_bank.images import ImageFile
 
 Source = Literal["real", "synthetic"]
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
-_SEED_END = 2**63
+INTEGER_END = 2**63
 """SQLite's integers are signed and have 64 bits."""
+
+
+def check_integer(name: str, value: int | None) -> None:
+    """Raise `UserError` for an integer that the database cannot hold."""
+    if value is not None and not -INTEGER_END <= value < INTEGER_END:
+        raise UserError(f"{name} is out of range", got=value, expected="-2^63 <= value < 2^63")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +76,8 @@ class Candidate(Provenance):
     judge that answers NaN gets its candidates refused and recorded.
 
     Raises `UserError` for an unknown source or label, for half a (valence, arousal) pair, for a
-    point outside `affect.PUBLIC` and for a seed outside [0, 2^63).
+    point outside `affect.PUBLIC`, for a seed outside [0, 2^63) and for a fingerprint or step of
+    more than 64 bits.
     """
 
     image: Path | bytes | Image.Image | ImageFile
@@ -95,8 +102,10 @@ class Candidate(Provenance):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, PUBLIC.check(value, name))
-        if self.seed is not None and not 0 <= self.seed < _SEED_END:
+        if self.seed is not None and not 0 <= self.seed < INTEGER_END:
             raise UserError("seed is out of range", got=self.seed, expected="0 <= seed < 2^63")
+        check_integer("fingerprint", self.fingerprint)
+        check_integer("step", self.step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from emosym.errors import UserError, unknown
 from emosym.taxonomy import mikels
-from memory_bank.entry import SOURCES, Source
+from memory_bank.entry import SOURCES, Source, check_integer
 
 COLUMNS = ("confidence", "contrast")
 """Scores that are columns of their own; any other is looked up among an entry's named scores."""
@@ -18,7 +18,8 @@ COLUMNS = ("confidence", "contrast")
 class Filter:
     """What an entry has to be; all of it. An entry without a step or score fails its bounds.
 
-    Raises `UserError` for an unknown source or emotion and for a bound that is no finite number.
+    Raises `UserError` for an unknown source or emotion, for a bound that is no finite number and
+    for a step of more than 64 bits.
     """
 
     emotion: str | None = None
@@ -38,6 +39,8 @@ class Filter:
             raise unknown("source", self.source, SOURCES)
         if self.emotion is not None:
             object.__setattr__(self, "emotion", mikels(self.emotion))
+        check_integer("min_step", self.min_step)
+        check_integer("max_step", self.max_step)
         for bounds in (self.min_scores, self.max_scores):
             for name, bound in bounds.items():
                 if not math.isfinite(bound):

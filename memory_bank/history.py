@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from emosym.errors import UserError, unknown
-from memory_bank.entry import Entry
+from memory_bank.entry import Entry, check_integer
 from memory_bank.rows import ENTRY, record_of
 from memory_bank.store import LIVE, Store
 
@@ -75,7 +75,7 @@ def tag(store: Store, name: str, version: int) -> None:
 
 def untag(store: Store, name: str) -> None:
     """Delete a tag; its version stays. Raises `UserError` for an unknown one."""
-    version_of(store, name)
+    _tagged(store, name)
     with store.writing() as db:
         db.execute("DELETE FROM tags WHERE name = ?", (name,))
 
@@ -85,6 +85,10 @@ def version_of(store: Store, name: str | int) -> int:
     if isinstance(name, int) or re.fullmatch(r"\d{1,18}", name):
         store.check_version(int(name))
         return int(name)
+    return _tagged(store, name)
+
+
+def _tagged(store: Store, name: str) -> int:
     known = tags(store)
     if name not in known:
         if not known:
@@ -97,6 +101,7 @@ def version_of(store: Store, name: str | int) -> int:
 
 def version_before(store: Store, step: int) -> int:
     """Return the last version before anything of a training step, or a later one, was recorded."""
+    check_integer("the training step", step)
     with store.reading() as db:
         (first,) = db.execute(
             "SELECT min(version) FROM ("

@@ -17,10 +17,10 @@ from memory_bank.kinds import Flat, kind_for, recognised
 from memory_bank.store import AUTO, State, Store
 
 log = logging.getLogger(__name__)
-_STAMP = struct.Struct("<8sQQQ")
+_STAMP = struct.Struct("<8sQQQ16s")
 """After FAISS's own bytes and the removed ids (int64): magic, generation, version, number of
-removed ids; then the XXH3-128 of all that precedes."""
-_MAGIC = b"EMOBANK2"
+removed ids, origin; then the XXH3-128 of all that precedes."""
+_MAGIC = b"EMOBANK3"
 _DIGEST = 16
 _ROWS = 4096
 """Vectors compared at once where a search must be exact."""
@@ -37,7 +37,7 @@ class Index:
             # Two OpenMP runtimes in one process crash there.
             faiss.omp_set_num_threads(1)
         self._path, self._dim = path, dim
-        self._kind, self.state = _load(path, dim) or (None, State(0, 0))
+        self._kind, self.state, self._origin = _load(path, dim) or (None, State(0, 0), b"")
         self._saved = self.state if self._kind is not None else None
 
     def __len__(self) -> int:
@@ -60,6 +60,7 @@ class Index:
             or self.state.generation != store.state.generation
             or self.state.version > store.state.version
             or store.index not in (AUTO, self._kind.NAME)
+            or self._origin != _origin(store, self.state.version)
         ):
             self._build(store)
             return
@@ -68,7 +69,7 @@ class Index:
             self._kind.remove(removed)
         for ids, vectors in store.added_since(self.state.version):
             self._kind.add(normalised(vectors), ids)
-        self.state = store.state
+        self.state, self._origin = store.state, _origin(store, store.state.version)
         grown = store.index == AUTO and self._kind.NAME == Flat.NAME
         if self._kind.worn() or (grown and kind_for(AUTO, len(self)) is not Flat):
             self._build(store)
@@ -128,6 +129,7 @@ class Index:
         for ids, vectors in store.added_since(0):
             self._kind.add(normalised(vectors), ids)
         self.state, self._saved = store.state, None
+        self._origin = _origin(store, store.state.version)
         if store.writable and kind is not Flat:
             self.save()  # what took so long is not to be lost in a crash
 
@@ -140,7 +142,7 @@ class Index:
             faiss.write_index(self._kind.faiss, str(temporary))
             removed = self._kind.removed
             stamp = removed.tobytes() + _STAMP.pack(
-                _MAGIC, self.state.generation, self.state.version, removed.size
+                _MAGIC, self.state.generation, self.state.version, removed.size, self._origin
             )
             digest = xxhash.xxh3_128(np.memmap(temporary, mode="r"))
             digest.update(stamp)
@@ -162,8 +164,16 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float32)
 
 
-def _load(path: Path, dim: int) -> tuple[Flat, State] | None:
-    """Return the saved index and its state, or None when there is none that can be trusted.
+def _origin(store: Store, version: int) -> bytes:
+    """Return what an index of this store at a version has to carry, 16 bytes.
+
+    Versions are small numbers, which the index of another bank may well have too.
+    """
+    return xxhash.xxh3_128_digest(repr(store.last_change(version)).encode())
+
+
+def _load(path: Path, dim: int) -> tuple[Flat, State, bytes] | None:
+    """Return the saved index, its state and its origin, or None for one that cannot be trusted.
 
     Every byte is read and hashed before FAISS sees it: a flipped or missing one means a rebuild.
     """
@@ -173,7 +183,8 @@ def _load(path: Path, dim: int) -> tuple[Flat, State] | None:
         if xxhash.xxh3_128_digest(data[:end]) != data[end:].tobytes():
             raise ValueError("checksum differs")
         end -= _STAMP.size
-        magic, generation, version, removed = _STAMP.unpack(data[end : end + _STAMP.size].tobytes())
+        stamp = data[end : end + _STAMP.size].tobytes()
+        magic, generation, version, removed, origin = _STAMP.unpack(stamp)
         if magic != _MAGIC:
             raise ValueError("not written by this format")
         index = faiss.read_index(str(path))
@@ -187,4 +198,4 @@ def _load(path: Path, dim: int) -> tuple[Flat, State] | None:
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         log.warning("%s is damaged (%s); rebuilding it from the store", path, error)
         return None
-    return kind, State(generation, version)
+    return kind, State(generation, version), origin

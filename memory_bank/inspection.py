@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from emosym.errors import UserError
+from memory_bank.entry import Entry
 from memory_bank.images import image_path, orphans, read_image
+from memory_bank.rows import ENTRY, check_numbers, record_of
 from memory_bank.store import Store, check_vectors
 
 Show = Callable[[int, int], None]
@@ -27,11 +29,10 @@ def problems(store: Store, show: Show) -> list[str]:
         ]
         found += _history(store, db)
         (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
-        rows = db.execute(
-            "SELECT id, sha256, suffix, embedding, added, removed FROM entries ORDER BY id"
-        )
-        for done, (number, *row) in enumerate(rows, start=1):
-            found += [f"entry {number}: {problem}" for problem in _entry(store, *row)]
+        rows = db.execute(f"SELECT embedding, removed, {', '.join(ENTRY)} FROM entries ORDER BY id")
+        for done, (embedding, removed, *row) in enumerate(rows, start=1):
+            about = f"entry {row[ENTRY.index('id')]}"
+            found += [f"{about}: {problem}" for problem in _entry(store, embedding, removed, row)]
             show(done, count)
         if store.writable:
             known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
@@ -56,16 +57,23 @@ def _history(store: Store, db: sqlite3.Connection) -> Iterator[str]:
 
 
 def _entry(
-    store: Store, sha256: str, suffix: str, embedding: bytes, added: int, removed: int | None
+    store: Store, embedding: bytes, removed: int | None, row: Sequence[object]
 ) -> Iterator[str]:
-    if removed is not None and removed <= added:
-        yield f"removed at version {removed}, added at {added}"
+    try:
+        entry = record_of(Entry, ENTRY, row)
+        check_numbers(entry)
+    except (UserError, TypeError, ValueError) as error:
+        yield str(error)
+        return
+    if removed is not None and removed <= entry.added:
+        yield f"removed at version {removed}, added at {entry.added}"
     if len(embedding) != 4 * store.dim:
         yield f"embedding of {len(embedding)} bytes"
     try:
         if len(embedding) == 4 * store.dim:
             check_vectors(np.frombuffer(embedding, np.float32), store.dim)
-        if read_image(image_path(store.images, sha256, suffix)).sha256 != sha256:
-            yield f"image does not match its hash {sha256}"
+        path = image_path(store.images, entry.sha256, entry.suffix)
+        if read_image(path).sha256 != entry.sha256:
+            yield f"image does not match its hash {entry.sha256}"
     except UserError as error:
         yield str(error)

@@ -25,11 +25,13 @@ class WriterLock:
     `path` is a file in it, `what` the folder in words, and `otherwise` what one may do meanwhile.
     The kernel drops the lock when its process dies, so a dead writer never blocks the next one.
 
-    Raises `UserError` when another writer still holds it after `wait` seconds, or when the folder
-    cannot be written.
+    Raises `UserError` when another writer still holds it after `wait` seconds, for a `wait` below 0
+    or NaN, and when the folder cannot be written.
     """
 
     def __init__(self, path: Path, what: str, otherwise: str, *, wait: float = 0) -> None:
+        if not wait >= 0:  # to NaN no time is late enough
+            raise UserError("the wait for another writer", got=wait, expected="seconds, at least 0")
         _forget_in_forks()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -23,7 +23,7 @@ ENTRY = ("id", "sha256", "suffix", *PROVENANCE, "reason", "added")
 REFUSAL = (*PROVENANCE, "reason", "version")
 
 
-def check_numbers(candidate: Candidate) -> None:
+def check_numbers(candidate: Provenance) -> None:
     """Raise `UserError` for what a judge said that is no finite number."""
     names = ("predicted_valence", "predicted_arousal", "confidence", "contrast")
     known = {name: getattr(candidate, name) for name in names} | dict(candidate.scores)
@@ -53,7 +53,8 @@ def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
 def check_kinds(cls: type, values: Mapping[str, object]) -> None:
     """Raise ValueError for a value that a field of a record cannot hold."""
     for name, kind in _kinds(cls).items():
-        if not isinstance(values[name], kind):
+        # To Python a bool is an int.
+        if isinstance(values[name], bool) or not isinstance(values[name], kind):
             raise ValueError(f"{name} of an image is {values[name]!r}")
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from emosym.errors import UserError, unknown
 from memory_bank import schema
 from memory_bank.durable import sync_folder
-from memory_bank.entry import Decision, Entry, Refusal
+from memory_bank.entry import INTEGER_END, Decision, Entry, Refusal
 from memory_bank.filter import COLUMNS, Filter
 from memory_bank.images import (
     ImageFile,
@@ -209,7 +209,7 @@ class Store:
                 f"SELECT {', '.join(f'entries.{name}' for name in ENTRY)}, bm25(prompts)"
                 " FROM prompts JOIN entries ON entries.id = prompts.rowid"
                 f" WHERE prompts MATCH :words AND {where} ORDER BY bm25(prompts), id LIMIT :k",
-                values | {"words": words, "k": k},
+                values | {"words": words, "k": min(k, INTEGER_END - 1)},
             )
             return [(record_of(Entry, ENTRY, row[:-1]), row[-1]) for row in rows]
 
@@ -251,6 +251,22 @@ class Store:
                 "SELECT count(*) FROM refusals WHERE version <= ?", (self.state.version,)
             ).fetchone()
         return {(source, label): count for source, label, count in live}, refused
+
+    def last_change(self, version: int) -> tuple[object, ...]:
+        """Return how a version came about: what tells it from that of another bank, or of a copy
+        that went another way."""
+        with self.reading():
+            logged = self._db.execute(
+                "SELECT number, time, what, added, removed FROM events WHERE version <= ?"
+                " ORDER BY number DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+            # The plus: from the highest id down, not through the index of who is live.
+            newest = self._db.execute(
+                "SELECT id, sha256 FROM entries WHERE +added <= ? ORDER BY id DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+        return logged, newest
 
     def removed_since(self, version: int) -> np.ndarray:
         """Return ids that were live at an older version and are not now, int64 [N]."""
@@ -520,10 +536,10 @@ class Store:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         keys = ["format", "dim", "generation", "version"]
         if meta.get("format") == schema.FORMAT:
-            keys.append("oldest")
+            keys += ["oldest", "last_id"]
         for key in keys:
             value = meta.get(key)
-            if not isinstance(value, int) or value < 0:
+            if not isinstance(value, int) or not 0 <= value < INTEGER_END - 1:
                 raise ValueError(f"its {key} is {value!r}")
         if meta["format"] > schema.FORMAT:
             raise UserError(
@@ -574,7 +590,8 @@ class Store:
         return LIVE + where, values | {"version": self.state.version}
 
     def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
-        wanted = [int(number) for number in ids]
+        # SQLite takes no larger numbers, so no entry has one.
+        wanted = [int(number) for number in ids if abs(number) < INTEGER_END]
         query = query.replace(":version", str(self.state.version))
         found: dict[int, T] = {}
         with self.reading():

@@ -34,15 +34,18 @@ def write(folder: Path, items: Iterable[Item]) -> None:
 def read(folder: Path) -> Iterator[Item]:
     """Yield items line by line.
 
-    Raises `UserError` for a line that is no record and for a file outside of the folder.
+    Raises `UserError` without lines, for a line that is no record and for a file outside of the
+    folder.
     """
+    if not (folder / METADATA).is_file():  # the reading of a pipe need not end
+        raise UserError(f"no {METADATA} in {folder}")
     with (folder / METADATA).open(encoding="utf-8") as lines:
         for line in lines:
             try:
                 record = read_json(line)
                 name, vector = record.pop("file_name"), np.array(record.pop("embedding"))
-                if not isinstance(name, str) or vector.dtype.kind not in "fi":
-                    raise ValueError("no text in file_name or no numbers in embedding")
+                if not isinstance(name, str) or "\0" in name or vector.dtype.kind not in "fi":
+                    raise ValueError("no name in file_name or no numbers in embedding")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise UserError("a line that is no record", got=error) from error
             yield Item(record, _inside(folder, name).read_bytes(), vector, name)

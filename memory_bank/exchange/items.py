@@ -64,8 +64,12 @@ def decision_of(item: Item, embedder: str, dim: int) -> Decision:
             values[name] = float(values[name])
     try:
         check_kinds(Candidate, values | {"image": item.image, "embedding": item.vector})
-        values["scores"] = {name: float(score) for name, score in values["scores"].items()}
-    except (TypeError, ValueError) as error:
+        for name, score in values["scores"].items():
+            if type(score) not in (int, float):
+                raise ValueError(f"the score {name} is {score!r}")
+        if not isinstance(values["reason"], str):
+            raise ValueError(f"the reason is {values['reason']!r}")
+    except ValueError as error:
         raise UserError("a field of the wrong type", got=error) from error
     reason, sha256, made_by = (values.pop(name) for name in ("reason", "sha256", "embedder"))
     if made_by != embedder:
@@ -82,5 +86,5 @@ def decision_of(item: Item, embedder: str, dim: int) -> Decision:
     return Decision(
         candidate=Candidate(image=file, embedding=vector, **values),
         admitted=True,
-        reason=str(reason),
+        reason=reason,
     )

@@ -66,6 +66,8 @@ def _item(row: dict[str, object]) -> Item:
     try:
         image, vector = row.pop("image"), np.array(row.pop("embedding"), np.float32)
         row["scores"] = read_json(row["scores"])
-        return Item(row, bytes(image["bytes"]), vector, str(image["path"]))
+        if not isinstance(image["bytes"], bytes):
+            raise ValueError("no bytes in image")
+        return Item(row, image["bytes"], vector, str(image["path"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("a row that is no record", got=error) from error

@@ -124,6 +124,8 @@ def _format(path: Path) -> ModuleType:
 def _read(source: Path) -> Iterator[Item]:
     if not source.exists():
         raise UserError(f"no such export: {source}")
+    if not source.is_file() and not source.is_dir():  # the reading of a pipe need not end
+        raise UserError(f"no export: {source}", expected="a file or a folder")
     return _format(source).read(source)
 
 

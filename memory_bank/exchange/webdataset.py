@@ -9,6 +9,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from memory_bank.exchange.items import Item
 _NAME = re.compile(r"([A-Za-z0-9_-]+)\.(png|jpg|json|npy)")
 _END = 2 * tarfile.BLOCKSIZE
 """Zero bytes at the end of every tar."""
+_CLAIMS = (MemoryError, OverflowError)
+"""What comes of headers that claim more bytes than there are."""
 _PARTS = ({"png", "json", "npy"}, {"jpg", "json", "npy"})
 
 
@@ -68,8 +71,9 @@ def read(path: Path) -> Iterator[Item]:
                 parts[match[2]] = tar.extractfile(member).read()
             if parts:
                 yield _item(key, parts)
-    except tarfile.TarError as error:
-        raise UserError("not a tar that can be read", got=error) from error
+    except (tarfile.TarError, ValueError, *_CLAIMS) as error:
+        told = str(error) or "a size beyond its end"
+        raise UserError("not a tar that can be read", got=told) from error
 
 
 def _check_end(path: Path) -> None:
@@ -92,6 +96,8 @@ def _item(key: str, parts: dict[str, bytes]) -> Item:
         if not isinstance(record, dict):
             raise ValueError("no JSON object")
         vector = np.load(io.BytesIO(parts["npy"]), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f":
+            raise ValueError("no numbers in the NumPy file")
+    except (ValueError, EOFError, OSError, *_CLAIMS, TokenError) as error:
         raise UserError(f"the sample {key} cannot be read", got=error) from error
     return Item(record, parts[suffix], vector, f"{key}.{suffix}")

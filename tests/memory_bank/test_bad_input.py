@@ -120,6 +120,23 @@ def test_versions_and_ids_that_do_not_exist(bank: MemoryBank):
         bank.reload(0)
     with pytest.raises(UserError, match="no such entry in the memory bank; got id 9"):
         bank.remove([1, 9])
+    for number in (2**63, -(2**63) - 1, 10**30):
+        with pytest.raises(UserError, match=f"no such entry .*; got id {number}"):
+            bank.entry(number)
+        with pytest.raises(UserError, match=f"training step is out.*; got {number}"):
+            bank.version_before(number)
+        for name in ("min_step", "max_step"):
+            with pytest.raises(UserError, match=f"{name} is out of range; got {number}"):
+                bank.entries(**{name: number})
+        with pytest.raises(UserError, match=f"step is out of range; got {number}"):
+            candidate(3, step=number)
+        with pytest.raises(UserError, match=f"fingerprint is out of range; got {number}"):
+            candidate(3, fingerprint=number)
+    bank.tag("first")
+    for name in ("1", "0", "second"):
+        with pytest.raises(UserError, match=f"unknown tag '{name}'; expected one of first"):
+            bank.untag(name)
+    assert bank.tags() == {"first": 1}
     assert (len(bank), bank.version) == (2, 1)
 
 
@@ -224,6 +241,8 @@ def edit(bank: MemoryBank, change: str) -> None:
         ("UPDATE entries SET embedding = 'x'", "a bytes-like object"),
         ("UPDATE entries SET embedding = x'00'", "buffer size must be"),
         ("UPDATE refusals SET step = 'x'", "step of an image is 'x'"),
+        ("DELETE FROM meta WHERE key = 'last_id'", "its last_id is None"),
+        ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'version'", "its version is 9"),
         ("DROP TABLE refusals", "no such table: refusals"),
     ],
 )
@@ -241,6 +260,45 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: st
     for mode in ("r", "a"):
         with pytest.raises(UserError, match=rf"bank .* is damaged; got .*{told}.*; restore the"):
             use(mode)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("confidence = 'x'", "entry 1: confidence of an image is 'x'"),
+        ("contrast = 9e999", "entry 1: contrast of an image to keep; got inf; expected a finite"),
+        ("scores = '{\"a\": NaN}'", "entry 1: a of an image to keep; got nan; expected a finite"),
+        ('scores = \'{"a": "b"}\'', "entry 1: must be real number, not str"),
+    ],
+)
+def test_verify_reads_what_is_known_of_an_image(bank: MemoryBank, change: str, told: str):
+    edit(bank, f"UPDATE entries SET {change} WHERE id = 1")
+    (problem,) = bank.verify()
+    assert problem.startswith(told)
+
+
+def test_an_unknown_kind_of_index_in_the_database(bank: MemoryBank):
+    bank.close()
+    edit(bank, "INSERT OR REPLACE INTO meta VALUES ('index', 'tree')")
+    with pytest.raises(UserError, match="unknown kind of index 'tree'; expected one of auto"):
+        MemoryBank.open(bank.path)
+    with MemoryBank.open(bank.path, "a", index="flat") as again:
+        assert again.verify() == []
+
+
+def test_a_link_that_goes_in_a_circle(tmp_path: Path):
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises(UserError, match="not a memory bank"):
+        MemoryBank.open(link)
+    with pytest.raises(UserError, match="cannot create a memory bank"):
+        MemoryBank.create(link, DIM, MODEL)
+
+
+@pytest.mark.parametrize("wait", [-1, np.nan])
+def test_a_wait_that_is_no_time(bank: MemoryBank, wait: float):
+    with pytest.raises(UserError, match=f"wait for another writer; got {wait}; expected seconds"):
+        MemoryBank.open(bank.path, "a", wait=wait)
 
 
 @pytest.mark.parametrize("change", ["UPDATE entries SET embedding = 'x'", "DROP TABLE entries"])

@@ -307,6 +307,38 @@ def test_the_index_is_rebuilt(bank: MemoryBank, damage: str, tmp_path: Path):
     assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_the_index_of_another_bank_is_not_believed(bank: MemoryBank, count: int, tmp_path: Path):
+    """It has the same dimension, generation and version, and a sound checksum."""
+    bank.add([candidate(number) for number in range(4)])
+    bank.close()
+    with MemoryBank.create(tmp_path / "other", DIM, MODEL) as other:
+        other.add([candidate(number) for number in range(100, 100 + count)])
+    path = bank.path / "index.faiss"
+    path.write_bytes((tmp_path / "other" / "index.faiss").read_bytes())
+    for mode in ("r", "a", "r"):
+        with MemoryBank.open(bank.path, mode) as again:
+            for number in range(4):
+                (hit,) = again.search(vector(number), 1)[0]
+                assert hit.entry.id == number + 1
+                assert hit.cosine == pytest.approx(1, abs=1e-6)
+            assert again.verify() == []
+
+
+def test_the_index_of_a_copy_that_went_another_way_is_not_believed(bank: MemoryBank, tmp_path):
+    """Both remove one entry as version 2; one of them sees the other's index."""
+    bank.add([candidate(number) for number in range(4)])
+    bank.close()
+    shutil.copytree(bank.path, tmp_path / "copy")
+    for path, gone in ((bank.path, [2]), (tmp_path / "copy", [3, 4])):
+        with MemoryBank.open(path, "a") as writer:
+            writer.remove(gone)
+    shutil.copy(tmp_path / "copy" / "index.faiss", bank.path / "index.faiss")
+    with MemoryBank.open(bank.path) as again:
+        assert again.search(vector(3), 4)[0][0].entry.id == 4
+        assert again.verify() == []
+
+
 def test_files_of_no_entry_are_swept_by_the_next_writer(bank: MemoryBank):
     bank.add([candidate(0)])
     bank.add([candidate(1)])

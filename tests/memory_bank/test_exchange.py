@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -191,7 +193,13 @@ def lines_of(out: Path) -> list[dict]:
         ({"emotion": "joyy"}, "unknown emotion 'joyy'"),
         ({"valence": 9}, "valence is outside its scale"),
         ({"seed": "x"}, "a field of the wrong type; got seed of an image is 'x'"),
-        ({"scores": {"a": "x"}}, "a field of the wrong type; got could not convert"),
+        ({"file_name": "a\0b"}, "a line that is no record; got no name in file_name"),
+        ({"scores": {"a": "1"}}, "a field of the wrong type; got the score a is '1'"),
+        ({"scores": {"a": True}}, "a field of the wrong type; got the score a is True"),
+        ({"step": True}, "a field of the wrong type; got step of an image is True"),
+        ({"step": 10**30}, "step is out of range; got 10+;"),
+        ({"fingerprint": 2**63}, "fingerprint is out of range; got 9223372036854775808"),
+        ({"reason": None}, "a field of the wrong type; got the reason is None"),
         ({"scores": None}, "a field of the wrong type; got scores of an image is None"),
         ({"source": "stolen"}, "unknown source 'stolen'"),
         ({"removed": 1}, "unknown field 'removed'"),
@@ -238,6 +246,34 @@ def renamed(name: str, kind: bytes = tarfile.REGTYPE):
     return change
 
 
+def vectors(values: list):
+    """Put other values in the place of the second vector."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values))
+    return lambda place, member, data: (member, buffer.getvalue() if place == 5 else data)
+
+
+LENGTH, HUGE = b"(16,), }" + b" " * 11, b"(9999999999999,), }"
+"""In the header of a vector."""
+
+
+def archive() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.ones(DIM))
+    return buffer.getvalue()
+
+
+def claiming(size: str):
+    """Let the last member say that it has another size."""
+
+    def change(place, member, data):
+        if place == 5:
+            member.pax_headers = {"size": size}
+        return member, data
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -252,6 +288,12 @@ def renamed(name: str, kind: bytes = tarfile.REGTYPE):
         (lambda p, m, d: (m, b"[]" if p == 4 else d), "cannot be read; got no JSON object"),
         (lambda p, m, d: (m, d[:-40] if p == 3 else d), "unreadable image"),
         (lambda p, m, d: (m, d[:20] if p == 5 else d), "cannot be read"),
+        (vectors(["x"] * DIM), "cannot be read; got no numbers"),
+        (vectors([1j] * DIM), "cannot be read; got no numbers"),
+        (lambda p, m, d: (m, archive() if p == 2 else d), "cannot be read; got no numbers"),
+        (lambda p, m, d: (m, d.replace(LENGTH, HUGE)), "cannot be read; got Unable to allocate"),
+        (lambda p, m, d: (m, b"\x93NUMPY\1\0\5\0{{{{{" if p == 5 else d), "cannot be read"),
+        (claiming("9999999999999"), "not a tar that can be read; got a size beyond its end"),
     ],
 )
 def test_a_broken_tar(bank, target, tmp_path: Path, change, told: str):
@@ -290,9 +332,32 @@ def test_no_export_at_all(bank, target, tmp_path: Path, name: str):
             import_bank(target, out, quiet)
 
 
-def test_parquet_of_something_else(target, tmp_path: Path):
-    import pyarrow as pa
+@pytest.mark.parametrize("name", NAMES)
+def test_a_pipe_is_no_export(target, tmp_path: Path, name: str):
+    """Nobody writes into it, so reading it would not end."""
+    out = tmp_path / name
+    os.mkfifo(out)
+    with pytest.raises(UserError, match=f"no export: {out}; expected a file or a folder"):
+        import_bank(target, out, quiet)
+    out.unlink()
+    out.mkdir()
+    os.mkfifo(out / "metadata.jsonl")
+    with pytest.raises(UserError, match=f"^cannot import {out}: record 1: "):
+        import_bank(target, out, quiet)
 
+
+def test_a_number_is_no_image(bank, target, tmp_path: Path):
+    """Of its own accord Python makes so many zero bytes of it."""
+    out = tmp_path / "out.parquet"
+    export_bank(bank, out, quiet)
+    table = pq.read_table(out)
+    images = pa.array([{"bytes": 10**12, "path": "x"}] * len(table))
+    pq.write_table(table.set_column(table.column_names.index("image"), "image", images), out)
+    with pytest.raises(UserError, match="a row that is no record; got no bytes in image"):
+        import_bank(target, out, quiet)
+
+
+def test_parquet_of_something_else(target, tmp_path: Path):
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match="record 1: a row that is no record; got 'image'"):
         import_bank(target, tmp_path / "x.parquet", quiet)

@@ -77,7 +77,7 @@ def import_(
             size = len(store)
     except BaseException:
         if made:
-            shutil.rmtree(bank)
+            shutil.rmtree(bank.resolve())  # the folder, not a link to it
         raise
     if as_json:
         print_json({"bank": str(bank), "size": size, **asdict(taken)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 from typing import Annotated
@@ -86,7 +87,7 @@ def search(
 
 def _query(text: str) -> Path | Affect | str:
     """Read a query: a file, `valence=V arousal=A`, or words. Raises UserError for a mistake."""
-    if Path(text).is_file():
+    if _is_file(text):
         return Path(text)
     if Path(text).suffix.lower() in SUFFIXES:
         raise UserError(f"no such image: {text}", expected="an image file, affect or words")
@@ -102,6 +103,15 @@ def _query(text: str) -> Path | Affect | str:
             fix="for one emotion alone add --emotion NAME",
         )
     return Affect(**fields)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # as prompts often are
+            raise
+        return False
 
 
 def _number(name: str, text: str) -> float:

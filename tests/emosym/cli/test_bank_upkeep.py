@@ -91,6 +91,12 @@ def test_words_find_prompts(rich, tmp_path):
     assert is_sheet(tmp_path / "all.png")
 
 
+def test_many_words_and_many_images(rich):
+    words = "a tree " + "word " * 1000  # longer than the name of any file
+    found = emosym("bank", "search", rich, words, "-k", 10**30, "--json").json
+    assert [one["id"] for one in found] == [5, 6, 7]
+
+
 def test_scores_narrow_down(rich):
     known = {one["id"]: one["confidence"] for one in emosym("bank", "ls", rich, "--json").json}
     middle = sorted(known.values())[3]
@@ -135,6 +141,33 @@ def test_a_broken_import_makes_no_bank(rich, tmp_path):
     )
     refused(emosym("bank", "import", tmp_path / "new", tmp_path / "gone"), "no such export")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_broken_import_through_a_link_leaves_the_link(rich, tmp_path):
+    out, new, link = tmp_path / "out", tmp_path / "new", tmp_path / "link"
+    assert emosym("bank", "export", rich, out).code == 0
+    next(out.rglob("*.png")).unlink()
+    new.mkdir()
+    link.symlink_to(new)
+    refused(emosym("bank", "import", link, out), "no such image")
+    assert link.is_symlink()
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("show", "BANK", 2**63), "no such entry in the memory bank; got id 9223372036854775808"),
+        (("rm", "BANK", 10**30), "no such entry in the memory bank; got id 1000"),
+        (("ls", "BANK", "--min-step", 10**30), "min_step is out of range; got 1000"),
+        (("rollback", "BANK", "--before-step", 10**30), "the training step is out of range"),
+        (("tag", "BANK", "2", "--delete"), "unknown tag '2'"),
+    ],
+)
+def test_numbers_that_no_bank_has(bank, arguments, told):
+    done = emosym("bank", *(bank if word == "BANK" else word for word in arguments))
+    refused(done, told)
+    assert ids(bank) == [1, 2, 3, 4]
 
 
 def test_another_model_embeds_it_anew(rich, model, tmp_path, pictures):
