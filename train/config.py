@@ -513,6 +513,8 @@ class RememberConfig:
         for gate in self.gates:
             if gate not in GATES:
                 raise unknown("gate in remember.gates:", gate, GATES)
+        if twice := sorted({gate for gate in self.gates if self.gates.count(gate) > 1}):
+            raise UserError(f"remember.gates names {twice[0]} twice", fix="name it once")
         if self.generated is not None and self.delay:
             raise UserError(
                 "delay has nothing to act on",

@@ -181,6 +181,7 @@ def test_targets_of_what_is_not_known():
         ("remember.admission_low=0.7", r"admission_low must lie in \[0, 0.6\]; got 0.7"),
         ("remember.admission_high=2", r"admission_high must lie in \[0, 1\]; got 2"),
         ("remember.replacement=best", "remember.replacement"),
+        ("remember.gates=[copy,label,copy]", "remember.gates names copy twice; name it once"),
         ("remember.gates=[labels]", r"unknown gate in remember.gates: 'labels'.*'label'\?"),
         ("verify_posterior.hard_negatives=0.6", r"hard_negatives must lie in \[0, 0.5\]; got 0.6"),
         ("remember.top_share=0", "remember: top_share must be positive; got 0"),
