@@ -19,7 +19,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
-from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -216,8 +215,8 @@ def measure(
             f"remember.per_emotion={share}",
             *changes,
         ]
-    with patch.dict(PHASES, {"remember": WrongJudge} if wrong else {}):
-        report = brought_on(folder, out / f"labels-{seed}.jsonl", overrides)
+    PHASES["remember"] = WrongJudge if wrong else Remember
+    report = brought_on(folder, out / f"labels-{seed}.jsonl", overrides)
     found = report["understanding"]["after"]
     return {name: found[name] for name in TITLES} | (
         {} if changes is None else held(out, folder, seed)
