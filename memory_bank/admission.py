@@ -15,7 +15,7 @@ from memory_bank.index import normalised
 from memory_bank.policy import AdmissionPolicy
 from memory_bank.reference import agreement, enough, measure
 from memory_bank.replacement import PUBLISHED, REPLACEMENTS, confidence
-from memory_bank.store import check_vectors
+from memory_bank.vectors import check_vectors
 
 
 @dataclass(frozen=True, slots=True)

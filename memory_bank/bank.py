@@ -25,7 +25,8 @@ from memory_bank.index import Index, normalised
 from memory_bank.inspection import Show, problems
 from memory_bank.kinds import check_setting
 from memory_bank.rebuild import Embed, rebuild
-from memory_bank.store import AUTO, Store, check_vectors
+from memory_bank.store import AUTO, Store
+from memory_bank.vectors import check_vectors
 
 INDEX = "index.faiss"
 BY_HAND = "added by hand"

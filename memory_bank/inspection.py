@@ -11,7 +11,8 @@ from emosym.errors import UserError
 from memory_bank.entry import Entry
 from memory_bank.images import image_path, orphans, read_image
 from memory_bank.rows import ENTRY, check_numbers, record_of
-from memory_bank.store import Store, check_vectors
+from memory_bank.store import Store
+from memory_bank.vectors import check_vectors
 
 Show = Callable[[int, int], None]
 """Takes how many are done, and of how many."""

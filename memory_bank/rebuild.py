@@ -10,7 +10,8 @@ import numpy as np
 from emosym.errors import UserError
 from memory_bank.images import image_path
 from memory_bank.inspection import Show
-from memory_bank.store import State, Store, check_vectors
+from memory_bank.store import State, Store
+from memory_bank.vectors import check_vectors
 
 Embed = Callable[[Sequence[Path]], np.ndarray]
 """Takes image files, returns their vectors [N, D]."""

@@ -33,6 +33,7 @@ from memory_bank.images import (
 )
 from memory_bank.lock import WriterLock
 from memory_bank.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
+from memory_bank.vectors import check_vector
 
 T = TypeVar("T")
 
@@ -605,34 +606,6 @@ class Store:
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
-
-
-def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
-    """Return one vector [D] or several [N, D] as float32 of the same shape.
-
-    Raises `UserError` when the bank cannot compare them: another dimension, NaN, infinite, zero.
-    """
-    array = np.asarray(vectors)
-    if array.ndim not in (1, 2) or array.shape[-1] != dim:
-        raise UserError(
-            "embedding of the wrong shape", got=list(array.shape), expected=f"dimension {dim}"
-        )
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        raise UserError("embedding with NaN or infinite values", expected="finite values")
-    if not array.any(axis=-1).all():
-        raise UserError("embedding is a zero vector", expected="a vector with a direction")
-    return array
-
-
-def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
-    """Return exactly one vector as float32 [D]. Raises as `check_vectors`."""
-    if np.ndim(vector) != 1:
-        raise UserError(
-            "embedding of the wrong shape", got=list(np.shape(vector)), expected=f"[{dim}]"
-        )
-    return check_vectors(vector, dim)
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
