@@ -186,6 +186,10 @@ bench-bank: no-overrides setup ## the memory bank beside FAISS, hnswlib and Lanc
 study-memory: no-overrides setup ## does a memory bank help where labels are few? 5 seeds, about an hour
 	$(PY) -m train.memory_study --out "$(or $(RUN),runs/memory-study)"
 
+.PHONY: study-reinforce
+study-reinforce: no-overrides setup ## which algorithm of reinforce learns most in the same processor time?
+	$(PY) -m train.reinforce_study --out "$(or $(RUN),runs/reinforce-study)"
+
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=
 	emosym bank add "$(BANK)" $(IMAGES) --model "$(MODEL)"

@@ -1,0 +1,163 @@
+"""`make study-reinforce`: which algorithm of `reinforce` learns most in the same processor time?
+
+Every algorithm trains the shipped model as preset reinforce-tiny does (two steps on real images
+after each of reinforcement), at each of a few learning rates, for as many steps as fit into the
+same minutes of processor time; a control spends them on real images alone. What it became is asked
+for the 25 points of the plane; errors are the oracle's, which trains nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_tools.affectworld.truth import oracle
+from data_tools.affectworld.world import write_world
+from data_tools.dataset import open_dataset
+from emosym.config import load_config
+from emosym.model import EmoSym
+from emosym.pipeline import EmoSymPipeline
+from eval.affect_plane import evaluate_plane
+from eval.attainable import attainable
+from eval.plane import world_prompts
+from eval.subject import SubjectClassifier
+from model_zoo import zoo
+from model_zoo.noise import hush
+from train import ranks
+from train.config import TrainConfig
+from train.material import Material
+from train.phases.reinforcement import LEARNERS
+from train.trainer import Trainer
+
+PRESET = Path(__file__).parent / "presets" / "reinforce-tiny.yaml"
+IMAGES = 3000
+START, CONTROL = "start", "generate alone"
+JUDGED = {"group": 8}
+"""Without a gradient of the judge the images of a prompt are compared: twice the preset's."""
+CHANGES: dict[str, dict[str, object]] = {
+    **{name: JUDGED for name in LEARNERS},
+    "nft": {**JUDGED, "window_within": 0.5},
+    "direct": {},
+}
+"""Algorithm -> options in which it departs from the preset. NFT reads no part of the schedule."""
+PROBE = 2
+"""Turns of the phases that tell how long a step takes, after one that warms up."""
+COLUMNS = {
+    "oracle_error": "error",
+    "subject_accuracy": "subject right",
+    "seed_diversity": "diversity of seeds",
+    "prompt_diversity": "of prompts",
+}
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of results; goes on where it was left.")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="Of processor time, each.")] = 5,
+    rates: Annotated[str, typer.Option(help="Learning rates.")] = "1e-4,4e-4",
+    only: Annotated[str | None, typer.Option(help="Algorithms, with commas; default: all.")] = None,
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts at each of the points.")] = 8,
+) -> None:
+    """Train whatever is not done yet, and print the table."""
+    hush()
+    ranks.join()
+    out.mkdir(parents=True, exist_ok=True)
+    done = out / "results.jsonl"
+    rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+    arms = [(START, 0.0)]
+    arms += [
+        (name, float(rate))
+        for name in (only.split(",") if only else [CONTROL, *LEARNERS])
+        for rate in rates.split(",")
+    ]
+    with tempfile.TemporaryDirectory(prefix="emosym-study-") as name:
+        folder = Path(name)
+        write_world(folder / "world", IMAGES, 0)
+        material = Material(open_dataset(folder / "world"), [])
+        for algorithm, rate in arms:
+            key = {"algorithm": algorithm, "rate": rate, "minutes": minutes, "prompts": prompts}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            model, steps = zoo.load("emosym-tiny"), 0
+            if algorithm != START:
+                model, steps = trained(folder, material, algorithm, rate, minutes)
+            row = key | {"steps": steps} | scores(model, prompts)
+            with done.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    print(table(rows))
+
+
+def trained(
+    folder: Path, material: Material, algorithm: str, rate: float, minutes: float
+) -> tuple[EmoSym, int]:
+    """Return the model that an algorithm makes of the shipped one in its time, and the steps."""
+    probe, turn = _trainer(folder, material, algorithm, rate, 10**4)
+    for _ in range(turn):
+        probe.step()
+    began = time.process_time()
+    for _ in range(PROBE * turn):
+        probe.step()
+    seconds = (time.process_time() - began) / PROBE
+    steps = turn * max(1, round(60 * minutes / seconds))
+    trainer, _ = _trainer(folder, material, algorithm, rate, steps)
+    for _ in range(steps):
+        trainer.step()
+    return trainer.bench.model.eval(), steps
+
+
+def _trainer(
+    folder: Path, material: Material, algorithm: str, rate: float, steps: int
+) -> tuple[Trainer, int]:
+    """Return a trainer of the shipped model, and how many steps one turn of its phases has."""
+    config = configured(algorithm, rate, steps)
+    trainer = Trainer(config, folder, zoo.load("emosym-tiny"), material, "study")
+    return trainer, sum(config.stages[0].cycle.values())
+
+
+def configured(algorithm: str, rate: float, steps: int) -> TrainConfig:
+    """Return the preset with an algorithm in it, or with the control."""
+    overrides = [f"engine.generator.lr={rate}", "reinforce.patience=0"]
+    if algorithm == CONTROL:
+        overrides.append(f"stages=[{{steps: {steps}, cycle: {{generate: 1}}}}]")
+    else:
+        overrides.append(f"stages.0.steps={steps}")
+        options = {"algorithm": algorithm, **CHANGES[algorithm]}
+        overrides += [f"reinforce.{name}={value}" for name, value in options.items()]
+    return load_config(TrainConfig, PRESET, overrides)
+
+
+def scores(model: EmoSym, prompts: int) -> dict[str, float]:
+    """Return what a model's images at the 25 points are like."""
+    found = evaluate_plane(
+        EmoSymPipeline(model),
+        world_prompts(prompts, 0),
+        judge=EmoSymPipeline(zoo.load("emosym-tiny")),
+        oracle=oracle,
+        attainable=attainable,
+        classify=SubjectClassifier.load(),
+        seeds=range(2),
+    ).to_dict()
+    return {name: found[name] for name in COLUMNS}
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Return the results as Markdown, the lowest error first."""
+    lines = ["| algorithm | lr | steps | " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|" + "---|" * (3 + len(COLUMNS)))
+    for row in sorted(rows, key=lambda row: row["oracle_error"]):
+        rate = f"{row['rate']:.0e}" if row["steps"] else "–"
+        cells = [row["algorithm"], rate, str(row["steps"] or "–")]
+        cells += [f"{row[name]:.3f}" for name in COLUMNS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)
