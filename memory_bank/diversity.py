@@ -89,8 +89,8 @@ def diversity(bank: MemoryBank) -> tuple[float, float] | None:
 def vendi(vectors: np.ndarray) -> float:
     """Return how many different directions [N, D] hold, from 1 (copies) to N (all orthogonal).
 
-    exp of the entropy of the eigenvalues of K / N, K the cosines of all pairs; NaN for a vector
-    without direction. Ref: Friedman & Dieng 2023, arXiv 2210.02410, q = 1.
+    exp of the entropy of the eigenvalues of K / N, K the cosines of all pairs: its effective rank;
+    NaN for a vector without direction. Ref: Friedman & Dieng 2023, arXiv 2210.02410, q = 1.
     """
     rows = vectors.astype(np.float64)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)

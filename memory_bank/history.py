@@ -52,7 +52,11 @@ def events(store: Store) -> list[Event]:
 def tags(store: Store) -> dict[str, int]:
     """Return the tags and their versions, oldest version first."""
     with store.reading() as db:
-        return dict(db.execute("SELECT name, version FROM tags ORDER BY version, name"))
+        found = dict(db.execute("SELECT name, version FROM tags ORDER BY version, name"))
+        for name, version in found.items():
+            if not isinstance(version, int):
+                raise ValueError(f"the version of tag {name} is {version!r}")
+        return found
 
 
 def tag(store: Store, name: str, version: int) -> None:

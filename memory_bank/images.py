@@ -115,6 +115,8 @@ def orphans(root: Path, known: set[str]) -> Iterator[Path]:
         if len(folder.name) != 2 or not folder.is_dir():
             continue
         for file in os.scandir(folder):
+            if file.is_dir(follow_symlinks=False):
+                continue
             unfinished = file.name.startswith(".") and file.name.endswith(".tmp")
             if unfinished or (_NAME.fullmatch(file.name) and file.name[:64] not in known):
                 yield Path(file)

@@ -17,6 +17,13 @@ from memory_bank.entry import Candidate, Provenance
 
 T = TypeVar("T")
 
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"a score of an image is {name}")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)
+
 PROVENANCE = tuple(field.name for field in fields(Provenance))
 _VALUES = operator.attrgetter(*PROVENANCE)
 ENTRY = ("id", "sha256", "suffix", *PROVENANCE, "reason", "added")
@@ -45,7 +52,7 @@ def provenance(candidate: Candidate) -> list[object]:
 def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
     """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
     values = dict(zip(columns, row, strict=True))
-    values["scores"] = json.loads(values["scores"])
+    values["scores"] = _JSON.decode(values["scores"])
     check_kinds(cls, values)
     return cls(**values)
 

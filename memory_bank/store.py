@@ -450,6 +450,8 @@ class Store:
         with self.reading() as db:
             known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
         try:
+            # Copies of an empty bank lose the empty folder; of another one `verify` tells.
+            self.images.mkdir(exist_ok=True)
             for path in list(orphans(self.images, known)):
                 path.unlink()
         except OSError as error:

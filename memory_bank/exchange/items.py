@@ -18,6 +18,8 @@ FIELDS = (*PROVENANCE, "reason", "sha256", "embedder")
 """What a record says; `embedder` made the vector, `model_hash` the image."""
 _NUMBERS = ("valence", "arousal", "predicted_valence", "predicted_arousal")
 _NUMBERS += ("confidence", "contrast")
+_RANGES = {"confidence": 1.0, "contrast": 0.5}
+"""From 0 to what."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +52,7 @@ def decision_of(item: Item, embedder: str, dim: int) -> Decision:
     """Return what takes an item into a bank for vectors [dim] of `embedder`, with its own reason.
 
     Raises `UserError` for another embedder or dimension, a field that is missing, unknown or of
-    another type, and an image that is broken or not the record's.
+    another type or beyond its range, and an image that is broken or not the record's.
     """
     values = dict(item.record)
     for name in values:
@@ -67,10 +69,13 @@ def decision_of(item: Item, embedder: str, dim: int) -> Decision:
         for name, score in values["scores"].items():
             if type(score) not in (int, float):
                 raise ValueError(f"the score {name} is {score!r}")
+        for name, high in _RANGES.items():
+            if values[name] is not None and not 0 <= values[name] <= high:
+                raise ValueError(f"the {name} is {values[name]!r}, outside [0, {high:g}]")
         if not isinstance(values["reason"], str):
             raise ValueError(f"the reason is {values['reason']!r}")
     except ValueError as error:
-        raise UserError("a field of the wrong type", got=error) from error
+        raise UserError("a field that cannot be right", got=error) from error
     reason, sha256, made_by = (values.pop(name) for name in ("reason", "sha256", "embedder"))
     if made_by != embedder:
         raise UserError(

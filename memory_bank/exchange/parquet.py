@@ -47,6 +47,10 @@ def read(path: Path) -> Iterator[Item]:
     """Yield items row by row. Raises `UserError` for a file that holds anything else."""
     try:
         with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError("a column that is there twice", got=name)
             for batch in file.iter_batches(_ROWS):
                 yield from map(_item, batch.to_pylist())
     except pa.ArrowException as error:

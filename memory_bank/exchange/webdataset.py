@@ -49,8 +49,8 @@ def write(path: Path, items: Iterable[Item]) -> None:
 def read(path: Path) -> Iterator[Item]:
     """Yield items from a tar, without unpacking it.
 
-    Raises `UserError` for a member that is no plain file of a plain name, and a sample without
-    its three files.
+    Raises `UserError` for a member that is no plain file of a plain name, and a sample that has
+    not its three files once each.
     """
     key, parts = "", {}
     _check_end(path)
@@ -68,6 +68,8 @@ def read(path: Path) -> Iterator[Item]:
                     yield _item(key, parts)
                     parts = {}
                 key = match[1]
+                if match[2] in parts:
+                    raise UserError("a file that is there twice", got=member.name)
                 parts[match[2]] = tar.extractfile(member).read()
             if parts:
                 yield _item(key, parts)

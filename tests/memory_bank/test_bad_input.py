@@ -243,6 +243,8 @@ def edit(bank: MemoryBank, change: str) -> None:
         ("UPDATE refusals SET step = 'x'", "step of an image is 'x'"),
         ("DELETE FROM meta WHERE key = 'last_id'", "its last_id is None"),
         ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'version'", "its version is 9"),
+        ("UPDATE entries SET scores = '{\"a\": NaN}'", "a score of an image is NaN"),
+        ("INSERT INTO tags VALUES ('clean', 'x')", "the version of tag clean is 'x'"),
         ("DROP TABLE refusals", "no such table: refusals"),
     ],
 )
@@ -256,6 +258,7 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: st
         with MemoryBank.open(bank.path, mode) as again:
             again.entries()
             again.refusals()
+            again.tags()
 
     for mode in ("r", "a"):
         with pytest.raises(UserError, match=rf"bank .* is damaged; got .*{told}.*; restore the"):
@@ -267,7 +270,7 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: st
     [
         ("confidence = 'x'", "entry 1: confidence of an image is 'x'"),
         ("contrast = 9e999", "entry 1: contrast of an image to keep; got inf; expected a finite"),
-        ("scores = '{\"a\": NaN}'", "entry 1: a of an image to keep; got nan; expected a finite"),
+        ("scores = '{\"a\": NaN}'", "entry 1: a score of an image is NaN"),
         ('scores = \'{"a": "b"}\'', "entry 1: must be real number, not str"),
     ],
 )
@@ -309,15 +312,31 @@ def test_a_database_edited_while_it_is_open(bank: MemoryBank, change: str):
     bank.close()
 
 
+def test_a_lost_folder_of_images(bank: MemoryBank):
+    bank.close()
+    shutil.rmtree(bank.path / "images")
+    with MemoryBank.open(bank.path, "a") as again:
+        problems = again.verify()
+        assert [problem.split(" /")[0] for problem in problems] == [
+            f"entry {one.id}: unreadable image" for one in again.entries()
+        ]
+        refused = again.add([candidate(0), candidate(1)]).refused
+        assert all(one.reason.endswith("whose lost file is restored") for one in refused)
+        assert again.verify() == []
+
+
 def test_a_strange_name_among_the_images_is_left_alone(bank: MemoryBank):
     bank.close()
     strays = [bank.path / "images" / name for name in (".DS_Store", "xy", "notes/mine.tmp")]
     for stray in strays:
         stray.parent.mkdir(exist_ok=True)
         stray.write_text("mine")
+    folder = bank.path / "images" / "ab" / f"{'ab' * 32}.png"  # the name of an image of no entry
+    folder.mkdir(parents=True)
     with MemoryBank.open(bank.path, "a") as again:
         assert again.add([candidate(3)]).version == 2
     assert all(stray.read_text() == "mine" for stray in strays)
+    assert folder.is_dir()
 
 
 def test_a_full_disk_in_the_database(bank: MemoryBank):

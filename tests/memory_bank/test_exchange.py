@@ -192,16 +192,18 @@ def lines_of(out: Path) -> list[dict]:
         ({"sha256": "0" * 64}, "the image does not match its hash"),
         ({"emotion": "joyy"}, "unknown emotion 'joyy'"),
         ({"valence": 9}, "valence is outside its scale"),
-        ({"seed": "x"}, "a field of the wrong type; got seed of an image is 'x'"),
+        ({"seed": "x"}, "a field that cannot be right; got seed of an image is 'x'"),
         ({"file_name": "a\0b"}, "a line that is no record; got no name in file_name"),
-        ({"scores": {"a": "1"}}, "a field of the wrong type; got the score a is '1'"),
-        ({"scores": {"a": True}}, "a field of the wrong type; got the score a is True"),
-        ({"step": True}, "a field of the wrong type; got step of an image is True"),
+        ({"scores": {"a": "1"}}, "a field that cannot be right; got the score a is '1'"),
+        ({"scores": {"a": True}}, "a field that cannot be right; got the score a is True"),
+        ({"step": True}, "a field that cannot be right; got step of an image is True"),
         ({"step": 10**30}, "step is out of range; got 10+;"),
         ({"fingerprint": 2**63}, "fingerprint is out of range; got 9223372036854775808"),
-        ({"reason": None}, "a field of the wrong type; got the reason is None"),
-        ({"scores": None}, "a field of the wrong type; got scores of an image is None"),
+        ({"reason": None}, "a field that cannot be right; got the reason is None"),
+        ({"scores": None}, "a field that cannot be right; got scores of an image is None"),
         ({"source": "stolen"}, "unknown source 'stolen'"),
+        ({"confidence": 7}, r"cannot be right; got the confidence is 7.0, outside \[0, 1\]"),
+        ({"contrast": -0.1}, r"cannot be right; got the contrast is -0.1, outside \[0, 0.5\]"),
         ({"removed": 1}, "unknown field 'removed'"),
         ({"prompt": ...}, "the field prompt is missing"),
         (None, "a line that is no record"),
@@ -354,6 +356,25 @@ def test_a_number_is_no_image(bank, target, tmp_path: Path):
     images = pa.array([{"bytes": 10**12, "path": "x"}] * len(table))
     pq.write_table(table.set_column(table.column_names.index("image"), "image", images), out)
     with pytest.raises(UserError, match="a row that is no record; got no bytes in image"):
+        import_bank(target, out, quiet)
+
+
+def test_a_file_of_a_sample_that_is_there_twice(bank, target, tmp_path: Path):
+    out = tmp_path / "out.tar"
+    export_bank(bank, out, quiet)
+    with tarfile.open(out, "a") as tar:
+        last = tar.getmembers()[-1]
+        tar.addfile(last, io.BytesIO(bytes(last.size)))
+    with pytest.raises(UserError, match=f"a file that is there twice; got {last.name}"):
+        import_bank(target, out, quiet)
+
+
+def test_a_column_that_is_there_twice(bank, target, tmp_path: Path):
+    out = tmp_path / "out.parquet"
+    export_bank(bank, out, quiet)
+    table = pq.read_table(out)
+    pq.write_table(table.append_column("prompt", table["prompt"]), out)
+    with pytest.raises(UserError, match="a column that is there twice; got prompt"):
         import_bank(target, out, quiet)
 
 
