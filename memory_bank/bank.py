@@ -17,6 +17,7 @@ from emosym.errors import UserError, unknown
 from emosym.taxonomy import MIKELS8
 from memory_bank import compaction, history
 from memory_bank.compaction import Forgotten
+from memory_bank.database import AUTO
 from memory_bank.entry import Candidate, Decision, Entry, Refusal
 from memory_bank.filter import Filter
 from memory_bank.history import Diff, Event
@@ -25,7 +26,7 @@ from memory_bank.index import Index, normalised
 from memory_bank.inspection import Show, problems
 from memory_bank.kinds import check_setting
 from memory_bank.rebuild import Embed, rebuild
-from memory_bank.store import AUTO, Store
+from memory_bank.store import Store
 from memory_bank.vectors import check_vectors
 
 INDEX = "index.faiss"

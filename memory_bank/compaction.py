@@ -6,7 +6,8 @@ import sqlite3
 from dataclasses import dataclass
 
 from memory_bank import history, schema
-from memory_bank.store import State, Store
+from memory_bank.database import State
+from memory_bank.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ import faiss
 import numpy as np
 import xxhash
 
+from memory_bank.database import AUTO, State
 from memory_bank.durable import sync_folder
 from memory_bank.kinds import Flat, kind_for, recognised
-from memory_bank.store import AUTO, State, Store
+from memory_bank.store import Store
 
 log = logging.getLogger(__name__)
 _STAMP = struct.Struct("<8sQQQ16s")

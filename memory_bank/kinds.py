@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from emosym.errors import unknown
-from memory_bank.store import AUTO
+from memory_bank.database import AUTO
 
 EXACT_UP_TO = 300_000
 """Entries up to which the setting `AUTO` stays exact, with inverted lists above.

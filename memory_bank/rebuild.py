@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from emosym.errors import UserError
+from memory_bank.database import State
 from memory_bank.images import image_path
 from memory_bank.inspection import Show
-from memory_bank.store import State, Store
+from memory_bank.store import Store
 from memory_bank.vectors import check_vectors
 
 Embed = Callable[[Sequence[Path]], np.ndarray]

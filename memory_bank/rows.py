@@ -23,6 +23,8 @@ def _no_number(name: str) -> float:
 
 
 _JSON = json.JSONDecoder(parse_constant=_no_number)
+_SOUND: set[tuple[type, ...]] = set()
+"""(Record, types of its values in the order of its columns) that were found sound."""
 
 PROVENANCE = tuple(field.name for field in fields(Provenance))
 _VALUES = operator.attrgetter(*PROVENANCE)
@@ -52,8 +54,13 @@ def provenance(candidate: Candidate) -> list[object]:
 def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
     """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
     values = dict(zip(columns, row, strict=True))
-    values["scores"] = _JSON.decode(values["scores"])
-    check_kinds(cls, values)
+    scores = values["scores"]
+    values["scores"] = {} if scores == "{}" else _JSON.decode(scores)
+    # A search reads thousands of rows, and whether one is sound follows from the types in it.
+    kinds = (cls, *map(type, values.values()))
+    if kinds not in _SOUND:
+        check_kinds(cls, values)
+        _SOUND.add(kinds)
     return cls(**values)
 
 

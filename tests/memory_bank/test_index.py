@@ -11,9 +11,9 @@ import pytest
 from emosym.errors import UserError
 from memory_bank import MemoryBank, kinds
 from memory_bank.bench import K, draw, recall
+from memory_bank.database import State
 from memory_bank.index import Index
 from memory_bank.kinds import KINDS, Flat, Graph, Inverted, kind_for
-from memory_bank.store import State
 from tests.memory_bank.make import DIM, MODEL, candidate, vector
 
 APPROXIMATE = ("ivf", "hnsw")
