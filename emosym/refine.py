@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -25,6 +25,7 @@ from emosym.model import check_range
 from emosym.pipeline import check_sampling, complete
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rewards import THRESHOLD
+from emosym.roles import Answerer, Drawer, Viewer
 
 ROUNDS, IMAGES = 3, 8
 """Ref: EmoFeedback², appendix as its reviews tell it."""
@@ -41,37 +42,15 @@ SMALL_WORDS = frozenset(
 Stopped = Literal["near enough", "all rounds drawn"]
 
 
-class Painter(Protocol):
+class Painter(Drawer, Protocol):
     """What draws; `EmoSymPipeline` is one."""
 
     def check_prompt(self, prompt: str) -> None:
         """Raise UserError for a prompt that cannot be drawn."""
 
-    def generate(
-        self,
-        requests: Sequence[ImageRequest],
-        *,
-        seed: int | Sequence[int],
-        guidance: float | None = None,
-        steps: int | None = None,
-    ) -> list[Image.Image]:
-        """Draw one image for each request; None means the painter's own default."""
 
-
-class Judge(Protocol):
-    """What says what images evoke."""
-
-    def understand(
-        self, images: Sequence[Image.Image | Path], *, answer: bool = True
-    ) -> list[Understanding]:
-        """Return one `Understanding` per image, in order; without words where not `answer`."""
-
-
-class Critic(Judge, Protocol):
+class Critic(Viewer, Answerer, Protocol):
     """A judge that also says what to change; `EmoSymPipeline` is one."""
-
-    def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
-        """Return one text per question, in order; None means the critic's own longest answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +214,7 @@ def refine(
 
 def best_of(
     painter: Painter,
-    judge: Judge,
+    judge: Viewer,
     request: ImageRequest,
     count: int,
     *,
@@ -285,7 +264,7 @@ def _words(text: str) -> list[str]:
 
 def _draw(
     painter: Painter,
-    judge: Judge,
+    judge: Viewer,
     request: ImageRequest,
     seeds: range,
     guidance: float | None,

@@ -18,8 +18,8 @@ from emosym.errors import UserError, unknown
 from emosym.records import Question
 from emosym.refine import lost_content
 from emosym.rewards import REWARDS
+from emosym.roles import Answerer
 from eval import metrics
-from eval.protocols import Answerer
 
 Asked = Sequence[tuple[Question, Answer]]
 """Questions of one task with what was read of their answers."""
