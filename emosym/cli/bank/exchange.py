@@ -12,31 +12,22 @@ import typer
 from emosym.cli.bank.options import (
     At,
     Bank,
-    MaxScore,
-    MaxStep,
-    MinScore,
-    MinStep,
-    OnlyEmotion,
-    OnlySource,
+    Only,
     Wait,
-    narrowed,
+    filtered,
 )
 from emosym.cli.options import AsJson
 from emosym.cli.terminal import print_json, progress
 
 
+@filtered
 def export(
     bank: Bank,
     out: Annotated[
         Path,
         typer.Argument(help="New file NAME.parquet or NAME.tar (WebDataset), or a new folder."),
     ],
-    emotion: OnlyEmotion = None,
-    source: OnlySource = None,
-    min_score: MinScore = None,
-    max_score: MaxScore = None,
-    min_step: MinStep = None,
-    max_step: MaxStep = None,
+    only: Only,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +38,6 @@ def export(
     from memory_bank import MemoryBank
     from memory_bank.exchange import export_bank
 
-    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
     with MemoryBank.open(bank) as store, progress("exporting") as show:
         if at is not None:
             store.reload(at)

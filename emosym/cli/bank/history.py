@@ -9,14 +9,9 @@ import typer
 
 from emosym.cli.bank.options import (
     Bank,
-    MaxScore,
-    MaxStep,
-    MinScore,
-    MinStep,
-    OnlyEmotion,
-    OnlySource,
+    Only,
     Wait,
-    narrowed,
+    filtered,
 )
 from emosym.cli.bank.printing import print_entries, record_of
 from emosym.cli.options import AsJson
@@ -117,15 +112,11 @@ def rollback(
         print(f"tags of forgotten versions are gone: {', '.join(dropped)}")
 
 
+@filtered
 def rm(
     bank: Bank,
+    only: Only,
     ids: Annotated[list[int] | None, typer.Argument(help="Ids of entries; see `ls`.")] = None,
-    emotion: OnlyEmotion = None,
-    source: OnlySource = None,
-    min_score: MinScore = None,
-    max_score: MaxScore = None,
-    min_step: MinStep = None,
-    max_step: MaxStep = None,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -135,7 +126,6 @@ def rm(
     """
     from memory_bank import MemoryBank
 
-    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
     if not ids and not only:
         raise UserError("nothing says which images", expected="ids or filters")
     with MemoryBank.open(bank, "a", wait=wait) as store:

@@ -9,28 +9,19 @@ import typer
 from emosym.cli.bank.options import (
     At,
     Bank,
-    MaxScore,
-    MaxStep,
-    MinScore,
-    MinStep,
-    OnlyEmotion,
-    OnlySource,
+    Only,
     Sheet,
-    narrowed,
+    filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.cli.options import AsJson
 from emosym.cli.terminal import print_facts, print_json, print_table
 
 
+@filtered
 def ls(
     bank: Bank,
-    emotion: OnlyEmotion = None,
-    source: OnlySource = None,
-    min_score: MinScore = None,
-    max_score: MaxScore = None,
-    min_step: MinStep = None,
-    max_step: MaxStep = None,
+    only: Only,
     at: At = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
@@ -38,7 +29,6 @@ def ls(
     """List the images of a memory bank, all or those that the filters want."""
     from memory_bank import MemoryBank
 
-    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
     check_sheet(sheet)
     with MemoryBank.open(bank) as store:
         version = store.version if at is None else store.reload(at)

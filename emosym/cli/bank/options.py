@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,28 +22,50 @@ Sheet = Annotated[
     Path | None, typer.Option(help="Also draw the images, side by side, into this new PNG.")
 ]
 
-OnlyEmotion = Annotated[str | None, typer.Option("--emotion", help="Only images of this emotion.")]
-OnlySource = Annotated[Source | None, typer.Option("--source", help="Only images of this source.")]
-MinScore = Annotated[
-    list[str] | None,
-    typer.Option(help="Only images with at least this score, e.g. confidence=0.8; may repeat."),
-]
-MaxScore = Annotated[
-    list[str] | None,
-    typer.Option(help="Only images with at most this score, e.g. contrast=0.2; may repeat."),
-]
-MinStep = Annotated[int | None, typer.Option(help="Only images of this training step or later.")]
-MaxStep = Annotated[int | None, typer.Option(help="Only images of this training step or earlier.")]
+Only = dict[str, object]
+"""Fields of `memory_bank.Filter`."""
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `narrowed`, in the place of its parameter `only`."""
+    own = inspect.signature(command, eval_str=True).parameters
+    options = inspect.signature(narrowed, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def run(**given: object) -> None:
+        only = narrowed(**{name: given.pop(name) for name in options})
+        command(**given, only=only)
+
+    run.__signature__ = inspect.Signature(
+        [each for name in own for each in (options.values() if name == "only" else [own[name]])]
+    )
+    return run
 
 
 def narrowed(
-    emotion: str | None,
-    source: Source | None,
-    min_score: Sequence[str] | None,
-    max_score: Sequence[str] | None,
-    min_step: int | None,
-    max_step: int | None,
-) -> dict[str, object]:
+    emotion: Annotated[str | None, typer.Option(help="Only images of this emotion.")] = None,
+    source: Annotated[Source | None, typer.Option(help="Only images of this source.")] = None,
+    min_score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Only images with at least this score, e.g. confidence=0.8; may repeat.",
+        ),
+    ] = None,
+    max_score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Only images with at most this score, e.g. contrast=0.2; may repeat.",
+        ),
+    ] = None,
+    min_step: Annotated[
+        int | None, typer.Option(help="Only images of this training step or later.")
+    ] = None,
+    max_step: Annotated[
+        int | None, typer.Option(help="Only images of this training step or earlier.")
+    ] = None,
+) -> Only:
     """Return the fields of `memory_bank.Filter` that options give; raise UserError for bad ones."""
     from memory_bank import Filter
 

@@ -13,14 +13,9 @@ from emosym.affect import Affect
 from emosym.cli.bank.options import (
     At,
     Bank,
-    MaxScore,
-    MaxStep,
-    MinScore,
-    MinStep,
-    OnlyEmotion,
-    OnlySource,
+    Only,
     Sheet,
-    narrowed,
+    filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.cli.files import SUFFIXES
@@ -33,19 +28,15 @@ WANTED = ("valence", "arousal")
 """Keys of a query by affect."""
 
 
+@filtered
 def search(
     bank: Bank,
     query: Annotated[
         str,
         typer.Argument(help="An image file, affect ('valence=1 arousal=-2'), or words of prompts."),
     ],
+    only: Only,
     k: Annotated[int, typer.Option("-k", min=1, help="Images to find.")] = 10,
-    emotion: OnlyEmotion = None,
-    source: OnlySource = None,
-    min_score: MinScore = None,
-    max_score: MaxScore = None,
-    min_step: MinStep = None,
-    max_step: MaxStep = None,
     at: At = None,
     sheet: Sheet = None,
     model: Model = DEFAULT_MODEL,
@@ -59,7 +50,6 @@ def search(
     """
     from memory_bank import MemoryBank
 
-    only = narrowed(emotion, source, min_score, max_score, min_step, max_step)
     wanted = _query(query)
     check_sheet(sheet)
     embedder = identity(model) if isinstance(wanted, Path) else None
