@@ -87,7 +87,7 @@ class MemoryBank:
     def __init__(self, store: Store) -> None:
         self._store = store
         check_setting(store.index)
-        self._index = Index(store.path / INDEX, store.dim)
+        self._index = Index(store.path / INDEX, store.dim, mapped=not store.writable)
         self._index.catch_up(store)
 
     @classmethod

@@ -14,7 +14,7 @@ import xxhash
 
 from memory_bank.database import AUTO, State
 from memory_bank.durable import sync_folder
-from memory_bank.kinds import Flat, kind_for, recognised
+from memory_bank.kinds import Flat, kind_for, read
 from memory_bank.store import Store
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,16 @@ class Index:
     """Inner product over L2-normalised vectors under the store's own ids, in the store's kind.
 
     A cache: `catch_up` replays from the store what it has not seen, whatever was on the disk.
+    One that is `mapped` reads its vectors where they lie, as far as its kind can; who writes, and
+    replaces the file, holds them in memory.
     """
 
-    def __init__(self, path: Path, dim: int) -> None:
+    def __init__(self, path: Path, dim: int, *, mapped: bool = False) -> None:
         if sys.platform == "darwin" and "torch" in sys.modules:
             # Two OpenMP runtimes in one process crash there.
             faiss.omp_set_num_threads(1)
         self._path, self._dim = path, dim
-        self._kind, self.state, self._origin = _load(path, dim) or (None, State(0, 0), b"")
+        self._kind, self.state, self._origin = _load(path, dim, mapped) or (None, State(0, 0), b"")
         self._saved = self.state if self._kind is not None else None
 
     def __len__(self) -> int:
@@ -173,7 +175,7 @@ def _origin(store: Store, version: int) -> bytes:
     return xxhash.xxh3_128_digest(repr(store.last_change(version)).encode())
 
 
-def _load(path: Path, dim: int) -> tuple[Flat, State, bytes] | None:
+def _load(path: Path, dim: int, mapped: bool) -> tuple[Flat, State, bytes] | None:
     """Return the saved index, its state and its origin, or None for one that cannot be trusted.
 
     Every byte is read and hashed before FAISS sees it: a flipped or missing one means a rebuild.
@@ -188,10 +190,9 @@ def _load(path: Path, dim: int) -> tuple[Flat, State, bytes] | None:
         magic, generation, version, removed, origin = _STAMP.unpack(stamp)
         if magic != _MAGIC:
             raise ValueError("not written by this format")
-        index = faiss.read_index(str(path))
-        if index.d != dim:
-            raise ValueError(f"holds vectors of dimension {index.d}")
-        kind = recognised(index)
+        kind = read(path, mapped=mapped)
+        if kind.faiss.d != dim:
+            raise ValueError(f"holds vectors of dimension {kind.faiss.d}")
         if removed:
             kind.remove(np.frombuffer(data[end - 8 * removed : end].tobytes(), np.int64))
     except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar, Self
 
 import faiss
@@ -29,8 +30,10 @@ class Flat:
     CORE: ClassVar[type] = faiss.IndexFlat
     """FAISS's class that holds the vectors."""
 
-    def __init__(self, index: faiss.Index) -> None:
+    def __init__(self, index: faiss.Index, *, mapped: bool = False) -> None:
         self.faiss = index
+        self.mapped = mapped
+        """Whether the vectors lie in a file, which is never written to."""
         self.removed = np.empty(0, np.int64)
         """Ids that FAISS cannot forget, and that no search may tell of."""
 
@@ -60,10 +63,12 @@ class Flat:
 
     def add(self, vectors: np.ndarray, ids: np.ndarray) -> None:
         """Take unit vectors [N, D] under new ids [N]."""
+        self._own()
         self.faiss.add_with_ids(vectors, ids)
 
     def remove(self, ids: np.ndarray) -> None:
         """Let no search find these ids any more."""
+        self._own()
         self.faiss.remove_ids(ids)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +78,15 @@ class Flat:
     def vectors(self, ids: np.ndarray) -> np.ndarray:
         """Return the vectors of ids, float32 [N, D]."""
         return self.faiss.reconstruct_batch(ids)
+
+    def _own(self) -> None:
+        """Take vectors that lie in a file into memory, before they change: FAISS would abort."""
+        if self.mapped:
+            core, ids = faiss.downcast_index(self.faiss.index), self.ids
+            vectors = faiss.rev_swig_ptr(core.get_xb(), core.ntotal * core.d).reshape(-1, core.d)
+            own = type(self).empty(core.d, core.ntotal, lambda count: vectors[:count])
+            own.faiss.add_with_ids(vectors, ids)
+            self.faiss, self.mapped = own.faiss, False
 
 
 class Inverted(Flat):
@@ -187,9 +201,16 @@ def kind_for(setting: str, size: int) -> type[Flat]:
     return KINDS[setting]
 
 
-def recognised(index: faiss.Index) -> Flat:
-    """Return an index read from a file; raise ValueError when it is of none of the kinds."""
+def read(path: Path, *, mapped: bool) -> Flat:
+    """Return the index of a file; raise ValueError when it is of none of the kinds.
+
+    A mapped one opens at once, and processes that read it share its memory; of a kind that cannot
+    be mapped it is read as ever.
+    """
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
     for kind in KINDS.values():
         if kind.holds(index):
-            return kind(index)
+            if mapped and kind is not Flat:
+                return read(path, mapped=False)
+            return kind(index, mapped=mapped)
     raise ValueError(f"holds {type(index).__name__}")

@@ -216,6 +216,31 @@ def test_a_bank_grows_out_of_exact_search(tmp_path: Path, monkeypatch: pytest.Mo
         assert (reader.stats()["index"], reader.verify()) == ("ivf", [])
 
 
+def test_a_reader_takes_the_vectors_into_memory_when_they_change(tmp_path: Path):
+    path = tmp_path / "bank"
+    with MemoryBank.create(path, DIM, MODEL, index="flat") as bank:
+        bank.add([candidate(number) for number in range(8)])
+    file = path / "index.faiss"
+    data = file.read_bytes()
+    with MemoryBank.open(path) as reader, MemoryBank.open(path) as other:
+        assert reader._index._kind.mapped
+        hits = reader.search(vector(7), 3)
+        with MemoryBank.open(path, "a") as bank:
+            assert not bank._index._kind.mapped
+            bank.remove([3])
+            assert file.read_bytes() == data  # written at the end
+            reader.reload()
+            assert not reader._index._kind.mapped
+            assert (len(reader), reader.verify()) == (7, [])
+            bank.add([candidate(number) for number in range(8, 12)])
+            reader.reload()
+            assert (len(reader), reader.verify()) == (11, [])
+        assert file.read_bytes() != data
+        # The file was replaced; who has mapped the old one still reads it.
+        assert other._index._kind.mapped
+        assert (other.version, other.search(vector(7), 3), other.verify()) == (1, hits, [])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "flipped vector", "foreign"])
 def test_a_damaged_index_is_never_used(kind: str, damage: str, tmp_path: Path, caplog):
