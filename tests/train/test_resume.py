@@ -215,8 +215,8 @@ ADAPTER = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
     ids=["adapters with dropout", "bf16"],
 )
 def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
-    cycle = {"compress": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
-    stages = [{"steps": 12, "cycle": cycle}]
+    names = ("compress", "verify_posterior", "verify_grpo", "generate", "reinforce", "remember")
+    stages = [{"steps": 12, "cycle": dict.fromkeys(names, 1)}]
     whole = settings(model, world, stages=stages, save_every=4, **sections)
     (tmp_path / "preset.yaml").write_text(json.dumps(whole))
     run, twin = tmp_path / "run", tmp_path / "twin"
