@@ -20,7 +20,9 @@ import typer
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
+from emosym.cli import guard
 from emosym.config import load_config
+from emosym.errors import unknown
 from emosym.model import EmoSym
 from emosym.pipeline import EmoSymPipeline
 from eval.affect_plane import evaluate_plane
@@ -46,6 +48,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "direct": {},
 }
 """Algorithm -> options in which it departs from the preset. NFT reads no part of the schedule."""
+RATES = [1e-4, 4e-4]
 PROBE = 2
 """Turns of the phases that tell how long a step takes, after one that warms up."""
 COLUMNS = {
@@ -56,36 +59,41 @@ COLUMNS = {
 }
 
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
 def main(
     out: Annotated[Path, typer.Option(help="Folder of results; goes on where it was left.")],
     minutes: Annotated[float, typer.Option(min=0.1, help="Of processor time, each.")] = 5,
-    rates: Annotated[str, typer.Option(help="Learning rates.")] = "1e-4,4e-4",
-    only: Annotated[str | None, typer.Option(help="Algorithms, with commas; default: all.")] = None,
+    rate: Annotated[list[float], typer.Option(help="Learning rate; may repeat.")] = RATES,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Algorithm, or the control; may repeat.")
+    ] = None,
     prompts: Annotated[int, typer.Option(min=2, help="Prompts at each of the points.")] = 8,
 ) -> None:
     """Train whatever is not done yet, and print the table."""
+    known = [CONTROL, *LEARNERS]
+    for name in only or ():
+        if name not in known:
+            raise unknown("algorithm", name, known)
     hush()
     ranks.join()
     out.mkdir(parents=True, exist_ok=True)
     done = out / "results.jsonl"
     rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
-    arms = [(START, 0.0)]
-    arms += [
-        (name, float(rate))
-        for name in (only.split(",") if only else [CONTROL, *LEARNERS])
-        for rate in rates.split(",")
-    ]
+    arms = [(START, 0.0)] + [(name, each) for name in only or known for each in rate]
     with tempfile.TemporaryDirectory(prefix="emosym-study-") as name:
         folder = Path(name)
         write_world(folder / "world", IMAGES, 0)
         material = Material(open_dataset(folder / "world"), [])
-        for algorithm, rate in arms:
-            key = {"algorithm": algorithm, "rate": rate, "minutes": minutes, "prompts": prompts}
+        for algorithm, lr in arms:
+            key = {"algorithm": algorithm, "rate": lr, "minutes": minutes, "prompts": prompts}
             if any(key.items() <= row.items() for row in rows):
                 continue
             model, steps = zoo.load("emosym-tiny"), 0
             if algorithm != START:
-                model, steps = trained(folder, material, algorithm, rate, minutes)
+                model, steps = trained(folder, material, algorithm, lr, minutes)
             row = key | {"steps": steps} | scores(model, prompts)
             with done.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -160,4 +168,4 @@ def table(rows: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guard.run(app, "python -m train.reinforce_study")
