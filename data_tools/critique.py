@@ -1,8 +1,9 @@
 """Criticism of drawings and rewriting of prompts, made from AffectWorld's samples.
 
-What a drawing lacks is known where another picture of the same subject evokes what was wanted: its
-light is the one that the prompt has to say. Ref: EmoFeedback² (arXiv 2511.19982) names both steps;
-how it taught them, if at all, is not published.
+A picture's light decides what it evokes, so what a drawing lacks is light. The critic suggests the
+light as far beyond what was wanted as the best drawing fell short: who draws missed once, and asked
+for the same would miss again. Ref: EmoFeedback² (arXiv 2511.19982) names both steps; how it taught
+them, if at all, is not published.
 """
 
 from __future__ import annotations
@@ -10,34 +11,46 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
-from data_tools.affectworld.text import in_light, light_of
+from data_tools.affectworld.text import colour_word, in_light, light_of, light_word
+from data_tools.affectworld.truth import SUBJECT_TERMS, light_for
+from data_tools.affectworld.world import BRIGHTNESS, SATURATION, subject_of
 from emosym import prompts
-from emosym.affect import PUBLIC
+from emosym.affect import PUBLIC, UNIT
 from emosym.draws import Draws
 from emosym.records import Question, Sample, Split
 
-DRAWINGS = 4
+DRAWINGS = 8
 """Pictures that stand for one round of drawings: the best and the worst of them are shown."""
+ON_PLANE = 0.5
+"""Share of questions that want any point of the plane, also where no picture of the world is."""
 
 
 def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
-    """Ask for the way from the best of some pictures to each picture of the same subject.
+    """Ask for the way from the best of some pictures to what was wanted, once for each picture.
 
-    The pictures that stand for the drawings are of the same split. A picture is not asked about
-    where fewer than two others have its subject, or where subject, light or affect is unknown.
+    Wanted is what the picture itself evokes or, in `ON_PLANE` of the questions, any point of the
+    plane. The pictures that stand for the drawings are others of its subject and split. A picture
+    is not asked about where fewer than two others have its subject, or where subject, light or
+    affect is unknown.
     """
     for split in get_args(Split):
         subjects: dict[str, list[Sample]] = {}
         for sample in _lit(samples, split):
-            facts = (sample.attributes.get("object"), sample.valence, sample.arousal)
-            if None not in facts:
-                subjects.setdefault(str(facts[0]), []).append(sample)
-        for group in subjects.values():
-            for wanted in group if len(group) > 2 else ():
-                others = [sample for sample in group if sample is not wanted]
-                order = Draws(seed, "criticise", wanted.id).permutation(len(others)).tolist()
+            subject = subject_of(sample)
+            if subject in SUBJECT_TERMS and None not in (sample.valence, sample.arousal):
+                subjects.setdefault(subject, []).append(sample)
+        for subject, group in subjects.items():
+            for sample in group if len(group) > 2 else ():
+                others = [other for other in group if other is not sample]
+                draws = Draws(seed, "criticise", sample.id)
+                order = draws.permutation(len(others)).tolist()
+                coin, *shares = draws.uniform(3).tolist()
+                wanted = _affect(sample)
+                if coin < ON_PLANE:
+                    wanted = tuple(_said(UNIT.convert(share, PUBLIC)) for share in shares)
                 round_ = [others[place] for place in order[:DRAWINGS]]
-                yield _criticised(wanted, sorted(round_, key=lambda one: _error(one, wanted)))
+                ordered = sorted(round_, key=lambda one: _distance(_affect(one), wanted))
+                yield _criticised(sample, subject, wanted, ordered[0], ordered[-1])
 
 
 def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
@@ -65,29 +78,36 @@ def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question
         )
 
 
-def _criticised(wanted: Sample, drawn: Sequence[Sample]) -> Question:
-    """Return the question about the first and the last of `drawn`, in the order of their errors."""
-    best, worst = drawn[0], drawn[-1]
-    light = light_of(wanted.emotional_prompt)
+def _criticised(
+    sample: Sample, subject: str, wanted: tuple[float, float], best: Sample, worst: Sample
+) -> Question:
+    """Return the question that a sample stands for, about the best and the worst drawing."""
     # Of the numbers as they are said, so that question, reason and answer agree.
-    gaps = {
-        f"gap {axis}": round(_said(wanted, axis) - _said(best, axis), 1) + 0.0
-        for axis in ("valence", "arousal")
-    }
-    truth = {**gaps, "suggestions": light}
+    reached = _affect(best)
+    gap = tuple(_said(want - have) for want, have in zip(wanted, reached, strict=True))
+    light = _light_at(*(want + lack for want, lack in zip(wanted, gap, strict=True)), subject)
+    truth = {"gap valence": gap[0], "gap arousal": gap[1], "suggestions": light}
     reason = (
         f"The light is {' and '.join(light_of(best.emotional_prompt))}, which evokes valence"
-        f" {_said(best, 'valence')}, arousal {_said(best, 'arousal')}; it takes"
-        f" {' and '.join(light)} light."
+        f" {reached[0]}, arousal {reached[1]}; it takes {' and '.join(light)} light."
     )
     return Question(
-        id=f"{wanted.id}/criticise/{best.id}+{worst.id}",
+        id=f"{sample.id}/criticise/{best.id}+{worst.id}",
         task="criticise",
         images=(best.image, worst.image),
-        split=wanted.split,
-        text=prompts.criticise(wanted.valence, wanted.arousal),
+        split=sample.split,
+        text=prompts.criticise(*wanted),
         truth=truth,
         answer=prompts.reply(truth, PUBLIC, reason),
+    )
+
+
+def _light_at(valence: float, arousal: float, subject: str) -> tuple[str, str]:
+    """Return the words for the world's light that evokes a point, or for the last towards it."""
+    brightness, saturation = light_for(valence, arousal, subject)
+    return (
+        light_word(min(max(brightness, BRIGHTNESS[0]), BRIGHTNESS[1])),
+        colour_word(min(max(saturation, SATURATION[0]), SATURATION[1])),
     )
 
 
@@ -104,10 +124,14 @@ def _lit(samples: Sequence[Sample], split: Split) -> list[Sample]:
     return sorted(known, key=lambda sample: sample.id)
 
 
-def _said(sample: Sample, axis: str) -> float:
-    """Return a rating with the one decimal of questions and answers."""
-    return round(getattr(sample, axis), 1) + 0.0
+def _affect(sample: Sample) -> tuple[float, float]:
+    return _said(sample.valence), _said(sample.arousal)
 
 
-def _error(sample: Sample, wanted: Sample) -> float:
-    return abs(sample.valence - wanted.valence) + abs(sample.arousal - wanted.arousal)
+def _said(number: float) -> float:
+    """Return a number with the one decimal of questions and answers."""
+    return round(number, 1) + 0.0
+
+
+def _distance(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return abs(one[0] - other[0]) + abs(one[1] - other[1])

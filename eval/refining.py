@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from PIL import Image
 
 from emosym import refine as refining
 from emosym.cli import guard
 from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, LAST_SEED, AsJson, Device
 from emosym.cli.terminal import print_json, print_table, progress
+from emosym.records import ImageRequest
 from emosym.refine import Critic, Painter, Refinement
 from emosym.sweep import axis_values
 from eval import metrics
@@ -62,15 +64,16 @@ def compare(
     total = rounds * images
     for place, wanted in enumerate(requests):
         common = {"seed": seed + place * total, "guidance": guidance, "steps": steps}
+        once = _Once(painter)
         refined = refining.refine(
-            *(painter, critic, wanted.request),
+            *(once, critic, wanted.request),
             **common,
             rounds=rounds,
             images=images,
             epsilon=0,
         )
-        drawn = refining.best_of(painter, critic, wanted.request, total, **common)
-        one = refining.best_of(painter, critic, wanted.request, 1, **common)
+        drawn = refining.best_of(once, critic, wanted.request, total, **common)
+        one = refining.best_of(once, critic, wanted.request, 1, **common)
         row: dict[str, float] = {}
         for way, found in zip(WAYS, (one, drawn, refined), strict=True):
             row[f"oracle_{way}"] = _error(oracle, wanted, found)
@@ -82,6 +85,31 @@ def compare(
             "first_round": refined.rounds[0].mean_error,
             "last_round": refined.rounds[-1].mean_error,
         }
+
+
+class _Once:
+    """A painter that draws the same request from the same seed once: the ways share a round."""
+
+    def __init__(self, painter: Painter) -> None:
+        self.check_prompt = painter.check_prompt
+        self._painter = painter
+        self._drawn: dict[tuple[ImageRequest, int], list[Image.Image]] = {}
+
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        *,
+        seed: int,
+        guidance: float | None,
+        steps: int | None,
+    ) -> list[Image.Image]:
+        """Return the image of one request; guidance and steps are the same in every call."""
+        (request,) = requests
+        if (request, seed) not in self._drawn:
+            self._drawn[request, seed] = self._painter.generate(
+                requests, seed=seed, guidance=guidance, steps=steps
+            )
+        return self._drawn[request, seed]
 
 
 def on_plane(prompts: Sequence[EvalRequest], points: int) -> list[EvalRequest]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,18 @@ def cat(id: str, valence: float, arousal: float, light: str, **given: object) ->
             **given,
         }
     )
+
+
+SEED = 21
+
+
+def far(sample: Sample, point: tuple[float, float]) -> float:
+    return abs(sample.valence - point[0]) + abs(sample.arousal - point[1])
+
+
+def wanted_in(question: Question) -> tuple[float, float]:
+    numbers = re.match(r"Wanted: valence (\S+), arousal (\S+),", question.text)
+    return float(numbers[1]), float(numbers[2])
 
 
 CATS = [
@@ -66,22 +79,25 @@ def rewritten(samples) -> list[Question]:
 
 
 def test_a_critique_by_hand():
-    wanted_a, wanted_b, wanted_c = criticise_questions(CATS, seed=0)
-    assert wanted_a.id == "a/criticise/b+c"
-    assert wanted_a.images == (Path("/b.jpg"), Path("/c.jpg")), "the nearest first"
-    assert "Wanted: valence 1.0, arousal 0.5" in wanted_a.text
-    assert wanted_a.truth == {
+    """With this seed the first and the third want what their own picture evokes."""
+    own_a, plane, own_c = criticise_questions(CATS, seed=SEED)
+    assert own_a.id == "a/criticise/b+c"
+    assert own_a.images == (Path("/b.jpg"), Path("/c.jpg")), "the nearest first"
+    assert wanted_in(own_a) == (1.0, 0.5)
+    assert own_a.truth == {
         **{"gap valence": 0.7, "gap arousal": 0.0},  # 1.0 - 0.3 and 0.5 - 0.5, as they are said
-        "suggestions": ("bright", "vivid"),
+        "suggestions": ("bright", "vivid"),  # of 1.7, 0.5: brightness 0.65, saturation 0.60
     }
-    assert wanted_a.answer == (
+    assert own_a.answer == (
         "<think>The light is even and grey, which evokes valence 0.3, arousal 0.5; it takes bright"
         " and vivid light.</think>"
         "<answer>Gap valence: +0.7; Gap arousal: +0.0; Suggestions: bright, vivid</answer>"
     )
-    assert wanted_b.images == (Path("/a.jpg"), Path("/c.jpg"))
-    assert wanted_b.truth["gap valence"] == -0.7
-    assert wanted_c.truth["suggestions"] == ("very dark", "deeply saturated")
+    assert wanted_in(own_c) == (-2.0, 0.5)
+    assert own_c.truth["gap valence"] == -2.3
+    # Of -4.3, 0.5: brightness -0.10, which no light has, and saturation 0.25.
+    assert own_c.truth["suggestions"] == ("very dark", "pale")
+    assert wanted_in(plane) not in {(one.valence, one.arousal) for one in CATS}
 
 
 def test_rewrites_by_hand():
@@ -109,31 +125,61 @@ def test_two_pictures_of_a_subject_are_too_few(others):
     assert len(list(criticise_questions(CATS, seed=0))) == 3
 
 
-def test_the_suggested_light_is_that_of_a_picture_which_evokes_what_was_wanted(samples, criticised):
+def test_the_pictures_are_the_best_and_the_worst_of_a_round(samples, criticised):
     by_id = {sample.id: sample for sample in samples}
-    nearest = 0
+    nearer, farther = 0, 0
     for question in criticised:
-        wanted = by_id[question.id.split("/")[0]]
+        wanted = wanted_in(question)
+        own = by_id[question.id.split("/")[0]]
         best, worst = (by_id[path.stem] for path in question.images)
-        assert len({wanted.id, best.id, worst.id}) == 3
-        assert {wanted.split, best.split, worst.split} == {question.split}
-        assert wanted.attributes == best.attributes == worst.attributes
-        assert light_of(wanted.emotional_prompt) == question.truth["suggestions"]
-        errors = [
-            abs(one.valence - wanted.valence) + abs(one.arousal - wanted.arousal)
-            for one in (wanted, best, worst)
-        ]
-        assert errors[0] == 0 < errors[1] < errors[2]
-        for axis in ("valence", "arousal"):
-            gap = getattr(wanted, axis) - getattr(best, axis)
-            assert question.truth[f"gap {axis}"] == pytest.approx(gap, abs=0.1 + 1e-9)
-        nearest += sum(
-            abs(one.valence - wanted.valence) + abs(one.arousal - wanted.arousal) < errors[1]
+        assert len({own.id, best.id, worst.id}) == 3
+        assert {own.split, best.split, worst.split} == {question.split}
+        assert own.attributes == best.attributes == worst.attributes
+        assert far(best, wanted) < far(worst, wanted)
+        for axis, asked in zip(("valence", "arousal"), wanted, strict=True):
+            gap = asked - round(getattr(best, axis), 1)
+            assert question.truth[f"gap {axis}"] == pytest.approx(gap, abs=1e-9)
+        others = [
+            one
             for one in samples
-            if one.split == wanted.split and one.attributes == wanted.attributes
-        )
+            if one.split == own.split and one.attributes == own.attributes and one is not own
+        ]
+        nearer += sum(far(one, wanted) < far(best, wanted) - 0.1 for one in others)
+        farther += sum(far(one, wanted) > far(worst, wanted) + 0.1 for one in others)
     assert len(criticised) > 200
-    assert nearest > 2 * len(criticised), f"the best of {DRAWINGS}, not of all"
+    # Of n others, (n - 8) / 9 are nearer than the nearest of 8, and as many farther: 1.2 here.
+    assert nearer > len(criticised) / 2, f"the best of {DRAWINGS}, not of all"
+    assert farther > len(criticised) / 2
+
+
+def test_half_of_the_questions_want_any_point_of_the_plane(samples, criticised):
+    by_id = {sample.id: sample for sample in samples}
+    points = [
+        wanted_in(question)
+        for question in criticised
+        if far(by_id[question.id.split("/")[0]], wanted_in(question)) > 0.1 + 1e-9
+    ]
+    assert 0.4 < len(points) / len(criticised) < 0.6
+    corners = [point for point in points if abs(point[0]) > 1.5 and abs(point[1]) > 1.5]
+    assert 0.15 < len(corners) / len(points) < 0.35
+    assert {(v > 0, a > 0) for v, a in corners} == {(x, y) for x in (0, 1) for y in (0, 1)}
+    assert max(abs(number) for point in points for number in point) <= 3
+
+
+def test_the_suggested_light_is_that_of_pictures_as_far_beyond(samples, criticised):
+    """Its twin: the pictures of the same subject that evoke wanted + gap have this light."""
+    by_id = {sample.id: sample for sample in samples}
+    same, found = 0, 0
+    for question in criticised:
+        own = by_id[question.id.split("/")[0]]
+        gap = (question.truth["gap valence"], question.truth["gap arousal"])
+        aim = tuple(want + lack for want, lack in zip(wanted_in(question), gap, strict=True))
+        for one in samples:
+            if one.attributes == own.attributes and far(one, aim) < 0.4:
+                found += 1
+                same += light_of(one.emotional_prompt) == question.truth["suggestions"]
+    assert found > 30
+    assert same / found > 0.7, "all but those at the border between two words"
 
 
 def test_half_of_the_prompts_said_another_light(samples, rewritten):
