@@ -1,7 +1,7 @@
 """Criticism of drawings and rewriting of prompts, made from AffectWorld's samples.
 
-A picture's light decides what it evokes, so what a drawing lacks is light. The critic suggests the
-light as far beyond what was wanted as the best drawing fell short: who draws missed once, and asked
+A picture's light decides what it evokes, so what drawings lack is light. The critic suggests the
+light as far beyond what was wanted as they fell short in the mean: who draws missed once, and asked
 for the same would miss again. Ref: EmoFeedback² (arXiv 2511.19982) names both steps; how it taught
 them, if at all, is not published.
 """
@@ -9,6 +9,7 @@ them, if at all, is not published.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import get_args
 
 from data_tools.affectworld.text import colour_word, in_light, light_of, light_word
@@ -23,15 +24,18 @@ DRAWINGS = 8
 """Pictures that stand for one round of drawings: the best and the worst of them are shown."""
 ON_PLANE = 0.5
 """Share of questions that want any point of the plane, also where no picture of the world is."""
+MISS = 1.5
+"""How far a round's drawings are taken from what was wanted, at most, on each axis of
+`affect.PUBLIC`; where no picture is, they are farther."""
 
 
 def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
-    """Ask for the way from the best of some pictures to what was wanted, once for each picture.
+    """Ask for the way from some drawings to what was wanted, once for each picture.
 
     Wanted is what the picture itself evokes or, in `ON_PLANE` of the questions, any point of the
-    plane. The pictures that stand for the drawings are others of its subject and split. A picture
-    is not asked about where fewer than two others have its subject, or where subject, light or
-    affect is unknown.
+    plane. Other pictures of its subject and split, nearest to a point up to `MISS` away, stand for
+    the drawings. A picture is not asked about where fewer than two others have its subject, or
+    where subject, light or affect is unknown.
     """
     for split in get_args(Split):
         subjects: dict[str, list[Sample]] = {}
@@ -41,16 +45,18 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
                 subjects.setdefault(subject, []).append(sample)
         for subject, group in subjects.items():
             for sample in group if len(group) > 2 else ():
-                others = [other for other in group if other is not sample]
-                draws = Draws(seed, "criticise", sample.id)
-                order = draws.permutation(len(others)).tolist()
-                coin, *shares = draws.uniform(3).tolist()
+                coin, *shares = Draws(seed, "criticise", sample.id).uniform(5).tolist()
                 wanted = _affect(sample)
                 if coin < ON_PLANE:
-                    wanted = tuple(_said(UNIT.convert(share, PUBLIC)) for share in shares)
-                round_ = [others[place] for place in order[:DRAWINGS]]
-                ordered = sorted(round_, key=lambda one: _distance(_affect(one), wanted))
-                yield _criticised(sample, subject, wanted, ordered[0], ordered[-1])
+                    wanted = tuple(_said(UNIT.convert(share, PUBLIC)) for share in shares[:2])
+                landed = tuple(
+                    want + MISS * (2 * share - 1)
+                    for want, share in zip(wanted, shares[2:], strict=True)
+                )
+                others = [other for other in group if other is not sample]
+                drawn = sorted(others, key=lambda one: _distance(one, landed))[:DRAWINGS]
+                drawn.sort(key=lambda one: _distance(one, wanted))
+                yield _criticised(sample, subject, wanted, drawn)
 
 
 def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
@@ -79,24 +85,26 @@ def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question
 
 
 def _criticised(
-    sample: Sample, subject: str, wanted: tuple[float, float], best: Sample, worst: Sample
+    sample: Sample, subject: str, wanted: tuple[float, float], drawn: Sequence[Sample]
 ) -> Question:
-    """Return the question that a sample stands for, about the best and the worst drawing."""
+    """Return the question that a sample stands for, about drawings in the order of their errors."""
+    best, worst = drawn[0], drawn[-1]
     # Of the numbers as they are said, so that question, reason and answer agree.
-    reached = _affect(best)
+    reached = tuple(_said(fmean(axis)) for axis in zip(*map(_affect, drawn), strict=True))
     gap = tuple(_said(want - have) for want, have in zip(wanted, reached, strict=True))
-    light = _light_at(*(want + lack for want, lack in zip(wanted, gap, strict=True)), subject)
+    beyond = tuple(_said(want + lack) for want, lack in zip(wanted, gap, strict=True))
+    light = _light_at(*beyond, subject)
     truth = {"gap valence": gap[0], "gap arousal": gap[1], "suggestions": light}
     reason = (
-        f"The light is {' and '.join(light_of(best.emotional_prompt))}, which evokes valence"
-        f" {reached[0]}, arousal {reached[1]}; it takes {' and '.join(light)} light."
+        f"The light is {' and '.join(light_of(best.emotional_prompt))}. As far beyond is valence"
+        f" {beyond[0]}, arousal {beyond[1]}; it takes {' and '.join(light)} light."
     )
     return Question(
         id=f"{sample.id}/criticise/{best.id}+{worst.id}",
         task="criticise",
         images=(best.image, worst.image),
         split=sample.split,
-        text=prompts.criticise(*wanted),
+        text=prompts.criticise(content=sample.prompt, wanted=wanted, reached=reached),
         truth=truth,
         answer=prompts.reply(truth, PUBLIC, reason),
     )
@@ -133,5 +141,5 @@ def _said(number: float) -> float:
     return round(number, 1) + 0.0
 
 
-def _distance(one: tuple[float, float], other: tuple[float, float]) -> float:
-    return abs(one[0] - other[0]) + abs(one[1] - other[1])
+def _distance(one: Sample, point: tuple[float, float]) -> float:
+    return abs(one.valence - point[0]) + abs(one.arousal - point[1])

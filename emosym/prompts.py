@@ -77,16 +77,18 @@ def describe(question: str = "Which emotions does this image evoke, and why?") -
     return f"{question} " + _FORM.format("sentences")
 
 
-def criticise(valence: float, arousal: float) -> str:
-    """Return the question about the nearest and the farthest of some drawings.
+def criticise(*, content: str, wanted: tuple[float, float], reached: tuple[float, float]) -> str:
+    """Return the question about a round of drawings, of which the best and the worst are shown.
 
+    `wanted` and `reached` are valence and arousal; the latter is the mean of what the judge saw.
     Ref: EmoFeedback² (arXiv 2511.19982), textual feedback; the wording is ours.
     """
     return (
-        f"Wanted: valence {valence:.1f}, arousal {arousal:.1f}, from -3 to 3. The first image came"
-        " nearest, the second farthest. How much is missing in the first? Which words of colour,"
-        f" light, weather or setting, at most {MOST_SUGGESTIONS}, should the next prompt say? "
-        + _FORM.format("Gap valence: +x.x; Gap arousal: -x.x; Suggestions: a, b")
+        f"Wanted: {content}, valence {_tenths(wanted[0])}, arousal {_tenths(wanted[1])}, from -3 to"
+        f" 3. Drawn in the mean: valence {_tenths(reached[0])}, arousal {_tenths(reached[1])}. The"
+        " first image came nearest, the second farthest. How much is missing? Which words of"
+        f" colour, light, weather or setting, at most {MOST_SUGGESTIONS}, should the next prompt"
+        " say? " + _FORM.format("Gap valence: +x.x; Gap arousal: -x.x; Suggestions: a, b")
     )
 
 
@@ -143,6 +145,10 @@ def affect_truth(sample: Sample) -> dict[str, str | float | tuple[str, ...]]:
     """Return what `UNDERSTAND` asks for, as far as it is known."""
     known = {"emotion": sample.emotion, "valence": sample.valence, "arousal": sample.arousal}
     return {key: value for key, value in known.items() if value is not None}
+
+
+def _tenths(number: float) -> str:
+    return f"{round(number, 1) + 0.0:.1f}"  # no minus zero
 
 
 def _said(key: str, value: str | float | tuple[str, ...], scale: Scale) -> str:

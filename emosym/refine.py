@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, Protocol
 
 from PIL import Image
@@ -68,14 +69,14 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critique:
-    """What the critic says about the best and the worst image of a round."""
+    """What the critic says about a round, seeing its best and its worst image."""
 
     words: str
     """All that it said."""
     analysis: str
     """Its reasoning; empty where none can be read."""
     gap_valence: float | None
-    """What it finds missing in the best image, in [-6, 6]; None where it cannot be read."""
+    """What it finds missing in the mean, in [-6, 6]; None where it cannot be read."""
     gap_arousal: float | None
     suggestions: tuple[str, ...]
     """At most `prompts.MOST_SUGGESTIONS`; empty where none can be read."""
@@ -96,12 +97,21 @@ class Round:
     rewrite: str | None = None
     """All that the critic said when asked for the next prompt; None where it was not asked."""
     kept: str | None = None
-    """Why the next round draws the same prompt; None where it draws another, or there is none."""
+    """Why the next round draws a prompt that was drawn before; None where it draws a new one, or
+    there is none."""
 
     @property
     def mean_error(self) -> float:
         """The mean error of its drawings."""
-        return sum(drawing.error for drawing in self.drawings) / len(self.drawings)
+        return fmean(drawing.error for drawing in self.drawings)
+
+    @property
+    def mean_affect(self) -> tuple[float, float]:
+        """Valence and arousal of its drawings in the mean, on `affect.PUBLIC`."""
+        return (
+            fmean(drawing.valence for drawing in self.drawings),
+            fmean(drawing.arousal for drawing in self.drawings),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,8 +162,10 @@ def refine(
 ) -> Refinement:
     """Draw in rounds, each from a prompt rewritten after the critic's view of the last round.
 
-    A rewrite that cannot be read, drops a word of the content or does not fit the painter is not
-    used: the old prompt is drawn again from other seeds, and the trace says why.
+    The old prompt is drawn again, from other seeds, where its images surround what is wanted (more
+    of them come nearer, and words could only move them away), where a rewrite cannot be read,
+    drops a word of the content or does not fit the painter, and after a rewrite whose images are
+    farther in the mean. The trace says why.
 
     Args:
         painter: what draws.
@@ -184,6 +196,7 @@ def refine(
     done: list[Round] = []
     best: tuple[float, Image.Image] | None = None
     prompt = wanted.prompt
+    before: Round | None = None  # whose prompt was rewritten into this one
     while True:
         first = seed + len(done) * images
         seeds = range(first, first + images)
@@ -200,15 +213,22 @@ def refine(
                 rounds=(*done, drawn),
                 stopped="near enough" if near else "all rounds drawn",
             )
-        critique = _criticise(critic, wanted, (nearest, farthest), max_tokens)
-        drawn = replace(drawn, critique=critique)
-        if critique.suggestions:
-            words, following, kept = _rewrite(
-                painter, critic, wanted.prompt, prompt, critique.suggestions, max_tokens
-            )
-            drawn, prompt = replace(drawn, rewrite=words, kept=kept), following
+        if before is not None and drawn.mean_error > before.mean_error:
+            prompt, why = before.prompt, "its images are farther than those of the prompt before"
+            drawn = replace(drawn, kept=why)
+        elif _surround(drawn.drawings, wanted):
+            drawn = replace(drawn, kept="its images surround what is wanted")
         else:
-            drawn = replace(drawn, kept="no suggestion can be read")
+            critique = _criticise(critic, wanted, drawn, (nearest, farthest), max_tokens)
+            drawn = replace(drawn, critique=critique)
+            if critique.suggestions:
+                words, following, kept = _rewrite(
+                    painter, critic, wanted.prompt, prompt, critique.suggestions, max_tokens
+                )
+                drawn, prompt = replace(drawn, rewrite=words, kept=kept), following
+            else:
+                drawn = replace(drawn, kept="no suggestion can be read")
+        before = drawn if drawn.kept is None else None
         done.append(drawn)
 
 
@@ -309,13 +329,24 @@ def _judged(seed: int, seen: Understanding, request: ImageRequest) -> Drawing:
     return Drawing(seed=seed, valence=seen.valence, arousal=seen.arousal, error=error)
 
 
+def _surround(drawings: Sequence[Drawing], wanted: ImageRequest) -> bool:
+    """Return whether images lie to both sides of what is wanted, on both axes."""
+    sides = [(one.valence - wanted.valence, one.arousal - wanted.arousal) for one in drawings]
+    return all(min(axis) <= 0 <= max(axis) for axis in zip(*sides, strict=True))
+
+
 def _criticise(
     critic: Critic,
     wanted: ImageRequest,
+    drawn: Round,
     pair: tuple[Image.Image, Image.Image],
     max_tokens: int | None,
 ) -> Critique:
-    text = prompts.criticise(wanted.valence, wanted.arousal)
+    text = prompts.criticise(
+        content=wanted.prompt,
+        wanted=(wanted.valence, wanted.arousal),
+        reached=drawn.mean_affect,
+    )
     with tempfile.TemporaryDirectory(prefix="emosym-") as folder:
         paths = tuple(Path(folder, name) for name in ("best.png", "worst.png"))
         for path, image in zip(paths, pair, strict=True):

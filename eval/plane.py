@@ -107,6 +107,8 @@ def plane(
 def world_prompts(count: int, seed: int) -> list[EvalRequest]:
     """Return neutral prompts of drawn scenes, the subjects in turn; a few are the first of many.
 
+    Each seed begins with the subject after that of the seed before.
+
     AffectWorld has 2,160 sentences, so a model that was trained on thousands of its pictures has
     met most of them: held out are the points asked of each and the noise, not the words.
     """
@@ -117,7 +119,7 @@ def world_prompts(count: int, seed: int) -> list[EvalRequest]:
     rng = random.Random(f"plane {seed}")
     found: list[EvalRequest] = []
     for place in range(count):
-        subject = SUBJECTS[place % len(SUBJECTS)]
+        subject = SUBJECTS[(seed + place) % len(SUBJECTS)]
         prompt = neutral_prompt(draw_scene(rng, subject, 0.5, 0.5))  # light is no word of it
         found.append(EvalRequest(request=ImageRequest(prompt=prompt), subject=subject))
     return found

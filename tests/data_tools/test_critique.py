@@ -4,11 +4,12 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_tools.affectworld.text import in_light, light_of
 from data_tools.affectworld.world import SOURCE, draw_world
-from data_tools.critique import DRAWINGS, criticise_questions, rewrite_questions
+from data_tools.critique import MISS, criticise_questions, rewrite_questions
 from emosym.records import Question, Sample
 
 CAT = "a small cat at sea"
@@ -30,16 +31,18 @@ def cat(id: str, valence: float, arousal: float, light: str, **given: object) ->
     )
 
 
-SEED = 21
+SEED = 0
 
 
 def far(sample: Sample, point: tuple[float, float]) -> float:
     return abs(sample.valence - point[0]) + abs(sample.arousal - point[1])
 
 
-def wanted_in(question: Question) -> tuple[float, float]:
-    numbers = re.match(r"Wanted: valence (\S+), arousal (\S+),", question.text)
-    return float(numbers[1]), float(numbers[2])
+def points(question: Question) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return what was wanted and what was reached."""
+    numbers = re.findall(r"valence (\S+), arousal ([-.0-9]+\d)", question.text)
+    wanted, reached = ((float(valence), float(arousal)) for valence, arousal in numbers)
+    return wanted, reached
 
 
 CATS = [
@@ -83,21 +86,25 @@ def test_a_critique_by_hand():
     own_a, plane, own_c = criticise_questions(CATS, seed=SEED)
     assert own_a.id == "a/criticise/b+c"
     assert own_a.images == (Path("/b.jpg"), Path("/c.jpg")), "the nearest first"
-    assert wanted_in(own_a) == (1.0, 0.5)
+    assert own_a.text.startswith(
+        "Wanted: a small cat at sea, valence 1.0, arousal 0.5, from -3 to 3. Drawn in the mean:"
+        " valence -0.8, arousal 0.5. The first"  # (0.3 - 2.0) / 2 is -0.85
+    )
     assert own_a.truth == {
-        **{"gap valence": 0.7, "gap arousal": 0.0},  # 1.0 - 0.3 and 0.5 - 0.5, as they are said
-        "suggestions": ("bright", "vivid"),  # of 1.7, 0.5: brightness 0.65, saturation 0.60
+        **{"gap valence": 1.8, "gap arousal": 0.0},
+        # Of 2.8, 0.5: brightness 0.65 + 0.14, saturation 0.60 + 0.13.
+        "suggestions": ("very bright", "vivid"),
     }
     assert own_a.answer == (
-        "<think>The light is even and grey, which evokes valence 0.3, arousal 0.5; it takes bright"
-        " and vivid light.</think>"
-        "<answer>Gap valence: +0.7; Gap arousal: +0.0; Suggestions: bright, vivid</answer>"
+        "<think>The light is even and grey. As far beyond is valence 2.8, arousal 0.5; it takes"
+        " very bright and vivid light.</think>"
+        "<answer>Gap valence: +1.8; Gap arousal: +0.0; Suggestions: very bright, vivid</answer>"
     )
-    assert wanted_in(own_c) == (-2.0, 0.5)
-    assert own_c.truth["gap valence"] == -2.3
-    # Of -4.3, 0.5: brightness -0.10, which no light has, and saturation 0.25.
+    # The two others are at 1.0 and 0.3; -2.0 - 2.7 is far below what any light evokes.
+    assert points(own_c) == ((-2.0, 0.5), (0.7, 0.5))
+    assert own_c.truth["gap valence"] == -2.7
     assert own_c.truth["suggestions"] == ("very dark", "pale")
-    assert wanted_in(plane) not in {(one.valence, one.arousal) for one in CATS}
+    assert points(plane)[0] not in {(one.valence, one.arousal) for one in CATS}
 
 
 def test_rewrites_by_hand():
@@ -125,45 +132,41 @@ def test_two_pictures_of_a_subject_are_too_few(others):
     assert len(list(criticise_questions(CATS, seed=0))) == 3
 
 
-def test_the_pictures_are_the_best_and_the_worst_of_a_round(samples, criticised):
+def test_drawings_lie_together_up_to_a_miss_away(samples, criticised):
     by_id = {sample.id: sample for sample in samples}
-    nearer, farther = 0, 0
+    gaps = []
     for question in criticised:
-        wanted = wanted_in(question)
+        wanted, reached = points(question)
         own = by_id[question.id.split("/")[0]]
         best, worst = (by_id[path.stem] for path in question.images)
         assert len({own.id, best.id, worst.id}) == 3
         assert {own.split, best.split, worst.split} == {question.split}
         assert own.attributes == best.attributes == worst.attributes
         assert far(best, wanted) < far(worst, wanted)
-        for axis, asked in zip(("valence", "arousal"), wanted, strict=True):
-            gap = asked - round(getattr(best, axis), 1)
-            assert question.truth[f"gap {axis}"] == pytest.approx(gap, abs=1e-9)
-        others = [
-            one
-            for one in samples
-            if one.split == own.split and one.attributes == own.attributes and one is not own
-        ]
-        nearer += sum(far(one, wanted) < far(best, wanted) - 0.1 for one in others)
-        farther += sum(far(one, wanted) > far(worst, wanted) + 0.1 for one in others)
+        gaps.append([want - have for want, have in zip(wanted, reached, strict=True)])
+        assert [question.truth[f"gap {axis}"] for axis in ("valence", "arousal")] == pytest.approx(
+            gaps[-1], abs=1e-9
+        )
+        assert f"{own.prompt}, valence" in question.text
     assert len(criticised) > 200
-    # Of n others, (n - 8) / 9 are nearer than the nearest of 8, and as many farther: 1.2 here.
-    assert nearer > len(criticised) / 2, f"the best of {DRAWINGS}, not of all"
-    assert farther > len(criticised) / 2
+    near = np.abs(gaps).sum(1)
+    assert np.abs(np.mean(gaps, 0)).max() < 0.2, "to all sides"
+    assert 0.1 < (near < 0.75).mean() < 0.5
+    assert (near > 2 * MISS).mean() < 0.15
 
 
 def test_half_of_the_questions_want_any_point_of_the_plane(samples, criticised):
     by_id = {sample.id: sample for sample in samples}
-    points = [
-        wanted_in(question)
+    anywhere = [
+        wanted
         for question in criticised
-        if far(by_id[question.id.split("/")[0]], wanted_in(question)) > 0.1 + 1e-9
+        if far(by_id[question.id.split("/")[0]], wanted := points(question)[0]) > 0.1 + 1e-9
     ]
-    assert 0.4 < len(points) / len(criticised) < 0.6
-    corners = [point for point in points if abs(point[0]) > 1.5 and abs(point[1]) > 1.5]
-    assert 0.15 < len(corners) / len(points) < 0.35
+    assert 0.4 < len(anywhere) / len(criticised) < 0.6
+    corners = [point for point in anywhere if abs(point[0]) > 1.5 and abs(point[1]) > 1.5]
+    assert 0.15 < len(corners) / len(anywhere) < 0.35
     assert {(v > 0, a > 0) for v, a in corners} == {(x, y) for x in (0, 1) for y in (0, 1)}
-    assert max(abs(number) for point in points for number in point) <= 3
+    assert max(abs(number) for point in anywhere for number in point) <= 3
 
 
 def test_the_suggested_light_is_that_of_pictures_as_far_beyond(samples, criticised):
@@ -172,13 +175,12 @@ def test_the_suggested_light_is_that_of_pictures_as_far_beyond(samples, criticis
     same, found = 0, 0
     for question in criticised:
         own = by_id[question.id.split("/")[0]]
-        gap = (question.truth["gap valence"], question.truth["gap arousal"])
-        aim = tuple(want + lack for want, lack in zip(wanted_in(question), gap, strict=True))
+        beyond = tuple(2 * want - have for want, have in zip(*points(question), strict=True))
         for one in samples:
-            if one.attributes == own.attributes and far(one, aim) < 0.4:
+            if one.attributes == own.attributes and far(one, beyond) < 0.4:
                 found += 1
                 same += light_of(one.emotional_prompt) == question.truth["suggestions"]
-    assert found > 30
+    assert found > 20
     assert same / found > 0.7, "all but those at the border between two words"
 
 

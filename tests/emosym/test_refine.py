@@ -47,7 +47,10 @@ class Painter:
 
 
 class Critic:
-    """Says of seed i that it evokes valence 1 + errors[i] and the wanted arousal."""
+    """Says of seed i that it evokes valence 1 + errors[i] and the wanted arousal.
+
+    Errors of one sign lie to one side of what is wanted; those of both surround it.
+    """
 
     def __init__(self, errors: Sequence[float], texts: Sequence[str] = ()) -> None:
         self.errors = errors
@@ -89,7 +92,7 @@ def drawn(painter: Painter) -> list[tuple[str, int]]:
 def test_three_rounds_by_hand() -> None:
     painter = Painter()
     second = REWRITTEN.replace("bright pale", "dark soft")
-    critic = Critic([1.5, 2.0, 1.75, -1.25, 1.5, 1.25], [BRIGHT, REWRITTEN, BRIGHT, second])
+    critic = Critic([1.5, 2.0, 1.75, 1.25, 1.5, 1.25], [BRIGHT, REWRITTEN, BRIGHT, second])
     found = refine(painter, critic, REQUEST, rounds=3, images=2, seed=0)
     lit, relit = "a cat in the rain, in bright pale light", "a cat in the rain, in dark soft light"
     assert drawn(painter) == [
@@ -107,7 +110,7 @@ def test_three_rounds_by_hand() -> None:
     assert [(one.best, one.worst) for one in found.rounds] == [(0, 1), (1, 0), (1, 0)]
     assert [one.mean_error for one in found.rounds] == [1.75, 1.5, 1.375]
     best_round, best = found.best
-    assert (best.seed, best.valence, best.error) == (3, -0.25, 1.25), "the first of equals"
+    assert (best.seed, best.valence, best.error) == (3, 2.25, 1.25), "the first of equals"
     assert best_round is found.rounds[1]
     assert found.image.getpixel((0, 0)) == (3, 0, 0)
     assert found.stopped == "all rounds drawn"
@@ -123,7 +126,8 @@ def test_the_critic_sees_best_and_worst_and_its_words_are_kept() -> None:
     assert (criticised.task, rewritten.task) == ("criticise", "rewrite")
     assert critic.shown == [[2, 1], []]
     assert not any(path.exists() for path in criticised.images)
-    assert "valence 1.0, arousal -1.0" in criticised.text
+    assert "a cat in the rain, valence 1.0, arousal -1.0, from" in criticised.text
+    assert "in the mean: valence 3.2, arousal -1.0." in criticised.text, "1 + (2 + 3 + 1.5) / 3"
     assert "a cat in the rain" in rewritten.text
     assert "bright, pale" in rewritten.text
     assert first.critique.words == words
@@ -132,6 +136,37 @@ def test_the_critic_sees_best_and_worst_and_its_words_are_kept() -> None:
     assert first.critique.suggestions == ("bright", "pale")
     assert (first.rewrite, first.kept) == (REWRITTEN, None)
     assert (last.critique, last.rewrite, last.kept) == (None, None, None)
+
+
+def test_images_that_surround_what_is_wanted_are_not_talked_about() -> None:
+    painter, critic = Painter(), Critic([-2.0, 1.5, 1.5, 2.0, 2.0, 2.0], [BRIGHT, REWRITTEN])
+    found = refine(painter, critic, REQUEST, rounds=3, images=2, seed=0)
+    first, second, _ = found.rounds
+    assert (first.critique, first.rewrite) == (None, None)
+    assert first.kept == "its images surround what is wanted"
+    assert second.prompt == REQUEST.prompt, "more of the same"
+    assert critic.shown == [[2, 3], []], "the second round lies to one side"
+    assert second.kept is None
+    assert found.rounds[2].prompt == "a cat in the rain, in bright pale light"
+
+
+@pytest.mark.parametrize(("third", "back"), [(2.75, True), (2.5, False)])
+def test_a_rewrite_that_draws_worse_is_given_up(third: float, back: bool) -> None:
+    """The first round's mean error is 2.25, the second's 2.25 (kept) or more."""
+    errors = [2.5, 2.0, third, 2.0, 2.0, 2.0, 2.0, 2.0]
+    again = REWRITTEN.replace("bright pale", "dark soft")
+    critic = Critic(errors, [BRIGHT, REWRITTEN, BRIGHT, again, BRIGHT, again])
+    found = refine(Painter(), critic, REQUEST, rounds=4, images=2, seed=0)
+    lit, relit = "a cat in the rain, in bright pale light", "a cat in the rain, in dark soft light"
+    assert [one.prompt for one in found.rounds[:2]] == [REQUEST.prompt, lit]
+    if back:
+        why = "its images are farther than those of the prompt before"
+        assert (found.rounds[1].kept, found.rounds[1].critique) == (why, None)
+        assert [one.prompt for one in found.rounds[2:]] == [REQUEST.prompt, relit]
+        assert found.rounds[2].kept is None, "its images are asked about anew"
+    else:
+        assert found.rounds[1].kept is None
+        assert found.rounds[2].prompt == relit
 
 
 @pytest.mark.parametrize(
