@@ -8,8 +8,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,12 +59,6 @@ def read_image(image: Path | bytes | Image.Image | ImageFile) -> ImageFile:
             f"unsupported image {name}", got=kind, expected="PNG or JPEG", fix="convert it first"
         )
     return ImageFile(data, hashlib.sha256(data).hexdigest(), _SUFFIX[kind])
-
-
-def read_images(images: Sequence[Path | bytes | Image.Image | ImageFile]) -> list[ImageFile]:
-    """Return the checked file of each image, in order, several at once. Raises as `read_image`."""
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(read_image, images))
 
 
 def contrast(image: Image.Image) -> float:
