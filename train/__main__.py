@@ -83,7 +83,9 @@ def _guarded(run: Path, work) -> None:
         ranks.leave()
     if report:
         console = Console()
-        console.print(comparison_table(report))
+        table = comparison_table(report)
+        if table.row_count:  # none where `evaluate` is switched off
+            console.print(table)
         console.print(f"{run / 'report.html'}", soft_wrap=True)
 
 

@@ -155,6 +155,10 @@ def test_the_terminal_table_tells_better_from_worse() -> None:
     assert "–" in line("diversity")
 
 
+def test_a_report_without_measures_has_no_row() -> None:
+    assert comparison_table({"setting": {"seed": 0}}).row_count == 0
+
+
 def test_a_report_that_measured_once_has_one_column() -> None:
     console = Console(file=io.StringIO(), width=100, color_system=None)
     console.print(comparison_table({"understanding": {"after": {"accuracy": 0.75}}}))
