@@ -111,7 +111,7 @@ def _criticised(
 
 
 def _light_at(valence: float, arousal: float, subject: str) -> tuple[str, str]:
-    """Return the words for the world's light that evokes a point, or for the last towards it."""
+    """Return the words for the light that evokes a point, held within the light that is drawn."""
     brightness, saturation = light_for(valence, arousal, subject)
     return (
         light_word(min(max(brightness, BRIGHTNESS[0]), BRIGHTNESS[1])),
