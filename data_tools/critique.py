@@ -48,7 +48,7 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
                 coin, *shares = Draws(seed, "criticise", sample.id).uniform(5).tolist()
                 wanted = _affect(sample)
                 if coin < ON_PLANE:
-                    wanted = tuple(_said(UNIT.convert(share, PUBLIC)) for share in shares[:2])
+                    wanted = tuple(UNIT.convert(share, PUBLIC) for share in shares[:2])
                 landed = tuple(
                     want + MISS * (2 * share - 1)
                     for want, share in zip(wanted, shares[2:], strict=True)
@@ -89,15 +89,12 @@ def _criticised(
 ) -> Question:
     """Return the question that a sample stands for, about drawings in the order of their errors."""
     best, worst = drawn[0], drawn[-1]
-    # Of the numbers as they are said, so that question, reason and answer agree.
-    reached = tuple(_said(fmean(axis)) for axis in zip(*map(_affect, drawn), strict=True))
-    gap = tuple(_said(want - have) for want, have in zip(wanted, reached, strict=True))
-    beyond = tuple(_said(want + lack) for want, lack in zip(wanted, gap, strict=True))
-    light = _light_at(*beyond, subject)
-    truth = {"gap valence": gap[0], "gap arousal": gap[1], "suggestions": light}
+    reached = tuple(fmean(axis) for axis in zip(*map(_affect, drawn), strict=True))
+    light = _light_at(*prompts.beyond(wanted, reached), subject)
+    truth = {"suggestions": light}
     reason = (
-        f"The light is {' and '.join(light_of(best.emotional_prompt))}. As far beyond is valence"
-        f" {beyond[0]}, arousal {beyond[1]}; it takes {' and '.join(light)} light."
+        f"The light is {' and '.join(light_of(best.emotional_prompt))}; the next one should be"
+        f" {' and '.join(light)}."
     )
     return Question(
         id=f"{sample.id}/criticise/{best.id}+{worst.id}",
@@ -133,12 +130,7 @@ def _lit(samples: Sequence[Sample], split: Split) -> list[Sample]:
 
 
 def _affect(sample: Sample) -> tuple[float, float]:
-    return _said(sample.valence), _said(sample.arousal)
-
-
-def _said(number: float) -> float:
-    """Return a number with the one decimal of questions and answers."""
-    return round(number, 1) + 0.0
+    return sample.valence, sample.arousal
 
 
 def _distance(one: Sample, point: tuple[float, float]) -> float:

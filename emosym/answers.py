@@ -107,20 +107,11 @@ def _labels(value: str, question: Question) -> tuple[str, ...] | None:
 
 
 def _number(value: str, question: Question) -> float | None:
-    return _between(value, question.scale.low, question.scale.high)
-
-
-def _difference(value: str, question: Question) -> float | None:
-    """Read a difference of two numbers on the question's scale."""
-    span = question.scale.high - question.scale.low
-    return _between(value, -span, span)
-
-
-def _between(value: str, low: float, high: float) -> float | None:
     if not _NUMBER.fullmatch(value):
         return None
     number = float(value)
-    return number if math.isfinite(number) and low <= number <= high else None
+    inside = question.scale.low <= number <= question.scale.high
+    return number if math.isfinite(number) and inside else None
 
 
 def _phrases(value: str, question: Question) -> tuple[str, ...] | None:
@@ -141,8 +132,6 @@ READERS: dict[str, Callable[[str, Question], Value | None]] = {
     "emotion ranking": _labels,
     "dominant emotion": _label,
     "answer": _option,
-    "gap valence": _difference,
-    "gap arousal": _difference,
     "suggestions": _phrases,
 }
 """Key of an answer -> reader of its value; None for what does not count. The keys of

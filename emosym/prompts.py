@@ -29,8 +29,6 @@ TASKS = (
 
 WHOLE = {"description": "description", "rewrite": "prompt"}
 """Task whose answer is one free text -> key of that text; it stands there without its key."""
-SIGNED = ("gap valence", "gap arousal")
-"""Keys of what is missing on an axis: a difference, told with its sign."""
 MOST_SUGGESTIONS = 3
 """Ref: EmoFeedback² asks for few and concrete edits; the number is ours."""
 
@@ -81,14 +79,26 @@ def criticise(*, content: str, wanted: tuple[float, float], reached: tuple[float
     """Return the question about a round of drawings, of which the best and the worst are shown.
 
     `wanted` and `reached` are valence and arousal; the latter is the mean of what the judge saw.
-    Ref: EmoFeedback² (arXiv 2511.19982), textual feedback; the wording is ours.
+    The question says where to aim (`beyond`), so that nobody has to calculate in words. Ref:
+    EmoFeedback² (arXiv 2511.19982), textual feedback; the wording is ours.
     """
     return (
-        f"Wanted: {content}, valence {_tenths(wanted[0])}, arousal {_tenths(wanted[1])}, from -3 to"
-        f" 3. Drawn in the mean: valence {_tenths(reached[0])}, arousal {_tenths(reached[1])}. The"
-        " first image came nearest, the second farthest. How much is missing? Which words of"
-        f" colour, light, weather or setting, at most {MOST_SUGGESTIONS}, should the next prompt"
-        " say? " + _FORM.format("Gap valence: +x.x; Gap arousal: -x.x; Suggestions: a, b")
+        f"Wanted: {content}, {_point(wanted)}, from -3 to 3. Drawn in the mean: {_point(reached)}."
+        " The first image came nearest, the second farthest. The next prompt should aim as far"
+        f" beyond: {_point(beyond(wanted, reached))}. Which words of colour, light, weather or"
+        f" setting, at most {MOST_SUGGESTIONS}, should it say? " + _FORM.format("Suggestions: a, b")
+    )
+
+
+def beyond(wanted: tuple[float, float], reached: tuple[float, float]) -> tuple[float, float]:
+    """Return the point as far beyond `wanted` as `reached` falls short of it, in tenths.
+
+    Whoever missed once would miss again. It is that of the numbers as they are said, so that a
+    reader finds them to agree; it may lie outside the scale.
+    """
+    return tuple(
+        round(2 * round(want, 1) - round(have, 1), 1)
+        for want, have in zip(wanted, reached, strict=True)
     )
 
 
@@ -126,12 +136,12 @@ def reply(
 ) -> str:
     """Return the reference answer `<think>…</think><answer>Key: value; …</answer>`.
 
-    Numbers have four decimals on [0, 1] and one elsewhere, differences their sign. A description
-    and a prompt have no key, they are the whole answer. Ref: EEmo-Logic's answer contract.
+    Numbers have four decimals on [0, 1] and one elsewhere. A description and a prompt have no key,
+    they are the whole answer. Ref: EEmo-Logic's answer contract.
     """
     whole = next((truth[key] for key in WHOLE.values() if key in truth), None)
     facts = whole or "; ".join(
-        f"{key.capitalize()}: {_said(key, value, scale)}" for key, value in truth.items()
+        f"{key.capitalize()}: {_said(value, scale)}" for key, value in truth.items()
     )
     return f"<think>{reason or ''}</think><answer>{facts}</answer>"
 
@@ -147,13 +157,14 @@ def affect_truth(sample: Sample) -> dict[str, str | float | tuple[str, ...]]:
     return {key: value for key, value in known.items() if value is not None}
 
 
-def _tenths(number: float) -> str:
-    return f"{round(number, 1) + 0.0:.1f}"  # no minus zero
+def _point(affect: tuple[float, float]) -> str:
+    valence, arousal = (round(number, 1) + 0.0 for number in affect)  # no minus zero
+    return f"valence {valence:.1f}, arousal {arousal:.1f}"
 
 
-def _said(key: str, value: str | float | tuple[str, ...], scale: Scale) -> str:
+def _said(value: str | float | tuple[str, ...], scale: Scale) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, tuple):
         return ", ".join(value)
-    return f"{value:{'+' if key in SIGNED else ''}.{4 if scale == UNIT else 1}f}"
+    return f"{value:.{4 if scale == UNIT else 1}f}"

@@ -75,9 +75,6 @@ class Critique:
     """All that it said."""
     analysis: str
     """Its reasoning; empty where none can be read."""
-    gap_valence: float | None
-    """What it finds missing in the mean, in [-6, 6]; None where it cannot be read."""
-    gap_arousal: float | None
     suggestions: tuple[str, ...]
     """At most `prompts.MOST_SUGGESTIONS`; empty where none can be read."""
 
@@ -353,13 +350,10 @@ def _criticise(
             image.save(path)
         question = _question("criticise", text, paths)
         (words,) = critic.answer([question], max_tokens=max_tokens)
-    said = parse(words, question).said
     return Critique(
         words=words,
         analysis=thought(words),
-        gap_valence=said.get("gap valence"),
-        gap_arousal=said.get("gap arousal"),
-        suggestions=said.get("suggestions", ()),
+        suggestions=parse(words, question).said.get("suggestions", ()),
     )
 
 

@@ -169,24 +169,11 @@ def _description(asked: Asked) -> dict[str, Measure]:
 
 
 def _criticise(asked: Asked) -> dict[str, Measure]:
-    """What is missing on each axis, its direction (an unread one is wrong), and the words for it.
-
-    The suggestions of an answer earn the words that it shares with the truth, as a share of all
-    words that either says.
-    """
-    measured: dict[str, Measure] = {}
-    for axis in ("valence", "arousal"):
-        key = f"gap {axis}"
-        known = [(a.said.get(key), q.truth[key]) for q, a in asked if key in q.truth]
-        right = [said is not None and np.sign(said) == np.sign(true) for said, true in known]
-        numbers = np.array([pair for pair in known if pair[0] is not None], dtype=np.float64)
-        told, missing = numbers.reshape(-1, 2).T
-        measured[f"gap_{axis}_sign"] = (metrics.mean, np.array(right, dtype=np.float64))
-        measured[f"gap_{axis}_mae"] = (metrics.mae, told, missing)
+    """The words that an answer's suggestions share with the truth, of all that either says."""
     key = "suggestions"
     words = [({*a.said.get(key, ())}, {*q.truth[key]}) for q, a in asked if key in q.truth]
     shares = [len(said & true) / len(said | true) for said, true in words]
-    return measured | {key: (metrics.mean, np.array(shares))}
+    return {key: (metrics.mean, np.array(shares))}
 
 
 def _rewrite(asked: Asked) -> dict[str, Measure]:

@@ -38,11 +38,11 @@ def far(sample: Sample, point: tuple[float, float]) -> float:
     return abs(sample.valence - point[0]) + abs(sample.arousal - point[1])
 
 
-def points(question: Question) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return what was wanted and what was reached."""
+def points(question: Question) -> list[tuple[float, float]]:
+    """Return what was wanted, what was reached, and where to aim."""
     numbers = re.findall(r"valence (\S+), arousal ([-.0-9]+\d)", question.text)
-    wanted, reached = ((float(valence), float(arousal)) for valence, arousal in numbers)
-    return wanted, reached
+    assert len(numbers) == 3
+    return [(float(valence), float(arousal)) for valence, arousal in numbers]
 
 
 CATS = [
@@ -88,22 +88,18 @@ def test_a_critique_by_hand():
     assert own_a.images == (Path("/b.jpg"), Path("/c.jpg")), "the nearest first"
     assert own_a.text.startswith(
         "Wanted: a small cat at sea, valence 1.0, arousal 0.5, from -3 to 3. Drawn in the mean:"
-        " valence -0.8, arousal 0.5. The first"  # (0.3 - 2.0) / 2 is -0.85
+        " valence -0.9, arousal 0.5. The first"  # (0.26 - 2.0) / 2 is -0.87
     )
-    assert own_a.truth == {
-        **{"gap valence": 1.8, "gap arousal": 0.0},
-        # Of 2.8, 0.5: brightness 0.65 + 0.14, saturation 0.60 + 0.13.
-        "suggestions": ("very bright", "vivid"),
-    }
+    assert "aim as far beyond: valence 2.9, arousal 0.5. Which" in own_a.text
+    # Of 2.9, 0.5: brightness 0.65 + 0.14, saturation 0.60 + 0.13.
+    assert own_a.truth == {"suggestions": ("very bright", "vivid")}
     assert own_a.answer == (
-        "<think>The light is even and grey. As far beyond is valence 2.8, arousal 0.5; it takes"
-        " very bright and vivid light.</think>"
-        "<answer>Gap valence: +1.8; Gap arousal: +0.0; Suggestions: very bright, vivid</answer>"
+        "<think>The light is even and grey; the next one should be very bright and vivid.</think>"
+        "<answer>Suggestions: very bright, vivid</answer>"
     )
-    # The two others are at 1.0 and 0.3; -2.0 - 2.7 is far below what any light evokes.
-    assert points(own_c) == ((-2.0, 0.5), (0.7, 0.5))
-    assert own_c.truth["gap valence"] == -2.7
-    assert own_c.truth["suggestions"] == ("very dark", "pale")
+    # The two others are at 1.0 and 0.26; -2.0 - 2.6 is far below what any light evokes.
+    assert points(own_c) == [(-2.0, 0.5), (0.6, 0.5), (-4.6, 0.5)]
+    assert own_c.truth == {"suggestions": ("very dark", "pale")}
     assert points(plane)[0] not in {(one.valence, one.arousal) for one in CATS}
 
 
@@ -136,7 +132,7 @@ def test_drawings_lie_together_up_to_a_miss_away(samples, criticised):
     by_id = {sample.id: sample for sample in samples}
     gaps = []
     for question in criticised:
-        wanted, reached = points(question)
+        wanted, reached, aim = points(question)
         own = by_id[question.id.split("/")[0]]
         best, worst = (by_id[path.stem] for path in question.images)
         assert len({own.id, best.id, worst.id}) == 3
@@ -144,9 +140,8 @@ def test_drawings_lie_together_up_to_a_miss_away(samples, criticised):
         assert own.attributes == best.attributes == worst.attributes
         assert far(best, wanted) < far(worst, wanted)
         gaps.append([want - have for want, have in zip(wanted, reached, strict=True)])
-        assert [question.truth[f"gap {axis}"] for axis in ("valence", "arousal")] == pytest.approx(
-            gaps[-1], abs=1e-9
-        )
+        lead = [there - want for there, want in zip(aim, wanted, strict=True)]
+        assert lead == pytest.approx(gaps[-1], abs=1e-9)
         assert f"{own.prompt}, valence" in question.text
     assert len(criticised) > 200
     near = np.abs(gaps).sum(1)
@@ -170,14 +165,14 @@ def test_half_of_the_questions_want_any_point_of_the_plane(samples, criticised):
 
 
 def test_the_suggested_light_is_that_of_pictures_as_far_beyond(samples, criticised):
-    """Its twin: the pictures of the same subject that evoke wanted + gap have this light."""
+    """Its twin: the pictures of the same subject that evoke the aim have this light."""
     by_id = {sample.id: sample for sample in samples}
     same, found = 0, 0
     for question in criticised:
         own = by_id[question.id.split("/")[0]]
-        beyond = tuple(2 * want - have for want, have in zip(*points(question), strict=True))
+        *_, aim = points(question)
         for one in samples:
-            if one.attributes == own.attributes and far(one, beyond) < 0.4:
+            if one.attributes == own.attributes and far(one, aim) < 0.4:
                 found += 1
                 same += light_of(one.emotional_prompt) == question.truth["suggestions"]
     assert found > 20

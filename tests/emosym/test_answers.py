@@ -190,7 +190,6 @@ RANKING = question("emotion ranking", labels=EKMAN7)
 DOMINANT = question("dominant emotion", labels=EKMAN7)
 CHOICE = question("answer", options="ABCD")
 FREE = question("description")
-GAP = question("gap valence")
 SUGGESTIONS = question("suggestions")
 PROMPT = replace(question("prompt"), task="rewrite")
 
@@ -214,10 +213,6 @@ PROMPT = replace(question("prompt"), task="rewrite")
         (CHOICE, "Answer: AB", None),
         (FREE, "Fear, mostly: the dark; the teeth.", "Fear, mostly: the dark; the teeth."),
         (FREE, "  ", None),
-        (GAP, "Gap valence: +1.2", 1.2),
-        (GAP, "gap valence: -6", -6.0),
-        (GAP, "Gap valence: 6.1", None),
-        (GAP, "Gap valence: more", None),
         (SUGGESTIONS, "Suggestions: Cold  light, fog", ("Cold light", "fog")),
         (SUGGESTIONS, "Suggestions: fog, fog, rain, sun, snow", ("fog", "rain", "sun")),
         (SUGGESTIONS, "Suggestions: fog, , rain", None),
@@ -239,7 +234,7 @@ def test_every_key_that_a_reader_knows_is_read_with_every_other():
     assert parse(said(both), VALENCE).said == {"dominant emotion": "fear", "valence": 0.5}
     assert not parse(said("Dominant emotion: fear"), VALENCE).well_formed
     others = {"dominance", "emotion ranking", "dominant emotion", "answer", "suggestions"}
-    assert set(READERS) == {*SAID, *others, "gap valence", "gap arousal"}
+    assert set(READERS) == {*SAID, *others}
 
 
 @pytest.mark.parametrize(

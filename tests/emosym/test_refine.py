@@ -19,7 +19,7 @@ from emosym.taxonomy import MIKELS8
 
 REQUEST = ImageRequest(prompt="a cat in the rain", valence=1.0, arousal=-1.0)
 WINDOW = 9
-BRIGHT = "<answer>Gap valence: +0.5; Gap arousal: -0.2; Suggestions: bright, pale</answer>"
+BRIGHT = "<answer>Suggestions: bright, pale</answer>"
 REWRITTEN = "<think></think><answer>a cat in the rain, in bright pale light</answer>"
 
 
@@ -128,11 +128,11 @@ def test_the_critic_sees_best_and_worst_and_its_words_are_kept() -> None:
     assert not any(path.exists() for path in criticised.images)
     assert "a cat in the rain, valence 1.0, arousal -1.0, from" in criticised.text
     assert "in the mean: valence 3.2, arousal -1.0." in criticised.text, "1 + (2 + 3 + 1.5) / 3"
+    assert "as far beyond: valence -1.2, arousal -1.0." in criticised.text, "2 * 1.0 - 3.2"
     assert "a cat in the rain" in rewritten.text
     assert "bright, pale" in rewritten.text
     assert first.critique.words == words
     assert first.critique.analysis == "The light is dark."
-    assert (first.critique.gap_valence, first.critique.gap_arousal) == (0.5, -0.2)
     assert first.critique.suggestions == ("bright", "pale")
     assert (first.rewrite, first.kept) == (REWRITTEN, None)
     assert (last.critique, last.rewrite, last.kept) == (None, None, None)

@@ -135,8 +135,12 @@ def test_two_ranks_are_one(tmp_path, model, world):
     (alone,) = in_ranks(probes.outcome, tmp_path / "one", {"run": whole})
     both = in_ranks(probes.outcome, tmp_path / "two", {"run": whole}, size=2)
     first, second = alone["run"], both[0]["run"]
-    for name, value in first["weights"].items():
-        assert (value - second["weights"][name]).abs().max() < 2e-5, name
+    start, end, twin = first["before"], first["weights"], second["weights"]
+    apart = sum((end[name] - twin[name]).square().sum() for name in end).sqrt()
+    moved = sum((end[name] - start[name]).square().sum() for name in end).sqrt()
+    # Of all weights together: where a gradient is next to nothing, Adam makes a step of what two
+    # sums round differently, and how they round is the processor's.
+    assert apart < 1e-3 * moved
     for one, two in zip(first["rows"], second["rows"], strict=True):
         for metric in ("reward", "oracle", "loss", "grad_norm", "reward_spread"):
             key = f"reinforce/{metric}"
