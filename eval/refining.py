@@ -16,6 +16,7 @@ from emosym.cli import guard
 from emosym.cli.loading import load_pipeline
 from emosym.cli.options import DEFAULT_MODEL, LAST_SEED, AsJson, Device
 from emosym.cli.terminal import print_json, print_table, progress
+from emosym.draws import Draws
 from emosym.records import ImageRequest
 from emosym.refine import Critic, Painter, Refinement
 from emosym.sweep import axis_values
@@ -64,7 +65,7 @@ def compare(
     total = rounds * images
     for place, wanted in enumerate(requests):
         common = {"seed": seed + place * total, "guidance": guidance, "steps": steps}
-        once = _Once(painter)
+        once = _Once(painter, images)
         refined = refining.refine(
             *(once, critic, wanted.request),
             **common,
@@ -88,12 +89,17 @@ def compare(
 
 
 class _Once:
-    """A painter that draws the same request from the same seed once: the ways share a round."""
+    """A painter that draws the same request from the same seed once: the ways share a round.
 
-    def __init__(self, painter: Painter) -> None:
+    It draws a round at once. Its sums round otherwise than one image's, of which `refine` takes
+    care so that a seed gives its bytes, and which moves no mean.
+    """
+
+    def __init__(self, painter: Painter, images: int) -> None:
         self.check_prompt = painter.check_prompt
         self._painter = painter
-        self._drawn: dict[tuple[ImageRequest, int], list[Image.Image]] = {}
+        self._images = images
+        self._drawn: dict[tuple[ImageRequest, int], Image.Image] = {}
 
     def generate(
         self,
@@ -106,20 +112,27 @@ class _Once:
         """Return the image of one request; guidance and steps are the same in every call."""
         (request,) = requests
         if (request, seed) not in self._drawn:
-            self._drawn[request, seed] = self._painter.generate(
-                requests, seed=seed, guidance=guidance, steps=steps
+            seeds = range(seed, seed + self._images)
+            images = self._painter.generate(
+                [request] * len(seeds), seed=list(seeds), guidance=guidance, steps=steps
             )
-        return self._drawn[request, seed]
+            self._drawn |= {(request, own): image for own, image in zip(seeds, images, strict=True)}
+        return [self._drawn[request, seed]]
 
 
-def on_plane(prompts: Sequence[EvalRequest], points: int) -> list[EvalRequest]:
-    """Return each prompt at each of points × points of valence and arousal."""
+def over_plane(prompts: Sequence[EvalRequest], points: int, seed: int) -> list[EvalRequest]:
+    """Return each prompt at one of points × points of valence and arousal, each as often.
+
+    Which prompt gets which point is drawn. A prompt that stood at all points would make its 25
+    requests stand or fall together, and intervals over requests too narrow.
+    """
     values = axis_values(points)
+    grid = [(valence, arousal) for valence in values for arousal in values]
+    places = Draws(seed, "over the plane").permutation(len(prompts)).tolist()
     return [
         replace(one, request=replace(one.request, valence=valence, arousal=arousal))
-        for one in prompts
-        for valence in values
-        for arousal in values
+        for one, place in zip(prompts, places, strict=True)
+        for valence, arousal in [grid[place % len(grid)]]
     ]
 
 
@@ -133,9 +146,11 @@ def main(
     model: Annotated[
         str, typer.Argument(help="Name in the model zoo, or a model folder.")
     ] = DEFAULT_MODEL,
-    prompts: Annotated[int, typer.Option(min=1, max=1000, help="Prompts.")] = 4,
+    prompts: Annotated[
+        int, typer.Option(min=1, max=1000, help="Requests at each point, each with its prompt.")
+    ] = 4,
     points: Annotated[
-        int, typer.Option(min=2, max=100, help="Values of valence, and of arousal, of each.")
+        int, typer.Option(min=2, max=100, help="Values of valence, and of arousal.")
     ] = 5,
     rounds: Annotated[int, typer.Option(min=2, max=100, help="Rounds.")] = refining.ROUNDS,
     images: Annotated[int, typer.Option(min=2, max=100, help="Images a round.")] = refining.IMAGES,
@@ -156,7 +171,7 @@ def main(
     from data_tools.affectworld.truth import oracle
     from eval.plane import world_prompts
 
-    requests = on_plane(world_prompts(prompts, seed), points)
+    requests = over_plane(world_prompts(prompts * points**2, seed), points, seed)
     rows: list[dict[str, float]] = []
     with progress("requests", len(requests)) as show:
         for row in compare(
@@ -177,7 +192,11 @@ def main(
         for name, each in found.items()
     }
     if as_json:
-        print_json({"model": model, "requests": len(rows), "seed": seed, **scores})
+        each = [
+            {"prompt": one.prompt, "valence": one.valence, "arousal": one.arousal, **row}
+            for one, row in zip((wanted.request for wanted in requests), rows, strict=True)
+        ]
+        print_json({"model": model, "requests": len(rows), "seed": seed, **scores, "each": each})
         return
     print_table(
         ("", "oracle", "95 %", "judge", "95 %"),

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -15,14 +17,11 @@ from PIL import Image
 from emosym.affect import Affect
 from emosym.records import ImageRequest, Understanding
 from eval.generation import EvalRequest
-from eval.refining import compare, on_plane
+from eval.refining import compare, over_plane
 
 ROOT = Path(__file__).resolve().parents[2]
 REWRITE = "<think>It is dark.</think><answer>Prompt: a tree in bright light</answer>"
-CRITICISM = (
-    "<think>Dark.</think>"
-    "<answer>Gap valence: 1.0; Gap arousal: 0.0; Suggestions: bright light</answer>"
-)
+CRITICISM = "<think>Dark.</think><answer>Suggestions: bright light</answer>"
 
 
 class Painter:
@@ -32,8 +31,10 @@ class Painter:
         pass
 
     def generate(self, requests, *, seed, guidance=None, steps=None):
-        brighter = 100 * ("bright" in requests[0].prompt)
-        return [Image.new("L", (1, 1), seed + brighter)]
+        return [
+            Image.new("L", (1, 1), own + 100 * ("bright" in one.prompt))
+            for one, own in zip(requests, seed, strict=True)
+        ]
 
 
 class Critic:
@@ -88,11 +89,19 @@ def test_by_hand():
     assert row["oracle_refine"] == row["oracle_best_of"] == pytest.approx(1.45)
 
 
-def test_each_prompt_is_asked_for_at_every_point():
-    prompt = EvalRequest(request=ImageRequest(prompt="a tree"), subject="tree")
-    asked = on_plane([prompt], 5)
-    assert len({(one.request.valence, one.request.arousal) for one in asked}) == 25
-    assert {replace(one.request, valence=None, arousal=None) for one in asked} == {prompt.request}
+def test_each_point_has_as_many_prompts_each_of_its_own():
+    prompts = [
+        EvalRequest(request=ImageRequest(prompt=f"tree {number}"), subject="tree")
+        for number in range(75)
+    ]
+    asked = over_plane(prompts, 5, seed=0)
+    points = Counter((one.request.valence, one.request.arousal) for one in asked)
+    assert len(points) == 25
+    assert set(points.values()) == {3}
+    assert {value for point in points for value in point} == {-3, -1.5, 0, 1.5, 3}
+    bare = [replace(one.request, valence=None, arousal=None) for one in asked]
+    assert bare == [one.request for one in prompts], "in their order, which subjects follow"
+    assert over_plane(prompts, 5, seed=0) == asked != over_plane(prompts, 5, seed=1)
 
 
 def test_the_command():
@@ -106,7 +115,11 @@ def test_the_command():
     )
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
-    assert scores["requests"] == 4
+    assert scores["requests"] == len(scores["each"]) == 4
+    assert len({one["prompt"] for one in scores["each"]}) == 4
+    assert scores["oracle_one"]["mean"] == pytest.approx(
+        fmean(one["oracle_one"] for one in scores["each"])
+    )
     assert 0 < scores["judge_best_of"]["mean"] < scores["judge_one"]["mean"]
     assert scores["oracle_gain"]["mean"] == pytest.approx(
         scores["oracle_best_of"]["mean"] - scores["oracle_refine"]["mean"]
