@@ -52,6 +52,7 @@ def main(
     count: Annotated[int, typer.Option(min=2000, help="Entries.")] = 200_000,
     dim: Annotated[int, typer.Option(min=8, help="Length of a vector.")] = 768,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    side: Annotated[int, typer.Option(min=1, help="Pixels of a picture's side.")] = 16,
     index: Annotated[str, typer.Option(help="Kind of the bank's index.")] = AUTO,
     growth: Annotated[
         bool, typer.Option("--growth", help="The bank alone, from 1000 entries to COUNT by tens.")
@@ -65,12 +66,12 @@ def main(
         return
     with tempfile.TemporaryDirectory(prefix="emosym-bench-") as name:
         if growth:
-            grow(Path(name), count, dim, rounds, index)
+            grow(Path(name), count, dim, rounds, side, index)
         else:
-            compare(Path(name), count, dim, rounds, index)
+            compare(Path(name), count, dim, rounds, side, index)
 
 
-def compare(folder: Path, count: int, dim: int, rounds: int, index: str) -> None:
+def compare(folder: Path, count: int, dim: int, rounds: int, side: int, index: str) -> None:
     """Measure all contenders at one size."""
     import hnswlib
     import lancedb
@@ -93,7 +94,7 @@ def compare(folder: Path, count: int, dim: int, rounds: int, index: str) -> None
     seen: dict[Path, int] = {}
     for ids in batches(count, rounds):
         timed = adds if len(ids) == BATCH else {}
-        images, batch = [picture(number) for number in ids], vectors[ids]
+        images, batch = [picture(number, side) for number in ids], vectors[ids]
         taken = candidates(images, batch)
         clock(timed, "FAISS (memory only)", raw.add, batch)
         clock(timed, "hnswlib (memory only)", graph.add_items, batch, ids)
@@ -109,7 +110,7 @@ def compare(folder: Path, count: int, dim: int, rounds: int, index: str) -> None
     bank = MemoryBank.open(folder / "bank")
     kind = bank.stats()["index"]
     print(f"{count} x {dim}, {threads} threads, index {kind}, {rounds} rounds: median [low, high]")
-    table_of(f"add {BATCH} images with vectors", adds, BATCH, "images/s", SYNCED)
+    table_of(f"add {BATCH} images of {side} x {side} with vectors", adds, BATCH, "images/s", SYNCED)
 
     searches: dict[str, Search] = {
         "FAISS, flat": lambda q: raw.search(q, K)[1],
@@ -157,7 +158,7 @@ def compare(folder: Path, count: int, dim: int, rounds: int, index: str) -> None
         print(f"  {name:24s} {resident / count:12.0f} {_size(folder / path) / count:12.0f}")
 
 
-def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
+def grow(folder: Path, largest: int, dim: int, rounds: int, side: int, index: str) -> None:
     """Measure the bank at each power of ten from 1000 entries to the largest."""
     print(f"the bank as it grows, {dim} dimensions, {faiss.omp_get_max_threads()} threads, medians")
     print(f"{'entries':>9s} {'index':>6s} {'add 256':>9s} {'open':>9s} {'256 queries':>12s}"
@@ -169,7 +170,7 @@ def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
         times: Times = {}
         with MemoryBank.create(path, dim, "bench", index=index) as bank:
             for ids in batches(count, min(rounds, 3)):
-                taken = candidates([picture(number) for number in ids], vectors[ids])
+                taken = candidates([picture(number, side) for number in ids], vectors[ids])
                 clock(times if len(ids) == BATCH else {}, "add", bank.add, taken)
         for _ in range(rounds):
             clock(times, "open", open_bank, path, "r")
@@ -219,9 +220,9 @@ def batches(count: int, timed: int) -> list[np.ndarray]:
     return parts + [np.arange(at, at + BATCH) for at in range(first, count - BATCH + 1, BATCH)]
 
 
-def picture(number: int) -> bytes:
-    """Return a PNG file of 16 x 16 pixels, other ones for each number."""
-    pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), np.uint8)
+def picture(number: int, side: int) -> bytes:
+    """Return a PNG file of side x side pixels of noise, other ones for each number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()

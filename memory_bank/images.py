@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image
@@ -98,9 +98,10 @@ def write_images(root: Path, files: Iterable[ImageFile]) -> None:
         with Flush(root.parent) as flush:
             for file in files:
                 path = image_path(root, file.sha256, file.suffix)
-                if not _holds(path, file.data):
+                if (stream := _new(path, file.data)) is not None:
                     written.append(path)
-                    _write(path, file.data)
+                    with stream:
+                        stream.write(file.data)
             if written:
                 flush.sync(written)
     except OSError:
@@ -127,12 +128,15 @@ def _holds(path: Path, data: bytes) -> bool:
     return os.path.isfile(path) and path.read_bytes() == data
 
 
-def _write(path: Path, data: bytes) -> None:
+def _new(path: Path, data: bytes) -> BinaryIO | None:
+    """Return an empty file to write; None where one is there that holds these bytes."""
     try:
-        path.write_bytes(data)
+        return path.open("xb")
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        return path.open("xb")
+    except FileExistsError:
+        return None if _holds(path, data) else path.open("wb")
 
 
 def _png(image: Image.Image) -> bytes:

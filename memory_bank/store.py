@@ -22,7 +22,7 @@ from memory_bank.images import (
     write_images,
 )
 from memory_bank.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
-from memory_bank.vectors import check_vector
+from memory_bank.vectors import check_each
 
 T = TypeVar("T")
 
@@ -222,14 +222,16 @@ class Store(Database):
 
     def _take(self, decisions: Sequence[Decision]) -> _Taken:
         """Check what is admitted, and refuse what is here already."""
-        rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = []
-        for decision in decisions:
-            candidate, file, vector = decision.candidate, None, None
-            if decision.admitted:
-                check_numbers(candidate)
-                vector = check_vector(candidate.embedding, self.dim)
-                file = read_image(candidate.image)
-            rows.append((decision, file, vector))
+        admitted = [decision.candidate for decision in decisions if decision.admitted]
+        for candidate in admitted:
+            check_numbers(candidate)
+        vectors = iter(check_each([candidate.embedding for candidate in admitted], self.dim))
+        rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = [
+            (decision, read_image(decision.candidate.image), next(vectors))
+            if decision.admitted
+            else (decision, None, None)
+            for decision in decisions
+        ]
         held = self._held(file.sha256 for _, file, _ in rows if file is not None)
         files: dict[str, ImageFile] = {}
         for place, (decision, file, _) in enumerate(rows):

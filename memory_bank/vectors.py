@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from emosym.errors import UserError
@@ -28,8 +30,16 @@ def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
 
 def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
     """Return exactly one vector as float32 [D]. Raises as `check_vectors`."""
-    if np.ndim(vector) != 1:
-        raise UserError(
-            "embedding of the wrong shape", got=list(np.shape(vector)), expected=f"[{dim}]"
-        )
-    return check_vectors(vector, dim)
+    return check_each([vector], dim)[0]
+
+
+def check_each(vectors: Sequence[np.ndarray], dim: int) -> np.ndarray:
+    """Return vectors, each given by itself, as float32 [N, D]. Raises as `check_vectors`."""
+    for vector in vectors:
+        if np.shape(vector) != (dim,):
+            raise UserError(
+                "embedding of the wrong shape",
+                got=list(np.shape(vector)),
+                expected=f"one vector of dimension {dim}",
+            )
+    return check_vectors(np.array(vectors).reshape(-1, dim), dim)
