@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import get_args
 
+import numpy as np
+
 from data_tools.affectworld.text import colour_word, in_light, light_of, light_word
 from data_tools.affectworld.truth import SUBJECT_TERMS, light_for
 from data_tools.affectworld.world import BRIGHTNESS, SATURATION, subject_of
@@ -44,7 +46,8 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
             if subject in SUBJECT_TERMS and None not in (sample.valence, sample.arousal):
                 subjects.setdefault(subject, []).append(sample)
         for subject, group in subjects.items():
-            for sample in group if len(group) > 2 else ():
+            points = np.array([_affect(one) for one in group])
+            for place, sample in enumerate(group if len(group) > 2 else ()):
                 coin, *shares = Draws(seed, "criticise", sample.id).uniform(5).tolist()
                 wanted = _affect(sample)
                 if coin < ON_PLANE:
@@ -53,8 +56,10 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
                     want + MISS * (2 * share - 1)
                     for want, share in zip(wanted, shares[2:], strict=True)
                 )
-                others = [other for other in group if other is not sample]
-                drawn = sorted(others, key=lambda one: _distance(one, landed))[:DRAWINGS]
+                far = np.abs(points - landed).sum(1)
+                far[place] = np.inf
+                nearest = np.argsort(far, kind="stable")[: min(DRAWINGS, len(group) - 1)]
+                drawn = [group[other] for other in nearest]
                 drawn.sort(key=lambda one: _distance(one, wanted))
                 yield _criticised(sample, subject, wanted, drawn)
 
