@@ -29,7 +29,7 @@ from PIL import Image
 
 from memory_bank import Candidate, MemoryBank
 from memory_bank.durable import sync_files
-from memory_bank.images import read_image
+from memory_bank.images import read_images
 from memory_bank.index import normalised
 from memory_bank.kinds import AUTO, KINDS
 
@@ -230,8 +230,7 @@ def picture(number: int, side: int) -> bytes:
 
 def check(images: Sequence[bytes]) -> None:
     """Decode every image completely, as the bank does before it keeps one."""
-    for image in images:
-        read_image(image)
+    read_images(images)
 
 
 def candidates(images: Sequence[bytes], vectors: np.ndarray) -> list[Candidate]:

@@ -8,7 +8,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -34,7 +35,23 @@ class ImageFile:
     suffix: Literal["png", "jpg"]
 
 
-def read_image(image: Path | bytes | Image.Image | ImageFile) -> ImageFile:
+GivenImage = Path | bytes | Image.Image | ImageFile
+_LARGE = 32 * 1024
+"""Bytes of a file above which several are read at once. Decoding lets other threads run, but to
+hand over to them costs more than a small picture takes."""
+
+
+def read_images(images: Sequence[GivenImage]) -> list[ImageFile]:
+    """Return the checked files of images, in their order. Raises as `read_image`."""
+    # A picture in memory may still have to load itself, which two threads must not do at once.
+    loaded = not any(isinstance(image, Image.Image) for image in images)
+    if loaded and sum(map(_bytes, images)) > _LARGE * len(images):
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(read_image, images))
+    return [read_image(image) for image in images]
+
+
+def read_image(image: GivenImage) -> ImageFile:
     """Return the checked file of an image; a picture in memory is encoded as PNG.
 
     Raises `UserError` when it cannot be read, is damaged, is too large or is no PNG or JPEG.
@@ -59,6 +76,13 @@ def read_image(image: Path | bytes | Image.Image | ImageFile) -> ImageFile:
             f"unsupported image {name}", got=kind, expected="PNG or JPEG", fix="convert it first"
         )
     return ImageFile(data, hashlib.sha256(data).hexdigest(), _SUFFIX[kind])
+
+
+def _bytes(image: GivenImage) -> int:
+    """Return how much of an image's file there is to read."""
+    if isinstance(image, Path):
+        return image.stat().st_size if image.is_file() else 0
+    return len(image) if isinstance(image, bytes) else 0
 
 
 def contrast(image: Image.Image) -> float:

@@ -18,7 +18,7 @@ from memory_bank.images import (
     ImageFile,
     is_lost,
     orphans,
-    read_image,
+    read_images,
     write_images,
 )
 from memory_bank.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
@@ -226,10 +226,9 @@ class Store(Database):
         for candidate in admitted:
             check_numbers(candidate)
         vectors = iter(check_each([candidate.embedding for candidate in admitted], self.dim))
+        images = iter(read_images([candidate.image for candidate in admitted]))
         rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = [
-            (decision, read_image(decision.candidate.image), next(vectors))
-            if decision.admitted
-            else (decision, None, None)
+            (decision, next(images), next(vectors)) if decision.admitted else (decision, None, None)
             for decision in decisions
         ]
         held = self._held(file.sha256 for _, file, _ in rows if file is not None)

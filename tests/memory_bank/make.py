@@ -14,8 +14,8 @@ DIM = 16
 MODEL = "embedder-1"
 
 
-def picture(number: int, kind: str = "PNG") -> bytes:
-    pixels = np.random.default_rng([1, number]).integers(0, 256, (8, 8, 3), np.uint8)
+def picture(number: int, kind: str = "PNG", side: int = 8) -> bytes:
+    pixels = np.random.default_rng([1, number]).integers(0, 256, (side, side, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()

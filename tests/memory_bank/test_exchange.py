@@ -183,7 +183,10 @@ def lines_of(out: Path) -> list[dict]:
         ({"file_name": "linked/x.png"}, "a path that leaves the folder; got linked/x.png"),
         ({"file_name": "gone.png"}, "no such image: gone.png"),
         ({"file_name": 7}, "a line that is no record"),
-        ({"embedding": [1.0] * (DIM + 1)}, r"wrong shape; got \[17\]; expected one vector of dimension 16"),
+        (
+            {"embedding": [1.0] * (DIM + 1)},
+            r"wrong shape; got \[17\]; expected one vector of dimension 16",
+        ),
         ({"embedding": [0.0] * DIM}, "embedding is a zero vector"),
         ({"embedding": [[1.0] * DIM]}, "embedding of the wrong shape"),
         ({"embedding": ["x"] * DIM}, "no numbers in embedding"),
