@@ -32,7 +32,7 @@ MISS = 1.5
 
 
 def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
-    """Ask for the way from some drawings to what was wanted, once for each picture.
+    """Ask which words lead from some drawings to what was wanted, once for each picture.
 
     Wanted is what the picture itself evokes or, in `ON_PLANE` of the questions, any point of the
     plane. Other pictures of its subject and split, nearest to a point up to `MISS` away, stand for

@@ -121,10 +121,11 @@ class _Once:
 
 
 def over_plane(prompts: Sequence[EvalRequest], points: int, seed: int) -> list[EvalRequest]:
-    """Return each prompt at one of points × points of valence and arousal, each as often.
+    """Return each prompt at one of points × points of valence and arousal.
 
-    Which prompt gets which point is drawn. A prompt that stood at all points would make its 25
-    requests stand or fall together, and intervals over requests too narrow.
+    Which prompt gets which point is drawn; with a multiple of points² prompts each point has as
+    many. A prompt that stood at all points would make its requests stand or fall together, and
+    intervals over requests too narrow.
     """
     values = axis_values(points)
     grid = [(valence, arousal) for valence in values for arousal in values]
@@ -147,7 +148,7 @@ def main(
         str, typer.Argument(help="Name in the model zoo, or a model folder.")
     ] = DEFAULT_MODEL,
     prompts: Annotated[
-        int, typer.Option(min=1, max=1000, help="Requests at each point, each with its prompt.")
+        int, typer.Option(min=1, max=1000, help="Requests at each point, each with a prompt drawn.")
     ] = 4,
     points: Annotated[
         int, typer.Option(min=2, max=100, help="Values of valence, and of arousal.")
@@ -193,8 +194,14 @@ def main(
     }
     if as_json:
         each = [
-            {"prompt": one.prompt, "valence": one.valence, "arousal": one.arousal, **row}
-            for one, row in zip((wanted.request for wanted in requests), rows, strict=True)
+            {
+                "subject": wanted.subject,
+                "prompt": wanted.request.prompt,
+                "valence": wanted.request.valence,
+                "arousal": wanted.request.arousal,
+                **row,
+            }
+            for wanted, row in zip(requests, rows, strict=True)
         ]
         print_json({"model": model, "requests": len(rows), "seed": seed, **scores, "each": each})
         return

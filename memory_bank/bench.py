@@ -37,7 +37,7 @@ K, BATCH, QUERIES = 10, 256, 256
 FILL = 4096
 """Entries a batch while all are filled; only the last batches, of `BATCH`, are timed."""
 SMALL = 16
-"""Pixels of the side of a picture that is not timed: hundreds of thousands fit on a disk."""
+"""Pixels of a picture's side where `--side` says nothing else: 200,000 of them fit on a disk."""
 DIRECTIONS = 32
 """Of the vectors' clusters; the rest is a little noise."""
 UNSYNCED, SYNCED = "LanceDB, never synced", "LanceDB, synced"
@@ -54,7 +54,9 @@ def main(
     count: Annotated[int, typer.Option(min=2000, help="Entries.")] = 200_000,
     dim: Annotated[int, typer.Option(min=8, help="Length of a vector.")] = 768,
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
-    side: Annotated[int, typer.Option(min=1, help="Pixels of a timed picture's side.")] = SMALL,
+    side: Annotated[
+        int, typer.Option(min=1, help="Pixels of a timed picture; not of --growth.")
+    ] = SMALL,
     index: Annotated[str, typer.Option(help="Kind of the bank's index.")] = AUTO,
     growth: Annotated[
         bool, typer.Option("--growth", help="The bank alone, from 1000 entries to COUNT by tens.")
@@ -232,7 +234,7 @@ def picture(number: int, side: int) -> bytes:
 
 
 def check(images: Sequence[bytes]) -> None:
-    """Decode every image completely, as the bank does before it keeps one."""
+    """Decode every image completely as the bank does before it keeps one, large ones at once."""
     read_images(images)
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from emosym.affect import PUBLIC
 from emosym.errors import UserError, unknown
 from emosym.taxonomy import mikels
-from memory_bank.images import ImageFile
+from memory_bank.images import GivenImage
 
 Source = Literal["real", "synthetic"]
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
@@ -80,7 +78,7 @@ class Candidate(Provenance):
     more than 64 bits.
     """
 
-    image: Path | bytes | Image.Image | ImageFile
+    image: GivenImage
     """A PNG or JPEG file, the bytes of one, a picture (stored as PNG), or what is read already."""
     embedding: np.ndarray
     """[D], any real dtype and length; kept as float32, compared by cosine."""

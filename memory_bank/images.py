@@ -37,8 +37,8 @@ class ImageFile:
 
 GivenImage = Path | bytes | Image.Image | ImageFile
 _LARGE = 32 * 1024
-"""Bytes of a file above which several are read at once. Decoding lets other threads run, but to
-hand over to them costs more than a small picture takes."""
+"""Mean bytes of a batch's files above which they are read at once. Decoding lets other threads run,
+but to hand over to them costs more than a small picture takes."""
 
 
 def read_images(images: Sequence[GivenImage]) -> list[ImageFile]:
@@ -46,7 +46,7 @@ def read_images(images: Sequence[GivenImage]) -> list[ImageFile]:
     # A picture in memory may still have to load itself, which two threads must not do at once.
     loaded = not any(isinstance(image, Image.Image) for image in images)
     if loaded and sum(map(_bytes, images)) > _LARGE * len(images):
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each holds a decoded picture
             return list(pool.map(read_image, images))
     return [read_image(image) for image in images]
 
@@ -79,9 +79,12 @@ def read_image(image: GivenImage) -> ImageFile:
 
 
 def _bytes(image: GivenImage) -> int:
-    """Return how much of an image's file there is to read."""
+    """Return how much of an image's file there is to read; 0 where `read_image` has to tell."""
     if isinstance(image, Path):
-        return image.stat().st_size if image.is_file() else 0
+        try:
+            return image.stat().st_size
+        except (OSError, ValueError):
+            return 0
     return len(image) if isinstance(image, bytes) else 0
 
 

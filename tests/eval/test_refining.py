@@ -27,10 +27,14 @@ CRITICISM = "<think>Dark.</think><answer>Suggestions: bright light</answer>"
 class Painter:
     """Draws a grey: a seed's own, and brighter where the prompt says so."""
 
+    def __init__(self):
+        self.drawn = []  # images of each call
+
     def check_prompt(self, prompt):
         pass
 
     def generate(self, requests, *, seed, guidance=None, steps=None):
+        self.drawn.append(len(requests))
         return [
             Image.new("L", (1, 1), own + 100 * ("bright" in one.prompt))
             for one, own in zip(requests, seed, strict=True)
@@ -67,9 +71,11 @@ def test_by_hand():
     """Asked for 1.5: seeds 10 to 15 are 0.10 to 0.15, with bright light 1.10 to 1.15."""
     request = ImageRequest(prompt="a tree", valence=1.5, arousal=0.0)
     wanted = EvalRequest(request=request, subject="tree")
+    painter = Painter()
     (row,) = compare(
-        *(Painter(), Critic(REWRITE), grey, [wanted]), rounds=3, images=2, seed=10, steps=1
+        *(painter, Critic(REWRITE), grey, [wanted]), rounds=3, images=2, seed=10, steps=1
     )
+    assert painter.drawn == [2] * 5, "three rounds, and the two that they do not share"
     assert {name: round(value, 6) for name, value in row.items()} == {
         "oracle_one": 1.4,
         "oracle_best_of": 1.35,
@@ -82,9 +88,11 @@ def test_by_hand():
         "last_round": 0.355,
     }
     # A rewrite that loses the tree is not used: then both ways draw the same images.
+    painter = Painter()
     (row,) = compare(
-        *(Painter(), Critic("<answer>Prompt: bright light</answer>"), grey, [wanted]), images=2
+        *(painter, Critic("<answer>Prompt: bright light</answer>"), grey, [wanted]), images=2
     )
+    assert painter.drawn == [2] * 3
     assert row["rewritten"] == 0
     assert row["oracle_refine"] == row["oracle_best_of"] == pytest.approx(1.45)
 

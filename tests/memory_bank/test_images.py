@@ -19,7 +19,7 @@ def pools(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One item for each time that several files are read at once."""
     made: list[int] = []
     real = images.ThreadPoolExecutor
-    monkeypatch.setattr(images, "ThreadPoolExecutor", lambda: made.append(1) or real())
+    monkeypatch.setattr(images, "ThreadPoolExecutor", lambda *of: made.append(1) or real(*of))
     return made
 
 
@@ -35,6 +35,15 @@ def test_large_files_are_read_at_once_each_as_if_alone(pools: list[int], tmp_pat
     assert read_images(small) == [read_image(data) for data in small]
     assert read_images([]) == []
     assert len(pools) == 2
+
+
+@pytest.mark.parametrize("name", ["gone.png", "a" * 300 + ".png", "nul\0.png", "."])
+def test_a_path_that_cannot_be_asked_is_told_as_alone(name: str, tmp_path: Path):
+    with pytest.raises(UserError) as alone:
+        read_image(tmp_path / name)
+    with pytest.raises(UserError) as among:
+        read_images([*LARGE, tmp_path / name])
+    assert str(among.value) == str(alone.value)
 
 
 def test_one_damaged_file_of_many_leaves_the_bank_as_it_was(pools: list[int], tmp_path: Path):

@@ -134,7 +134,7 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
         if "Which emotion does this image evoke?" in asked:
             said = "Emotion: awe; Valence: 1.0; Arousal: 2.0"
         elif len(pictures(body)) == 2:
-            said = "Gap valence: -2.5; Gap arousal: 0.0; Suggestions: dark"
+            said = "Suggestions: dark"
         else:
             said = "a cat in the hills, dark"
         handler.say(f"<think></think><answer>{said}</answer>")
