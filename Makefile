@@ -122,7 +122,7 @@ demo: setup ## the whole loop in minutes: train all phases on a drawn world, rep
 
 .PHONY: tiny-base
 tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them
-	@$(TRAIN) run train/presets/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
+	@$(TRAIN) run train/presets/tiny/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
 	$(PY) -m model_zoo install runs/tiny-base --command "make tiny-base$(if $(OVERRIDES), OVERRIDES='$(OVERRIDES)')"
 
 .PHONY: world
@@ -132,11 +132,11 @@ world: given-DATA no-overrides setup ## draw AffectWorld into DATA= (COUNT= imag
 TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(OVERRIDES)
 
 .PHONY: train-compress train-instruct train-verify train-reinforce train-joint
-train-compress: CONFIG := $(or $(CONFIG),train/presets/compress-tiny.yaml)
-train-instruct: CONFIG := $(or $(CONFIG),train/presets/eemo-logic-stage1-tiny.yaml)
-train-verify: CONFIG := $(or $(CONFIG),train/presets/verify-tiny.yaml)
-train-reinforce: CONFIG := $(or $(CONFIG),train/presets/reinforce-tiny.yaml)
-train-joint: CONFIG := $(or $(CONFIG),train/presets/joint-tiny.yaml)
+train-compress: CONFIG := $(or $(CONFIG),train/presets/tiny/compress-tiny.yaml)
+train-instruct: CONFIG := $(or $(CONFIG),train/presets/tiny/eemo-logic-stage1-tiny.yaml)
+train-verify: CONFIG := $(or $(CONFIG),train/presets/tiny/verify-tiny.yaml)
+train-reinforce: CONFIG := $(or $(CONFIG),train/presets/tiny/reinforce-tiny.yaml)
+train-joint: CONFIG := $(or $(CONFIG),train/presets/tiny/joint-tiny.yaml)
 train-compress: given-hostfile setup ## step 1: latent reasoning tokens absorb knowledge
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 train-instruct: given-hostfile setup ## answer questions about emotion in words
@@ -158,37 +158,37 @@ eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split 
 
 .PHONY: bench-reinforce
 bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as published side by side
-	$(PY) -m train.bench_reinforce
+	$(PY) -m benchmarks.reinforce
 
 .PHONY: eval-plane
 eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
-	$(PY) -m eval.plane "$(MODEL)"
+	$(PY) -m eval.generation.plane "$(MODEL)"
 
 .PHONY: eval-refine
 eval-refine: no-overrides setup ## score MODEL='s refining against the best of as many images
-	$(PY) -m eval.refining "$(MODEL)"
+	$(PY) -m eval.generation.refining "$(MODEL)"
 
 .PHONY: subject-classifier
 subject-classifier: no-overrides setup ## train the classifier of subjects that eval-plane asks, and install it
-	$(PY) -m eval.subject_training
+	$(PY) -m eval.generation.subject_training
 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
-	$(PY) -m train.bench_grpo --patches $(PATCHES)
+	$(PY) -m benchmarks.grpo --patches $(PATCHES)
 
 .PHONY: bench-bank
 bench-bank: no-overrides setup ## the memory bank beside FAISS, hnswlib and LanceDB (COUNT= entries, 200000)
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'
-	$(PY) -m memory_bank.bench $(if $(filter-out file,$(origin COUNT)),--count $(COUNT))
+	$(PY) -m benchmarks.bank $(if $(filter-out file,$(origin COUNT)),--count $(COUNT))
 
 .PHONY: study-memory
 study-memory: no-overrides setup ## does a memory bank help where labels are few? 5 seeds, about an hour
-	$(PY) -m train.memory_study --out "$(or $(RUN),runs/memory-study)"
+	$(PY) -m benchmarks.memory_study --out "$(or $(RUN),runs/memory-study)"
 
 .PHONY: study-reinforce
 study-reinforce: no-overrides setup ## which algorithm of reinforce learns most in the same processor time?
-	$(PY) -m train.reinforce_study --out "$(or $(RUN),runs/reinforce-study)"
+	$(PY) -m benchmarks.reinforce_study --out "$(or $(RUN),runs/reinforce-study)"
 
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.manifest import read_manifest
-from data_tools.questions import build_questions
-from data_tools.sources import SOURCES, read_source
+from data_tools.questions.build import build_questions
+from data_tools.sources.registry import SOURCES, read_source
 from emosym.errors import UserError
-from emosym.prompts import TASKS
 from emosym.records import Sample
+from emosym.tasks.prompts import TASKS
 
 
 def open_dataset(path: Path) -> list[Sample]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from data_tools.images import check_image
 from data_tools.manifest import write_manifest
 from data_tools.quarantine import Broken, Quarantined
-from data_tools.sources import read_source
+from data_tools.sources.registry import read_source
 from data_tools.staging import staged_folder
 from emosym.errors import UserError
 from emosym.records import Sample

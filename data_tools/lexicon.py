@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from emosym.affect import PUBLIC, SAM9
-from emosym.draws import Draws
-from emosym.norms import DEVIATIONS, WORDS
+from emosym.affect.norms import DEVIATIONS, WORDS
+from emosym.affect.scales import PUBLIC, SAM9
+from emosym.randomness import Draws
 from emosym.records import Sample
 
 

@@ -20,11 +20,11 @@ from data_tools.images import check_image
 from data_tools.paths import locate
 from data_tools.quarantine import Broken
 from data_tools.votes import vote_problems
-from emosym.affect import PUBLIC
+from emosym.affect.scales import PUBLIC
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import Sample, Split
 from emosym.strict_json import BadJson, read_json
-from emosym.taxonomy import MIKELS8
 
 _TEXTS = ("id", "image", "split", "emotion", "prompt", "emotional_prompt", "knowledge", "source")
 _NUMBERS = ("valence", "arousal", "dominance")

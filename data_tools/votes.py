@@ -6,9 +6,9 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 
-from emosym.affect import Affect
+from emosym.affect.scales import Affect
+from emosym.affect.taxonomies import MIKELS8, NORMS
 from emosym.records import Sample
-from emosym.taxonomy import MIKELS8, NORMS
 
 
 def vote_problems(votes: object) -> Iterator[str]:

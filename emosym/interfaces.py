@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emosym.process import Process
+from emosym.diffusion.processes import Process
 from emosym.records import ImageRequest
 
 

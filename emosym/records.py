@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from emosym.affect import PUBLIC, Scale
-from emosym.taxonomy import MIKELS8
+from emosym.affect.scales import PUBLIC, Scale
+from emosym.affect.taxonomies import MIKELS8
 
 Split = Literal["train", "val", "test"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from emosym.cli import guard
+from emosym.console import guard
 from emosym.errors import UserError
 
 REQUESTS = 64
@@ -53,13 +53,18 @@ def evaluate(
     """Score a model on the test split or on questions; write a report with `after` only."""
     # Here, not above: `--help` must not wait for torch.
     from data_tools.dataset import open_dataset
-    from emosym.pipeline import EmoSymPipeline
-    from eval.asked import is_question_file, named_tasks, questions_of_file, questions_of_split
-    from eval.environment import environment
+    from emosym.inference.pipeline import EmoSymPipeline
     from eval.held_out import grids, measure
-    from eval.report import write_report
-    from eval.table import comparison_table
-    from eval.tasks import evaluate_tasks
+    from eval.reports.environment import environment
+    from eval.reports.report import write_report
+    from eval.reports.table import comparison_table
+    from eval.tasks.measure import evaluate_tasks
+    from eval.tasks.questions import (
+        is_question_file,
+        named_tasks,
+        questions_of_file,
+        questions_of_split,
+    )
 
     if out.exists() and any(out.iterdir()):  # a run's own report would be lost
         raise UserError(

@@ -9,16 +9,21 @@ from PIL import Image
 
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import SOURCE
-from data_tools.questions import affect_question
-from emosym.answers import Answer, parse
+from data_tools.questions.build import affect_question
 from emosym.errors import UserError
+from emosym.inference.sheets import caption, contact_sheet
 from emosym.records import Question, Sample
-from emosym.sheets import caption, contact_sheet
-from eval.generation import EvalRequest, GenerationScores, evaluate_generation, requests_from
-from eval.grid import affect_grids
+from emosym.tasks.answers import Answer, parse
+from eval.generation.grid import affect_grids
+from eval.generation.measure import (
+    EvalRequest,
+    GenerationScores,
+    evaluate_generation,
+    requests_from,
+)
 from eval.protocols import Judge, Model
-from eval.tasks import TaskScores, evaluate_tasks
-from eval.understanding import UnderstandingScores, evaluate_understanding
+from eval.tasks.measure import TaskScores, evaluate_tasks
+from eval.tasks.understanding import UnderstandingScores, evaluate_understanding
 
 SHEET = 32
 """Images in the contact sheet of a report."""

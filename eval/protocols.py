@@ -8,7 +8,7 @@ from typing import Protocol
 from numpy.typing import NDArray
 from PIL import Image
 
-from emosym.affect import Affect
+from emosym.affect.scales import Affect
 from emosym.records import Sample, Understanding
 from emosym.roles import Answerer, Drawer, Viewer
 

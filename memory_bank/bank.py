@@ -12,22 +12,22 @@ from typing import Literal, Self
 
 import numpy as np
 
-from emosym.affect import PUBLIC, Affect
+from emosym.affect.scales import PUBLIC, Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError, unknown
-from emosym.taxonomy import MIKELS8
-from memory_bank import compaction, history
-from memory_bank.compaction import Forgotten
-from memory_bank.database import AUTO
-from memory_bank.entry import Candidate, Decision, Entry, Refusal
-from memory_bank.filter import Filter
-from memory_bank.history import Diff, Event
-from memory_bank.images import image_path
-from memory_bank.index import Index, normalised
-from memory_bank.inspection import Show, problems
-from memory_bank.kinds import check_setting
-from memory_bank.rebuild import Embed, rebuild
-from memory_bank.store import Store
-from memory_bank.vectors import check_vectors
+from memory_bank.index.index import Index, normalised
+from memory_bank.index.kinds import check_setting
+from memory_bank.index.rebuild import Embed, rebuild
+from memory_bank.store import compaction, history
+from memory_bank.store.compaction import Forgotten
+from memory_bank.store.database import AUTO
+from memory_bank.store.entry import Candidate, Decision, Entry, Refusal
+from memory_bank.store.filter import Filter
+from memory_bank.store.history import Diff, Event
+from memory_bank.store.images import image_path
+from memory_bank.store.inspection import Show, problems
+from memory_bank.store.store import Store
+from memory_bank.store.vectors import check_vectors
 
 INDEX = "index.faiss"
 BY_HAND = "added by hand"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from emosym.cli import guard
+from emosym.console import guard
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.callback()
 def zoo() -> None:
     """Keep the zoo."""
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
 
@@ -48,8 +48,8 @@ def install(
 @app.command()
 def definitions() -> None:
     """Encode the definitions of emotion words and store how near they are."""
-    from emosym.definitions import STORED
-    from model_zoo.definitions import encode_definitions
+    from emosym.affect.definitions import STORED
+    from model_zoo.text.definitions import encode_definitions
 
     temporary = STORED.with_name(f".{STORED.name}.tmp")
     temporary.write_text(encode_definitions(), "utf-8")

@@ -12,8 +12,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from model_zoo.backbones import QwenVL
-from model_zoo.denoisers import StableDiffusion
+from model_zoo.backbones.qwen_vl import QwenVL
+from model_zoo.decoders.denoisers import StableDiffusion
 
 ATTENTION = (
     "to_q",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
 
 NUMBERS = {
     "understanding": ("accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"),

@@ -9,12 +9,12 @@ from typing import Literal
 import torch
 
 from emosym.errors import UserError
-from emosym.model import EmoSym, ModelConfig
+from emosym.models.model import EmoSym, ModelConfig
 from model_zoo import zoo
-from model_zoo.autoencoders import VAE
-from model_zoo.backbones import load_backbone
-from model_zoo.decoders import is_diffusers, load_decoder
-from model_zoo.denoisers import StableDiffusion
+from model_zoo.backbones.qwen_vl import load_backbone
+from model_zoo.decoders.autoencoders import VAE
+from model_zoo.decoders.denoisers import StableDiffusion
+from model_zoo.decoders.loading import is_diffusers, load_decoder
 from model_zoo.hub import WHOLE, local
 
 SAMPLING = {
@@ -54,7 +54,7 @@ def compose(
         backbone: Hugging Face folder or hub id of a model of `backbones.FAMILIES`; or a zoo member
             or model folder, whose understander is taken whole, with its reasoner and heads.
         decoder: a zoo member or model folder, whose decoder is taken with its image size, steps
-            and guidance; or a folder or hub id in the diffusers layout (`model_zoo.decoders`).
+            and guidance; or a folder or hub id in the diffusers layout (`model_zoo.decoders.loading`).
             Where only understanding is trained any will do, `emosym-tiny` say.
         reasoning_tokens: K of a new reasoner; None makes `NEW_TOKENS`.
         hidden: width of the new heads' hidden layers. Ref: EmoSym §2.3, 256.

@@ -23,14 +23,14 @@ import torch
 import yaml
 
 from emosym.config import load_config
-from emosym.emotion_space import EmotionSpace
 from emosym.errors import UserError, unknown
-from emosym.model import FORMAT, EmoSym, ModelConfig, check_range
+from emosym.models.emotion_space import EmotionSpace
+from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
-from model_zoo.backbones import load_backbone, new_backbone
-from model_zoo.decoders import load_decoder, new_decoder, save_decoder
-from model_zoo.tokenizer import train_tokenizer
-from model_zoo.weights import quiet, reading
+from model_zoo.backbones.qwen_vl import load_backbone, new_backbone
+from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
+from model_zoo.pretrained import quiet, reading
+from model_zoo.text.tokenizer import train_tokenizer
 
 HERE = Path(__file__).parent
 CONFIG = "emosym.json"

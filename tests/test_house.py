@@ -20,7 +20,7 @@ from emosym.config import dump_config, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = {"emosym", "model_zoo", "memory_bank", "data_tools", "eval", "train"}
-PRESETS = sorted((ROOT / "train" / "presets").glob("*.yaml"))
+PRESETS = sorted((ROOT / "train" / "presets").rglob("*.yaml"))
 
 
 def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -97,7 +97,7 @@ def test_demo_sets_itself_up_and_is_one_command():
 def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
     one = make("-n", "train-joint", "DATA=my data", "RUN=r", "OVERRIDES=a=1 b=2").stdout
     assert (
-        '-m train run "train/presets/joint-tiny.yaml" --data "my data" --run "r" a=1 b=2'
+        '-m train run "train/presets/tiny/joint-tiny.yaml" --data "my data" --run "r" a=1 b=2'
         in one.splitlines()[-1]
     )
     assert "deepspeed" not in one.splitlines()[-1]

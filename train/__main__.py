@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from emosym.cli import guard
+from emosym.console import guard
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -23,7 +23,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over
 @app.callback()
 def train() -> None:
     """Train one model by one schedule of phases."""
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
 
@@ -58,8 +58,8 @@ def resume(
 def _guarded(run: Path, work) -> None:
     from rich.console import Console
 
-    from eval.table import comparison_table
-    from train import ranks
+    from eval.reports.table import comparison_table
+    from train.distributed import ranks
     from train.trainer import Interrupted
 
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
 from train.config import TrainConfig
 
 FIXED = (

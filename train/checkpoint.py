@@ -17,9 +17,9 @@ from torch import nn
 
 from emosym.config import load_config
 from emosym.errors import UserError
-from train import ranks
-from train.ema import Average
-from train.waiting import Waiting
+from train.distributed import ranks
+from train.distributed.ema import Average
+from train.phases.remember.queue import Waiting
 
 STATE = "state.json"
 AVERAGES = "averages"

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from emosym.errors import UserError
-from train import ranks
+from train.distributed import ranks
 
 METRICS = "metrics.jsonl"
 

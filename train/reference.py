@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from emosym.inference.recognition import recognise
 from emosym.interfaces import Answers, Prompts
-from emosym.model import EmoSym
-from emosym.recognition import recognise
-from emosym.reconstruction import LatentReader
+from emosym.models.latent_reader import LatentReader
+from emosym.models.model import EmoSym
+from emosym.models.understander import Reading
 from emosym.records import Understanding
-from emosym.understander import Reading
 from model_zoo.adapters import adapter_names, adapters_off
 
 

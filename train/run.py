@@ -15,20 +15,20 @@ from PIL import Image
 
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
-from emosym.model import DECODER, EmoSym
-from emosym.pipeline import EmoSymPipeline
-from eval.comparison import SECTIONS
-from eval.environment import environment
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.models.model import DECODER, EmoSym
 from eval.held_out import HeldOut, grids, measure
-from eval.report import REPORT, write_report
-from memory_bank.lock import WriterLock
+from eval.reports.comparison import SECTIONS
+from eval.reports.environment import environment
+from eval.reports.report import REPORT, write_report
+from memory_bank.store.lock import WriterLock
 from model_zoo import zoo
-from model_zoo.text_encoders import SENTENCE
-from train import engines, ranks
-from train.base_texts import base_texts
+from model_zoo.text.text_encoders import SENTENCE
 from train.changes import check_changes
 from train.config import TrainConfig
-from train.material import Material, load_material
+from train.data.base_texts import base_texts
+from train.data.run_data import Material, load_material
+from train.distributed import engines, ranks
 from train.space import space_of
 from train.texts import check_texts
 from train.trainer import Trainer, check_sizes

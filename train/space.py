@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from emosym.emotion_space import EmotionSpace, fit_space, pick
+from emosym.models.emotion_space import EmotionSpace, fit_space, pick
 from train.phases.base import Bench
 
 

@@ -7,10 +7,10 @@ import hashlib
 
 import torch
 
-from emosym.heads import mlp
-from emosym.model import EmoSym
-from emosym.reasoner import Reasoner
-from train.knowledge import Knowledge
+from emosym.models.heads import mlp
+from emosym.models.model import EmoSym
+from emosym.models.reasoner import Reasoner
+from train.data.knowledge import Knowledge
 
 
 def refit(model: EmoSym, tokens: int | None, knowledge: Knowledge | None, seed: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
 from emosym.records import Question, Sample
 from train.config import TrainConfig
 from train.phases import PHASES

@@ -12,22 +12,24 @@ from typing import NoReturn
 
 import torch
 
-from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
+from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
-from train import checkpoint, engines, hacking, ranks
+from train import checkpoint
 from train.config import TrainConfig
-from train.data import Corpus
-from train.ema import Average
-from train.knowledge import Knowledge
+from train.data.dataset import Corpus
+from train.data.knowledge import Knowledge
+from train.data.prompt_features import Texts
+from train.data.run_data import Material
+from train.distributed import engines, ranks
+from train.distributed.ema import Average
 from train.logs import Logs
-from train.material import Material
-from train.memory import Memory
 from train.phases import PHASES
 from train.phases.base import Bench, Slice, freeze
-from train.prompt_features import Texts
+from train.phases.reinforce import hacking
+from train.phases.remember.bank_session import Memory
 from train.reference import Frozen, Reference
 from train.schedule import Schedule, learning_rate
 from train.starting import identity, refit

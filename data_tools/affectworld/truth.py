@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from data_tools.affectworld.scene import SUBJECTS
-from emosym.affect import PUBLIC, Affect
+from emosym.affect.scales import PUBLIC, Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import unknown
-from emosym.taxonomy import MIKELS8
 
 BRIGHTNESS_MEAN, BRIGHTNESS_SD = 0.50, 0.20
 SATURATION_MEAN, SATURATION_SD = 0.45, 0.18

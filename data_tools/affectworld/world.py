@@ -26,10 +26,10 @@ from data_tools.affectworld.truth import (
     votes_at,
 )
 from data_tools.staging import staged_folder, write_json
-from emosym.affect import Affect
+from emosym.affect.scales import Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import Sample, Split
-from emosym.taxonomy import MIKELS8
 
 RADIUS = (0.7, 2.8)
 """How far from the middle of affect targets are drawn: nearer, a label means nothing."""

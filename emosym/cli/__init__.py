@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from emosym.cli import bank, data, doctor, generate, guard, refine, understand, zoo
+from emosym.cli import bank, data, doctor, generate, refine, understand, zoo
+from emosym.console import guard
 
 app = typer.Typer(
     help="Understand the emotion an image evokes, and generate images that evoke one.",

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.options import MOST_IMAGES, AsJson
-from emosym.cli.terminal import print_facts, print_json, print_table, progress
+from emosym.console.options import MOST_IMAGES, AsJson
+from emosym.console.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
 
 app = typer.Typer(help="Import, draw, check and count datasets.", no_args_is_help=True)

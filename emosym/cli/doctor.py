@@ -7,8 +7,8 @@ from pathlib import Path
 
 import typer
 
-from emosym.cli.options import AsJson
-from emosym.cli.terminal import print_json, print_table
+from emosym.console.options import AsJson
+from emosym.console.terminal import print_json, print_table
 
 EXIT_FAIL = 2
 
@@ -16,7 +16,7 @@ EXIT_FAIL = 2
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine and this installation; exit code 2 when something does not work."""
     import model_zoo
-    from emosym.doctor import diagnose
+    from emosym.cli.diagnosis import diagnose
 
     checks = diagnose(Path(model_zoo.__file__).parent / "weights")
     if as_json:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from emosym.imprint import Imprint, to_png
+from emosym.inference.png_metadata import Imprint, to_png
 from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
 
 
 def draw(

@@ -10,7 +10,7 @@ import typer
 
 from emosym.cli.files import check_new, png_or_folder, write_file
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.options import (
+from emosym.console.options import (
     DEFAULT_MODEL,
     LAST_SEED,
     MOST_IMAGES,
@@ -22,7 +22,7 @@ from emosym.cli.options import (
     Model,
     Valence,
 )
-from emosym.cli.terminal import print_json, print_table, progress, signed
+from emosym.console.terminal import print_json, print_table, progress, signed
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 
@@ -74,7 +74,7 @@ def generate(
     beside the single images. It also says how the model judges them. An axis that is not swept
     stays as given, or at 0.
     """
-    from emosym.pipeline import check_sampling, complete
+    from emosym.inference.pipeline import check_sampling, complete
 
     request = ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
     if sweep is not None:
@@ -164,7 +164,7 @@ def _space(
     Raises:
         UserError: a blend that is none, options that do not go together.
     """
-    from emosym.emotion_space import shares
+    from emosym.models.emotion_space import shares
 
     if blend is None and not from_space:
         return None

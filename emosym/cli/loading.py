@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from emosym.errors import UserError
 
 if TYPE_CHECKING:
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
 
 
 def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
     """Load a model by name or folder; raise UserError as `EmoSymPipeline.from_pretrained`."""
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
 
     return EmoSymPipeline.from_pretrained(model, device=_usable(device))
 
 
 def identity(model: str) -> str:
     """Return the hash of a model's files: what memory banks know it by."""
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
     from model_zoo import zoo

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.options import (
+from emosym.console.options import (
     DEFAULT_MODEL,
     LAST_SEED,
     MOST_IMAGES,
@@ -21,15 +21,15 @@ from emosym.cli.options import (
     Model,
     Valence,
 )
-from emosym.cli.terminal import print_facts, print_json, print_table, progress, signed
+from emosym.console.terminal import print_facts, print_json, print_table, progress, signed
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from emosym.refine import Drawing, Refinement
-    from model_zoo.remote import RemoteModel
+    from emosym.inference.refine import Drawing, Refinement
+    from model_zoo.judges.remote import RemoteModel
 
 MOST_ROUNDS = 100
 SELF = "self"
@@ -91,9 +91,9 @@ def refine(
     the judge; `emosym generate` draws it again from its prompt and its seed. trace.json tells all.
     """
     from data_tools.staging import staged_folder, write_json
-    from emosym import refine as refining
     from emosym.cli.drawing import png_of
-    from emosym.pipeline import check_sampling
+    from emosym.inference import refine as refining
+    from emosym.inference.pipeline import check_sampling
 
     request = refining.check_request(
         ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal),
@@ -164,7 +164,7 @@ def _remote(judge: str, judge_model: str | None) -> RemoteModel | None:
         return None
     if judge_model is None:
         raise UserError("a judge at a URL needs its model's name", fix="give --judge-model")
-    from model_zoo.remote import RemoteModel
+    from model_zoo.judges.remote import RemoteModel
 
     return RemoteModel(judge, judge_model)
 

@@ -10,12 +10,12 @@ from PIL import Image
 from emosym.cli.drawing import draw
 from emosym.cli.files import check_new, png_or_folder, write_file
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.terminal import print_json, print_table, progress, signed
-from emosym.continuity import Continuity, small_pixels
-from emosym.pipeline import check_sampling, complete
+from emosym.console.terminal import print_json, print_table, progress, signed
+from emosym.inference.continuity import Continuity, small_pixels
+from emosym.inference.pipeline import check_sampling, complete
+from emosym.inference.sheets import affect_sheet, caption, sheet_png
+from emosym.inference.sweep import POINTS, Axis, Over, sweep
 from emosym.records import ImageRequest
-from emosym.sheets import affect_sheet, caption, sheet_png
-from emosym.sweep import POINTS, Axis, Over, sweep
 
 SHEET = "sheet.png"
 """Name of the sheet in a folder."""

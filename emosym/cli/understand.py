@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym import prompts
-from emosym.affect import UNIT
+from emosym.affect.scales import UNIT
 from emosym.cli.files import expand_images
 from emosym.cli.loading import load_pipeline
-from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.cli.terminal import print_json, print_passage, progress, signed
+from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
+from emosym.console.terminal import print_json, print_passage, progress, signed
 from emosym.errors import UserError, unknown
 from emosym.records import Question
+from emosym.tasks import prompts
 
 if TYPE_CHECKING:
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
 
 AFFECT = "affect"
 """The task whose numbers come from the heads; the others are answered in words alone."""
@@ -76,7 +76,7 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
         {"image", "task", "answer", "value"} of each: the words, and what the parser reads in them
         (a number in [0, 1], a label, a list of labels, a text; None where it reads nothing).
     """
-    from emosym.answers import parse
+    from emosym.tasks.answers import parse
 
     key, text = prompts.ASKABLE[task]
     questions = [

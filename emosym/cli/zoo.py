@@ -9,8 +9,8 @@ import typer
 
 from emosym.cli.files import write_file
 from emosym.cli.loading import load_pipeline
-from emosym.cli.options import AsJson, Device
-from emosym.cli.terminal import print_facts, print_json, print_table, progress
+from emosym.console.options import AsJson, Device
+from emosym.console.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
 
 app = typer.Typer(help="The models that come with this installation.", no_args_is_help=True)
@@ -19,7 +19,7 @@ app = typer.Typer(help="The models that come with this installation.", no_args_i
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the models by name."""
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
     from model_zoo import zoo
@@ -47,7 +47,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a model's architecture, its files and its model card."""
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
     from model_zoo import zoo
@@ -105,7 +105,7 @@ def compose(
 
     Reasoning tokens and heads are new, unless the understander comes from a model.
     """
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
     from model_zoo import zoo
@@ -140,14 +140,14 @@ def space(
     It is written into the model's folder, and so the model is another one to memory banks: they
     know models by their files.
     """
-    from model_zoo.noise import hush
+    from model_zoo.quiet import hush
 
     hush()
     import safetensors.torch
 
     from data_tools.dataset import open_dataset
     from data_tools.images import load_image
-    from emosym.emotion_space import fit_space, pick
+    from emosym.models.emotion_space import fit_space, pick
     from model_zoo import zoo
 
     path = zoo.folder_of(model) / zoo.SPACE

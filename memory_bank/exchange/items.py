@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from emosym.errors import UserError, unknown
-from memory_bank.entry import Candidate, Decision, Entry
-from memory_bank.images import read_image
-from memory_bank.rows import PROVENANCE, check_kinds
-from memory_bank.vectors import check_vector
+from memory_bank.store.entry import Candidate, Decision, Entry
+from memory_bank.store.images import read_image
+from memory_bank.store.rows import PROVENANCE, check_kinds
+from memory_bank.store.vectors import check_vector
 
 FIELDS = (*PROVENANCE, "reason", "sha256", "embedder")
 """What a record says; `embedder` made the vector, `model_hash` the image."""

@@ -13,11 +13,11 @@ from types import ModuleType
 
 from emosym.errors import UserError
 from memory_bank.bank import MemoryBank
-from memory_bank.durable import sync_folder
-from memory_bank.entry import Decision
 from memory_bank.exchange import folder, parquet, webdataset
 from memory_bank.exchange.items import Item, decision_of, item_of
-from memory_bank.inspection import Show
+from memory_bank.store.durable import sync_folder
+from memory_bank.store.entry import Decision
+from memory_bank.store.inspection import Show
 
 FORMATS: dict[str, ModuleType] = {".parquet": parquet, ".tar": webdataset}
 """Suffix of a file -> what writes and reads it; any other name is a folder."""

@@ -18,8 +18,8 @@ from data_tools.dataset import open_dataset
 from data_tools.importing import ImportReport, import_dataset
 from data_tools.manifest import read_manifest, validate_manifest
 from data_tools.staging import staged_folder
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.taxonomy import MIKELS8
 
 ROOT = Path(__file__).resolve().parents[2]
 

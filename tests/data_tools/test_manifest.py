@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_tools.manifest import read_manifest, validate_manifest, write_manifest
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import Sample
-from emosym.taxonomy import MIKELS8
 
 
 @pytest.fixture

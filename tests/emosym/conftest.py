@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
 from tests.model_zoo import make
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from emosym.affect import PUBLIC, UNIT, Affect
+from emosym.affect.scales import PUBLIC, UNIT, Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.records import ImageRequest, Question, Understanding
-from emosym.taxonomy import MIKELS8
 
 SIDE = 16
 

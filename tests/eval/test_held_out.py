@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_tools.questions import build_questions
+from data_tools.questions.build import build_questions
 from emosym.records import Sample
 from eval.held_out import measure
 from tests.eval.painter import SIDE, Painter, colour

@@ -22,7 +22,7 @@ import numpy as np
 
 from memory_bank import Decision, MemoryBank
 from memory_bank.exchange import export_bank, import_bank
-from memory_bank.images import read_image
+from memory_bank.store.images import read_image
 from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
 PICTURES = 200

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from emosym.taxonomy import MIKELS8
+from emosym.affect.taxonomies import MIKELS8
 from memory_bank import Candidate
 
 DIM = 16

@@ -18,11 +18,11 @@ from hypothesis.stateful import (
 )
 from PIL import Image
 
-from emosym.affect import UNIT, Affect
+from emosym.affect.scales import UNIT, Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.taxonomy import MIKELS8
 from memory_bank import Decision, Entry, MemoryBank, fingerprint
-from memory_bank.store import DUPLICATE
+from memory_bank.store.store import DUPLICATE
 from tests.memory_bank.make import DIM, MODEL, candidate, picture, vector
 
 

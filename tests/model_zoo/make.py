@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
-from emosym.model import EmoSym
+from emosym.models.model import EmoSym
 from model_zoo import zoo
-from model_zoo.autoencoders import VAE
-from model_zoo.backbones import QwenVL, QwenVLProcessor, new_backbone
-from model_zoo.decoders import new_decoder
-from model_zoo.denoisers import StableDiffusion
-from model_zoo.tokenizer import train_tokenizer
-from train.base_texts import base_texts
+from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor, new_backbone
+from model_zoo.decoders.autoencoders import VAE
+from model_zoo.decoders.denoisers import StableDiffusion
+from model_zoo.decoders.loading import new_decoder
+from model_zoo.text.tokenizer import train_tokenizer
+from train.data.base_texts import base_texts
 
 SIZES = ((64, 64), (96, 48), (40, 90))
 """Widths and heights that become 16, 10 and 18 image tokens."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from emosym.interfaces import Embedded
-from emosym.losses import token_log_probs
-from emosym.policy import Clip, policy_loss
+from emosym.models.losses import token_log_probs
+from emosym.rl.policy_loss import Clip, policy_loss
 from model_zoo.adapters import (
     ATTENTION,
     LoraSpec,

@@ -7,11 +7,11 @@ import torch
 from huggingface_hub.utils import filter_repo_objects
 
 from emosym.errors import UserError
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
 from model_zoo import zoo
 from model_zoo.compose import compose
-from model_zoo.decoders import save_decoder
+from model_zoo.decoders.loading import save_decoder
 from tests.model_zoo import make
 
 BACKBONE = zoo.HERE / "weights" / "emosym-tiny" / "backbone"

@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from emosym.emotion_space import EmotionSpace, Gaussian
 from emosym.errors import UserError
-from emosym.model import FORMAT, EmoSym, ModelConfig
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.models.emotion_space import EmotionSpace, Gaussian
+from emosym.models.model import FORMAT, EmoSym, ModelConfig
 from emosym.records import ImageRequest
 from model_zoo import zoo
 from model_zoo.adapters import (
@@ -23,7 +23,7 @@ from model_zoo.adapters import (
     decoder_layers,
 )
 from tests.model_zoo import make
-from train.base_texts import base_texts
+from train.data.base_texts import base_texts
 
 PARTS = ("backbone", "decoder/transformer", "decoder/text_encoder", "decoder/vae")
 

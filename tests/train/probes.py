@@ -21,22 +21,22 @@ import torch
 import train.__main__
 import train.run
 from data_tools.dataset import open_dataset
-from data_tools.questions import build_questions
-from emosym.answers import Answer
+from data_tools.questions.build import build_questions
 from emosym.config import load_config
-from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.losses import language_loss
-from emosym.model import EmoSym
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.models.losses import language_loss
+from emosym.models.model import EmoSym
+from emosym.randomness import Draws
 from emosym.records import Question
-from emosym.rewards import REWARDS, Reward
+from emosym.tasks.answers import Answer
+from emosym.tasks.rewards import REWARDS, Reward
 from model_zoo import zoo
-from train import ranks
-from train.base_texts import base_texts
 from train.config import TrainConfig
+from train.data.base_texts import base_texts
+from train.data.run_data import Material
+from train.distributed import ranks
 from train.logs import Logs
-from train.material import Material
 from train.phases import PHASES
 from train.phases.base import Outcome, Slice
 from train.phases.compress import Compress

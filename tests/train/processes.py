@@ -171,7 +171,7 @@ def _probe(probe: Callable[..., Any], args: tuple, env: dict[str, str], file: Pa
     os.environ.clear()
     os.environ.update(env)
     torch.set_num_threads(1)
-    from train import ranks
+    from train.distributed import ranks
 
     ranks.join()
     try:

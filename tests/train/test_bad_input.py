@@ -15,25 +15,25 @@ import torch
 
 from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
-from data_tools.questions import build_questions
+from data_tools.questions.build import build_questions
 from emosym.config import load_config
-from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.model import ModelConfig
-from memory_bank.lock import WriterLock
+from emosym.models.model import ModelConfig
+from emosym.randomness import Draws
+from memory_bank.store.lock import WriterLock
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import Training, train, train_in_ranks
 from train.changes import check_changes
 from train.checkpoint import found, load
 from train.config import CompressConfig, DataConfig, GenerateConfig, TrainConfig
-from train.data import Corpus
+from train.data.dataset import Corpus
 from train.logs import _drop_from
 from train.phases.compress import Compress
 from train.phases.generate import Generate
+from train.phases.remember.queue import Waiting
 from train.run import _scores_of
 from train.texts import check_texts
-from train.waiting import Waiting
 
 
 def compress(steps: int, **sections) -> dict:

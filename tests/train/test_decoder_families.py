@@ -9,11 +9,11 @@ import torch
 
 from model_zoo import zoo
 from model_zoo.compose import compose
-from model_zoo.decoders import save_decoder
+from model_zoo.decoders.loading import save_decoder
 from tests.model_zoo import make
 from tests.train import probes
 from tests.train.processes import in_ranks
-from train.base_texts import base_texts
+from train.data.base_texts import base_texts
 
 FAMILIES = ("sdxl", "sd3")
 STEPS = 16

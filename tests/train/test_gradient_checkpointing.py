@@ -1,6 +1,6 @@
 """Recomputing layers changes memory and time, and says that prompts are read once an answer.
 
-That the denoiser recomputes its own is measured in `tests/model_zoo/test_decoders.py`.
+That the denoiser recomputes its own is measured in `tests/model_zoo/decoders/test_loading.py`.
 """
 
 from __future__ import annotations

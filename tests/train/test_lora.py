@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_tools.dataset import open_dataset
-from data_tools.questions import build_questions
+from data_tools.questions.build import build_questions
 from emosym.config import load_config
 from emosym.errors import UserError
 from model_zoo import zoo
@@ -20,7 +20,7 @@ from tests.model_zoo.make import picture
 from tests.train import probes
 from tests.train.processes import in_ranks, train
 from train.config import TrainConfig
-from train.material import Material
+from train.data.run_data import Material
 from train.trainer import Trainer
 
 LORA = {"rank": 3, "alpha": 6}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
 from model_zoo import zoo
 from tests.model_zoo.make import picture

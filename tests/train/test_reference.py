@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from emosym.reconstruction import LatentReader
+from emosym.models.latent_reader import LatentReader
 from model_zoo.adapters import LoraSpec, adapter_names, add_lora, backbone_layers
 from tests.model_zoo import make
 from train.reference import Frozen, Reference

@@ -15,12 +15,12 @@ import torch
 from emosym.config import load_config
 from emosym.errors import UserError
 from memory_bank import MemoryBank
-from model_zoo.text_encoders import SENTENCE
+from model_zoo.text.text_encoders import SENTENCE
 from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, in_ranks, train, train_in_ranks
 from train.checkpoint import State
 from train.config import RememberConfig
-from train.memory import Memory
+from train.phases.remember.bank_session import Memory
 
 EVERY_PHASE = {
     "autoencode": 1,

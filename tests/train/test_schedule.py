@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from emosym.config import load_config
-from emosym.draws import Draws
 from emosym.errors import UserError
+from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from train.config import DataConfig, OptimizerConfig, StageConfig, TrainConfig
-from train.data import Corpus, affect_targets, label_targets
+from train.data.dataset import Corpus, affect_targets, label_targets
 from train.schedule import Schedule, learning_rate
 
 KNOWN = ("compress", "generate", "remember")

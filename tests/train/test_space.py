@@ -13,7 +13,7 @@ import torch
 from data_tools.dataset import open_dataset
 from data_tools.images import load_image
 from data_tools.manifest import write_manifest
-from emosym.emotion_space import EmotionSpace, Gaussian, fit_space, pick
+from emosym.models.emotion_space import EmotionSpace, Gaussian, fit_space, pick
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import train

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from emosym.errors import UserError, unknown
-from emosym.scorers import JudgeSpec
-from memory_bank.gates import GATES
+from emosym.rl.scorers import JudgeSpec
+from memory_bank.admission.gates import GATES
 from train.config.ranges import positive, share
 
 
@@ -76,7 +76,7 @@ class ReinforceConfig:
     algorithm: Literal[
         "flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft", "direct"
     ] = "direct"
-    """How judged images move the denoiser, see `train.phases.reinforcement`."""
+    """How judged images move the denoiser, see `train.phases.reinforce.algorithms`."""
     steps: int = 10
     """Sampling steps."""
     guidance: float = 1.0
@@ -102,7 +102,7 @@ class ReinforceConfig:
     """Share of prompts that ask for the valence and arousal of their own image; the others ask for
     any of the plane."""
     rewards: dict[str, float] = field(default_factory=lambda: {"affect": 1.0})
-    """Judge -> weight; 0 switches it off. The names are those of `model_zoo.judges`."""
+    """Judge -> weight; 0 switches it off. The names are those of `model_zoo.judges.registry`."""
     watch: list[str] = field(default_factory=list)
     """Judges that are logged and never trained on, beside AffectWorld's own truth."""
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
@@ -175,7 +175,7 @@ class RememberConfig:
     synthetic_share: float = 0.25
     """Largest share of bank images in an understanding batch, at most 0.5."""
     gates: list[str] = field(default_factory=lambda: list(GATES))
-    """Gates that are asked, of `memory_bank.gates`."""
+    """Gates that are asked, of `memory_bank.admission.gates`."""
     top_share: float = 0.2
     """Share of each emotion's candidates, by judge confidence, that may be admitted."""
     affect_bound: float = 1.0

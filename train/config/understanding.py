@@ -92,7 +92,7 @@ class VerifyGrpoConfig:
     temperature: float = 1.0
     """Of sampling."""
     loss: Literal["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo"] = "dapo"
-    """Policy loss, see `emosym.policy`."""
+    """Policy loss, see `emosym.rl.policy_loss`."""
     clip: float = 0.2
     """The ratio is held above 1 - clip."""
     clip_high: float = 0.28

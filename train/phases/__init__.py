@@ -4,8 +4,8 @@ from train.phases.autoencode import Autoencode
 from train.phases.compress import Compress
 from train.phases.generate import Generate
 from train.phases.instruct import Instruct
-from train.phases.reinforce import Reinforce
-from train.phases.remember import Remember
+from train.phases.reinforce.phase import Reinforce
+from train.phases.remember.phase import Remember
 from train.phases.verify_grpo import VerifyGrpo
 from train.phases.verify_posterior import VerifyPosterior
 

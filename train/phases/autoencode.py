@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from train.data import square_pixels
+from train.data.dataset import square_pixels
 from train.phases.base import Bench, Outcome, Slice
 
 

@@ -10,20 +10,20 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from emosym import prompts
-from emosym.draws import Draws
 from emosym.errors import UserError
-from emosym.generator import Condition
 from emosym.interfaces import Answers, Prompts
-from emosym.model import EmoSym
+from emosym.models.generator import Condition
+from emosym.models.model import EmoSym
+from emosym.models.understander import Reading
+from emosym.randomness import Draws
 from emosym.records import Question, Sample
-from emosym.understander import Reading
-from train import ranks
+from emosym.tasks import prompts
 from train.config import TrainConfig
-from train.data import Corpus, Kind
-from train.knowledge import Knowledge
-from train.memory import Memory
-from train.prompt_features import Texts
+from train.data.dataset import Corpus, Kind
+from train.data.knowledge import Knowledge
+from train.data.prompt_features import Texts
+from train.distributed import ranks
+from train.phases.remember.bank_session import Memory
 from train.reference import Frozen, Reference
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers
-from emosym.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
-from emosym.reasoner import effective_rank, mean_cosine, norm_ratio
-from emosym.understander import Lesson, Reading
-from train import ranks
-from train.data import affect_targets, label_targets
+from emosym.models.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
+from emosym.models.reasoner import effective_rank, mean_cosine, norm_ratio
+from emosym.models.understander import Lesson, Reading
+from train.data.dataset import affect_targets, label_targets
+from train.distributed import ranks
 from train.phases.base import Bench, Outcome, Slice
 
 NEEDS = {

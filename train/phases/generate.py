@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emosym import prompts
-from emosym.losses import affect_loss, label_loss
-from emosym.process import min_snr, noised, training_times
+from emosym.diffusion.processes import min_snr, noised, training_times
+from emosym.models.losses import affect_loss, label_loss
 from emosym.records import ImageRequest, Sample
-from train.data import affect_targets, label_targets, square_pixels
-from train.density import density_weights
+from emosym.tasks import prompts
+from train.data.dataset import affect_targets, label_targets, square_pixels
+from train.data.density import density_weights
 from train.phases.base import Bench, Outcome, Slice
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emosym.errors import UserError
-from emosym.losses import language_loss
+from emosym.models.losses import language_loss
 from train.phases.base import Bench, Outcome, Slice
 
 

@@ -7,22 +7,22 @@ from dataclasses import replace
 import torch
 from einops import rearrange
 
-from emosym.answers import parse
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
-from emosym.losses import token_log_probs
-from emosym.policy import Clip, entropy, joint_advantages, policy_loss
+from emosym.models.losses import token_log_probs
 from emosym.records import Question
-from emosym.rewards import REWARDS, score
-from emosym.sampling import Rollout, forbidden_bias
-from train import ranks
+from emosym.rl.policy_loss import Clip, entropy, joint_advantages, policy_loss
+from emosym.rl.rollout import Rollout, forbidden_bias
+from emosym.tasks.answers import parse
+from emosym.tasks.rewards import REWARDS, score
+from train.distributed import ranks
 from train.phases.base import Bench, Outcome, Slice
 
 
 class VerifyGrpo:
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic §3.5; rewards by name from `emosym.rewards`. One update a rollout, so the ratio
+    Ref: EEmo-Logic §3.5; rewards by name from `emosym.tasks.rewards`. One update a rollout, so the ratio
     is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training differ.
     Adapters therefore run without dropout: another mask would make another policy.
     """

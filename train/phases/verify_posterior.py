@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from emosym.errors import UserError
-from emosym.losses import affect_loss, class_posterior, kl_weight, label_loss
-from train import ranks
-from train.data import affect_targets, label_targets
+from emosym.models.losses import affect_loss, class_posterior, kl_weight, label_loss
+from train.data.dataset import affect_targets, label_targets
+from train.distributed import ranks
 from train.phases.base import Bench, Outcome, Slice
 
 

@@ -12,20 +12,12 @@ import typer
 from emosym.cli.bank.options import Source, Wait
 from emosym.cli.files import expand_images
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.options import (
-    DEFAULT_MODEL,
-    Arousal,
-    AsJson,
-    Device,
-    Emotion,
-    Model,
-    Valence,
-)
-from emosym.cli.terminal import print_json, print_table, progress
+from emosym.console.options import DEFAULT_MODEL, Arousal, AsJson, Device, Emotion, Model, Valence
+from emosym.console.terminal import print_json, print_table, progress
 from emosym.errors import UserError
 
 if TYPE_CHECKING:
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
     from memory_bank import Candidate
 
 
@@ -53,7 +45,7 @@ def add(
     file does. An image that the bank holds already is refused and listed, not an error. Sheets of
     images, as `emosym generate --sweep` leaves them, are left out and listed.
     """
-    from emosym.sheets import is_sheet
+    from emosym.inference.sheets import is_sheet
     from memory_bank import AdmissionPolicy, MemoryBank, admit
 
     found = expand_images(images)
@@ -128,9 +120,9 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
     """Return what is known of each image before the model looks; raise UserError for bad ones."""
     import numpy as np
 
-    from emosym.imprint import read_imprint
+    from emosym.inference.png_metadata import read_imprint
     from memory_bank import Candidate
-    from memory_bank.images import read_image
+    from memory_bank.store.images import read_image
 
     drafts: list[Candidate] = []
     with progress("checking images", len(paths)) as show:

@@ -16,8 +16,8 @@ from emosym.cli.bank.options import (
     Wait,
     filtered,
 )
-from emosym.cli.options import AsJson
-from emosym.cli.terminal import print_json, progress
+from emosym.console.options import AsJson
+from emosym.console.terminal import print_json, progress
 
 
 @filtered

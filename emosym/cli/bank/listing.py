@@ -14,8 +14,8 @@ from emosym.cli.bank.options import (
     filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
-from emosym.cli.options import AsJson
-from emosym.cli.terminal import print_facts, print_json, print_table
+from emosym.console.options import AsJson
+from emosym.console.terminal import print_facts, print_json, print_table
 
 
 @filtered

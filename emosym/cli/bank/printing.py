@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emosym.cli.files import write_file
-from emosym.cli.terminal import print_table, signed
+from emosym.console.terminal import print_table, signed
 from emosym.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def check_sheet(sheet: Path | None) -> None:
 def write_sheet(sheet: Path, records: Sequence[Record], measure: str | None = None) -> None:
     """Draw the images with what is known of them. Raises UserError for none, or too many."""
     from data_tools.images import load_image
-    from emosym.sheets import contact_sheet, sheet_png
+    from emosym.inference.sheets import contact_sheet, sheet_png
 
     if not 0 < len(records) <= MOST_PICTURES:
         raise UserError(

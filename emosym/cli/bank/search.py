@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from emosym.affect import Affect
+from emosym.affect.scales import Affect
 from emosym.cli.bank.options import (
     At,
     Bank,
@@ -20,8 +20,8 @@ from emosym.cli.bank.options import (
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.cli.files import SUFFIXES
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.cli.terminal import print_json
+from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 
 WANTED = ("valence", "arousal")

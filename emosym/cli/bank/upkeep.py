@@ -10,8 +10,8 @@ import typer
 
 from emosym.cli.bank.options import Bank, Wait
 from emosym.cli.loading import identity, load_pipeline
-from emosym.cli.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.cli.terminal import print_facts, print_json, progress
+from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
+from emosym.console.terminal import print_facts, print_json, progress
 
 EXIT_PROBLEMS = 2
 

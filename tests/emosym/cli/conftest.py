@@ -13,7 +13,7 @@ from tests.emosym.cli.command import emosym
 def model(tmp_path_factory) -> Path:
     """A random tiny model, saved as a model folder."""
     from model_zoo import zoo
-    from train.base_texts import base_texts
+    from train.data.base_texts import base_texts
 
     folder = tmp_path_factory.mktemp("zoo") / "model"
     return zoo.save(zoo.build("emosym-tiny", base_texts(300, 0), 0), folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from emosym.affect import PUBLIC
-from emosym.taxonomy import MIKELS8, NORMS
+from emosym.affect.scales import PUBLIC
+from emosym.affect.taxonomies import MIKELS8, NORMS
 from tests.emosym.cli.command import emosym, names_in, refused
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 from PIL import Image
 
-from emosym.sheets import is_sheet
+from emosym.inference.sheets import is_sheet
 from tests.emosym.cli.command import emosym, names_in, refused
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
-from emosym.taxonomy import MIKELS8
+from emosym.affect.taxonomies import MIKELS8
 from tests.emosym.cli.command import emosym, names_in, refused
 
 

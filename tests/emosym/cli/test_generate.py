@@ -9,12 +9,12 @@ import shutil
 import pytest
 from PIL import Image
 
-from emosym.affect import PUBLIC
+from emosym.affect.scales import PUBLIC
+from emosym.affect.taxonomies import NORMS
 from emosym.cli.files import write_file
 from emosym.errors import UserError
-from emosym.imprint import Imprint, read_imprint
+from emosym.inference.png_metadata import Imprint, read_imprint
 from emosym.records import ImageRequest
-from emosym.taxonomy import NORMS
 from tests.emosym.cli.command import emosym, names_in, refused
 
 
@@ -202,7 +202,7 @@ def spacious(model, world, tmp_path_factory):
 def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
     from data_tools.dataset import open_dataset
     from data_tools.images import load_image
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
 
     pipeline = EmoSymPipeline.from_pretrained(spacious)
     images = [s for s in open_dataset(world) if s.split == "train"]
@@ -225,7 +225,7 @@ def test_a_space_is_replaced_only_when_asked_to(spacious, model, world, tmp_path
 
 
 def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
-    from emosym.pipeline import EmoSymPipeline
+    from emosym.inference.pipeline import EmoSymPipeline
     from model_zoo import zoo
 
     out = tmp_path / "out"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from emosym.imprint import read_imprint
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.inference.png_metadata import read_imprint
 from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused
 from tests.model_zoo.chat_server import pictures, serving, text

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from emosym import sheets
-from emosym.imprint import read_imprint
+from emosym.inference import sheets
+from emosym.inference.png_metadata import read_imprint
 from tests.emosym.cli.command import emosym, names_in, refused
 
 ASKED = ("generate", "--prompt", "a boat", "--steps", 1, "--seed", 7)

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from emosym import prompts
-from emosym.affect import PUBLIC, UNIT
+from emosym.affect.scales import PUBLIC, UNIT
+from emosym.affect.taxonomies import MIKELS8
 from emosym.cli.files import expand_images
 from emosym.cli.understand import ask
-from emosym.pipeline import EmoSymPipeline
+from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import Question
-from emosym.taxonomy import MIKELS8
-from model_zoo.noise import hush
+from emosym.tasks import prompts
+from model_zoo.quiet import hush
 from tests.emosym.cli.command import ROOT, emosym, names_in, refused, start
 
 
@@ -126,7 +126,7 @@ def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
 
 
 def test_a_library_user_hears_nothing_either():
-    code = "from emosym.pipeline import EmoSymPipeline as P; P.from_pretrained('emosym-tiny')"
+    code = "from emosym.inference.pipeline import EmoSymPipeline as P; P.from_pretrained('emosym-tiny')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

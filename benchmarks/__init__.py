@@ -1,0 +1,1 @@
+"""Benches and studies; run from the checkout, never installed."""

@@ -1,0 +1,1 @@
+"""Questions about images: built from samples, or read from published files."""

@@ -1,0 +1,131 @@
+"""Reading OASIS: 900 photographs with human norms of valence and arousal.
+
+Ref: Kurdi, Lozano & Banaji 2017. Ratings are on 1-7 and leave here on the public scale; there is
+no emotion label, and OASIS has no official split.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_tools.paths import locate
+from data_tools.quarantine import Broken, Quarantined
+from emosym.affect.scales import PUBLIC, SAM7
+from emosym.errors import UserError
+from emosym.records import Sample, Split
+
+COLUMNS = ("Theme", "Category", "Valence_mean", "Arousal_mean")
+SPLIT_SEED = 0
+FOLD = 5
+"""One of every five photographs, neighbours in valence, is held out: 80/20, stratified."""
+
+_AFFECT_WORD = re.compile(
+    r"(angry|bored|depressed|excited|frustrated|happy|miserable|neutral|sad|scared|scary|sleepy"
+    r"|surprise)\b\s*"
+)
+_CATEGORY = {
+    "Animal": "an animal",
+    "Object": "an object",
+    "Person": "a person",
+    "Scenery": "a scenery",
+}
+
+
+def is_oasis(root: Path) -> bool:
+    """Return whether a folder has OASIS' layout."""
+    return (root / "OASIS.csv").is_file()
+
+
+def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:
+    """Yield every row of `OASIS.csv` as a sample, or as what is wrong with it.
+
+    Images must exist; they are not decoded. The split depends on the table alone, so a folder with
+    a part of the images splits them as the whole does. Raises `UserError` when `root` has no
+    readable table.
+    """
+    rows = _rows(root / "OASIS.csv")
+    ratings: dict[int, tuple[float, float]] = {}
+    reasons: dict[int, str] = {}
+    for number, row in rows.items():
+        try:
+            ratings[number] = _rating(row, "Valence_mean"), _rating(row, "Arousal_mean")
+        except Broken as reason:
+            reasons[number] = str(reason)
+    splits = _splits({number: valence for number, (valence, _) in ratings.items()})
+    for number, row in rows.items():
+        theme = (row["Theme"] or "").strip()
+        try:
+            if number in reasons:
+                raise Broken(reasons[number])
+            if not theme:
+                raise Broken("the theme is empty")
+            image = locate(root, f"images/{theme}.jpg")
+        except Broken as reason:
+            yield Quarantined(where=f"OASIS.csv row {number}", record=theme, reason=str(reason))
+            continue
+        category = (row["Category"] or "").strip()
+        what = re.sub(r"\s*\d+$", "", theme).lower()
+        yield Sample(
+            id=(row[""] or "").strip() or theme,
+            image=image,
+            split=splits[number],
+            valence=ratings[number][0],
+            arousal=ratings[number][1],
+            prompt=_neutral(what),
+            knowledge=f"The photograph shows {_CATEGORY.get(category, 'something')}: {what}.",
+            attributes={"theme": theme, "category": category},
+            source="oasis",
+        )
+
+
+def _rows(path: Path) -> dict[int, dict[str, str]]:
+    """Return the table's rows by number, from 1.
+
+    The published file ends its lines with bare carriage returns; universal newlines (Python's
+    default) read those, `\\n` and `\\r\\n` alike.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = dict(enumerate(reader, start=1))
+            columns = reader.fieldnames or []
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path}", got=error, expected="OASIS' table") from error
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise UserError(
+            f"{path} is not OASIS' table",
+            got=f"columns {', '.join(columns) or 'none'}",
+            expected=f"also {', '.join(missing)}",
+        )
+    for row in rows.values():
+        row.setdefault("", "")  # the id column has no name; without it the theme is the id
+    return rows
+
+
+def _rating(row: dict[str, str], column: str) -> float:
+    try:
+        return SAM7.convert(SAM7.check(float(row[column] or ""), column), PUBLIC)
+    except (ValueError, UserError) as error:
+        raise Broken(f"{column} is {row[column]!r:.24}; expected a number in {SAM7}") from error
+
+
+def _splits(valence: dict[int, float]) -> dict[int, Split]:
+    """Hold out one row of every `FOLD` rows that are neighbours in valence."""
+    rng = random.Random(SPLIT_SEED)
+    order = sorted(valence, key=lambda number: (valence[number], number))
+    splits: dict[int, Split] = dict.fromkeys(order, "train")
+    for start in range(0, len(order), FOLD):
+        chosen = start + rng.randrange(FOLD)
+        if chosen < len(order):
+            splits[order[chosen]] = "test"
+    return splits
+
+
+def _neutral(what: str) -> str:
+    """Return a theme without the affect words that a neutral prompt may not have."""
+    return _AFFECT_WORD.sub("", what).strip() or "something"

@@ -1,0 +1,68 @@
+"""The public datasets that can be read, by name and by layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_tools.manifest import problem_of
+from data_tools.quarantine import Quarantined
+from data_tools.sources.emoset import is_emoset, read_emoset
+from data_tools.sources.oasis import is_oasis, read_oasis
+from emosym.errors import UserError, unknown
+from emosym.records import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A layout: how to know it and how to read it."""
+
+    matches: Callable[[Path], bool]
+    read: Callable[[Path], Iterator[Sample | Quarantined]]
+    layout: str
+
+
+SOURCES = {
+    "emoset": Source(
+        is_emoset, read_emoset, "EmoSet or AffectWorld (info.json with train/val/test.json)"
+    ),
+    "oasis": Source(is_oasis, read_oasis, "OASIS (OASIS.csv with images/)"),
+}
+
+
+def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]:
+    """Return a dataset's samples and what had to be set aside.
+
+    What a manifest could not hold is set aside, so that an import can always be read again; and so
+    is an id or an image the second time: in another split it would put training images into the
+    test. Raises `UserError` for an unknown kind, a missing folder, or one
+    of another layout.
+    """
+    if kind not in SOURCES:
+        raise unknown("dataset", kind, SOURCES)
+    if not root.is_dir():
+        raise UserError(f"no folder {root}", expected="the folder of a dataset")
+    samples: list[Sample] = []
+    quarantined: list[Quarantined] = []
+    ids: set[str] = set()
+    images: set[Path] = set()
+    root = root.absolute()
+    for item in SOURCES[kind].read(root):
+        if isinstance(item, Quarantined):
+            quarantined.append(item)
+            continue
+        image = item.image.resolve()  # a link to an image is that image
+        reason = problem_of(item, root)
+        if reason is None and item.id in ids:
+            reason = f"id {item.id!r} was already used by an earlier row"
+        elif reason is None and image in images:
+            reason = f"image {item.image.name!r} was already used by an earlier row"
+        if reason is not None:
+            name = item.image.relative_to(root).as_posix()
+            quarantined.append(Quarantined(where=f"split {item.split}", record=name, reason=reason))
+            continue
+        ids.add(item.id)
+        images.add(image)
+        samples.append(item)
+    return samples, quarantined

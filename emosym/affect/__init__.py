@@ -1,0 +1,1 @@
+"""Affect: scales, taxonomies of emotion, norms of emotion words, similarity and ranking."""

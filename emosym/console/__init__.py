@@ -1,0 +1,1 @@
+"""What every command line uses: error handling, terminal output, tables, progress."""

@@ -1,0 +1,1 @@
+"""Diffusion: processes, sampling trajectories, stochastic transitions, DiffusionNFT."""

@@ -1,0 +1,1 @@
+"""The model in use: the pipeline, recognition, refinement, sweeps."""

@@ -1,0 +1,1 @@
+"""The model: understander, generator, and what they are made of."""

@@ -1,0 +1,57 @@
+"""What one prompt becomes across the valence–arousal plane, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from emosym.inference.sheets import CELL, affect_sheet, stacked
+from emosym.inference.sweep import Sweep, axis_values
+from emosym.records import ImageRequest
+from eval.protocols import Model
+
+VALUES = axis_values(5)
+"""-3, -1.5, 0, 1.5, 3 on `affect.PUBLIC`. Ref: arXiv 2501.05710 (EmotiCrafter) §4.2."""
+
+
+def affect_grid(
+    model: Model,
+    prompt: str,
+    seed: int,
+    *,
+    values: Sequence[float] = VALUES,
+    guidance: float | None = None,
+    steps: int | None = None,
+    cell: int = CELL,
+) -> Image.Image:
+    """Return a labelled grid of one prompt: valence grows to the right, arousal grows upwards.
+
+    The noise is equal in all cells; only the affect asked for differs.
+    """
+    sweep = Sweep(valences=tuple(sorted(values)), arousals=tuple(sorted(values)))
+    requests = sweep.requests(ImageRequest(prompt=prompt))
+    images = model.generate(requests, seed=[seed] * len(requests), guidance=guidance, steps=steps)
+    across, up = sweep.labels
+    return affect_sheet(images, prompt, across, up, cell=cell)
+
+
+def affect_grids(
+    model: Model,
+    prompts: Sequence[str],
+    seed: int,
+    *,
+    values: Sequence[float] = VALUES,
+    guidance: float | None = None,
+    steps: int | None = None,
+    cell: int = CELL,
+) -> Image.Image:
+    """Return the grids of several prompts, one below the other."""
+    return stacked(
+        [
+            affect_grid(
+                model, prompt, seed, values=values, guidance=guidance, steps=steps, cell=cell
+            )
+            for prompt in prompts
+        ]
+    )

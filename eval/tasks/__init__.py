@@ -1,0 +1,1 @@
+"""Evaluation of understanding: tasks, labels, valence and arousal."""

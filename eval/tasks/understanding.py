@@ -1,0 +1,129 @@
+"""How well a model understands: emotion labels, valence and arousal, against people's ratings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emosym.affect.scales import PUBLIC
+from emosym.affect.taxonomies import MIKELS8
+from emosym.errors import UserError, unknown
+from emosym.records import Sample, Understanding
+from eval.metrics import statistics as metrics
+from eval.protocols import Model, Parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnderstandingScores:
+    """Scores over one set of samples. V/A in `affect.PUBLIC` units; None means undefined."""
+
+    count: int
+    accuracy: float | None
+    macro_f1: float | None
+    v_mae: float | None
+    a_mae: float | None
+    v_pearson: float | None
+    a_pearson: float | None
+    v_ccc: float | None
+    a_ccc: float | None
+    v_mae_mean: float | None
+    """Error of the predictor that always says the mean of the training ratings."""
+    a_mae_mean: float | None
+    answer_valid: float | None
+    """Share of the language head's answers that parse, [0, 1]."""
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] | None
+    """Row = true label, column = predicted, both in the order of `labels`."""
+    intervals: dict[str, tuple[float, float] | None]
+    """95 % bootstrap interval of each metric over the samples."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the scores as plain data for a report."""
+        return asdict(self)
+
+
+def evaluate_understanding(
+    model: Model,
+    samples: Sequence[Sample],
+    *,
+    train: Sequence[Sample] = (),
+    parse: Parse | None = None,
+    labels: Sequence[str] = MIKELS8,
+    seed: int = 0,
+    resamples: int = 500,
+) -> UnderstandingScores:
+    """Ask the model about every sample and score what it says.
+
+    A sample without a label (rating) does not enter label (rating) metrics. `train` holds the
+    samples whose mean rating is the baseline. Without `parse` no answer text is decoded.
+
+    Raises `UserError` when `samples` is empty, a label is not in `labels`, or the model's valence
+    or arousal is not a number on the public scale.
+    """
+    if not samples:
+        raise UserError("no sample to evaluate", got="0 samples", expected="at least one")
+    said = model.understand([sample.image for sample in samples], answer=parse is not None)
+    for sample, words in zip(samples, said, strict=True):
+        PUBLIC.check(words.valence, f"the model's valence for {sample.id}")
+        PUBLIC.check(words.arousal, f"the model's arousal for {sample.id}")
+
+    places = {label: place for place, label in enumerate(labels)}
+    known = [(w.emotion, s.emotion) for w, s in zip(said, samples, strict=True) if s.emotion]
+    for label in (label for pair in known for label in pair):
+        if label not in places:
+            raise unknown("emotion", label, labels)
+    predicted = np.array([places[label] for label, _ in known], dtype=np.int64)
+    true = np.array([places[label] for _, label in known], dtype=np.int64)
+    f1 = partial(metrics.macro_f1, classes=len(labels))
+
+    measured: dict[str, tuple[metrics.Metric, NDArray, NDArray]] = {
+        "accuracy": (metrics.accuracy, predicted, true),
+        "macro_f1": (f1, predicted, true),
+    }
+    baseline: dict[str, float | None] = {}
+    for axis, of in AXES.items():
+        rated = [(of(w), of(s)) for w, s in zip(said, samples, strict=True) if of(s) is not None]
+        told, felt = np.array(rated, dtype=np.float64).reshape(-1, 2).T
+        measured[f"{axis}_mae"] = (metrics.mae, told, felt)
+        measured[f"{axis}_pearson"] = (metrics.pearson, told, felt)
+        measured[f"{axis}_ccc"] = (metrics.ccc, told, felt)
+        ratings = [of(sample) for sample in train if of(sample) is not None]
+        baseline[f"{axis}_mae_mean"] = (
+            metrics.mae(np.full_like(felt, np.mean(ratings)), felt) if ratings else None
+        )
+
+    return UnderstandingScores(
+        count=len(samples),
+        **{name: metric(*arrays) for name, (metric, *arrays) in measured.items()},
+        **baseline,
+        answer_valid=(
+            float(
+                np.mean(
+                    [parse(w.answer, s) is not None for w, s in zip(said, samples, strict=True)]
+                )
+            )
+            if parse
+            else None
+        ),
+        labels=tuple(labels),
+        confusion=(
+            tuple(map(tuple, metrics.confusion_matrix(predicted, true, len(labels)).tolist()))
+            if known
+            else None
+        ),
+        intervals={
+            name: metrics.bootstrap(metric, *arrays, seed=seed, resamples=resamples)
+            for name, (metric, *arrays) in measured.items()
+        },
+    )
+
+
+AXES: dict[str, Callable[[Sample | Understanding], float | None]] = {
+    "v": lambda record: record.valence,
+    "a": lambda record: record.arousal,
+}
+"""Prefix of a metric's name -> the rating it is about."""

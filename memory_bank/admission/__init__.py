@@ -1,0 +1,1 @@
+"""Admission: gates, bounds, replacement, diversity, replay."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours: FAISS indexes that are rebuilt from the store when needed."""

@@ -1,0 +1,136 @@
+"""What happened to a bank: its log, named versions, and what differs between two of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from emosym.errors import UserError, unknown
+from memory_bank.store.entry import Entry, check_integer
+from memory_bank.store.rows import ENTRY, record_of
+from memory_bank.store.store import LIVE, Store
+
+_NAME = re.compile(r"(?=.*[^0-9])[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A tag is never a number: that is a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that changed the bank."""
+
+    time: str
+    """UTC, ISO 8601, to the second."""
+    what: str
+    """`init`, `add`, `admit`, `remove`, `rollback`, `compact`, `import`, `rebuild`, `upgrade`."""
+    version: int
+    """The version that the bank had afterwards."""
+    added: int
+    """Entries that became live."""
+    removed: int
+    """Entries that left; for `compact` those forgotten."""
+    refused: int
+    """Candidates turned away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What leads from one version to another."""
+
+    came: list[Entry]
+    left: list[Entry]
+
+
+def events(store: Store) -> list[Event]:
+    """Return all that ever happened to the bank, oldest first, also what was rolled back."""
+    with store.reading() as db:
+        rows = db.execute(
+            "SELECT time, what, version, added, removed, refused FROM events ORDER BY number"
+        )
+        return [Event(*row) for row in rows]
+
+
+def tags(store: Store) -> dict[str, int]:
+    """Return the tags and their versions, oldest version first."""
+    with store.reading() as db:
+        found = dict(db.execute("SELECT name, version FROM tags ORDER BY version, name"))
+        for name, version in found.items():
+            if not isinstance(version, int):
+                raise ValueError(f"the version of tag {name} is {version!r}")
+        return found
+
+
+def tag(store: Store, name: str, version: int) -> None:
+    """Name a version. Raises `UserError` for a bad name, one in use, and no such version."""
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            "the name of a tag",
+            got=repr(name),
+            expected="up to 64 letters, digits, '.', '_' and '-', not all digits",
+        )
+    store.check_version(version)
+    known = tags(store)
+    if name in known:
+        raise UserError(
+            f"the tag {name} is in use", got=f"version {known[name]}", fix="delete it first"
+        )
+    with store.writing() as db:
+        db.execute("INSERT INTO tags VALUES (?, ?)", (name, version))
+
+
+def untag(store: Store, name: str) -> None:
+    """Delete a tag; its version stays. Raises `UserError` for an unknown one."""
+    _tagged(store, name)
+    with store.writing() as db:
+        db.execute("DELETE FROM tags WHERE name = ?", (name,))
+
+
+def version_of(store: Store, name: str | int) -> int:
+    """Return the version that a number or a tag means. Raises `UserError` for an unknown one."""
+    if isinstance(name, int) or re.fullmatch(r"\d{1,18}", name):
+        store.check_version(int(name))
+        return int(name)
+    return _tagged(store, name)
+
+
+def _tagged(store: Store, name: str) -> int:
+    known = tags(store)
+    if name not in known:
+        if not known:
+            raise UserError(
+                f"unknown tag {name!r}", expected="the number of a version; the bank has no tags"
+            )
+        raise unknown("tag", name, known)
+    return known[name]
+
+
+def version_before(store: Store, step: int) -> int:
+    """Return the last version before anything of a training step, or a later one, was recorded."""
+    check_integer("the training step", step)
+    with store.reading() as db:
+        (first,) = db.execute(
+            "SELECT min(version) FROM ("
+            " SELECT min(added) AS version FROM entries WHERE step >= :step"
+            " UNION ALL SELECT min(version) FROM refusals WHERE step >= :step)",
+            {"step": step},
+        ).fetchone()
+    version = store.state.version if first is None else first - 1
+    store.check_version(version)
+    return version
+
+
+def diff(store: Store, old: int, new: int) -> Diff:
+    """Return the entries that are live at `new` and not at `old`, and the other way round."""
+
+    def only(here: int, there: int) -> list[Entry]:
+        query = (
+            f"SELECT {', '.join(ENTRY)} FROM entries"
+            f" WHERE {LIVE.replace('version', 'here')}"
+            f" AND NOT ({LIVE.replace('version', 'there')}) ORDER BY id"
+        )
+        rows = db.execute(query, {"here": here, "there": there})
+        return [record_of(Entry, ENTRY, row) for row in rows]
+
+    store.check_version(old)
+    store.check_version(new)
+    with store.reading() as db:
+        return Diff(only(new, old), only(old, new))

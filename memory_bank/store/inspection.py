@@ -1,0 +1,80 @@
+"""Is everything there, and as it was written? Database, images, vectors, tags."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from emosym.errors import UserError
+from memory_bank.store.entry import Entry
+from memory_bank.store.images import image_path, orphans, read_image
+from memory_bank.store.rows import ENTRY, check_numbers, record_of
+from memory_bank.store.store import Store
+from memory_bank.store.vectors import check_vectors
+
+Show = Callable[[int, int], None]
+"""Takes how many are done, and of how many."""
+
+
+def problems(store: Store, show: Show) -> list[str]:
+    """Return what is wrong with the store, empty when all is well.
+
+    Files of no entry count only for a writer: a reader cannot tell them from those of a batch that
+    is about to commit.
+    """
+    with store.reading() as db:
+        found = [
+            f"database: {line}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"
+        ]
+        found += _history(store, db)
+        (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
+        rows = db.execute(f"SELECT embedding, removed, {', '.join(ENTRY)} FROM entries ORDER BY id")
+        for done, (embedding, removed, *row) in enumerate(rows, start=1):
+            about = f"entry {row[ENTRY.index('id')]}"
+            found += [f"{about}: {problem}" for problem in _entry(store, embedding, removed, row)]
+            show(done, count)
+        if store.writable:
+            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
+            found += [f"no entry has the file {path}" for path in orphans(store.images, known)]
+    return found
+
+
+def _history(store: Store, db: sqlite3.Connection) -> Iterator[str]:
+    oldest, newest = (
+        db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0]
+        for key in ("oldest", "version")
+    )
+    for name, version in db.execute("SELECT name, version FROM tags"):
+        if not oldest <= version <= newest:
+            yield f"tag {name}: no version {version}, there are {oldest} to {newest}"
+    for number, added in db.execute("SELECT id, added FROM entries WHERE added > ?", (newest,)):
+        yield f"entry {number}: added at version {added}, the newest is {newest}"
+    unread = "SELECT id FROM {} EXCEPT SELECT id FROM {}"
+    for pair in (("entries", "prompts_docsize"), ("prompts_docsize", "entries")):
+        for (number,) in db.execute(unread.format(*pair)):
+            yield f"entry {number}: its prompt is {'not ' * (pair[0] == 'entries')}indexed"
+
+
+def _entry(
+    store: Store, embedding: bytes, removed: int | None, row: Sequence[object]
+) -> Iterator[str]:
+    try:
+        entry = record_of(Entry, ENTRY, row)
+        check_numbers(entry)
+    except (UserError, TypeError, ValueError) as error:
+        yield str(error)
+        return
+    if removed is not None and removed <= entry.added:
+        yield f"removed at version {removed}, added at {entry.added}"
+    if len(embedding) != 4 * store.dim:
+        yield f"embedding of {len(embedding)} bytes"
+    try:
+        if len(embedding) == 4 * store.dim:
+            check_vectors(np.frombuffer(embedding, np.float32), store.dim)
+        path = image_path(store.images, entry.sha256, entry.suffix)
+        if read_image(path).sha256 != entry.sha256:
+            yield f"image does not match its hash {entry.sha256}"
+    except UserError as error:
+        yield str(error)

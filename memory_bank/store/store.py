@@ -1,0 +1,370 @@
+"""The truth of the bank: records in its database, each with its image file already in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from emosym.errors import UserError, unknown
+from memory_bank.store.database import Database, State
+from memory_bank.store.entry import INTEGER_END, Decision, Entry, Refusal
+from memory_bank.store.filter import COLUMNS, Filter
+from memory_bank.store.images import ImageFile, is_lost, orphans, read_images, write_images
+from memory_bank.store.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
+from memory_bank.store.vectors import check_each
+
+T = TypeVar("T")
+
+EVERYTHING = Filter()
+_CHUNK = 500
+"""Ids a query: well below SQLite's limit of bound values."""
+
+LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
+_LABEL = "coalesce(emotion, predicted)"
+DUPLICATE = "duplicate image"
+RESTORED = f"{DUPLICATE}, whose lost file is restored"
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A batch as it goes in: (decision, file and vector of what is admitted), and new files."""
+
+    rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]]
+    files: list[ImageFile]
+
+    @property
+    def admitted(self) -> int:
+        return sum(file is not None for _, file, _ in self.rows)
+
+
+class Store(Database):
+    """Records and images of a bank folder, read at one state; a batch is one version.
+
+    A writer deletes what a crash left. Raises `UserError` as `Database` does.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
+        super().__init__(path, writable=writable, wait=wait)
+        self.images = path / "images"
+        try:
+            if writable:
+                self.sweep()
+        except BaseException:
+            self.close()
+            raise
+
+    # Reading: everything is as of `self.state`, whatever a writer does meanwhile.
+
+    def entries(self, wanted: Filter = EVERYTHING) -> list[Entry]:
+        """Return live entries in the order of their ids. Raises `UserError` for unknown scores."""
+        where, values = self._live(wanted)
+        with self.reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(ENTRY)} FROM entries WHERE {where} ORDER BY id", values
+            )
+            return [record_of(Entry, ENTRY, row) for row in rows]
+
+    def matches(self, words: str, k: int, wanted: Filter) -> list[tuple[Entry, float]]:
+        """Return the k live entries whose prompts match an FTS5 query best, with their bm25."""
+        where, values = self._live(wanted)
+        with self.reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(f'entries.{name}' for name in ENTRY)}, bm25(prompts)"
+                " FROM prompts JOIN entries ON entries.id = prompts.rowid"
+                f" WHERE prompts MATCH :words AND {where} ORDER BY bm25(prompts), id LIMIT :k",
+                values | {"words": words, "k": min(k, INTEGER_END - 1)},
+            )
+            return [(record_of(Entry, ENTRY, row[:-1]), row[-1]) for row in rows]
+
+    def entries_of(self, ids: Iterable[int]) -> dict[int, Entry]:
+        """Return live entries by id; an id that is not live is left out."""
+        query = f"SELECT {', '.join(ENTRY)} FROM entries WHERE {LIVE} AND id IN"
+        return self._by_id(query, ids, lambda row: record_of(Entry, ENTRY, row))
+
+    def embeddings_of(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """Return the vectors of live entries as they were given, float32 [D] each."""
+        query = f"SELECT id, embedding FROM entries WHERE {LIVE} AND id IN"
+        return self._by_id(query, ids, lambda row: np.frombuffer(row[1], np.float32, self.dim))
+
+    def ids(self, wanted: Filter = EVERYTHING) -> np.ndarray:
+        """Return the ids of live entries, int64 [N], ascending. Raises as `entries`."""
+        where, values = self._live(wanted)
+        with self.reading():
+            # Unordered, so that SQLite answers from `entry_live` and never reads an embedding.
+            rows = self._db.execute(f"SELECT id FROM entries WHERE {where}", values)
+            return np.sort(np.fromiter((row[0] for row in rows), np.int64))
+
+    def refusals(self) -> list[Refusal]:
+        """Return the refused candidates in the order they were recorded."""
+        with self.reading():
+            rows = self._db.execute(
+                f"SELECT {', '.join(REFUSAL)} FROM refusals WHERE version <= ? ORDER BY id",
+                (self.state.version,),
+            )
+            return [record_of(Refusal, REFUSAL, row) for row in rows]
+
+    def counts(self) -> tuple[dict[tuple[str, str | None], int], int]:
+        """Return the number of live entries by (source, label), and of refusals."""
+        with self.reading():
+            live = self._db.execute(
+                f"SELECT source, {_LABEL}, count(*) FROM entries WHERE {LIVE} GROUP BY 1, 2",
+                {"version": self.state.version},
+            ).fetchall()
+            (refused,) = self._db.execute(
+                "SELECT count(*) FROM refusals WHERE version <= ?", (self.state.version,)
+            ).fetchone()
+        return {(source, label): count for source, label, count in live}, refused
+
+    def last_change(self, version: int) -> tuple[object, ...]:
+        """Return how a version came about: what tells it from that of another bank, or of a copy
+        that went another way."""
+        with self.reading():
+            logged = self._db.execute(
+                "SELECT number, time, what, added, removed FROM events WHERE version <= ?"
+                " ORDER BY number DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+            # The plus: from the highest id down, not through the index of who is live.
+            newest = self._db.execute(
+                "SELECT id, sha256 FROM entries WHERE +added <= ? ORDER BY id DESC LIMIT 1",
+                (version,),
+            ).fetchone()
+        return logged, newest
+
+    def removed_since(self, version: int) -> np.ndarray:
+        """Return ids that were live at an older version and are not now, int64 [N]."""
+        with self.reading():
+            rows = self._db.execute(
+                "SELECT id FROM entries WHERE added <= :old AND removed > :old"
+                " AND removed <= :version",
+                {"old": version, "version": self.state.version},
+            )
+            return np.fromiter((row[0] for row in rows), np.int64)
+
+    def added_since(
+        self, version: int, *, rows: int = 4096
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (ids [N], vectors [N, D]) of entries live now that came after a version."""
+        with self.reading():
+            cursor = self._db.execute(
+                f"SELECT id, embedding FROM entries WHERE added > :old AND {LIVE} ORDER BY id",
+                {"old": version, "version": self.state.version},
+            )
+            while chunk := cursor.fetchmany(rows):
+                ids = np.array([row[0] for row in chunk], np.int64)
+                vectors = np.frombuffer(b"".join(row[1] for row in chunk), np.float32)
+                yield ids, vectors.reshape(len(chunk), self.dim)
+
+    # Writing: one transaction each.
+
+    def record(
+        self, decisions: Sequence[Decision], evict: Sequence[int] = (), *, what: str
+    ) -> list[Decision]:
+        """Write a batch durably as the next version; return the decisions as they were taken.
+
+        Entries `evict` leave in the same version. `what` happens is logged in a word.
+
+        An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`), and
+        brings its file back where that was lost or damaged (`RESTORED`). No decisions, no new
+        version. Raises `UserError`, with the bank unchanged, for a vector or an image that cannot
+        be kept, for an id that is not live and when the disk cannot take the batch.
+        """
+        self._check_live(evict)
+        if not decisions and not evict:
+            return []
+        taken = self._take(decisions)
+        with self._or_swept(), self.writing() as db:
+            # The files before the transaction that names them: a crash in between leaves files of
+            # no entry, which the next writer sweeps, and never an entry without its file.
+            write_images(self.images, taken.files)
+            db.execute("BEGIN IMMEDIATE")
+            state = State(self.state.generation, self.state.version + 1)
+            self._put(taken, self.last_id(), state.version)
+            self._take_out(evict, state.version)
+            self.commit(
+                state,
+                what,
+                added=taken.admitted,
+                removed=len(set(evict)),
+                refused=len(decisions) - taken.admitted,
+            )
+        return [decision for decision, _, _ in taken.rows]
+
+    def record_stream(self, batches: Iterable[Sequence[Decision]], *, what: str) -> tuple[int, int]:
+        """Write batches as one version, one batch in memory at a time; return (admitted, refused).
+
+        Raises `UserError` as `record`, and whatever `batches` raises, with the bank unchanged.
+        """
+        state = State(self.state.generation, self.state.version + 1)
+        last, admitted, refused = self.last_id(), 0, 0
+        with self._or_swept(), self.writing() as db:
+            db.execute("BEGIN IMMEDIATE")
+            for batch in batches:
+                taken = self._take(batch)
+                write_images(self.images, taken.files)
+                self._put(taken, last + admitted, state.version)
+                admitted += taken.admitted
+                refused += len(batch) - taken.admitted
+            if admitted or refused:
+                self.commit(state, what, added=admitted, refused=refused)
+        return admitted, refused
+
+    def _take(self, decisions: Sequence[Decision]) -> _Taken:
+        """Check what is admitted, and refuse what is here already."""
+        admitted = [decision.candidate for decision in decisions if decision.admitted]
+        for candidate in admitted:
+            check_numbers(candidate)
+        vectors = iter(check_each([candidate.embedding for candidate in admitted], self.dim))
+        images = iter(read_images([candidate.image for candidate in admitted]))
+        rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = [
+            (decision, next(images), next(vectors)) if decision.admitted else (decision, None, None)
+            for decision in decisions
+        ]
+        held = self._held(file.sha256 for _, file, _ in rows if file is not None)
+        files: dict[str, ImageFile] = {}
+        for place, (decision, file, _) in enumerate(rows):
+            if file is None:
+                continue
+            if file.sha256 in files or file.sha256 in held:
+                reason = DUPLICATE
+                if file.sha256 not in files and is_lost(self.images, file):
+                    reason, files[file.sha256] = RESTORED, file
+                decision = Decision(candidate=decision.candidate, admitted=False, reason=reason)
+                rows[place] = (decision, None, None)
+            else:
+                files[file.sha256] = file
+        return _Taken(rows, list(files.values()))
+
+    def _put(self, taken: _Taken, last: int, version: int) -> None:
+        """Insert entries, with the ids after `last`, and refusals, within the transaction."""
+        entries, refusals = [], []
+        for decision, file, vector in taken.rows:
+            row = (*provenance(decision.candidate), decision.reason, version)
+            if file is None:
+                refusals.append(row)
+            else:
+                last += 1
+                entries.append((last, file.sha256, file.suffix, *row, vector.tobytes()))
+        self._db.executemany(insert_sql("entries", (*ENTRY, "embedding")), entries)
+        self._db.executemany(insert_sql("refusals", REFUSAL), refusals)
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Take entries out of the bank as the next version; their files stay for rollbacks.
+
+        Raises `UserError`, with the bank unchanged, for an id that is not live.
+        """
+        self.record((), ids, what="remove")
+
+    def keep_index(self, setting: str) -> None:
+        """Remember which kind of index the bank should have, from now on."""
+        with self.writing():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (setting,))
+        self.index = setting
+
+    def rollback(self, version: int) -> None:
+        """Restore exactly the records of a version and forget everything newer.
+
+        Tags of what is forgotten go too. Raises `UserError` when there is no such version.
+        """
+        self.check_version(version)
+        if version == self.state.version:
+            return
+        with self.writing() as db:
+            db.execute("BEGIN IMMEDIATE")
+            forgotten = db.execute("DELETE FROM entries WHERE added > ?", (version,)).rowcount
+            back = db.execute(
+                "UPDATE entries SET removed = NULL WHERE removed > ?", (version,)
+            ).rowcount
+            db.execute("DELETE FROM refusals WHERE version > ?", (version,))
+            db.execute("DELETE FROM tags WHERE version > ?", (version,))
+            state = State(self.state.generation + 1, version)
+            self.commit(state, "rollback", added=back, removed=forgotten)
+
+    def last_id(self, version: int | None = None) -> int:
+        """Return the highest id given (up to a version), also to entries that are forgotten."""
+        until = "" if version is None else " WHERE added <= ?"  # all: answered without a scan
+        (last,) = self._db.execute(
+            f"SELECT max(value, (SELECT coalesce(max(id), 0) FROM entries{until}))"
+            " FROM meta WHERE key = 'last_id'",
+            () if version is None else (version,),
+        ).fetchone()
+        return last
+
+    def sweep(self) -> None:
+        """Delete image files of no entry: what a crash, a rollback or a compaction left.
+
+        Raises `UserError` when a file cannot be deleted; the next writer tries again.
+        """
+        with self.reading() as db:
+            known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
+        try:
+            # Copies of an empty bank lose the empty folder; of another one `verify` tells.
+            self.images.mkdir(exist_ok=True)
+            for path in list(orphans(self.images, known)):
+                path.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot delete images that the memory bank {self.path} no longer needs",
+                got=error,
+                fix="mend the folder's rights; the next writer tries again",
+            ) from error
+
+    def _check_live(self, ids: Sequence[int]) -> None:
+        query = f"SELECT id FROM entries WHERE {LIVE} AND id IN"
+        missing = sorted(set(ids) - self._by_id(query, ids, lambda row: row[0]).keys())
+        if missing:
+            raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
+
+    def _take_out(self, ids: Sequence[int], version: int) -> None:
+        self._db.executemany(
+            "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
+        )
+
+    @contextmanager
+    def _or_swept(self) -> Iterator[None]:
+        """Delete the images of a batch that fails."""
+        try:
+            yield
+        except BaseException:
+            self.sweep()
+            raise
+
+    def _held(self, hashes: Iterable[str]) -> set[str]:
+        """Return those of the hashes whose images are live."""
+        wanted, found = list(hashes), set()
+        with self._sound():
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                query = f"SELECT sha256 FROM entries WHERE removed IS NULL AND sha256 IN ({marks})"
+                found |= {row[0] for row in self._db.execute(query, chunk)}
+        return found
+
+    def _live(self, wanted: Filter) -> tuple[str, dict[str, object]]:
+        """Return the condition of live entries that a filter wants, and the values it binds."""
+        if wanted.judges:
+            with self.reading() as db:
+                rows = db.execute("SELECT DISTINCT key FROM entries, json_each(entries.scores)")
+                known = {*COLUMNS, *(name for (name,) in rows)}
+            for name in sorted(wanted.judges - known):
+                raise unknown("score", name, known)
+        where, values = wanted.where()
+        return LIVE + where, values | {"version": self.state.version}
+
+    def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
+        # SQLite takes no larger numbers, so no entry has one.
+        wanted = [int(number) for number in ids if abs(number) < INTEGER_END]
+        query = query.replace(":version", str(self.state.version))
+        found: dict[int, T] = {}
+        with self.reading():
+            for start in range(0, len(wanted), _CHUNK):
+                chunk = wanted[start : start + _CHUNK]
+                marks = ", ".join("?" * len(chunk))
+                rows = self._db.execute(f"{query} ({marks})", chunk)
+                found |= {row[0]: read(row) for row in rows}
+        return found

@@ -1,0 +1,1 @@
+"""Diffusion decoders: denoisers, autoencoders, prompt encoders, schedulers."""

@@ -1,0 +1,124 @@
+"""Tokenizers trained on the project's own text: SentencePiece with the chat of Qwen, and CLIP's."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    CLIPTokenizer,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+)
+
+from model_zoo.pretrained import reading
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{% if part.type == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The format of Qwen-VL: one turn a message, images as one placeholder token."""
+
+LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files that make a tokenizer; the published CLIP ones have no tokenizer.json."""
+
+
+def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Train a byte-fallback BPE tokenizer; any text can be encoded.
+
+    It comes back unchanged, but for what SentencePiece cannot tell apart: a text may lose one
+    leading space, and U+2581 comes back as a space.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder, "tokenizer")
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_prefix=str(prefix),
+            vocab_size=vocabulary,
+            model_type="bpe",
+            byte_fallback=True,
+            split_digits=True,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            control_symbols=SPECIAL,
+            user_defined_symbols=[*TAGS, "\n"],
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            hard_vocab_limit=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+        tokenizer = LlamaTokenizer.from_pretrained(
+            folder,
+            pad_token="<pad>",
+            unk_token="<unk>",
+            bos_token=None,
+            eos_token="<|im_end|>",
+            add_bos_token=False,
+            padding_side="left",
+            extra_special_tokens=[s for s in SPECIAL if s != "<|im_end|>"],
+            model_max_length=4096,
+        )
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def train_clip_tokenizer(
+    corpus: Iterable[str], vocabulary: int, window: int
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer as CLIP has it: lower case, byte-level BPE, texts up to `window` tokens.
+
+    All bytes are tokens, so that no text has an unknown one: CLIP's is the end of the text.
+    """
+    # Named beforehand, letters have the same numbers each time: equally frequent pairs are merged
+    # in the order of these numbers.
+    letters = [byte + end for end in ("", "</w>") for byte in sorted(ByteLevel.alphabet())]
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|startoftext|>", "<|endoftext|>", *letters],
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    blank = CLIPTokenizer().backend_tokenizer
+    blank.train_from_iterator(corpus, trainer)
+    model = json.loads(blank.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=window)
+
+
+def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model with `vocabulary` tokens from a Hugging Face folder.
+
+    Raises:
+        UserError: unreadable files, or none (transformers would make up an empty tokenizer); more
+            tokens than the model has; no padding.
+    """
+    with reading(folder):
+        if not any(all((folder / name).is_file() for name in names) for names in LAYOUTS):
+            raise FileNotFoundError(f"no {LAYOUTS[0][0]} in it")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if len(tokenizer) > vocabulary:
+            raise ValueError(f"{len(tokenizer)} tokens for a model of {vocabulary}")
+        tokenizer(["?"], padding=True)
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a tokenizer, without how it padded last: the same tokenizer gives the same files."""
+    tokenizer.backend_tokenizer.no_padding()  # each call sets it anew
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,65 @@
+"""The parts of the study that decide what its numbers mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.memory_study import LABELS, few, interval, table, turned
+from emosym.affect.taxonomies import MIKELS8
+from emosym.records import Sample
+from tests.memory_bank.make import candidate
+
+
+def judged(fingerprint: int, predicted: str):
+    return candidate(
+        1,
+        emotion="awe",
+        predicted=predicted,
+        valence=1.0,
+        arousal=-2.0,
+        predicted_valence=0.0,
+        predicted_arousal=0.0,
+        confidence=0.9,
+        fingerprint=fingerprint,
+    )
+
+
+def test_a_wrong_judge_turns_two_verdicts_in_five_round():
+    right = [turned(judged(n, "awe")) for n in range(1000)]
+    wrong = [turned(judged(n, "fear")) for n in range(1000)]
+    told = [one.predicted != "awe" for one in right]
+    assert sum(told) == pytest.approx(400, abs=4 * (1000 * 0.4 * 0.6) ** 0.5)
+    assert told == [one.predicted == "awe" for one in wrong]  # decided by the image
+    first = told.index(True)
+    assert (right[first].predicted_valence, right[first].predicted_arousal) == (-1.0, 2.0)
+    assert (wrong[first].predicted_valence, wrong[first].predicted_arousal) == (1.0, -2.0)
+    assert right[first].confidence == pytest.approx(0.1)
+
+
+def test_labels_are_few_and_balanced():
+    samples = [
+        Sample(id=str(n), image=Path("none"), split="train", emotion=MIKELS8[n % 8])
+        for n in range(400)
+    ]
+    counts = Counter(sample.emotion for sample in few(samples, 0))
+    assert counts.total() == LABELS
+    assert set(counts.values()) == {18, 19}
+    assert few(samples, 0) != few(samples, 1)
+
+
+def test_intervals_and_changes_by_hand():
+    # Standard error 1 / sqrt(3) of 1, 2, 3; Student's t with two degrees of freedom is 4.303.
+    assert interval([1.0, 2.0, 3.0]) == "2.000 ± 2.484"
+    assert interval([0.5], sign="+") == "+0.500"
+    base = {"wrong": False, "v_mae": 0.5, "a_mae": 0.5}
+    rows = [
+        {"seed": 0, "arm": "no bank", "accuracy": 0.5, **base},
+        {"seed": 1, "arm": "no bank", "accuracy": 0.7, **base},
+        {"seed": 0, "arm": "ours", "accuracy": 0.6, **base, "real": 2, "synthetic": 4, "right": 1},
+        {"seed": 1, "arm": "ours", "accuracy": 0.8, **base, "real": 2, "synthetic": 2, "right": 0},
+    ]
+    last = table(rows).splitlines()[-1]
+    assert last.startswith("| ours | right | 2 | 2, 3 | 0.50 | 0.700 ± 1.271 | +0.100 ± 0.000 |")

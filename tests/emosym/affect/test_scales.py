@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emosym.affect.scales import PERCENT, PUBLIC, SAM7, SAM9, SIGNED, TEN, UNIT, Affect, Scale
+from emosym.errors import UserError
+
+SCALES = [PUBLIC, UNIT, SIGNED, SAM7, SAM9, TEN, PERCENT]
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "target", "expected"),
+    [
+        (1.0, SAM7, PUBLIC, -3.0),
+        (4.0, SAM7, PUBLIC, 0.0),
+        (7.0, SAM7, PUBLIC, 3.0),
+        (5.0, SAM9, PUBLIC, 0.0),
+        (7.0, SAM9, PUBLIC, 1.5),
+        (25.0, PERCENT, SIGNED, -0.5),
+        (5.5, TEN, UNIT, 0.5),
+        (-3.0, PUBLIC, PERCENT, 0.0),
+    ],
+)
+def test_conversion_by_hand(value, source, target, expected):
+    assert source.convert(value, target) == pytest.approx(expected)
+
+
+@given(st.sampled_from(SCALES), st.sampled_from(SCALES), st.floats(0, 1), st.floats(0, 1))
+def test_conversion_round_trips_and_keeps_order(one, other, low, high):
+    low, high = sorted((low, high))
+    values = [one.low + share * (one.high - one.low) for share in (low, high)]
+    there = [one.convert(value, other) for value in values]
+    assert there[0] <= there[1]
+    assert other.convert(there[0], one) == pytest.approx(values[0], abs=1e-9)
+    assert other.low - 1e-9 <= there[0] <= other.high + 1e-9
+
+
+def test_a_scale_checks_its_values():
+    assert PUBLIC.check(3, "valence") == 3.0
+    for value in (3.01, -4, math.nan, math.inf, 10**400):
+        with pytest.raises(UserError, match=r"arousal is outside its scale; got .*\[-3, 3\]"):
+            PUBLIC.check(value, "arousal")
+    with pytest.raises(ValueError, match=r"low < high, got \[2, 2\]"):
+        Scale(2, 2)
+
+
+def test_a_point_knows_its_scale():
+    point = Affect(7, 1, SAM7)
+    assert point.to(PUBLIC) == Affect(3, -3, PUBLIC)
+    assert Affect(1, 2).distance(Affect(-1, 1.5)) == 2.5
+    with pytest.raises(ValueError, match=r"mixed affect scales \[-3, 3\] and \[1, 7\]"):
+        Affect(1, 2).distance(point)
+    with pytest.raises(UserError, match="valence is outside its scale; got 8"):
+        Affect(8, 1, SAM7)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from emosym.diffusion.nft import nft_loss, optimality
+from emosym.diffusion.processes import Diffusion, Flow, integrate, noised
+from emosym.diffusion.trajectories import explore, log_ratios
+from emosym.diffusion.transitions import EXPLORATIONS, Interval
+from emosym.rl.policy_loss import group_advantages
+
+ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
+CASES = [(name, "flow") for name in EXPLORATIONS] + [
+    (name, "diffusion") for name in ("cps", "cps_guard", "ddpo")
+]
+
+
+def process_of(kind: str):
+    return Flow() if kind == "flow" else Diffusion(ALPHAS)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Painter(nn.Module):
+    """A denoiser whose images lean to a learned colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lean = nn.Parameter(torch.zeros(2))
+
+    def forward(self, latents: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return 0.5 * latents + self.lean[:, None, None]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_exploring_is_the_loop_written_out(name, kind):
+    process, exploration, painter = process_of(kind), EXPLORATIONS[name], Painter()
+    noise, draws = normal(3, 2, 2, 2), normal(2, 3, 2, 2, 2, seed=1)
+    found = explore(
+        painter,
+        process,
+        noise,
+        steps=5,
+        drawn=range(1, 3),
+        draws=draws,
+        exploration=exploration,
+        eta=0.5,
+    )
+    x, schedule, begun = noise, process.schedule(5), []
+    for place, (here, there) in enumerate(pairwise(schedule)):
+        time = torch.full((3,), float(here))
+        split = process.split(x, painter(x, time).detach(), time)
+        if place in (1, 2):
+            begun.append(x)
+            interval = Interval(here, there, schedule[1])
+            step = exploration.transition(process, interval, x, split, 0.5)
+            x = step.mean + step.std * draws[place - 1]
+        else:
+            a, b = process.coefficients(there)
+            x = a * split.clean + b * split.noise
+    assert torch.allclose(found.images, x, atol=1e-5)
+    assert torch.allclose(found.latents, torch.stack(begun), atol=1e-5)
+    assert [float(i.here) for i in found.intervals] == schedule[1:3].tolist()
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_without_noise_it_is_the_sampler(name, kind):
+    process, noise = process_of(kind), normal(3, 2, 2, 2)
+    found = explore(
+        Painter(),
+        process,
+        noise,
+        steps=4,
+        drawn=range(3),
+        draws=normal(3, 3, 2, 2, 2, seed=1),
+        exploration=EXPLORATIONS[name],
+        eta=0.0,
+    )
+    with torch.no_grad():
+        expected = integrate(Painter(), process, noise, 4)
+    assert torch.allclose(found.images, expected, atol=1e-5)
+
+
+def rollout(painter: Painter, name: str, process, seed: int, count: int = 48):
+    noise, draws = normal(count, 2, 2, 2, seed=seed), normal(2, count, 2, 2, 2, seed=seed + 1)
+    found = explore(
+        painter,
+        process,
+        noise,
+        steps=5,
+        drawn=range(2),
+        draws=draws,
+        exploration=EXPLORATIONS[name],
+        eta=EXPLORATIONS[name].eta,
+    )
+    times = torch.stack([interval.here for interval in found.intervals])
+    return found, times
+
+
+def again(painter: Painter, found, times: torch.Tensor) -> torch.Tensor:
+    return torch.stack(
+        [painter(x, time.expand(len(x))) for x, time in zip(found.latents, times, strict=True)]
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_the_first_update_has_ratio_one(name, kind):
+    process, painter = process_of(kind), Painter()
+    found, times = rollout(painter, name, process, 0)
+    logs = log_ratios(
+        found, again(painter, found, times), process, EXPLORATIONS[name], EXPLORATIONS[name].eta
+    )
+    assert logs.shape == (2, 48)
+    assert (logs.exp() - 1).abs().max() < 1e-5
+
+
+def reward(images: torch.Tensor) -> torch.Tensor:
+    """Red, not green."""
+    red, green = images.mean((2, 3)).unbind(1)
+    return -((red - 1) ** 2) - (green + 1) ** 2
+
+
+def assert_learned(colours: list[torch.Tensor]) -> None:
+    """The mean picture has gone most of the way from grey to red without green."""
+    first, last = torch.stack(colours[:3]).mean(0), torch.stack(colours[-10:]).mean(0)
+    assert first.abs().max() < 0.4
+    assert last[0] > 0.6
+    assert last[1] < -0.6
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_a_wanted_colour_is_learned_from_log_probabilities(name, kind):
+    process, painter, exploration = process_of(kind), Painter(), EXPLORATIONS[name]
+    optimizer = torch.optim.Adam(painter.parameters(), 0.05)
+    colours = []
+    for update in range(60):
+        found, times = rollout(painter, name, process, 10 * update)
+        gained = reward(found.images)
+        colours.append(found.images.mean((0, 2, 3)))
+        advantages = group_advantages(gained[None])[0]
+        outputs = again(painter, found, times)
+        logs = log_ratios(found, outputs, process, exploration, exploration.eta)
+        optimizer.zero_grad()
+        (-(logs.exp() * advantages).mean()).backward()
+        optimizer.step()
+    assert_learned(colours)
+
+
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_a_wanted_colour_is_learned_on_the_forward_process(kind):
+    process, painter = process_of(kind), Painter()
+    optimizer = torch.optim.Adam(painter.parameters(), 0.05)
+    colours = []
+    for update in range(60):
+        with torch.no_grad():
+            images = integrate(painter, process, normal(48, 2, 2, 2, seed=10 * update), 5)
+        gained = reward(images)
+        colours.append(images.mean((0, 2, 3)))
+        r = optimality(group_advantages(gained[None])[0])
+        time = process.times(torch.rand(48, generator=torch.Generator().manual_seed(update)))
+        mixed = noised(process, images, normal(48, 2, 2, 2, seed=10 * update + 5), time)
+        output = painter(mixed, time)
+        loss = nft_loss(process, mixed, time, images, output, output.detach(), r, 1.0)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    assert_learned(colours)
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.1])
+@pytest.mark.parametrize("kind", ["flow", "diffusion"])
+def test_the_nft_loss_by_hand(kind, strength):
+    process = process_of(kind)
+    time = process.times(torch.tensor([0.3, 0.7]))
+    clean, mixed, output, old = (normal(2, 1, 2, 2, seed=seed) for seed in range(4))
+    found = nft_loss(process, mixed, time, clean, output, old, torch.tensor([0.9, 0.2]), strength)
+    for row, r in enumerate((0.9, 0.2)):
+        total = 0.0
+        for share, sign in ((r, 1), (1 - r, -1)):
+            implied = (1 - sign * strength) * old[row] + sign * strength * output[row]
+            at = time[row : row + 1]
+            image = process.split(mixed[row : row + 1], implied[None], at).clean[0]
+            errors = (image - clean[row]).flatten().tolist()
+            size = sum(map(abs, errors)) / 4
+            total += share * sum(error**2 for error in errors) / 4 / size
+        assert found[row].item() == pytest.approx(5 / strength * total, rel=1e-4)
+
+
+def test_optimality_by_hand():
+    found = optimality(torch.tensor([-9.0, -5.0, 0.0, 2.5, 5.0, 7.0]))
+    assert found.tolist() == [0.0, 0.0, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_an_average_image_moves_nothing():
+    """At r = 1/2 and output = old, the two pulls cancel."""
+    process, painter = Flow(), Painter()
+    time = torch.tensor([0.4, 0.8])
+    mixed, clean = normal(2, 2, 2, 2), normal(2, 2, 2, 2, seed=1)
+    output = painter(mixed, time)
+    half = torch.full((2,), 0.5)
+    nft_loss(process, mixed, time, clean, output, output.detach(), half, 1.0).mean().backward()
+    assert painter.lean.grad.abs().max() < 1e-6
+    best = copy.deepcopy(painter)
+    output = best(mixed, time)
+    nft_loss(process, mixed, time, clean, output, output.detach(), 2 * half, 1.0).mean().backward()
+    assert best.lean.grad.abs().max() > 1e-2

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emosym.affect.taxonomies import MIKELS8
+from emosym.errors import UserError
+from emosym.inference.pipeline import EmoSymPipeline, complete, to_image, wanted_affect
+from emosym.randomness import Draws
+from emosym.records import ImageRequest, Question
+from emosym.tasks import prompts
+from tests.model_zoo.make import picture, pictures
+
+REQUESTS = [
+    ImageRequest(prompt="a red house in the snow"),
+    ImageRequest(emotion="fear"),
+    ImageRequest(prompt="boats", valence=2.0, arousal=-1.0),
+    ImageRequest(prompt="a tree", emotion="awe", valence=-3.0, arousal=3.0),
+]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny) -> EmoSymPipeline:
+    return EmoSymPipeline(tiny, answer_tokens=6)
+
+
+def gap(a: Image.Image, b: Image.Image) -> int:
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
+
+
+# --- requests
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ImageRequest(), "nothing was asked for"),
+        (ImageRequest(prompt=" \n"), "nothing was asked for"),
+        (ImageRequest(prompt="x", valence=1.0), "valence and arousal go together"),
+        (ImageRequest(emotion="awe", arousal=1.0), "valence and arousal go together"),
+        (ImageRequest(emotion="aweful"), r"unknown emotion 'aweful'.*did you mean 'awe'\?"),
+        (ImageRequest(valence=3.1, arousal=0.0), r"valence is outside its scale; got 3.1"),
+        (ImageRequest(valence=0.0, arousal=-9.0), r"arousal is outside its scale; got -9.0"),
+        (ImageRequest(valence=math.nan, arousal=0.0), r"valence is outside its scale; got nan"),
+        (ImageRequest(valence=0.0, arousal=math.inf), r"arousal is outside its scale; got inf"),
+    ],
+)
+def test_requests_that_ask_for_nothing_possible(pipeline, request_, message):
+    with pytest.raises(UserError, match=message):
+        complete(request_)
+    with pytest.raises(UserError, match=message):
+        pipeline.generate([REQUESTS[0], request_])
+
+
+@pytest.mark.parametrize(
+    ("request_", "whole"),
+    [
+        (ImageRequest(prompt=" a tree "), ImageRequest(prompt="a tree")),
+        (
+            ImageRequest(emotion=" Sad"),
+            ImageRequest(emotion="sadness", valence=-1.95, arousal=-1.6425),
+        ),
+        (
+            ImageRequest(emotion="awe", valence=0.0, arousal=-3.0),
+            ImageRequest(emotion="awe", valence=0.0, arousal=-3.0),
+        ),
+    ],
+)
+def test_requests_are_completed(request_, whole):
+    found = complete(request_)
+    assert (found.prompt, found.emotion) == (whole.prompt, whole.emotion)
+    assert found.valence == pytest.approx(whole.valence)
+    assert found.arousal == pytest.approx(whole.arousal)
+    assert complete(found) == found
+
+
+def test_wanted_affect_is_nan_where_none_is_wanted():
+    found = wanted_affect([complete(request) for request in REQUESTS])
+    assert found[0].isnan().all()
+    assert found[1].tolist() == pytest.approx([-1.5525, 0.855])
+    assert found[2:].tolist() == [[2.0, -1.0], [-3.0, 3.0]]
+
+
+def test_the_instruction_says_what_is_asked_for():
+    whole = complete(REQUESTS[3])
+    assert prompts.imagine(whole) == (
+        "Imagine an image. It shows a tree. Emotion: awe. Valence: -3.0; Arousal: 3.0."
+    )
+    assert prompts.imagine(complete(REQUESTS[0])) == (
+        "Imagine an image. It shows a red house in the snow."
+    )
+
+
+# --- understanding
+
+
+def test_understanding_is_complete(pipeline):
+    found = pipeline.understand(pictures(3))
+    assert len(found) == 3
+    for one in found:
+        assert tuple(one.probabilities) == MIKELS8
+        assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert one.probabilities[one.emotion] == max(one.probabilities.values())
+        assert -3 < one.valence < 3
+        assert -3 < one.arousal < 3
+        assert one.answer
+
+
+def test_batches_files_and_skipped_answers_change_no_number(pipeline, tiny, tmp_path):
+    images = pictures(3)
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    for image, file in zip(images, files, strict=True):
+        image.save(file)
+    together = pipeline.understand(images)
+    singles = EmoSymPipeline(tiny, batch_size=1, answer_tokens=6).understand(files)
+    quick = pipeline.understand(images, answer=False)
+    for a, b, c in zip(together, singles, quick, strict=True):
+        assert (a.emotion, a.answer) == (b.emotion, b.answer)
+        assert (c.emotion, c.answer) == (a.emotion, "")
+        for other in (b, c):
+            assert other.valence == pytest.approx(a.valence, abs=1e-4)
+            assert other.arousal == pytest.approx(a.arousal, abs=1e-4)
+            assert dict(other.probabilities) == pytest.approx(dict(a.probabilities), abs=1e-4)
+
+
+@pytest.fixture
+def questions(tmp_path) -> list[Question]:
+    """Three questions about each of three images, of unequal length."""
+    texts = (prompts.UNDERSTAND, prompts.assess("valence"), prompts.rank(MIKELS8))
+    for i, image in enumerate(pictures(3)):
+        image.save(tmp_path / f"{i}.png")
+    return [
+        Question(
+            id=f"{i}/{place}",
+            task="affect",
+            images=(tmp_path / f"{i}.png",),
+            split="test",
+            text=text,
+        )
+        for i in range(3)
+        for place, text in enumerate(texts)
+    ]
+
+
+def test_answers_do_not_depend_on_the_batch_size(pipeline, questions):
+    together = pipeline.answer(questions, max_tokens=12)
+    assert len(set(together)) > 3, "they depend on the question and on the image"
+    for size in (1, 2, 4):
+        assert pipeline.answer(questions, max_tokens=12, batch_size=size) == together
+    assert pipeline.answer(questions[::-1], max_tokens=12) == together[::-1]
+
+
+def test_a_pair_is_one_question_beside_single_images(pipeline, questions):
+    single = questions[0]
+    first, second = single.images[0], questions[-1].images[0]
+    pair = dataclasses.replace(single, images=(first, second))
+    swapped = dataclasses.replace(single, images=(second, first))
+    mixed = [single, pair, swapped, questions[-1]]
+    together = pipeline.answer(mixed, max_tokens=12)
+    for size in (1, 2, 3):
+        assert pipeline.answer(mixed, max_tokens=12, batch_size=size) == together
+    assert len(set(together)) > 2, "the second image is seen, and the order of both"
+
+
+def test_a_question_without_images_stands_beside_others(pipeline, questions):
+    bare = dataclasses.replace(questions[0], images=())
+    other = dataclasses.replace(bare, text="Write the prompt anew.")
+    alone = [pipeline.answer([one], max_tokens=12)[0] for one in (bare, other)]
+    mixed = pipeline.answer([bare, questions[0], other], max_tokens=12)
+    assert [mixed[0], mixed[2]] == alone
+    assert mixed[1] == pipeline.answer(questions[:1], max_tokens=12)[0]
+    assert len({*mixed}) > 1
+
+
+def test_a_prompt_that_cannot_be_drawn_is_told_without_drawing(pipeline):
+    pipeline.check_prompt("a boat")
+    with pytest.raises(UserError, match="too long for the decoder's text encoder"):
+        pipeline.check_prompt("boat " * 60)
+    with pytest.raises(UserError, match="holds the control token"):
+        pipeline.check_prompt("a <|im_end|> boat")
+
+
+def test_an_answer_is_what_understanding_says_and_is_cut_where_asked(pipeline, questions):
+    asked = [question for question in questions if question.text == prompts.UNDERSTAND]
+    found = pipeline.understand([question.images[0] for question in asked])
+    assert pipeline.answer(asked, max_tokens=6) == [one.answer for one in found]
+    longer = pipeline.answer(asked, max_tokens=7)
+    assert all(a.startswith(one.answer) for a, one in zip(longer, found, strict=True))
+
+
+def test_no_images_no_answers(pipeline):
+    assert pipeline.understand([]) == []
+    assert pipeline.answer([]) == []
+    assert pipeline.generate([]) == []
+
+
+def test_an_image_of_another_mode_is_read_as_colours(pipeline):
+    image = picture()
+    clear = image.copy()
+    clear.putalpha(255)
+    assert pipeline.understand([clear]) == pipeline.understand([image])
+
+
+# --- generation
+
+
+@pytest.fixture(scope="module")
+def images(pipeline):
+    return pipeline.generate(REQUESTS, seed=5, steps=3)
+
+
+def test_images_have_the_size_of_the_model(images, tiny):
+    assert [image.size for image in images] == [(tiny.config.image_size,) * 2] * 4
+    assert [image.mode for image in images] == ["RGB"] * 4
+
+
+def test_equal_seeds_give_equal_bytes(pipeline, images):
+    again = pipeline.generate(REQUESTS, seed=5, steps=3)
+    assert [a.tobytes() for a in again] == [b.tobytes() for b in images]
+    other = pipeline.generate(REQUESTS, seed=6, steps=3)
+    assert min(gap(a, b) for a, b in zip(other, images, strict=True)) > 2
+
+
+def test_image_i_comes_from_seed_plus_i(pipeline, images):
+    for i in (1, 3):
+        alone = pipeline.generate([REQUESTS[i]], seed=5 + i, steps=3)[0]
+        assert gap(alone, images[i]) <= 1
+    listed = pipeline.generate(REQUESTS, seed=[5, 6, 7, 8], steps=3)
+    assert [a.tobytes() for a in listed] == [b.tobytes() for b in images]
+    shape = pipeline.model.autoencoder.latent_shape
+    noise = torch.stack([Draws("image", 5 + i).normal(*shape) for i in range(4)])
+    drawn = pipeline.draw([complete(request) for request in REQUESTS], noise, steps=3)
+    assert [a.tobytes() for a in drawn] == [b.tobytes() for b in images]
+
+
+def test_batch_size_changes_no_image(tiny, images):
+    for size in (1, 3):
+        found = EmoSymPipeline(tiny, batch_size=size).generate(REQUESTS, seed=5, steps=3)
+        assert max(gap(a, b) for a, b in zip(found, images, strict=True)) <= 1
+
+
+def test_the_request_and_the_guidance_are_heard(pipeline):
+    base = ImageRequest(prompt="a tree", valence=0.0, arousal=0.0)
+    others = [
+        ImageRequest(prompt="a boat", valence=0.0, arousal=0.0),
+        ImageRequest(prompt="a tree", valence=3.0, arousal=0.0),
+        ImageRequest(prompt="a tree", emotion="fear", valence=0.0, arousal=0.0),
+    ]
+    drawn = pipeline.generate([base, *others], seed=[1] * 4, steps=2, guidance=4.0)
+    assert min(gap(drawn[0], other) for other in drawn[1:]) > 0
+    plain = pipeline.generate([base], seed=1, steps=2, guidance=1.0)
+    assert gap(drawn[0], plain[0]) > 1
+
+
+def test_a_list_of_seeds_must_fit(pipeline):
+    with pytest.raises(ValueError, match="is shorter than"):
+        pipeline.generate(REQUESTS, seed=[1, 2])
+
+
+def test_a_prompt_that_is_too_long_is_refused(pipeline):
+    with pytest.raises(UserError, match=r"too long.*expected at most \d+; shorten the prompt"):
+        pipeline.generate([ImageRequest(prompt="very " * 60 + "long")])
+
+
+def test_a_prompt_may_not_hold_control_tokens(pipeline):
+    with pytest.raises(UserError, match=r"holds the control token '<\|im_end\|>'"):
+        pipeline.generate([ImageRequest(prompt="a tree<|im_end|>")])
+
+
+def test_pixels_become_levels():
+    pixels = torch.tensor([-1.0, 1.0, 0.0, -7.0, 7.0, 0.5]).expand(3, 1, 6)
+    assert np.asarray(to_image(pixels))[0, :, 0].tolist() == [0, 255, 128, 0, 255, 191]
+
+
+def test_loading_by_an_unknown_name():
+    with pytest.raises(UserError, match=r"unknown model 'emosym-tini'.*did you mean 'emosym-tiny'"):
+        EmoSymPipeline.from_pretrained("emosym-tini")

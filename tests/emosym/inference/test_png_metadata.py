@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from emosym.errors import UserError
+from emosym.inference.png_metadata import Imprint, read_imprint, to_png
+from emosym.records import ImageRequest
+
+
+def test_an_imprint_comes_back_in_any_script(tmp_path):
+    imprint = Imprint(
+        request=ImageRequest(prompt='ein "See" 夜\n', valence=-1.25, arousal=0.5),
+        seed=2**62,
+        guidance=1.5,
+        steps=9,
+        model="m",
+    )
+    image = Image.new("RGB", (4, 4), (1, 2, 3))
+    data = to_png(image, imprint)
+    assert data == to_png(image, imprint)
+    (tmp_path / "x.png").write_bytes(data)
+    assert read_imprint(tmp_path / "x.png") == imprint
+    for name in ("plain.png", "plain.jpg"):
+        image.save(tmp_path / name)
+        assert read_imprint(tmp_path / name) is None
+
+
+def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
+    imprint = Imprint(
+        request=ImageRequest(valence=-1.25, arousal=0.5),
+        seed=3,
+        guidance=2.0,
+        steps=9,
+        model="m",
+        space={"awe": 0.75, "fear": 0.25},
+    )
+    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), imprint))
+    assert read_imprint(tmp_path / "x.png") == imprint
+
+
+HUGE = '{"seed": 1' + "0" * 5000 + "}"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"prompt": 1}', "[" * 5000, HUGE])
+def test_a_broken_imprint_is_told(tmp_path, text):
+    about = PngInfo()
+    about.add_text("emosym", text)
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
+    with pytest.raises(UserError, match=r"x\.png says in a broken way how it was made"):
+        read_imprint(tmp_path / "x.png")
+
+
+def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
+    right = {"prompt": "p", "emotion": None, "valence": None, "arousal": None}
+    right |= {"seed": 1, "guidance": 2.0, "steps": 3, "model": "m"}
+    wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
+    wrong += [{"prompt": "\ud800"}, {"emotion": "joy"}, {"seed": -1}, {"seed": 2**63}]
+    wrong += [{"steps": "3"}, {"guidance": None}]
+    wrong += [{"space": {"joy": 1.0}}, {"space": "awe"}, {"space": {"awe": "1"}}, {"space": {}}]
+    wrong += [{"valence": value, "arousal": 0} for value in (10**400, 4, float("nan"), None)]
+    for change in ({}, *wrong, {"extra": 1}):
+        about = PngInfo()
+        about.add_text("emosym", json.dumps(right | change))
+        Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
+        if change:
+            with pytest.raises(UserError, match=r"x\.png says in a broken way"):
+                read_imprint(tmp_path / "x.png")
+        else:
+            assert read_imprint(tmp_path / "x.png").seed == 1

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from emosym.interfaces import Answers, Embedded
+from emosym.models.generator import Condition
+from emosym.models.latent_reader import LatentReader
+from emosym.models.losses import distil_loss
+from emosym.models.understander import Reading
+from tests.model_zoo.make import one_each, picture
+
+TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
+ANSWERS = ["<think>a dark sky</think><answer>Emotion: fear</answer>", "awe", "<answer>x</answer>"]
+
+
+@pytest.fixture(scope="module")
+def asked(tiny):
+    """Return prompts of mixed lengths with images of mixed sizes."""
+    return tiny.processor.prompts(TEXTS, one_each(3))
+
+
+@pytest.fixture(scope="module")
+def answers(tiny):
+    return tiny.processor.answers(ANSWERS)
+
+
+@pytest.fixture(scope="module")
+def reading(tiny, asked, answers) -> Reading:
+    with torch.no_grad():
+        return tiny.understander(asked, answers, knowledge(tiny))
+
+
+def knowledge(tiny) -> Tensor:
+    return torch.ones(3, tiny.generator.denoiser.pooled_width)
+
+
+def close(a: Tensor, b: Tensor, within: float = 1e-5) -> bool:
+    return bool((a - b).abs().max() <= within)
+
+
+def test_shapes_and_ranges(tiny, reading, answers):
+    tokens, width = tiny.config.reasoning_tokens, tiny.understander.backbone.width
+    assert reading.h_ctx.shape == (3, tokens, width)
+    assert reading.h_emo.shape == (3, width)
+    assert reading.emotion_logits.shape == (3, 8)
+    assert reading.affect.shape == (3, 2)
+    assert reading.affect.abs().max() < 3
+    assert reading.answer_logits.shape[:2] == answers.ids.shape
+    assert reading.knowledge.shape == (3, width)
+
+
+def test_padding_and_batch_mates_change_nothing(tiny, asked, reading):
+    assert asked.attention_mask.sum(1).unique().numel() == 3
+    for i, (text, images) in enumerate(zip(TEXTS, one_each(3), strict=True)):
+        with torch.no_grad():
+            alone = tiny.understander(tiny.processor.prompts([text], [images]))
+        assert close(alone.h_ctx[0], reading.h_ctx[i], 2e-5)
+        assert close(alone.h_emo[0], reading.h_emo[i], 2e-5)
+        assert close(alone.emotion_logits[0], reading.emotion_logits[i], 2e-5)
+        assert close(alone.affect[0], reading.affect[i], 2e-5)
+
+
+def test_image_and_question_matter(tiny, reading):
+    other = tiny.read(tiny.processor.prompts(TEXTS, [[picture(seed=9)]] * 3))
+    assert (other.h_emo - reading.h_emo).abs().amax(1).min() > 0.01
+    turned = tiny.read(tiny.processor.prompts(TEXTS[::-1], one_each(3)))
+    assert (turned.h_emo - reading.h_emo).abs().amax(1)[[0, 2]].min() > 0.01
+
+
+def test_an_answer_changes_nothing_before_it(tiny, asked, reading):
+    alone = tiny.read(asked)
+    for name in ("h_ctx", "h_emo", "emotion_logits", "affect"):
+        assert close(getattr(alone, name), getattr(reading, name))
+
+
+def test_answer_logits_are_causal(tiny, asked, answers, reading):
+    """Logits t depend on answer tokens before t only."""
+    ids = answers.ids.clone()
+    ids[0, 3] += 1
+    with torch.no_grad():
+        changed = tiny.understander(asked, type(answers)(ids, answers.mask)).answer_logits
+    assert close(changed[0, :4], reading.answer_logits[0, :4])
+    assert (changed[0, 4:] - reading.answer_logits[0, 4:]).abs().amax(1).min() > 1e-3
+    assert close(changed[1:], reading.answer_logits[1:])
+
+
+def test_emo_reads_every_reasoning_token_and_none_reads_emo(tiny, asked):
+    words = tiny.understander.reasoner
+    reading = tiny.understander(asked)
+    (context,) = torch.autograd.grad(reading.h_emo.square().sum(), words.context, retain_graph=True)
+    assert context.abs().amax(1).min() > 1e-6
+    (emotion,) = torch.autograd.grad(
+        reading.h_ctx.square().sum(), words.emotion, retain_graph=True, allow_unused=True
+    )
+    assert emotion is None or emotion.eq(0).all()
+    tokens = tiny.config.reasoning_tokens
+    for k in range(tokens):
+        (context,) = torch.autograd.grad(
+            reading.h_ctx[:, k].sum(), words.context, retain_graph=True
+        )
+        assert (context.abs().amax(1) > 0).tolist() == [j <= k for j in range(tokens)]
+
+
+def flow_loss(tiny, reading: Reading) -> Tensor:
+    shape = (3, *tiny.autoencoder.latent_shape)
+    condition = tiny.condition(reading, ["a red house"] * 3, torch.full((3, 2), torch.nan))
+    yes = torch.ones(3, dtype=torch.bool)
+    output = tiny.generator(torch.full(shape, 0.5), yes / 2, condition, yes)
+    return (output - 1).square().sum()
+
+
+def words(tiny) -> Answers:
+    """Return texts of different lengths that do not end the turn."""
+    told = tiny.processor.answers(["a dark sky threatens the house", "a cat", ""])
+    return Answers(told.ids, told.mask * (told.ids != tiny.processor.end_of_turn))
+
+
+def test_a_lesson_changes_nothing_else(tiny, asked, answers, reading):
+    with torch.no_grad():
+        taught = tiny.understander(asked, answers, knowledge(tiny), words(tiny))
+    for name in ("h_ctx", "h_emo", "emotion_logits", "affect", "answer_logits", "knowledge"):
+        assert close(getattr(taught, name), getattr(reading, name)), name
+    assert reading.lesson is None
+    assert close(taught.lesson.student[:, -1], reading.h_emo)
+    layers = len(tiny.understander.backbone.model.model.language_model.layers)
+    assert taught.lesson.student.shape == taught.lesson.teacher.shape == (3, layers, 160)
+
+
+@torch.no_grad()
+def test_the_teacher_reads_prompt_words_and_emo(tiny, asked):
+    """A twin reads one image at a time, without any padding, and its layers with hooks."""
+    model, told = tiny.understander, words(tiny)
+    found = model(asked, words=told).lesson
+    seen: list[Tensor] = []
+    blocks = model.backbone.model.model.language_model.layers
+    hooks = [b.register_forward_hook(lambda *call: seen.append(call[-1])) for b in blocks]
+    for i, (text, image) in enumerate(zip(TEXTS, one_each(3), strict=True)):
+        prompt = model.backbone.embed_prompts(tiny.processor.prompts([text], [image]))
+        ids = told.ids[i : i + 1, : int(told.mask[i].sum())]
+        emotion = model.reasoner.emotion[None]
+        added = torch.cat([model.backbone.embed_tokens(ids), emotion], 1)
+        steps = torch.arange(1, added.shape[1] + 1) + prompt.positions.max()
+        seen.clear()
+        hidden = model.backbone.read(
+            Embedded(
+                torch.cat([prompt.embeddings, added], 1),
+                torch.cat([prompt.mask, torch.ones(added.shape[:2], dtype=torch.long)], 1),
+                torch.cat([prompt.positions, steps.expand(3, 1, -1)], 2),
+            )
+        )
+        assert close(found.teacher[i, -1], hidden[0, -1], 3e-5)
+        for layer, states in enumerate(seen[:-1]):  # the last one is not normed yet
+            assert close(found.teacher[i, layer], states[0, -1], 3e-5)
+        assert close(found.emotion_logits[i], model.emotion_head(hidden[0, -1]), 3e-5)
+        assert close(found.affect[i], model.affect_head(hidden[0, -1]), 3e-5)
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(blocks) > 1
+
+
+def test_the_teacher_learns_from_words_and_the_student_from_latents(tiny, asked):
+    lesson = tiny.understander(asked, words=words(tiny)).lesson
+    known = torch.ones(3, dtype=torch.bool)
+    context = tiny.understander.reasoner.context
+    taught = lesson.emotion_logits.square().sum() + lesson.affect.sum()
+    (through,) = torch.autograd.grad(taught, context, retain_graph=True, allow_unused=True)
+    assert through is None or through.eq(0).all()
+    assert not distil_loss(lesson.student.detach(), lesson.teacher, known).requires_grad
+    weight = tiny.understander.backbone.model.model.language_model.layers[0].mlp.up_proj.weight
+    (whole,) = torch.autograd.grad(
+        distil_loss(lesson.student, lesson.teacher, known), weight, retain_graph=True
+    )
+    (alone,) = torch.autograd.grad(
+        distil_loss(lesson.student, lesson.teacher.detach().clone(), known), weight
+    )
+    assert torch.equal(whole, alone)
+
+
+def test_a_lesson_takes_no_groups(tiny, asked):
+    with pytest.raises(ValueError, match="one answer a prompt"):
+        tiny.understander(asked, tiny.processor.answers(["a"] * 6), words=words(tiny))
+
+
+CONSUMERS = {
+    "label": lambda tiny, reading: reading.emotion_logits.square().sum(),
+    "affect": lambda tiny, reading: reading.affect.sum(),
+    "knowledge": lambda tiny, reading: (reading.h_ctx.mean(1) * reading.knowledge).sum(),
+    "answer": lambda tiny, reading: reading.answer_logits.log_softmax(-1)[..., 7].sum(),
+    "distil": lambda tiny, reading: distil_loss(
+        reading.lesson.student, reading.lesson.teacher, torch.ones(3, dtype=torch.bool)
+    ),
+    "reconstruct": lambda tiny, reading: (
+        LatentReader(tiny.understander.backbone)(reading.h_ctx, words(tiny))
+        .log_softmax(-1)[..., 7]
+        .sum()
+    ),
+    "generator": flow_loss,
+}
+FROM_CONTEXT_ALONE = ("knowledge", "reconstruct")
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_reasoning_tokens_learn_from(consumer, tiny, asked, answers):
+    """The published code reads them through `.data`: there, none of these is above zero."""
+    reading = tiny.understander(asked, answers, knowledge(tiny), words(tiny))
+    latents = tiny.understander.reasoner
+    loss = CONSUMERS[consumer](tiny, reading)
+    gradients = torch.autograd.grad(
+        loss, [latents.context, latents.emotion], allow_unused=consumer in FROM_CONTEXT_ALONE
+    )
+    assert gradients[0].abs().amax(1).min() > 0
+    if consumer not in FROM_CONTEXT_ALONE:
+        assert gradients[1].abs().max() > 0
+
+
+def test_the_flow_loss_reaches_the_backbone_through_both_mappers(tiny, asked):
+    reading = tiny.understander(asked)
+    first = tiny.understander.backbone.model.model.language_model.layers[0].mlp.up_proj.weight
+    (whole,) = torch.autograd.grad(flow_loss(tiny, reading), first, retain_graph=True)
+    for part in ("h_ctx", "h_emo"):
+        one = reading._replace(**{part: getattr(reading, part).detach()})
+        (gradient,) = torch.autograd.grad(flow_loss(tiny, one), first, retain_graph=True)
+        assert gradient.abs().max() > 0
+        assert (gradient - whole).abs().max() > 0
+
+
+def test_condition_keeps_what_was_read(tiny, reading):
+    affect = torch.zeros(3, 2)
+    condition = tiny.condition(reading, ["a", "b", ""], affect)
+    assert isinstance(condition, Condition)
+    assert condition.h_emo is reading.h_emo
+    assert condition.affect is affect
+    denoiser = tiny.generator.denoiser
+    assert condition.text.tokens.shape == (3, denoiser.text_tokens, denoiser.token_width)
+    assert condition.text.pooled[2].eq(0).all()
+
+
+def test_prompts_without_images(tiny):
+    texts = ["Imagine an image.", "Imagine an image. Emotion: awe. It shows a lake."]
+    together = tiny.read(tiny.processor.prompts(texts, None))
+    alone = tiny.read(tiny.processor.prompts(texts[:1], None))
+    assert close(alone.h_emo[0], together.h_emo[0], 2e-5)
+    assert (together.h_emo[0] - together.h_emo[1]).abs().max() > 0.01
+
+
+def test_answers_that_fall_into_no_groups(tiny, asked):
+    for count in (1, 4):
+        with pytest.raises(ValueError, match=f"^{count} answers to 3 prompts"):
+            tiny.understander(asked, tiny.processor.answers(["a"] * count))

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from emosym.rl.policy_loss import (
+    CISPO_CAP,
+    LOSSES,
+    SAPO_TEMPERATURES,
+    Clip,
+    entropy,
+    group_advantages,
+    joint_advantages,
+    policy_loss,
+)
+
+BUDGET = 8
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def loss_of(name, new, old, reference, advantages, mask, *, clip=Clip(0.2, 0.2), beta=0.0, **more):  # noqa: B008
+    given = (new, old, reference, advantages, mask)
+    return policy_loss(name, *given, clip=clip, beta=beta, budget=BUDGET, **more)
+
+
+# --- Advantages
+
+
+def test_group_advantages_by_hand():
+    """Rewards 1 2 3 4: mean 2.5, deviation (n - 1) of sqrt(5/3)."""
+    spread = math.sqrt(5 / 3) + 1e-4
+    rewards = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]])
+    found = group_advantages(rewards)
+    assert found[0].tolist() == pytest.approx([x / spread for x in (-1.5, -0.5, 0.5, 1.5)])
+    assert found[1].tolist() == [0, 0, 0, 0]
+    # Dr. GRPO divides by nothing; a deviation of the batch is that of all eight rewards.
+    assert group_advantages(rewards, "none")[0].tolist() == [-1.5, -0.5, 0.5, 1.5]
+    values = [1, 2, 3, 4, 0.5, 0.5, 0.5, 0.5]
+    whole = math.sqrt(sum((value - 1.5) ** 2 for value in values) / 7) + 1e-4
+    assert group_advantages(rewards, "batch")[0, 3].item() == pytest.approx(1.5 / whole)
+
+
+def test_advantages_are_of_a_group_only():
+    rewards = normal(3, 5)
+    moved = group_advantages(rewards * torch.tensor([[1.0], [7.0], [1.0]]) + 4)
+    assert torch.allclose(moved, group_advantages(rewards), atol=1e-3)
+    assert group_advantages(rewards).mean(1).abs().max() < 1e-6
+
+
+def test_apart_a_small_reward_counts_as_much_as_a_large_one():
+    """Two rewards that disagree, one with a hundredth of the spread of the other."""
+    large = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
+    small = torch.tensor([[0.0, 0.01, 0.01, 0.0]])
+    rewards, weights = torch.stack([large, small]), torch.ones(2)
+    summed = joint_advantages(rewards, weights)[0]
+    apart = joint_advantages(rewards, weights, apart=True)[0]
+    assert summed[0] > 0 > summed[1]
+    assert apart[:2].tolist() == pytest.approx([0, 0], abs=0.02)
+    # 2, -2, 0, 0 over a deviation of sqrt(8/3).
+    assert apart[2].item() == pytest.approx(math.sqrt(3 / 2), abs=0.02)
+    assert torch.equal(joint_advantages(rewards[:1], 3 * weights[:1]), group_advantages(3 * large))
+
+
+# --- Losses against loops
+
+
+def surrogate(name: str, ratio: float, gain: float, log_prob: float, clip: Clip) -> float:
+    if name == "cispo":
+        return min(ratio, CISPO_CAP) * gain * log_prob
+    if name == "sapo":
+        temperature = SAPO_TEMPERATURES[0 if gain > 0 else 1]
+        return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * gain
+    return min(ratio * gain, min(max(ratio, 1 - clip.low), 1 + clip.high) * gain)
+
+
+def slow(name, new, old, reference, advantages, mask, clip, beta) -> dict[str, float]:
+    """The same, token by token."""
+    answers, kls, low, high, deviation = [], [], 0, 0, 0.0
+    for b in range(len(new)):
+        real = [t for t in range(new.shape[1]) if mask[b, t]]
+        gaps = [float(new[b, t] - old[b, t]) for t in real]
+        gain, values, divergences = float(advantages[b]), [], []
+        for t, gap in zip(real, gaps, strict=True):
+            ratio = math.exp(sum(gaps) / len(gaps) if name == "gspo" else gap)
+            far = min(max(float(reference[b, t] - new[b, t]), -20), 20)
+            divergences.append(math.exp(far) - far - 1)
+            value = surrogate(name, ratio, gain, float(new[b, t]), clip)
+            values.append(beta * divergences[-1] - value)
+            low += ratio < 1 - clip.low and gain < 0
+            high += ratio > 1 + clip.high and gain > 0
+            deviation = max(deviation, abs(math.exp(gap) - 1))
+        answers.append(values)
+        kls.append(sum(divergences) / max(len(real), 1))
+    count = sum(map(len, answers))
+    total = sum(map(sum, answers))
+    reduced = {
+        "dr_grpo": total / (len(answers) * BUDGET),
+        **dict.fromkeys(("bnpo", "dapo", "cispo"), total / count),
+    }
+    mean = sum(sum(values) / max(len(values), 1) for values in answers) / len(answers)
+    return {
+        "loss": reduced.get(name, mean),
+        "kl": sum(kls) / len(kls),
+        "clipped_low": low / count,
+        "clipped_high": high / count,
+        "ratio_deviation": deviation,
+    }
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    ("clip", "beta"), [(Clip(), 0.04), (Clip(0.05, 0.1), 0.0), (Clip(1, 10), 1.0)]
+)
+def test_every_loss_against_a_slow_twin(name, clip, beta):
+    new, old, reference = (normal(5, 6, seed=s) - 2 for s in range(3))
+    advantages = normal(5, seed=3)
+    mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [0], [5]])).long()
+    given = (name, new, old, reference, advantages, mask)
+    found = loss_of(*given, clip=clip, beta=beta)
+    for field, value in slow(*given, clip, beta).items():
+        assert getattr(found, field).item() == pytest.approx(value, rel=1e-5), field
+
+
+@pytest.mark.parametrize("name", ["dapo", "cispo"])
+def test_two_ranks_weigh_every_token_alike(name):
+    """The engines take the mean of both ranks' losses: that of all tokens together."""
+    new, old, reference = (normal(4, 6, seed=s) - 2 for s in range(3))
+    advantages = normal(4, seed=3)
+    mask = (torch.arange(6) < torch.tensor([[6], [5], [1], [1]])).long()
+    whole = loss_of(name, new, old, reference, advantages, mask, beta=0.04).loss
+    halves = [slice(0, 2), slice(2, 4)]
+    apart = [
+        loss_of(
+            name,
+            *(part[rows] for part in (new, old, reference, advantages, mask)),
+            beta=0.04,
+            tokens=mask.sum() / 2,
+        ).loss
+        for rows in halves
+    ]
+    assert torch.stack(apart).mean().item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+# --- Losses by hand
+
+
+def test_grpo_by_hand():
+    """One token: ratio 1.5, so a gain of 2 is clipped to 2.4 and a loss of 2 is not."""
+    new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
+    one = torch.ones(1, 1)
+    rise = loss_of("grpo", new, old, None, torch.tensor([2.0]), one)
+    fall = loss_of("grpo", new, old, None, torch.tensor([-2.0]), one)
+    assert rise.loss.item() == pytest.approx(-2.4)
+    assert fall.loss.item() == pytest.approx(3.0)
+    assert rise.ratio_deviation.item() == pytest.approx(0.5)
+    assert (rise.clipped_high.item(), fall.clipped_high.item()) == (1, 0)
+    higher = loss_of("grpo", new, old, None, torch.tensor([2.0]), one, clip=Clip(0.2, 0.4))
+    assert higher.loss.item() == pytest.approx(-2.8)  # clip-higher: up to 1.4
+    apart = loss_of("grpo", new, new, old, torch.tensor([0.0]), one, beta=0.5)
+    assert apart.kl.item() == pytest.approx(2 / 3 - math.log(2 / 3) - 1)
+    assert apart.loss.item() == pytest.approx(0.5 * apart.kl.item())
+
+
+def test_sapo_by_hand():
+    """At ratio 1 the gate is 2/τ with slope 1, as the ratio itself has."""
+    new = torch.zeros(1, 1, requires_grad=True)
+    found = loss_of("sapo", new, torch.zeros(1, 1), None, torch.tensor([3.0]), torch.ones(1, 1))
+    assert found.loss.item() == pytest.approx(-6.0)
+    found.loss.backward()
+    assert new.grad.item() == pytest.approx(-3.0)
+
+
+def test_gspo_takes_one_ratio_for_an_answer():
+    """Ratios 4 and 1/4: their geometric mean is 1, so nothing is clipped."""
+    new = torch.tensor([[math.log(4), -math.log(4)]])
+    given = (new, torch.zeros(1, 2), None, torch.tensor([1.0]), torch.ones(1, 2))
+    assert loss_of("gspo", *given).loss.item() == pytest.approx(-1.0)
+    assert loss_of("grpo", *given).loss.item() == pytest.approx(-(1.2 + 0.25) / 2)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo"])
+def test_at_ratio_one_the_gradient_is_that_of_the_policy_gradient(name):
+    new = (normal(4, 3) - 2).requires_grad_()
+    advantages = normal(4, seed=1)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    found = loss_of(name, new, new.detach(), new.detach(), advantages, mask, beta=0.04)
+    assert [found.kl.item(), found.ratio_deviation.item()] == [0, 0]
+    found.loss.backward()
+    divisor = {
+        "dr_grpo": torch.tensor(4.0 * BUDGET),
+        **dict.fromkeys(("bnpo", "dapo", "cispo"), mask.sum()),
+    }.get(name, 4 * mask.sum(1, keepdim=True))
+    assert torch.allclose(new.grad, -advantages[:, None] * mask / divisor, atol=1e-7)
+
+
+def test_the_gradient_stops_where_the_ratio_is_clipped():
+    old = torch.zeros(4, 1)
+    new = torch.tensor([[0.5], [0.5], [-0.5], [-0.5]], requires_grad=True)
+    gain = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss_of("grpo", new, old, old, gain, torch.ones(4, 1)).loss.backward()
+    moves = [0, math.exp(0.5), -math.exp(-0.5), 0]
+    assert new.grad.squeeze(1).tolist() == pytest.approx([g / 4 for g in moves])
+
+
+def test_k3_is_never_negative_and_survives_any_distance():
+    new = torch.linspace(-100, 0, 41)[:, None].requires_grad_()
+    reference = torch.full((41, 1), -50.0)
+    none = torch.zeros(41)
+    for b in range(41):
+        rows = slice(b, b + 1)
+        given = (new[rows], new[rows].detach(), reference[rows], none[rows], torch.ones(1, 1))
+        found = loss_of("grpo", *given, beta=1.0)
+        gap = min(max(-50 - new[b].item(), -20), 20)
+        assert found.kl.item() >= 0
+        assert found.kl.item() == pytest.approx(math.exp(gap) - gap - 1, rel=1e-5)
+        (gradient,) = torch.autograd.grad(found.loss, new)
+        assert gradient.isfinite().all()
+
+
+# --- Learning
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_learns_a_bandit(name):
+    """Four arms paying 0, 0.2, 0.4 and 1: after 60 steps of 8 pulls the best is pulled."""
+    pays = torch.tensor([0.0, 0.2, 0.4, 1.0])
+    logits = torch.zeros(4, requires_grad=True)
+    start = logits.detach().log_softmax(-1)
+    optimizer = torch.optim.Adam([logits], 0.1)
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        arms = torch.multinomial(logits.detach().softmax(-1), 8, True, generator=rng)
+        log_probs = logits.log_softmax(-1)[arms][:, None]
+        gain = group_advantages(pays[arms][None]).squeeze(0)
+        given = (log_probs, log_probs.detach(), start[arms][:, None], gain, torch.ones(8, 1))
+        loss = loss_of(name, *given, beta=0.01)
+        optimizer.zero_grad()
+        loss.loss.backward()
+        optimizer.step()
+    assert logits.softmax(-1)[3] > 0.9
+
+
+def test_entropy_by_hand():
+    """A coin has log 2, a certain token 0; a barred token adds nothing."""
+    barred = -math.inf
+    logits = torch.tensor([[[0.0, 0.0, barred], [50.0, 0.0, 0.0]], [[1.0, 1.0, 1.0], [9, 9, 9]]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    expected = (math.log(2) + 0 + math.log(3)) / 3
+    assert entropy(logits, mask).item() == pytest.approx(expected, abs=1e-6)

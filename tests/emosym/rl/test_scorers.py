@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emosym.config import dump_config, load_config
+from emosym.errors import UserError
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.records import ImageRequest, Understanding
+from emosym.rl.scorers import AffectScorer, JudgeSpec, LabelScorer, checked, reader
+from tests.model_zoo import make
+
+IMAGES = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+
+
+def seen(valence: float, arousal: float, **probabilities: float) -> Understanding:
+    emotion = max(probabilities, key=probabilities.get, default="awe")
+    return Understanding(
+        emotion=emotion, probabilities=probabilities, valence=valence, arousal=arousal, answer=""
+    )
+
+
+def saying(*found: Understanding):
+    """Return what understands the first image as the first of these, and so on."""
+    return lambda images: list(found[: len(images)])
+
+
+def wanted(valence: float, arousal: float) -> ImageRequest:
+    return ImageRequest(prompt="a boat", valence=valence, arousal=arousal)
+
+
+# --- affect -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        # Errors (0, 0), (1.5, 0.3) and (6, 6), of a scale that is 6 wide.
+        ("linear", [1, 1 - 1.8 / 12, 0]),
+        ("threshold", [1, 0.5, 0]),
+        (
+            "gauss",
+            [
+                1,
+                (0.4 * 0.75 + 0.6 * math.exp(-12.5) + 0.4 * 0.95 + 0.6 * math.exp(-0.5)) / 2,
+                0,
+            ],
+        ),
+    ],
+)
+def test_affect_by_hand(shape, expected):
+    understand = saying(seen(1, -1), seen(1.5, 2.3), seen(-3, 3))
+    requests = [wanted(1, -1), wanted(0, 2), wanted(3, -3)]
+    scores = AffectScorer(understand, shape)(IMAGES, requests)
+    assert scores.dtype == np.float64
+    assert scores == pytest.approx(expected, abs=1e-12)
+
+
+def test_linear_affect_is_the_published_mean_over_a_grid():
+    points = list(product((-3.0, -1.5, 0.0, 1.5, 3.0), repeat=2))
+    for (v, a), (w, b) in product(points[::3], points):
+        (score,) = AffectScorer(saying(seen(v, a)))(IMAGES[:1], [wanted(w, b)])
+        assert score == pytest.approx(1 - (abs(v - w) + abs(a - b)) / 12)
+        assert 0 <= score <= 1
+
+
+def test_a_miss_by_just_the_threshold_is_a_miss():
+    requests = [wanted(0, 0)] * 3
+    understand = saying(seen(0.5, 0.5), seen(0.49, 0.5), seen(-0.49, 0.49))
+    assert AffectScorer(understand, "threshold")(IMAGES, requests).tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("shape", ["linear", "threshold", "gauss"])
+def test_what_is_not_finite_gets_no_score(shape):
+    """A threshold alone would make a miss of it."""
+    understand = saying(seen(0, math.nan), seen(math.inf, 0), seen(0, 0))
+    scores = AffectScorer(understand, shape)(IMAGES, [wanted(0, 0)] * 3)
+    assert np.isnan(scores).tolist() == [True, True, False]
+    with pytest.raises(UserError, match=r"judge 'affect' gives no finite score for request 0"):
+        checked("affect", scores, [wanted(0, 0)] * 3)
+
+
+def test_affect_needs_valence_and_arousal():
+    def never(images):
+        raise AssertionError("it looked before it checked")
+
+    requests = [wanted(0, 0), ImageRequest(prompt="a tree", emotion="awe"), wanted(0, 0)]
+    with pytest.raises(UserError, match=r"^request 1 \('a tree', awe\) does not ask for valence"):
+        AffectScorer(never)(IMAGES, requests)
+    with pytest.raises(UserError, match=r"'gaus'.*did you mean 'gauss'"):
+        AffectScorer(never, "gaus")
+
+
+# --- label --------------------------------------------------------------------------------------
+
+
+def test_label_is_the_probability_of_what_was_asked():
+    understand = saying(seen(0, 0, awe=0.7, fear=0.3), seen(0, 0, awe=0.1, fear=0.9))
+    requests = [ImageRequest(emotion="fear"), ImageRequest(emotion="fear")]
+    assert LabelScorer(understand)(IMAGES[:2], requests).tolist() == [0.3, 0.9]
+    with pytest.raises(UserError, match="unknown emotion of a request 'anger'"):
+        LabelScorer(understand)(IMAGES[:1], [ImageRequest(emotion="anger")])
+    with pytest.raises(UserError, match=r"^request 0 \(V 1 A -2\) does not ask for an emotion"):
+        LabelScorer(understand)(IMAGES[:1], [ImageRequest(valence=1, arousal=-2)])
+
+
+def test_our_own_branch_judges():
+    """The real model at its tiny size, against what it says itself."""
+    model = EmoSymPipeline(make.tiny())
+    images = make.pictures(3)
+    requests = [
+        ImageRequest(emotion=name, valence=v, arousal=-v)
+        for name, v in (("awe", 2.0), ("fear", -1.0), ("anger", 0.0))
+    ]
+    said = [model.understand([image], answer=False)[0] for image in images]
+    affect = AffectScorer(reader(model))(images, requests)
+    label = LabelScorer(reader(model))(images, requests)
+    for found, asked, near, share in zip(said, requests, affect, label, strict=True):
+        distance = abs(found.valence - asked.valence) + abs(found.arousal - asked.arousal)
+        assert near == pytest.approx(1 - distance / 12, abs=1e-5)
+        assert share == pytest.approx(found.probabilities[asked.emotion], abs=1e-5)
+    assert len(set(affect.tolist())) == 3
+
+
+# --- what every judge keeps to ------------------------------------------------------------------
+
+
+def test_good_scores_pass_as_they_are():
+    requests = [wanted(0, 0)] * 2
+    found = checked("x", [1, 0.5], requests)
+    assert found.dtype == np.float64
+    assert found.tolist() == [1, 0.5]
+    assert checked("x", np.array([2, 3], np.float32), requests).tolist() == [2, 3]
+    assert checked("x", [], []).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("scores", "problem"),
+    [
+        ([1.0, None], r"judge 'pick' gives no finite score for request 1 \('a boat', V 1 A 2\)"),
+        ([1.0, math.nan], "no finite score for request 1 .*got nan"),
+        ([-math.inf, 0.0], "no finite score for request 0 .*got -inf"),
+        ([1.0], r"not give one score for each image, none for request 1 \('a boat'.*got .*\[1\]"),
+        ([1.0, 2.0, 3.0], r"not give one score for each image; got scores of shape \[3\]"),
+        (
+            np.ones((2, 1)),
+            r"one score for each image.*of shape \[2, 1\].*expected \[2\]",
+        ),
+        (np.float64(1), r"one score for each image, none for request 0.*got scores of shape \[\]"),
+        (["good", "bad"], "judge 'pick' gives what is no number"),
+    ],
+)
+def test_bad_scores_stop_with_judge_and_request(scores, problem):
+    with pytest.raises(UserError, match=problem):
+        checked("pick", scores, [wanted(0, 0), wanted(1, 2)])
+
+
+def test_a_spec_comes_from_a_configuration():
+    spec = load_config(JudgeSpec, None, ["path=hub/name", "timeout=3", "retries=0"])
+    assert spec == JudgeSpec(path="hub/name", timeout=3.0, retries=0)
+    assert "cache: null" in dump_config(spec)

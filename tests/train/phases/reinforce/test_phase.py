@@ -1,0 +1,172 @@
+"""Reinforcement of the generator, in processes that train."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+import pytest
+
+from tests.model_zoo.chat_server import serving
+from tests.train import probes
+from tests.train.processes import in_ranks
+from train.phases.reinforce.algorithms import LEARNERS
+
+FAST = {"generator": {"lr": 5e-3, "weight_decay": 0.0, "warmup": 2, "decay": "constant"}}
+
+
+def preset(model, world, steps=1, engine=FAST, **reinforce):
+    return probes.settings(
+        model,
+        world,
+        stages=[{"steps": steps, "cycle": {"reinforce": 1}}],
+        engine=engine,
+        reinforce={"steps": 4, **reinforce},
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, model, world):
+    """Return the first step of every algorithm, and what some learn."""
+    folder = tmp_path_factory.mktemp("reinforce")
+    cases = {name: preset(model, world, 2, algorithm=name) for name in LEARNERS}
+    cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
+    cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
+    many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
+    both = {"affect": 0.5, "label": 0.5}
+    cases["label"] = preset(model, world, algorithm="cps", rewards=both, own_target=1.0)
+    cases["label-direct"] = preset(
+        model, world, algorithm="direct", rewards={"affect": 0.0, "label": 1.0}, own_target=1.0
+    )
+    cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
+    cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
+    return in_ranks(
+        probes.many, probes.learned, {n: (folder / n, whole, 4) for n, whole in cases.items()}
+    )[0]
+
+
+@pytest.mark.parametrize("name", [*LEARNERS, "guided", "guided-direct"])
+def test_the_first_update_starts_from_the_starting_generator(found, name):
+    """The adapter-off distance is 0 before anything moved, and not after."""
+    first, second = found[name]["rows"]
+    assert first["reinforce/kl"] < 1e-10
+    assert second["reinforce/kl"] > 1e-8
+
+
+@pytest.mark.parametrize("name", [n for n in LEARNERS if n not in ("nft", "direct")] + ["guided"])
+def test_sampling_and_training_agree_on_the_policy(found, name):
+    for row in found[name]["rows"]:
+        assert row["reinforce/ratio_deviation"] < 1e-5
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_logged_is_in_its_range(found, name):
+    row = found[name]["rows"][0]
+    for metric in ("reward", "oracle", "second_judge", "dark", "edges", "diversity"):
+        assert 0 <= row[f"reinforce/{metric}"] <= 1, metric
+    assert row["reinforce/second_judge"] == row["reinforce/oracle"]
+    assert row["reinforce/reward_spread"] > 0
+    assert row["reinforce/zero_variance"] == 0
+    assert row["reinforce/hacking"] == 0
+
+
+def test_each_judge_is_logged_where_there_are_several(found):
+    (row,) = found["label"]["rows"]
+    parts = [row[f"reinforce/reward_{name}"] for name in ("affect", "label")]
+    assert row["reinforce/reward"] == pytest.approx(sum(parts) / 2, abs=1e-6)
+    assert 0 < parts[1] < 1
+    assert 0 < found["label-direct"]["rows"][0]["reinforce/reward"] < 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rewards": {"label": 1.0}}, "judge 'label' needs an emotion in every request"),
+        ({"watch": ["label"]}, "judge 'label' needs an emotion in every request"),
+        ({"rewards": {"afect": 1.0}}, r"unknown judge.*did you mean 'affect'"),
+        ({"algorithm": "direct", "rewards": {"http": 1.0}}, "unknown judge with a gradient"),
+        ({"rewards": {"affect": 0.0}}, "rewards are all switched off"),
+        ({"watch": ["affect"]}, "a judge that is trained on cannot watch"),
+        ({"judges": {"clip_iqa": {"path": "x"}}}, "that is not asked; got clip_iqa"),
+        ({"rewards": {"affect": 1.0, "http": 1.0}, "algorithm": "cps"}, "path is missing"),
+        ({"algorithm": "cps", "window": 9}, "window is longer than the part of the schedule"),
+        ({"algorithm": "direct", "clip": 0.2}, "clip has nothing to act on.*choose another"),
+        ({"algorithm": "nft", "noise": 0.7}, "noise has nothing to act on"),
+        ({"algorithm": "cps", "strength": 2.0}, "strength has nothing to act on"),
+        ({"group": 1}, "group must be at least 2"),
+        ({"own_target": 1.5}, "own_target"),
+        ({"algorithm": "ppo"}, "algorithm"),
+    ],
+)
+def test_what_cannot_be_learned_is_told_at_the_start(changes, told, tmp_path, model, world):
+    whole = preset(model, world, **changes)
+    (found,) = in_ranks(probes.refused, tmp_path / "run", whole)
+    assert found is not None
+    assert re.search(told, found), found
+
+
+def test_the_judges_gradient_raises_the_reward(found):
+    reward = [row["reinforce/reward"] for row in found["learns"]["rows"]]
+    assert statistics.mean(reward[-5:]) > statistics.mean(reward[:5]) + 0.01
+
+
+def test_nft_raises_the_reward(found):
+    reward = [row["reinforce/reward"] for row in found["learns-nft"]["rows"]]
+    assert statistics.mean(reward[-5:]) > statistics.mean(reward[:5])
+
+
+@pytest.mark.parametrize(("second", "stops"), [(-1.0, True), (1.0, False)])
+def test_a_run_whose_judges_part_stops_itself(second, stops, tmp_path, model, world):
+    whole = preset(model, world, 12, patience=6)
+    (found,) = in_ranks(probes.parted, tmp_path / "run", whole, second)
+    assert [row["reinforce/hacking"] for row in found["rows"][:5]] == [0] * 5
+    if not stops:
+        assert (found["told"], found["done"], found["saved"]) == (None, 12, 12)
+        return
+    assert found["told"].startswith("the reward rises while the second judge falls")
+    assert "standard errors apart in 6 steps (reinforce/hacking)" in found["told"]
+    # 0, 1, 2 and 3, 4, 5: means 3 apart, variances 1 and 1, standard error sqrt(2 / 3).
+    assert found["rows"][5]["reinforce/hacking"] == pytest.approx(3 / (2 / 3) ** 0.5)
+    assert (found["done"], found["saved"], len(found["rows"])) == (6, 6, 6)
+
+
+def test_two_ranks_are_one(tmp_path, model, world):
+    whole = preset(model, world, 2, algorithm="cps_guard", group=4, window=1)
+    (alone,) = in_ranks(probes.outcome, tmp_path / "one", {"run": whole})
+    both = in_ranks(probes.outcome, tmp_path / "two", {"run": whole}, size=2)
+    first, second = alone["run"], both[0]["run"]
+    start, end, twin = first["before"], first["weights"], second["weights"]
+    apart = sum((end[name] - twin[name]).square().sum() for name in end).sqrt()
+    moved = sum((end[name] - start[name]).square().sum() for name in end).sqrt()
+    # Of all weights together: where a gradient is next to nothing, Adam makes a step of what two
+    # sums round differently, and how they round is the processor's.
+    assert apart < 1e-3 * moved
+    for one, two in zip(first["rows"], second["rows"], strict=True):
+        for metric in ("reward", "oracle", "loss", "grad_norm", "reward_spread"):
+            key = f"reinforce/{metric}"
+            assert one[key] == pytest.approx(two[key], rel=2e-3, abs=2e-5), metric
+
+
+@pytest.mark.parametrize("role", ["rewards", "watch"])
+def test_a_judge_that_fails_loses_no_step_before(role, tmp_path, model, world):
+    """It answers five times and is down then: the third step of two images is refused."""
+    answered = []
+
+    def script(handler, body):
+        answered.append(body)
+        if len(answered) > 5:
+            handler.send(500, b"out of order")
+        else:
+            handler.say("<answer>Emotion: awe; Valence: 1.0; Arousal: 2.0</answer>")
+
+    with serving(script) as server:
+        spec = {"path": server.url, "model": "seer", "retries": 0}
+        named = (
+            {"rewards": {"affect": 0.0, "http": 1.0}} if role == "rewards" else {"watch": ["http"]}
+        )
+        whole = preset(
+            *(model, world, 4), algorithm="cps", batch_size=1, judges={"http": spec}, **named
+        )
+        (found,) = in_ranks(probes.failed, tmp_path / "run", whole)
+    assert found["told"].startswith(f"the judge at {server.url} does not answer")
+    assert (found["done"], found["saved"]) == (2, 2)

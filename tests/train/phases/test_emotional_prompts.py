@@ -1,0 +1,59 @@
+"""The share of prompts that say colour and light is drawn by the step; the model reads them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from data_tools.dataset import open_dataset
+from emosym.models.model import EmoSym
+from emosym.randomness import Draws
+from emosym.records import Sample
+from tests.model_zoo import make
+from train.config import DataConfig, GenerateConfig
+from train.data.dataset import Corpus
+from train.data.prompt_features import Texts
+from train.phases.base import Bench, Slice
+from train.phases.generate import Generate
+
+
+@pytest.fixture(scope="module")
+def samples(world) -> list[Sample]:
+    return [sample for sample in open_dataset(world) if sample.split == "train"][:8]
+
+
+def flow(samples: list[Sample], share: float) -> float:
+    """Return the loss of one step, by the phase itself on the bare parts of a random model."""
+    model = make.tiny()
+    bench = Bench(
+        config=SimpleNamespace(generate=GenerateConfig(emotional_share=share, image_share=0.0)),
+        model=model,
+        parts={name: getattr(model, name) for name in EmoSym.PARTS},
+        corpus=Corpus(samples, [], DataConfig(), 0),
+        device=torch.device("cpu"),
+        texts=Texts(model.generator.denoiser, frozen=True),
+        reference=None,
+        start=None,
+        memory=None,
+        knowledge=None,
+        save=lambda: None,
+    )
+    part = Slice(samples, slice(0, len(samples)), len(samples), Draws("a step"))
+    with torch.no_grad():
+        return Generate(bench).loss(part).loss.item()
+
+
+def test_a_share_of_prompts_says_colour_and_light(samples):
+    neutral, emotional = flow(samples, 0.0), flow(samples, 1.0)
+    told = [replace(sample, prompt=sample.emotional_prompt) for sample in samples]
+    assert emotional == flow(told, 0.0)
+    assert len({neutral, emotional, flow(samples, 0.5)}) == 3
+
+
+def test_an_image_without_an_emotional_prompt_keeps_its_neutral_one(samples):
+    bare = [replace(sample, emotional_prompt=None) for sample in samples[:4]]
+    told = [replace(sample, prompt=sample.emotional_prompt) for sample in samples[4:]]
+    assert flow([*bare, *samples[4:]], 1.0) == flow([*bare, *told], 0.0)

@@ -1,0 +1,33 @@
+"""The text from which a base's tokenizer is trained: all that is said in an AffectWorld."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_tools.affectworld.text import corpus
+from emosym.tasks import prompts
+from emosym.records import ImageRequest, Sample
+from emosym.affect.taxonomies import MIKELS8
+
+
+def base_texts(count: int, seed: int) -> Iterator[str]:
+    """Yield `count` world texts, each followed by how people ask and how the model answers."""
+    rng = random.Random(f"base texts {seed}")
+    for text in corpus(count, seed):
+        emotion = rng.choice(MIKELS8)
+        valence, arousal = rng.uniform(-3, 3), rng.uniform(-3, 3)
+        request = ImageRequest(prompt=text, emotion=emotion, valence=valence, arousal=arousal)
+        yield prompts.imagine(request)
+        yield f"user\n{prompts.UNDERSTAND}\nassistant\n"
+        sample = Sample(
+            id="",
+            image=Path(),
+            split="train",
+            emotion=emotion,
+            valence=valence,
+            arousal=arousal,
+            knowledge=text,
+        )
+        yield prompts.answer(sample)

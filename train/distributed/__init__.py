@@ -1,0 +1,1 @@
+"""Ranks, DeepSpeed engines, averages of weights."""

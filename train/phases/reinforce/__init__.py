@@ -1,0 +1,1 @@
+"""Reinforce: reinforcement learning of the generator from judges of its images."""

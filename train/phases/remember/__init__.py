@@ -1,0 +1,1 @@
+"""Remember: generate, judge, admit to the memory bank."""

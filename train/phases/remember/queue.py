@@ -1,0 +1,66 @@
+"""Candidates between their drawing and their admission, in memory and in checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from emosym.errors import UserError
+from memory_bank import Candidate
+from memory_bank.store.entry import Provenance
+
+FACTS = tuple(field.name for field in fields(Provenance))
+
+
+class Waiting:
+    """What was drawn and judged and may not enter yet; only rank 0 has any."""
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+
+    def due(self, step: int, delay: int) -> list[Candidate]:
+        """Take out and return the candidates that may enter at a step."""
+        due = [one for one in self.candidates if one.step + delay <= step]
+        self.candidates = [one for one in self.candidates if one.step + delay > step]
+        return due
+
+    def save(self, path: Path) -> None:
+        """Write them: images and vectors as tensors, what is known of them as JSON."""
+        tensors = {}
+        for place, one in enumerate(self.candidates):
+            tensors[f"{place}.image"] = np.asarray(one.image)
+            tensors[f"{place}.embedding"] = np.asarray(one.embedding)
+        known = [{name: getattr(one, name) for name in FACTS} for one in self.candidates]
+        save_file(tensors, path, {"known": json.dumps(known)})
+
+    def load(self, path: Path) -> None:
+        """Read what `save` wrote, to the bit; nobody waits where there is no file.
+
+        Raises:
+            UserError: a file that `save` did not write.
+        """
+        self.candidates = []
+        if not path.is_file():
+            return
+        try:
+            with safe_open(path, "np") as file:
+                self.candidates = [
+                    Candidate(
+                        image=Image.fromarray(file.get_tensor(f"{place}.image")),
+                        embedding=file.get_tensor(f"{place}.embedding"),
+                        **known,
+                    )
+                    for place, known in enumerate(json.loads(file.metadata()["known"]))
+                ]
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be read",
+                got=error,
+                fix="delete its checkpoint to use the one before",
+            ) from error
