@@ -32,7 +32,7 @@ from emosym.tasks.answers import parse
 from model_zoo import zoo
 from train.config import TrainConfig
 from train.data.base_texts import base_texts
-from train.data.run_data import Material
+from train.data.run_data import RunData
 from train.distributed import ranks
 from train.trainer import Trainer
 
@@ -75,9 +75,9 @@ def main(
     peak_of: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Print completions a second and peak memory of both, and their ratios."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     # First, and each alone: what a process has once allocated it keeps.
     peak = {} if peak_of else {contender: _peak_of(contender, patches) for contender in CONTENDERS}
     with tempfile.TemporaryDirectory(prefix="emosym-bench-") as name:
@@ -162,7 +162,7 @@ def ours(folder: Path, model: EmoSym, pictures: list[Path]) -> Run:
         },
     )
     folder.mkdir()
-    trainer = Trainer(config, folder, model, Material([], questions(pictures)), "bench")
+    trainer = Trainer(config, folder, model, RunData([], questions(pictures)), "bench")
 
     def run(steps: int) -> list[float]:
         seconds = []

@@ -100,10 +100,10 @@ def main(
     steps: Annotated[int, typer.Option(help="Optimizer steps of each arm.")] = 80,
 ) -> None:
     """Run every arm for every seed that is not done, and print the table."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
     from train.distributed import ranks
 
-    hush()
+    quiet_libraries()
     ranks.join()
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "world").exists():

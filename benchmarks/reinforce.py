@@ -35,12 +35,12 @@ from emosym.rl.policy_loss import group_advantages
 from emosym.rl.scorers import AffectScorer, reader
 from emosym.tasks import prompts
 from model_zoo import zoo
-from model_zoo.quiet import hush
+from model_zoo.quiet import quiet_libraries
 from train.config import TrainConfig
-from train.data.run_data import Material
+from train.data.run_data import RunData
 from train.distributed import ranks
-from train.phases.reinforce.algorithms import LEARNERS
-from train.reference import Reference
+from train.phases.reinforce.algorithms import ALGORITHMS
+from train.reference import ReferenceModel
 from train.trainer import Trainer
 
 Run = Callable[[], None]
@@ -54,7 +54,7 @@ def main(
     model: Annotated[str, typer.Option(help="Model folder or member.")] = "emosym-tiny",
 ) -> None:
     """Print images a second of every algorithm, and the ratio to Flow-GRPO as published."""
-    hush()
+    quiet_libraries()
     ranks.join()
     with tempfile.TemporaryDirectory(prefix="emosym-bench-") as name:
         folder = Path(name)
@@ -62,7 +62,7 @@ def main(
         samples = [s for s in open_dataset(folder / "world") if s.split == "train"]
         start = zoo.load(model)
         runs = {"published": published(copy.deepcopy(start), samples)}
-        for algorithm in LEARNERS:
+        for algorithm in ALGORITHMS:
             runs[algorithm] = ours(folder, copy.deepcopy(start), samples, algorithm)
         for run in runs.values():
             run()  # not counted: first use allocates
@@ -101,7 +101,7 @@ def ours(folder: Path, model: EmoSym, samples: list[Sample], algorithm: str) -> 
     )
     run = folder / algorithm
     run.mkdir()
-    trainer = Trainer(config, run, model, Material(samples, []), "bench")
+    trainer = Trainer(config, run, model, RunData(samples, []), "bench")
 
     def step() -> None:
         trainer.step()
@@ -115,7 +115,7 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
     generator, start = model.generator, copy.deepcopy(model.generator).requires_grad_(False)
     for part in (generator.denoiser.text_encoder, model.understander, model.autoencoder):
         part.requires_grad_(False)
-    judge = AffectScorer(reader(Reference(model)))
+    judge = AffectScorer(reader(ReferenceModel(model)))
     owned = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(owned, lr=RATE, weight_decay=0)
     schedule = generator.process.schedule(STEPS)

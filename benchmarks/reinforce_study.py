@@ -30,11 +30,11 @@ from eval.generation.attainable import attainable
 from eval.generation.plane import world_prompts
 from eval.generation.subject import SubjectClassifier
 from model_zoo import zoo
-from model_zoo.quiet import hush
+from model_zoo.quiet import quiet_libraries
 from train.config import TrainConfig
-from train.data.run_data import Material
+from train.data.run_data import RunData
 from train.distributed import ranks
-from train.phases.reinforce.algorithms import LEARNERS
+from train.phases.reinforce.algorithms import ALGORITHMS
 from train.trainer import Trainer
 
 PRESET = Path(__file__).parents[1] / "train" / "presets" / "tiny" / "reinforce-tiny.yaml"
@@ -43,7 +43,7 @@ START, CONTROL = "start", "generate alone"
 JUDGED = {"group": 8}
 """Without a gradient of the judge the images of a prompt are compared: twice the preset's."""
 CHANGES: dict[str, dict[str, object]] = {
-    **{name: JUDGED for name in LEARNERS},
+    **{name: JUDGED for name in ALGORITHMS},
     "nft": {**JUDGED, "window_within": 0.5},
     "direct": {},
 }
@@ -73,11 +73,11 @@ def main(
     prompts: Annotated[int, typer.Option(min=2, help="Prompts at each of the points.")] = 8,
 ) -> None:
     """Train whatever is not done yet, and print the table."""
-    known = [CONTROL, *LEARNERS]
+    known = [CONTROL, *ALGORITHMS]
     for name in only or ():
         if name not in known:
             raise unknown("algorithm", name, known)
-    hush()
+    quiet_libraries()
     ranks.join()
     out.mkdir(parents=True, exist_ok=True)
     done = out / "results.jsonl"
@@ -86,7 +86,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="emosym-study-") as name:
         folder = Path(name)
         write_world(folder / "world", IMAGES, 0)
-        material = Material(open_dataset(folder / "world"), [])
+        material = RunData(open_dataset(folder / "world"), [])
         for algorithm, lr in arms:
             key = {"algorithm": algorithm, "rate": lr, "minutes": minutes, "prompts": prompts}
             if any(key.items() <= row.items() for row in rows):
@@ -103,7 +103,7 @@ def main(
 
 
 def trained(
-    folder: Path, material: Material, algorithm: str, rate: float, minutes: float
+    folder: Path, material: RunData, algorithm: str, rate: float, minutes: float
 ) -> tuple[EmoSym, int]:
     """Return the model that an algorithm makes of the shipped one in its time, and the steps."""
     probe, turn = _trainer(folder, material, algorithm, rate, 10**4)
@@ -117,11 +117,11 @@ def trained(
     trainer, _ = _trainer(folder, material, algorithm, rate, steps)
     for _ in range(steps):
         trainer.step()
-    return trainer.bench.model.eval(), steps
+    return trainer.context.model.eval(), steps
 
 
 def _trainer(
-    folder: Path, material: Material, algorithm: str, rate: float, steps: int
+    folder: Path, material: RunData, algorithm: str, rate: float, steps: int
 ) -> tuple[Trainer, int]:
     """Return a trainer of the shipped model, and how many steps one turn of its phases has."""
     config = configured(algorithm, rate, steps)

@@ -61,7 +61,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class InputEmbeddings:
     """Tokens as the language model reads them: a prompt, or what goes on from a cache."""
 
     embeddings: Tensor
@@ -74,32 +74,32 @@ class Embedded:
     """[N, B, P, D], P <= T: added to the first P states behind layers 1..N; zero but at images.
     Ref: DeepStack (arXiv 2406.04334), in Qwen3-VL."""
 
-    def until(self, length: int) -> Embedded:
+    def until(self, length: int) -> InputEmbeddings:
         """Return the first tokens, as many as hold all images at least."""
-        return Embedded(
+        return InputEmbeddings(
             self.embeddings[:, :length],
             self.mask[:, :length],
             self.positions[:, :, :length],
             self.deepstack,
         )
 
-    def then(self, embeddings: Tensor, mask: Tensor) -> Embedded:
+    def then(self, embeddings: Tensor, mask: Tensor) -> InputEmbeddings:
         """Append text [B, L, D]; its positions go on from the largest one of each row."""
         steps = torch.arange(1, embeddings.shape[1] + 1, device=mask.device)
         positions = (self.positions.amax((0, 2))[:, None] + steps).expand(3, -1, -1)
-        return Embedded(
+        return InputEmbeddings(
             torch.cat([self.embeddings, embeddings], 1),
             torch.cat([self.mask, mask], 1),
             torch.cat([self.positions, positions], 2),
             self.deepstack,
         )
 
-    def repeat(self, times: int) -> Embedded:
+    def repeat(self, times: int) -> InputEmbeddings:
         """Return every row `times` times, copies side by side."""
         if times == 1:
             return self
         deepstack = self.deepstack
-        return Embedded(
+        return InputEmbeddings(
             self.embeddings.repeat_interleave(times, 0),
             self.mask.repeat_interleave(times, 0),
             self.positions.repeat_interleave(times, 1),
@@ -149,16 +149,16 @@ class Backbone(Protocol):
     def checkpoint_gradients(self) -> None:
         """Recompute layers in the backward pass instead of keeping their activations."""
 
-    def embed_prompts(self, prompts: Prompts) -> Embedded:
+    def embed_prompts(self, prompts: Prompts) -> InputEmbeddings:
         """Embed tokens and images."""
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
 
-    def read(self, tokens: Embedded, cache: Any | None = None) -> Tensor:
+    def read(self, tokens: InputEmbeddings, cache: Any | None = None) -> Tensor:
         """Run the language model on T tokens -> last hidden states [B, T, D]."""
 
-    def read_layers(self, tokens: Embedded) -> list[Tensor]:
+    def read_layers(self, tokens: InputEmbeddings) -> list[Tensor]:
         """Run the language model -> states [B, T, D] after each layer; the last is `read`'s."""
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Ranks keep in step through `memory_bank.sync`, which is imported by itself because it needs torch.
 """
 
-from memory_bank.admission.admission import Ruling, admit
+from memory_bank.admission.admission import AdmissionResult, admit
 from memory_bank.admission.diversity import Breaker, diversity, vendi
 from memory_bank.admission.gates import GATES
 from memory_bank.admission.policy import AdmissionPolicy
@@ -22,6 +22,7 @@ __all__ = [
     "MAX_SHARE",
     "REPLACEMENTS",
     "AdmissionPolicy",
+    "AdmissionResult",
     "AffectHit",
     "Breaker",
     "Candidate",
@@ -35,7 +36,6 @@ __all__ = [
     "MemoryBank",
     "Recorded",
     "Refusal",
-    "Ruling",
     "TextHit",
     "admit",
     "contrast",

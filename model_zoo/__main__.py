@@ -17,9 +17,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.callback()
 def zoo() -> None:
     """Keep the zoo."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
 
 
 @app.command()

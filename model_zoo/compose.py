@@ -54,7 +54,7 @@ def compose(
         backbone: Hugging Face folder or hub id of a model of `backbones.FAMILIES`; or a zoo member
             or model folder, whose understander is taken whole, with its reasoner and heads.
         decoder: a zoo member or model folder, whose decoder is taken with its image size, steps
-            and guidance; or a folder or hub id in the diffusers layout (`model_zoo.decoders.loading`).
+            and guidance; or a folder or hub id in the diffusers layout.
             Where only understanding is trained any will do, `emosym-tiny` say.
         reasoning_tokens: K of a new reasoner; None makes `NEW_TOKENS`.
         hidden: width of the new heads' hidden layers. Ref: EmoSym §2.3, 256.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 
-def hush() -> None:
+def quiet_libraries() -> None:
     """Drop bitsandbytes' notice that an optional 4-bit CPU kernel is not there; all others stay.
 
     Call it before anything else of `model_zoo` is imported: the notice comes at import.

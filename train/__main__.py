@@ -23,9 +23,9 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over
 @app.callback()
 def train() -> None:
     """Train one model by one schedule of phases."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
 
 
 @app.command()
@@ -73,7 +73,7 @@ def _guarded(run: Path, work) -> None:
         then = f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
         print(f"error: {error}; mend it, then {then}", file=sys.stderr)
         raise SystemExit(2) from None
-    except ranks.Elsewhere:
+    except ranks.OtherRankError:
         raise SystemExit(2) from None
     except Interrupted:
         if ranks.is_first():

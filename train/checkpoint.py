@@ -18,8 +18,8 @@ from torch import nn
 from emosym.config import load_config
 from emosym.errors import UserError
 from train.distributed import ranks
-from train.distributed.ema import Average
-from train.phases.remember.queue import Waiting
+from train.distributed.ema import WeightAverage
+from train.phases.remember.queue import CandidateQueue
 
 STATE = "state.json"
 AVERAGES = "averages"
@@ -79,8 +79,8 @@ def save(
     folder: Path,
     state: State,
     engines: dict[str, Any],
-    averages: dict[str, Average],
-    waiting: Waiting,
+    averages: dict[str, WeightAverage],
+    waiting: CandidateQueue,
     keep: int,
 ) -> Path:
     """Write a checkpoint of all that a run is; return its folder once every rank is done.
@@ -148,8 +148,8 @@ def found(folder: Path) -> list[Path]:
 def load(
     path: Path,
     engines: dict[str, Any],
-    averages: dict[str, Average],
-    waiting: Waiting,
+    averages: dict[str, WeightAverage],
+    waiting: CandidateQueue,
     model_hash: str,
 ) -> State:
     """Load a checkpoint into all that a run is and check that it is what was saved.
@@ -158,7 +158,7 @@ def load(
         UserError: another number of ranks, another starting model, parts or shapes that differ,
             a file that is missing or cut short, weights that differ.
     """
-    with ranks.told_once():  # what all ranks read; the shards below are each rank's own
+    with ranks.raise_once():  # what all ranks read; the shards below are each rank's own
         state = _checked_state(path, set(engines), model_hash)
     for part, engine in engines.items():
         try:
@@ -175,7 +175,7 @@ def load(
                 f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
                 fix=_BEFORE,
             )
-    with ranks.told_once():
+    with ranks.raise_once():
         for part, average in averages.items():
             average.load(_average(path, part))
         if ranks.is_first():

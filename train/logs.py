@@ -26,7 +26,7 @@ class Logs:
         self.writes = writes
         self.total = total
         path = run / METRICS
-        with ranks.agreed():
+        with ranks.raise_together():
             if writes:
                 _drop_from(path, start)
         if not writes:

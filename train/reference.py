@@ -15,12 +15,12 @@ from emosym.inference.recognition import recognise
 from emosym.interfaces import Answers, Prompts
 from emosym.models.latent_reader import LatentReader
 from emosym.models.model import EmoSym
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from emosym.records import Understanding
 from model_zoo.adapters import adapter_names, adapters_off
 
 
-class Frozen:
+class FrozenModule:
     """A module as it was when the run started; a copy of what trains, the rest is shared.
 
     Adapters start at zero effect, so they need no copy: they are switched off.
@@ -42,7 +42,7 @@ class Frozen:
             return functional_call(self.module, self.start, inputs)
 
 
-class Reference:
+class ReferenceModel:
     """Reads with the starting weights; judge, embedder of the bank and anchor of the KL.
 
     Implements `eval.protocols.Judge`.
@@ -50,13 +50,13 @@ class Reference:
 
     def __init__(self, model: EmoSym) -> None:
         self.model = model
-        self.understander = Frozen(model.understander)
+        self.understander = FrozenModule(model.understander)
 
-    def __call__(self, prompts: Prompts, answers: Answers | None = None) -> Reading:
+    def __call__(self, prompts: Prompts, answers: Answers | None = None) -> UnderstanderOutput:
         """Read with the starting weights."""
         return self.understander(prompts, answers)
 
-    def see(self, texts: Sequence[str], pixels: Tensor) -> Reading:
+    def see(self, texts: Sequence[str], pixels: Tensor) -> UnderstanderOutput:
         """Read questions on pictures [B, 3, H, W] in [-1, 1], with gradient to the pixels alone."""
         asked = self.model.processor.see(texts, pixels).to(pixels.device)
         understander = self.model.understander

@@ -27,7 +27,7 @@ from model_zoo.text.text_encoders import SENTENCE
 from train.changes import check_changes
 from train.config import TrainConfig
 from train.data.base_texts import base_texts
-from train.data.run_data import Material, load_material
+from train.data.run_data import RunData, load_run_data
 from train.distributed import engines, ranks
 from train.space import space_of
 from train.texts import check_texts
@@ -47,7 +47,7 @@ def start(preset: Path, run: Path, data: str | None, overrides: Sequence[str]) -
     Raises:
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
-    with ranks.told_once():
+    with ranks.raise_once():
         config = load_config(TrainConfig, preset, overrides)
         if data is not None:
             config.data.path = data
@@ -73,7 +73,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         UserError: no run there, or one that is running; a change it cannot take; a checkpoint or
             a bank that is not what was saved.
     """
-    with ranks.told_once():
+    with ranks.raise_once():
         if not (run / CONFIG).is_file():
             raise UserError(
                 f"{run} is not a run folder",
@@ -85,7 +85,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
         check_changes(kept, config, measured=(run / BEFORE).is_file())
     ranks.join()
     with _alone(run):
-        with ranks.told_once():
+        with ranks.raise_once():
             trainer, material = _set_up(config, run)
         trainer.restore()
         step, total = trainer.state.step, len(trainer.schedule)
@@ -121,7 +121,7 @@ def _fix_paths(config: TrainConfig) -> None:
 @contextlib.contextmanager
 def _alone(run: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, which is made if need be."""
-    with ranks.agreed():
+    with ranks.raise_together():
         if ranks.is_first():
             run.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(run / LOCK, f"the run {run}", "choose another RUN")
@@ -132,17 +132,17 @@ def _alone(run: Path) -> Iterator[None]:
             lock.release()
 
 
-def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
+def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, RunData]:
     """Make the run's trainer; a run that cannot begin leaves nothing."""
     started = time.monotonic()
-    with ranks.agreed():
+    with ranks.raise_together():
         if ranks.is_first():
             if (run / CONFIG).exists():
                 raise UserError(f"another process started a run in {run}", fix="choose another RUN")
             # First of all, so that a run that is killed while its world is drawn can be resumed.
             _write(run / CONFIG, dump_config(config))
     try:
-        with ranks.told_once():
+        with ranks.raise_once():
             trainer, material = _set_up(config, run)
             trainer.restore()
     except UserError:
@@ -153,11 +153,11 @@ def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
     return trainer, material
 
 
-def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
+def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, RunData]:
     """Make a run's trainer; what can be wrong is found before a world is drawn."""
     check_sizes(config)
     model, fingerprint = _starting_model(config)
-    material = load_material(config, run)
+    material = load_run_data(config, run)
     check_texts(config, model, material.samples, material.questions)
     trainer = Trainer(config, run, model, material, fingerprint)
     if "verify_grpo" in trainer.phases and not model.understander.backbone.shares_prefix:
@@ -168,7 +168,7 @@ def _set_up(config: TrainConfig, run: Path) -> tuple[Trainer, Material]:
     return trainer, material
 
 
-def _finish(trainer: Trainer, material: Material) -> dict:
+def _finish(trainer: Trainer, material: RunData) -> dict:
     try:
         before = _before(trainer, material)
         trainer.train()
@@ -183,14 +183,14 @@ def _finish(trainer: Trainer, material: Material) -> dict:
         trainer.close()
 
 
-def _leave(trainer: Trainer, material: Material, before: dict, begun: float) -> dict:
+def _leave(trainer: Trainer, material: RunData, before: dict, begun: float) -> dict:
     """Write the run's model and the report on it; return the report."""
     config, run = trainer.config, trainer.run
     _tell("measuring the trained model")
-    model = trainer.bench.model.eval()
+    model = trainer.context.model.eval()
     if "reinforce" in trainer.phases:  # it is made for the guidance that it was trained at
         model.config = dataclasses.replace(model.config, guidance=config.reinforce.guidance)
-    model.space = space_of(trainer.bench)
+    model.space = space_of(trainer.context)
     zoo.save(model, run / MODEL)
     after = _measure(trainer, material)
     report = _report(trainer, before, after, time.monotonic() - begun)
@@ -211,21 +211,21 @@ def _leave(trainer: Trainer, material: Material, before: dict, begun: float) -> 
     return report
 
 
-def _before(trainer: Trainer, material: Material) -> dict:
+def _before(trainer: Trainer, material: RunData) -> dict:
     """Measure the starting model once, and remember it so that a resumed run need not."""
     path = trainer.run / BEFORE
     due = trainer.config.evaluate.before and trainer.state.step == 0
     if ranks.is_first() and due and not path.is_file():
         begun = time.monotonic()
         _tell("measuring the starting model")
-        trainer.bench.model.eval()
+        trainer.context.model.eval()
         found = _measure(trainer, material).to_dict()
-        trainer.bench.model.train()
+        trainer.context.model.train()
         trainer.state.seconds += time.monotonic() - begun
         _write(path, json.dumps(found))
     # Every rank comes by here, whenever it looked for the file.
     ranks.barrier()
-    with ranks.told_once():
+    with ranks.raise_once():
         return _scores_of(path) if path.is_file() else {}
 
 
@@ -244,12 +244,12 @@ def _scores_of(path: Path) -> dict:
     return found
 
 
-def _measure(trainer: Trainer, material: Material) -> HeldOut:
+def _measure(trainer: Trainer, material: RunData) -> HeldOut:
     config = trainer.config.evaluate
-    model = EmoSymPipeline(trainer.bench.model)
+    model = EmoSymPipeline(trainer.context.model)
     return measure(
         model,
-        trainer.bench.reference,
+        trainer.context.reference,
         material.samples,
         images=config.images,
         requests=config.requests,
@@ -269,7 +269,7 @@ def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> d
             for name, found in (("before", before.get(section)), ("after", value))
             if found is not None
         }
-    report["memory"] = trainer.bench.memory.stats()
+    report["memory"] = trainer.context.memory.stats()
     report["phases"] = trainer.schedule.totals()
     report["model"] = trainer.config.model
     return report

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from emosym.models.emotion_space import EmotionSpace, fit_space, pick
-from train.phases.base import Bench
+from train.phases.base import PhaseContext
 
 
-def space_of(bench: Bench) -> EmotionSpace | None:
+def space_of(context: PhaseContext) -> EmotionSpace | None:
     """Return the emotion space of a run's model as it is now, in evaluation mode.
 
     One is fitted where the generator trained, and anew where the model had one and its states may
@@ -15,12 +15,12 @@ def space_of(bench: Bench) -> EmotionSpace | None:
     Raises:
         UserError: as `fit_space`.
     """
-    model = bench.model
-    trained = bench.parts["generator"] is not model.generator
-    moved = bench.parts["understander"] is not model.understander
+    model = context.model
+    trained = context.parts["generator"] is not model.generator
+    moved = context.parts["understander"] is not model.understander
     if not trained and not (moved and model.space is not None):
         return model.space
-    samples = pick(bench.corpus.samples)
+    samples = pick(context.training_set.samples)
     if not samples:
         return None
-    return fit_space(model, samples, lambda sample: bench.corpus.image(sample.image))
+    return fit_space(model, samples, lambda sample: context.training_set.image(sample.image))

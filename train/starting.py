@@ -10,10 +10,12 @@ import torch
 from emosym.models.heads import mlp
 from emosym.models.model import EmoSym
 from emosym.models.reasoner import Reasoner
-from train.data.knowledge import Knowledge
+from train.data.knowledge import KnowledgeEncoder
 
 
-def refit(model: EmoSym, tokens: int | None, knowledge: Knowledge | None, seed: int) -> list[str]:
+def refit(
+    model: EmoSym, tokens: int | None, knowledge: KnowledgeEncoder | None, seed: int
+) -> list[str]:
     """Give a model another number of reasoning tokens, or a head for another knowledge encoder.
 
     Both start anew, as in a model from scratch; all else stays, [EMO] too. What the model has

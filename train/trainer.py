@@ -19,18 +19,18 @@ from emosym.records import Question, Sample
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
 from train import checkpoint
 from train.config import TrainConfig
-from train.data.dataset import Corpus
-from train.data.knowledge import Knowledge
-from train.data.prompt_features import Texts
-from train.data.run_data import Material
+from train.data.dataset import TrainingSet
+from train.data.knowledge import KnowledgeEncoder
+from train.data.prompt_features import PromptFeatureCache
+from train.data.run_data import RunData
 from train.distributed import engines, ranks
-from train.distributed.ema import Average
+from train.distributed.ema import WeightAverage
 from train.logs import Logs
 from train.phases import PHASES
-from train.phases.base import Bench, Slice, freeze
+from train.phases.base import MicroBatch, PhaseContext, freeze
 from train.phases.reinforce import hacking
-from train.phases.remember.bank_session import Memory
-from train.reference import Frozen, Reference
+from train.phases.remember.bank_session import BankSession
+from train.reference import FrozenModule, ReferenceModel
 from train.schedule import Schedule, learning_rate
 from train.starting import identity, refit
 
@@ -47,7 +47,7 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         model: EmoSym,
-        material: Material,
+        material: RunData,
         model_hash: str,
     ) -> None:
         self.config = config
@@ -59,7 +59,7 @@ class Trainer:
         knowledge = None
         if "compress" in used:
             name = config.compress.knowledge_encoder or model.config.knowledge_encoder
-            knowledge = Knowledge(name, model, device)
+            knowledge = KnowledgeEncoder(name, model, device)
         changes = refit(model, config.reasoning_tokens, knowledge, config.seed)
         model_hash = identity(model_hash, changes, config.seed)
         for change in changes if ranks.is_first() else []:
@@ -69,23 +69,27 @@ class Trainer:
         if config.engine.gradient_checkpointing:
             model.understander.backbone.checkpoint_gradients()
             model.generator.denoiser.checkpoint_gradients()
-        reference = Reference(model)
+        reference = ReferenceModel(model)
         bank = run / "bank" if "remember" in used else None
-        memory = Memory(bank, config.remember, model, reference, model_hash)
-        self.bench = Bench(
+        memory = BankSession(bank, config.remember, model, reference, model_hash)
+        self.context = PhaseContext(
             config=config,
             model=model,
             parts={name: getattr(model, name) for name in EmoSym.PARTS},
-            corpus=Corpus(material.samples, material.questions, config.data, config.seed),
+            training_set=TrainingSet(
+                material.samples, material.questions, config.data, config.seed
+            ),
             reference=reference,
-            start=Frozen(model.generator) if "reinforce" in used else None,
-            texts=Texts(model.generator.denoiser, frozen=not config.generate.train_text_encoder),
+            start=FrozenModule(model.generator) if "reinforce" in used else None,
+            texts=PromptFeatureCache(
+                model.generator.denoiser, frozen=not config.generate.train_text_encoder
+            ),
             memory=memory,
             knowledge=knowledge,
             device=device,
             save=self.save,
         )
-        self.phases = {name: PHASES[name](self.bench) for name in used}
+        self.phases = {name: PHASES[name](self.context) for name in used}
         owned = {part for phase in self.phases.values() for part in phase.owns}
         with engines.quiet():
             self.engines = {
@@ -95,7 +99,7 @@ class Trainer:
                 for part in EmoSym.PARTS
                 if part in owned
             }
-        self.bench.parts |= self.engines
+        self.context.parts |= self.engines
         self.averages = self._averages()
         for part, average in self.averages.items() if ranks.is_first() else []:
             print(f"{part}: the run measures and leaves an average of its weights ({average})")
@@ -114,17 +118,17 @@ class Trainer:
             UserError: a checkpoint that cannot be loaded, a schedule that ends before it, a bank
                 that is not the run's.
         """
-        with ranks.told_once():
+        with ranks.raise_once():
             saved = checkpoint.found(self.checkpoints)
         if saved:
             self.state = checkpoint.load(
                 saved[-1],
                 self.engines,
                 self.averages,
-                self.bench.memory.waiting,
+                self.context.memory.waiting,
                 self.state.model_hash,
             )
-        with ranks.told_once():
+        with ranks.raise_once():
             if self.state.step > len(self.schedule):
                 raise UserError(
                     f"the stages end before checkpoint {self.state.name}",
@@ -132,7 +136,7 @@ class Trainer:
                     expected=f"at least {self.state.step}",
                     fix="give a stage more steps",
                 )
-        self.bench.memory.restore(self.state.bank_version, self.state.bank_digest)
+        self.context.memory.restore(self.state.bank_version, self.state.bank_digest)
 
     def train(self) -> None:
         """Run the steps that are left.
@@ -141,9 +145,9 @@ class Trainer:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
             UserError: a loss or gradient that is not finite, an image that cannot be read; the
                 step is refused, the state before it saved.
-            ranks.Elsewhere: the same, on another rank.
+            ranks.OtherRankError: the same, on another rank.
         """
-        self.bench.memory.fill(self.bench.corpus)
+        self.context.memory.fill(self.context.training_set)
         total = len(self.schedule)
         logs = Logs(self.run, self.state.step, total, writes=ranks.is_first())
         handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -187,19 +191,19 @@ class Trainer:
         del seen[: -self.config.reinforce.patience]
         if len(seen) < self.config.reinforce.patience:
             return 0.0
-        return hacking.parting(*zip(*seen, strict=True))
+        return hacking.divergence(*zip(*seen, strict=True))
 
     def save(self) -> None:
         """Write a checkpoint of the state between two steps."""
-        if self.bench.memory.bank is not None:  # a stage without one must not forget it
-            self.state.bank_version = self.bench.memory.version
-            self.state.bank_digest = self.bench.memory.digest()
+        if self.context.memory.bank is not None:  # a stage without one must not forget it
+            self.state.bank_version = self.context.memory.version
+            self.state.bank_digest = self.context.memory.digest()
         checkpoint.save(
             self.checkpoints,
             self.state,
             self.engines,
             self.averages,
-            self.bench.memory.waiting,
+            self.context.memory.waiting,
             self.config.keep,
         )
 
@@ -213,11 +217,11 @@ class Trainer:
 
     def close(self) -> None:
         """Release the bank."""
-        self.bench.memory.close()
+        self.context.memory.close()
 
     def _step(self, step: int, name: str) -> dict[str, float]:
         phase = self.phases[name]
-        set_dropout(self.bench.model, phase.dropout)
+        set_dropout(self.context.model, phase.dropout)
         if not phase.owns:  # an ActingPhase
             return phase.run(step, self.schedule.count(name, step))
         total, accumulation = phase.batch_size, self.config.engine.accumulation
@@ -235,7 +239,7 @@ class Trainer:
             # What a model draws for itself (dropout) also follows from the step.
             own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
             torch.manual_seed(own.generator.initial_seed())
-            outcome = phase.loss(Slice(samples[rows], rows, total, draws))
+            outcome = phase.loss(MicroBatch(samples[rows], rows, total, draws))
             loss = outcome.loss
             bad = not math.isfinite(loss.item())
             if ranks.any_rank(bad):
@@ -267,9 +271,9 @@ class Trainer:
 
     def _open(self, samples: list[Sample] | list[Question]) -> None:
         """Decode this rank's images before any rank waits for another inside the loss."""
-        with self.bench.outside():
+        with self.context.outside():
             for path in (path for sample in samples for path in sample.images):
-                self.bench.corpus.image(path)
+                self.context.training_set.image(path)
 
     def _moves(self, part: str, before: int) -> int:
         """Return how many steps before `before` move a part."""
@@ -282,10 +286,10 @@ class Trainer:
     def _batch(self, step: int, name: str) -> list[Sample] | list[Question]:
         phase = self.phases[name]
         position = self.schedule.count(name, step) * phase.batch_size
-        samples = self.bench.corpus.take(phase.material, name, position, phase.batch_size)
+        samples = self.context.training_set.take(phase.material, name, position, phase.batch_size)
         if not phase.replays:
             return samples
-        memory = self.bench.memory
+        memory = self.context.memory
         contrasted = memory.contrast(samples, phase.hard_negatives)
         mixed = memory.mix(contrasted, (self.config.seed, step, memory.version))
         order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
@@ -295,7 +299,7 @@ class Trainer:
         """Save the state before this step and leave; the rank that holds `samples` tells why."""
         self.save()
         if not samples:
-            raise ranks.Elsewhere
+            raise ranks.OtherRankError
         step = self.state.step
         raise UserError(
             f"step {step} ({self.schedule.phase_at(step)}) was refused",
@@ -306,7 +310,7 @@ class Trainer:
 
     def _hacked(self, parted: float) -> Exception:
         if not ranks.is_first():
-            return ranks.Elsewhere()
+            return ranks.OtherRankError()
         steps = self.config.reinforce.patience
         return UserError(
             "the reward rises while the second judge falls: the generator fools its judge",
@@ -318,7 +322,7 @@ class Trainer:
     def _ask_to_stop(self, *_: object) -> None:
         self._stop = True
 
-    def _averages(self) -> dict[str, Average]:
+    def _averages(self) -> dict[str, WeightAverage]:
         """Make the averages that are asked for, from the weights that the run starts with."""
         asked = {part: getattr(self.config.engine, part) for part in EmoSym.PARTS}
         asked = {part: optimizer for part, optimizer in asked.items() if optimizer.ema is not None}
@@ -329,7 +333,9 @@ class Trainer:
                 fix=f"set engine.{part}.ema=null",
             )
         return {
-            part: Average(getattr(self.bench.model, part), optimizer.ema, optimizer.ema_every)
+            part: WeightAverage(
+                getattr(self.context.model, part), optimizer.ema, optimizer.ema_every
+            )
             for part, optimizer in asked.items()
         }
 

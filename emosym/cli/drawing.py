@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from emosym.inference.png_metadata import Imprint, to_png
+from emosym.inference.png_metadata import PngMetadata, to_png
 from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def png_of(
 ) -> bytes:
     """Return the PNG file of an image that the model of hash `maker` drew, with its imprint."""
     config = pipeline.model.config
-    imprint = Imprint(
+    imprint = PngMetadata(
         request=request,
         seed=seed,
         guidance=config.guidance if guidance is None else guidance,

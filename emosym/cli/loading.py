@@ -19,9 +19,9 @@ def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
 
 def identity(model: str) -> str:
     """Return the hash of a model's files: what memory banks know it by."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from model_zoo import zoo
 
     return zoo.fingerprint(zoo.folder_of(model))

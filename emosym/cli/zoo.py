@@ -19,9 +19,9 @@ app = typer.Typer(help="The models that come with this installation.", no_args_i
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the models by name."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from model_zoo import zoo
 
     records = [
@@ -47,9 +47,9 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a model's architecture, its files and its model card."""
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from model_zoo import zoo
 
     preset, folder = zoo.preset(name), _folder(name)
@@ -105,9 +105,9 @@ def compose(
 
     Reasoning tokens and heads are new, unless the understander comes from a model.
     """
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     from model_zoo import zoo
     from model_zoo.compose import compose as composed
 
@@ -140,9 +140,9 @@ def space(
     It is written into the model's folder, and so the model is another one to memory banks: they
     know models by their files.
     """
-    from model_zoo.quiet import hush
+    from model_zoo.quiet import quiet_libraries
 
-    hush()
+    quiet_libraries()
     import safetensors.torch
 
     from data_tools.dataset import open_dataset

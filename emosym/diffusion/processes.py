@@ -18,7 +18,7 @@ from emosym.errors import UserError
 
 Density = Literal["logit_normal", "uniform"]
 """How training times are spread."""
-Prediction = Literal["epsilon", "v_prediction"]
+PredictionType = Literal["epsilon", "v_prediction"]
 Spacing = Literal["leading", "trailing"]
 
 
@@ -26,7 +26,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """(latents [B, C, H, W], times [B]) -> what the process's denoiser predicts, [B, C, H, W]."""
 
 
-class Split(NamedTuple):
+class Prediction(NamedTuple):
     """What a denoiser's output says of noised latents [B, C, H, W]."""
 
     clean: Tensor
@@ -50,7 +50,7 @@ class Process(Protocol):
     def schedule(self, steps: int) -> Tensor:
         """Return the times of a sampler [steps + 1], from noise to image."""
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Split:
+    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return what an output at times [B] means."""
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Process(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class RectifiedFlow:
     """Rectified flow: x_σ = (1 - σ) x + σ ε, velocity v = ε - x, σ from 1 (noise) to 0 (image).
 
     Ref: Esser et al. 2024 (arXiv 2403.03206), §5.3.2 (shift).
@@ -82,10 +82,10 @@ class Flow:
         """Return σ from 1 to 0, even before the shift."""
         return self.times(torch.linspace(1, 0, steps + 1))
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Split:
+    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return x = x_σ - σ v and ε = x_σ + (1 - σ) v."""
         sigma = _wide(time)
-        return Split(latents - sigma * output, latents + (1 - sigma) * output)
+        return Prediction(latents - sigma * output, latents + (1 - sigma) * output)
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return the velocity ε - x."""
@@ -96,7 +96,7 @@ class Flow:
         return time
 
 
-class Diffusion:
+class VPDiffusion:
     """Variance-preserving diffusion in discrete steps: a² + b² = 1, a² = ᾱ_t.
 
     Times are 0 ... T - 1 as in diffusers; -1 is the image at the end of sampling.
@@ -116,7 +116,7 @@ class Diffusion:
     def __init__(
         self,
         alphas: Tensor,
-        prediction: Prediction = "epsilon",
+        prediction: PredictionType = "epsilon",
         *,
         spacing: Spacing = "leading",
         offset: int = 0,
@@ -159,12 +159,12 @@ class Diffusion:
             chosen = (count - torch.arange(steps) * (count / steps)).round() - 1
         return torch.cat([chosen.float().clamp(max=count - 1), torch.tensor([-1.0])])
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Split:
+    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return x and ε of a predicted ε or v."""
         a, b = map(_wide, self.coefficients(time))
         if self.prediction == "epsilon":
-            return Split((latents - b * output) / a, output)
-        return Split(a * latents - b * output, b * latents + a * output)
+            return Prediction((latents - b * output) / a, output)
+        return Prediction(a * latents - b * output, b * latents + a * output)
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return ε, or v = a ε - b x."""
@@ -179,7 +179,7 @@ class Diffusion:
         return b / a if self.prediction == "epsilon" else b
 
 
-def noised(process: Process, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+def add_noise(process: Process, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """Return x_t for latents [B, C, H, W] at times [B]."""
     a, b = map(_wide, process.coefficients(time))
     return a * clean + b * noise
@@ -204,7 +204,7 @@ def min_snr(process: Process, time: Tensor, gamma: float) -> Tensor:
     return (a / b).square().clamp(max=gamma) * process.gain(time).square()
 
 
-def integrate(
+def sample(
     denoise: Denoise, process: Process, noise: Tensor, steps: int, stop: int | None = None
 ) -> Tensor:
     """Go from noise [B, C, H, W] to latents in `steps` deterministic steps x' = a' x̂ + b' ε̂.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from emosym.diffusion.processes import Denoise, Process
-from emosym.diffusion.transitions import Exploration, Interval, Step
+from emosym.diffusion.transitions import Interval, Step, TransitionRule
 
 
 @dataclass(frozen=True, slots=True)
-class Explored:
+class Trajectory:
     """The steps of a batch of samples that were drawn: what a policy gradient looks at."""
 
     images: Tensor
@@ -30,7 +30,7 @@ class Explored:
 
 
 @torch.no_grad()
-def explore(
+def sample_trajectory(
     denoise: Denoise,
     process: Process,
     noise: Tensor,
@@ -38,9 +38,9 @@ def explore(
     steps: int,
     drawn: Sequence[int],
     draws: Tensor,
-    exploration: Exploration,
+    exploration: TransitionRule,
     eta: float,
-) -> Explored:
+) -> Trajectory:
     """Go from noise [B, C, H, W] to latents; all steps but the drawn ones are deterministic.
 
     Args:
@@ -68,11 +68,11 @@ def explore(
         else:
             a, b = process.coefficients(there)
             latents = a * split.clean + b * split.noise
-    return Explored(latents, *(torch.stack(part) for part in zip(*kept, strict=True)), intervals)
+    return Trajectory(latents, *(torch.stack(part) for part in zip(*kept, strict=True)), intervals)
 
 
 def log_ratios(
-    explored: Explored, outputs: Tensor, process: Process, exploration: Exploration, eta: float
+    explored: Trajectory, outputs: Tensor, process: Process, exploration: TransitionRule, eta: float
 ) -> Tensor:
     """Return log-ratios [S, B] of a policy whose outputs at `explored.latents` are given.
 

@@ -14,7 +14,7 @@ import torch
 from einops import reduce
 from torch import Tensor
 
-from emosym.diffusion.processes import Flow, Process, Split
+from emosym.diffusion.processes import Prediction, Process, RectifiedFlow
 from emosym.errors import UserError
 
 
@@ -36,11 +36,11 @@ class Step(NamedTuple):
     """Scalar, or one for each row, [B, 1, 1, 1]."""
 
 
-Transition = Callable[[Process, Interval, Tensor, Split, float], Step]
+Transition = Callable[[Process, Interval, Tensor, Prediction, float], Step]
 """(process, interval, latents [B, C, H, W], what the denoiser says of them, η) -> next."""
 
 
-def cps(process: Process, step: Interval, latents: Tensor, split: Split, eta: float) -> Step:
+def cps(process: Process, step: Interval, latents: Tensor, split: Prediction, eta: float) -> Step:
     """Coefficient-preserving sampling: S = b' sin(η π/2), the level of noise stays exactly b'.
 
     Ref: arXiv 2509.05952.
@@ -50,7 +50,7 @@ def cps(process: Process, step: Interval, latents: Tensor, split: Split, eta: fl
     return _preserving(a, b, std, split)
 
 
-def ddim(process: Process, step: Interval, latents: Tensor, split: Split, eta: float) -> Step:
+def ddim(process: Process, step: Interval, latents: Tensor, split: Prediction, eta: float) -> Step:
     """DDIM with noise: S² = η² b'² (1 - (a b' / a' b)²); η = 1 is the posterior of DDPM.
 
     Ref: arXiv 2010.02502, eq. 16; used by DDPO (arXiv 2305.13301).
@@ -61,25 +61,29 @@ def ddim(process: Process, step: Interval, latents: Tensor, split: Split, eta: f
     return _preserving(a_next, b_next, std, split)
 
 
-def flow_sde(process: Process, step: Interval, latents: Tensor, split: Split, eta: float) -> Step:
+def flow_sde(
+    process: Process, step: Interval, latents: Tensor, split: Prediction, eta: float
+) -> Step:
     """The SDE of Flow-GRPO with s = η √(σ / (1 - σ)). Ref: arXiv 2505.05470, eq. 8-9."""
     sigma = torch.where(step.here == 1, step.second, step.here)
     return _sde(process, step, latents, split, eta * (step.here / (1 - sigma)).sqrt())
 
 
-def dance_sde(process: Process, step: Interval, latents: Tensor, split: Split, eta: float) -> Step:
+def dance_sde(
+    process: Process, step: Interval, latents: Tensor, split: Prediction, eta: float
+) -> Step:
     """The SDE of DanceGRPO with constant s = η. Ref: arXiv 2505.07818."""
     return _sde(process, step, latents, split, torch.as_tensor(eta))
 
 
-def _preserving(a: Tensor, b: Tensor, std: Tensor, split: Split) -> Step:
+def _preserving(a: Tensor, b: Tensor, std: Tensor, split: Prediction) -> Step:
     kept = (b.square() - std.square()).clamp(min=0).sqrt()
     return Step(a * split.clean + kept * split.noise, std)
 
 
-def _sde(process: Process, step: Interval, latents: Tensor, split: Split, s: Tensor) -> Step:
+def _sde(process: Process, step: Interval, latents: Tensor, split: Prediction, s: Tensor) -> Step:
     """mean = x + v dt + s² / (2 σ) ε̂ dt, std = s √-dt; ε̂ = x + (1 - σ) v, score = -ε̂ / σ."""
-    if not isinstance(process, Flow):
+    if not isinstance(process, RectifiedFlow):
         raise UserError(
             "this sampler is for flow models",
             got=f"a decoder with {type(process).__name__.lower()}",
@@ -132,7 +136,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Exploration:
+class TransitionRule:
     """How an algorithm explores while it samples, and how it compares policies."""
 
     transition: Transition
@@ -141,12 +145,12 @@ class Exploration:
     ratio: Ratio
 
 
-EXPLORATIONS = {
-    "flow_grpo": Exploration(flow_sde, 0.7, gaussian_ratio),
-    "dance_grpo": Exploration(dance_sde, 0.3, gaussian_ratio),
-    "cps": Exploration(cps, 0.8, plain_ratio),
-    "guard": Exploration(flow_sde, 0.7, guarded_ratio),
-    "cps_guard": Exploration(cps, 0.8, guarded_ratio),
-    "ddpo": Exploration(ddim, 1.0, gaussian_ratio),
+TRANSITIONS = {
+    "flow_grpo": TransitionRule(flow_sde, 0.7, gaussian_ratio),
+    "dance_grpo": TransitionRule(dance_sde, 0.3, gaussian_ratio),
+    "cps": TransitionRule(cps, 0.8, plain_ratio),
+    "guard": TransitionRule(flow_sde, 0.7, guarded_ratio),
+    "cps_guard": TransitionRule(cps, 0.8, guarded_ratio),
+    "ddpo": TransitionRule(ddim, 1.0, gaussian_ratio),
 }
 """Algorithm -> its exploration."""

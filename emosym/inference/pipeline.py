@@ -19,7 +19,7 @@ from emosym.inference.recognition import questions, recognise, understandings
 from emosym.interfaces import Prompts
 from emosym.models.emotion_space import MAKE, shares
 from emosym.models.model import MOST_STEPS, EmoSym, check_range
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
@@ -28,7 +28,7 @@ from emosym.tasks import prompts
 LOADER = "model_zoo.zoo:load"
 """Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
 
-HUSH = "model_zoo.quiet:hush"
+QUIET = "model_zoo.quiet:quiet_libraries"
 """Lazy target that silences what the model libraries say at import; it comes before `LOADER`."""
 
 IMAGES = "data_tools.images:load_image"
@@ -56,7 +56,7 @@ class EmoSymPipeline:
         Raises:
             UserError: unknown name, not a model folder, weights of another shape.
         """
-        _lazy(HUSH)()
+        _lazy(QUIET)()
         return cls(_lazy(LOADER)(name_or_path).to(device))
 
     @torch.no_grad()
@@ -220,7 +220,7 @@ class EmoSymPipeline:
             for valence, arousal in affect.float().tolist()
         ]
 
-    def _say(self, asked: Prompts, max_tokens: int) -> tuple[list[str], Reading]:
+    def _say(self, asked: Prompts, max_tokens: int) -> tuple[list[str], UnderstanderOutput]:
         """Answer prompts greedily; return the words and the prompts' reading."""
         processor = self.model.processor
         rollout = Rollout(
@@ -245,7 +245,7 @@ class EmoSymPipeline:
         shown = [[open_image(image) for image in question.images] for question in batch]
         return self.model.processor.prompts(texts, shown).to(self.model.device)
 
-    def _imagine(self, requests: Sequence[ImageRequest]) -> Reading:
+    def _imagine(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
         asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)
         return self.model.read(asked.to(self.model.device))
 

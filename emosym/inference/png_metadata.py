@@ -22,7 +22,7 @@ KEY = "emosym"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Imprint:
+class PngMetadata:
     """How an image was made."""
 
     request: ImageRequest
@@ -36,7 +36,7 @@ class Imprint:
     """Emotion -> share of the blend, where the model's emotion space gave the condition."""
 
 
-def to_png(image: Image.Image, imprint: Imprint) -> bytes:
+def to_png(image: Image.Image, imprint: PngMetadata) -> bytes:
     """Return a PNG file with its imprint; equal arguments give equal bytes."""
     fields = asdict(imprint)
     if imprint.space is None:
@@ -48,7 +48,7 @@ def to_png(image: Image.Image, imprint: Imprint) -> bytes:
     return buffer.getvalue()
 
 
-def read_imprint(path: Path) -> Imprint | None:
+def read_png_metadata(path: Path) -> PngMetadata | None:
     """Return what a file says about how it was made; None when it says nothing.
 
     Raises `UserError` when there is an imprint that cannot be read.
@@ -61,7 +61,7 @@ def read_imprint(path: Path) -> Imprint | None:
     try:
         fields = read_json(text)
         request = {name: fields.pop(name) for name in ImageRequest.__slots__}
-        imprint = Imprint(request=ImageRequest(**request), **fields)
+        imprint = PngMetadata(request=ImageRequest(**request), **fields)
         kinds = [(imprint.request.prompt, str), (imprint.seed, int), (imprint.model, str)]
         kinds += [(imprint.guidance, float | int), (imprint.steps, int)]
         kinds += [(imprint.request.emotion, str | None)]

@@ -12,7 +12,7 @@ from PIL import Image
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
 from emosym.models.model import EmoSym
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from emosym.records import Understanding
 from emosym.tasks import prompts
 
@@ -20,7 +20,7 @@ from emosym.tasks import prompts
 @torch.no_grad()
 def recognise(
     model: EmoSym,
-    read: Callable[[Prompts], Reading],
+    read: Callable[[Prompts], UnderstanderOutput],
     images: Iterable[Image.Image],
     *,
     batch_size: int = 32,
@@ -52,7 +52,9 @@ def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:
     return asked.to(model.device)
 
 
-def understandings(model: EmoSym, reading: Reading, texts: Sequence[str]) -> list[Understanding]:
+def understandings(
+    model: EmoSym, reading: UnderstanderOutput, texts: Sequence[str]
+) -> list[Understanding]:
     """Put a reading of B images, and the model's words on them, into records.
 
     Raises:

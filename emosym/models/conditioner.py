@@ -58,7 +58,7 @@ class Conditioner(nn.Module):
         return tokens, self.pooled(torch.cat([read.mean(1), wanted], dim=-1))
 
 
-class Word(Conditioner):
+class PseudoWordConditioner(Conditioner):
     """One pseudo-word, `mapper(h_emo) + gate · mapper_ctx(mean_k h_ctx)`.
 
     Both mappers receive the decoder's gradient; the gate is learned from its published inference
@@ -82,7 +82,7 @@ class Word(Conditioner):
         return word[:, None]
 
 
-class Connected(Conditioner):
+class ConnectorConditioner(Conditioner):
     """A token for each state, [h_ctx; h_emo], after they have read one another."""
 
     def __init__(

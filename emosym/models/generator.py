@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emosym.diffusion.processes import Denoise, integrate
+from emosym.diffusion.processes import Denoise, sample
 from emosym.interfaces import TextFeatures
 from emosym.models.conditioner import Conditioner
 
@@ -67,7 +67,7 @@ class Generator(nn.Module):
     @torch.no_grad()
     def sample(self, noise: Tensor, condition: Condition, *, steps: int, guidance: float) -> Tensor:
         """Return latents [B, C, H, W] after `steps` guided deterministic steps from `noise`."""
-        return integrate(self.guided(condition, guidance), self.process, noise, steps)
+        return sample(self.guided(condition, guidance), self.process, noise, steps)
 
     def guided(self, condition: Condition, guidance: float) -> Denoise:
         """Return the denoiser under a condition; guidance 1 uses the condition as it is.

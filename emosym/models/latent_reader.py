@@ -6,7 +6,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from emosym.interfaces import Answers, Embedded
+from emosym.interfaces import Answers, InputEmbeddings
 
 
 class LatentReader(nn.Module):
@@ -27,6 +27,6 @@ class LatentReader(nn.Module):
         mask = torch.cat([text.mask.new_ones(states.shape[:2]), text.mask], 1)
         steps = torch.arange(embeddings.shape[1], device=states.device)
         positions = repeat(steps, "t -> 3 b t", b=len(states))
-        hidden = self.backbone.read(Embedded(embeddings, mask, positions))
+        hidden = self.backbone.read(InputEmbeddings(embeddings, mask, positions))
         # The last state predicts the first token of the text, each token the next one.
         return self.backbone.logits(hidden[:, count - 1 : -1])

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.interfaces import Processor, Prompts
-from emosym.models.conditioner import Conditioner, Connected, Word
+from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
 from emosym.models.generator import Condition, Generator
-from emosym.models.understander import Reading, Understander
+from emosym.models.understander import Understander, UnderstanderOutput
 
 if TYPE_CHECKING:
     from emosym.models.emotion_space import EmotionSpace
@@ -149,7 +149,9 @@ class EmoSym(nn.Module):
         )
         return self.autoencoder.decode(latents).clamp(-1, 1)
 
-    def condition(self, reading: Reading, prompts: list[str], affect: Tensor) -> Condition:
+    def condition(
+        self, reading: UnderstanderOutput, prompts: list[str], affect: Tensor
+    ) -> Condition:
         """Join what was read, the decoder's own text features and the wanted affect [B, 2]."""
         return self._told(prompts, reading.h_ctx, reading.h_emo, affect)
 
@@ -173,7 +175,7 @@ class EmoSym(nn.Module):
             affect=affect,
         )
 
-    def read(self, prompts: Prompts) -> Reading:
+    def read(self, prompts: Prompts) -> UnderstanderOutput:
         """Read prompts without gradient."""
         with torch.no_grad():
             return self.understander(prompts)
@@ -182,5 +184,5 @@ class EmoSym(nn.Module):
 def _conditioner(config: ModelConfig, width: int, denoiser: nn.Module) -> Conditioner:
     sizes = (width, config.hidden, denoiser.token_width, denoiser.pooled_width)
     if config.conditioner == "word":
-        return Word(*sizes)
-    return Connected(*sizes, layers=config.connector_layers)
+        return PseudoWordConditioner(*sizes)
+    return ConnectorConditioner(*sizes, layers=config.connector_layers)

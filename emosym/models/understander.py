@@ -9,12 +9,12 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from emosym.interfaces import Answers, Embedded, Prompts
+from emosym.interfaces import Answers, InputEmbeddings, Prompts
 from emosym.models.heads import AffectHead, EmotionHead, mlp
 from emosym.models.reasoner import Reasoner
 
 
-class Lesson(NamedTuple):
+class Distillation(NamedTuple):
     """The state at [EMO] after the latents and after the same knowledge in words."""
 
     student: Tensor
@@ -27,7 +27,7 @@ class Lesson(NamedTuple):
     """[B, 2] of the teacher."""
 
 
-class Reading(NamedTuple):
+class UnderstanderOutput(NamedTuple):
     """What one forward of the understanding branch gives.
 
     A tuple, because the training engine finds the outputs to watch by walking tuples.
@@ -45,15 +45,15 @@ class Reading(NamedTuple):
     """[B, L, vocabulary]: position t predicts answer token t."""
     knowledge: Tensor | None = None
     """[B, D]: projected knowledge text, when knowledge features were given."""
-    lesson: Lesson | None = None
+    lesson: Distillation | None = None
     """When the knowledge was also given in words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Prefill:
     """Prompts that have been read up to where their answers begin."""
 
-    reading: Reading
+    reading: UnderstanderOutput
     cache: Any
     logits: Tensor
     """[B, vocabulary] of the first token."""
@@ -108,7 +108,7 @@ class Understander(nn.Module):
         answers: Answers | Sampler | None = None,
         knowledge: Tensor | None = None,
         words: Answers | None = None,
-    ) -> Reading:
+    ) -> UnderstanderOutput:
         """Read prompts, and answers when given, in ONE parallel forward.
 
         Where a sampler is given, its answers are: it samples from the prompts as they are read.
@@ -147,7 +147,7 @@ class Understander(nn.Module):
         else:
             layers = self.backbone.read_layers(tokens)
             hidden = layers[-1]
-            lesson = Lesson(
+            lesson = Distillation(
                 student=_at(layers, start + self.reasoner.tokens),
                 teacher=teacher,
                 emotion_logits=self.emotion_head(teacher[:, -1]),
@@ -159,12 +159,12 @@ class Understander(nn.Module):
             logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
         return self._reading(hidden[::group, start:], logits, projected)._replace(lesson=lesson)
 
-    def open_answer(self, prompts: Prompts) -> Opened:
+    def open_answer(self, prompts: Prompts) -> Prefill:
         """Read prompts up to the first token of their answers."""
         tokens = self._open(prompts)
         cache = self.backbone.new_cache()
         hidden = self.backbone.read(tokens, cache)
-        return Opened(
+        return Prefill(
             reading=self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None),
             cache=cache,
             logits=self.backbone.logits(hidden[:, -1]),
@@ -173,7 +173,7 @@ class Understander(nn.Module):
         )
 
     @torch.no_grad()
-    def begin_answers(self, opened: Opened, group: int) -> Decoding:
+    def begin_answers(self, opened: Prefill, group: int) -> Decoding:
         """Get ready to sample G answers to each prompt, in group order."""
         return Decoding(
             branch=self.backbone.branch(opened.cache, opened.mask, group),
@@ -194,13 +194,13 @@ class Understander(nn.Module):
         state.branch.keep(rows)
         state.logits, state.position = state.logits[rows], state.position[rows]
 
-    def _read_words(self, prompt: Embedded, words: Answers) -> Tensor:
+    def _read_words(self, prompt: InputEmbeddings, words: Answers) -> Tensor:
         """Return the states [B, N, D] at an [EMO] that follows words instead of latents."""
         told = prompt.then(self.backbone.embed_tokens(words.ids), words.mask)
         emotion = self.reasoner(len(words.ids))[:, -1:].to(told.embeddings.dtype)
         # [EMO] stands after the last word of its own row, whatever the padding between them.
         place = prompt.positions.amax((0, 2)) + words.mask.sum(1) + 1
-        tokens = Embedded(
+        tokens = InputEmbeddings(
             torch.cat([told.embeddings, emotion], 1),
             torch.cat([told.mask, told.mask.new_ones(len(words.ids), 1)], 1),
             torch.cat([told.positions, repeat(place, "b -> a b 1", a=3)], 2),
@@ -208,13 +208,13 @@ class Understander(nn.Module):
         )
         return _at(self.backbone.read_layers(tokens), -1)
 
-    def _read_sampled(self, prompts: Prompts, sampler: Sampler) -> Reading:
+    def _read_sampled(self, prompts: Prompts, sampler: Sampler) -> UnderstanderOutput:
         """Read each prompt once, sample from it without gradient, and read what was sampled."""
         opened = self.open_answer(prompts)
         answers = sampler(self, self.begin_answers(opened, sampler.repeats))
         return self._read_answers(opened, answers)
 
-    def _read_answers(self, opened: Opened, answers: Answers) -> Reading:
+    def _read_answers(self, opened: Prefill, answers: Answers) -> UnderstanderOutput:
         """Read the G answers [B·G, L] to each prompt through its keys and values."""
         group = len(answers.ids) // len(opened.mask)
         opened.cache.batch_repeat_interleave(group)
@@ -223,7 +223,7 @@ class Understander(nn.Module):
             for part in (opened.logits, opened.mask, opened.position)
         )
         steps = torch.arange(answers.ids.shape[1], device=mask.device)
-        tokens = Embedded(
+        tokens = InputEmbeddings(
             self.backbone.embed_tokens(answers.ids),
             torch.cat([mask, answers.mask], 1),
             (position[:, None] + steps).expand(3, -1, -1),
@@ -232,14 +232,16 @@ class Understander(nn.Module):
         logits = torch.cat([first[:, None], self.backbone.logits(hidden[:, :-1])], 1)
         return opened.reading._replace(answer_logits=logits)
 
-    def _open(self, prompts: Prompts) -> Embedded:
+    def _open(self, prompts: Prompts) -> InputEmbeddings:
         prompt = self.backbone.embed_prompts(prompts)
         latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)
         return prompt.then(latents, prompt.mask.new_ones(latents.shape[:2]))
 
-    def _reading(self, span: Tensor, logits: Tensor | None, knowledge: Tensor | None) -> Reading:
+    def _reading(
+        self, span: Tensor, logits: Tensor | None, knowledge: Tensor | None
+    ) -> UnderstanderOutput:
         h_ctx, h_emo = span[:, : self.reasoner.tokens], span[:, self.reasoner.tokens]
-        return Reading(
+        return UnderstanderOutput(
             h_ctx=h_ctx,
             h_emo=h_emo,
             emotion_logits=self.emotion_head(h_emo),

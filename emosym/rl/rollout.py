@@ -11,7 +11,7 @@ from torch import Tensor
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.models.losses import token_log_probs
-from emosym.models.understander import Decoding, Reading, Understander
+from emosym.models.understander import Decoding, Understander, UnderstanderOutput
 
 
 @dataclass(slots=True, kw_only=True)
@@ -89,7 +89,9 @@ class Rollout:
 
 
 @torch.no_grad()
-def sample_answers(understander: Understander, prompts: Prompts, rollout: Rollout) -> Reading:
+def sample_answers(
+    understander: Understander, prompts: Prompts, rollout: Rollout
+) -> UnderstanderOutput:
     """Answer B prompts without reading the answers again; return the prompts' reading.
 
     Raises:

@@ -1,8 +1,9 @@
 """How well a model hits every point of the valence-arousal plane, on one set of prompts.
 
-The labels are left out: a prompt and a point are all that is asked. Unlike `eval.generation.measure`, which
-asks for what held-out pictures evoke, it asks of every prompt the same 25 points, also those that
-no picture of the world reaches; `eval.generation.attainable` says how much of the error is the world's.
+The labels are left out: a prompt and a point are all that is asked. Unlike
+`eval.generation.measure`, which asks for what held-out pictures evoke, it asks of every prompt the
+same 25 points, also those that no picture of the world reaches; `eval.generation.attainable` says
+how much of the error is the world's.
 
 Ref: the grid, V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter) §4.2.
 """

@@ -1,4 +1,4 @@
-"""Whether rewriting finds better images than drawing as many: `python -m eval.generation.refining MODEL`."""
+"""Whether rewriting finds better images than drawing as many."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """How continuously a model follows valence and arousal, over many prompts.
 
-The measure of one line of images is `emosym.inference.continuity`, which `emosym generate --sweep` shares.
+The measure of one line of images is `emosym.inference.continuity`, which
+`emosym generate --sweep` shares.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from memory_bank.store.vectors import check_vectors
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class AdmissionResult:
     """What becomes of a pool: hand both to `MemoryBank.record`."""
 
     decisions: list[Decision]
@@ -34,7 +34,7 @@ def admit(
     policy: AdmissionPolicy,
     *,
     step: int | None = None,
-) -> Ruling:
+) -> AdmissionResult:
     """Decide on a pool, with all refusals of a candidate named.
 
     The most confident are decided first, so of two near copies the better one stays. Where the bank
@@ -87,7 +87,7 @@ def admit(
             if victim is not None:
                 reason += f"; replaces entry {victim.id}"
         decisions[place] = Decision(candidate=candidate, admitted=not refusals, reason=reason)
-    return Ruling([decisions[place] for place in range(len(candidates))], known.evicted)
+    return AdmissionResult([decisions[place] for place in range(len(candidates))], known.evicted)
 
 
 class _Known:

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from emosym.errors import UserError
-from emosym.interfaces import Answers, Embedded, Prompts
+from emosym.interfaces import Answers, InputEmbeddings, Prompts
 from model_zoo.backbones.decoding import Branch, read_one
 from model_zoo.pretrained import FIX, pretrained, reading
 from model_zoo.text.tokenizer import TAGS, load_tokenizer, save_tokenizer
@@ -68,7 +68,7 @@ class QwenVL(nn.Module):
         """The embeddings of the vocabulary, [vocabulary, D]."""
         return self.model.get_input_embeddings().weight
 
-    def embed_prompts(self, prompts: Prompts) -> Embedded:
+    def embed_prompts(self, prompts: Prompts) -> InputEmbeddings:
         """Embed tokens and put each image's features in the place of its image tokens.
 
         Raises:
@@ -101,13 +101,13 @@ class QwenVL(nn.Module):
             image_grid_thw=prompts.image_grid,
             attention_mask=prompts.attention_mask,
         )
-        return Embedded(embeddings, prompts.attention_mask, positions, deepstack)
+        return InputEmbeddings(embeddings, prompts.attention_mask, positions, deepstack)
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
         return self.model.get_input_embeddings()(ids)
 
-    def read(self, tokens: Embedded, cache: DynamicCache | None = None) -> Tensor:
+    def read(self, tokens: InputEmbeddings, cache: DynamicCache | None = None) -> Tensor:
         """Run the language model; with a cache, `tokens` are the new ones only.
 
         Layers keep their activations while they write to a cache, whatever `checkpoint_gradients`.
@@ -115,13 +115,13 @@ class QwenVL(nn.Module):
         with self._kept_whole() if cache is not None else contextlib.nullcontext():
             return self._run(tokens, cache).last_hidden_state
 
-    def read_layers(self, tokens: Embedded) -> list[Tensor]:
+    def read_layers(self, tokens: InputEmbeddings) -> list[Tensor]:
         """Run the language model and return the states after each layer, the last one normed."""
         states = self._run(tokens, None, output_hidden_states=True).hidden_states
         return list(states[1:])  # the first are the embeddings
 
     def _run(
-        self, tokens: Embedded, cache: DynamicCache | None, **options
+        self, tokens: InputEmbeddings, cache: DynamicCache | None, **options
     ) -> BaseModelOutputWithPast:
         injected = {}
         if tokens.deepstack is not None:

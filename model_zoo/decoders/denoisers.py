@@ -9,7 +9,7 @@ from diffusers import ModelMixin, SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import BatchEncoding
 
-from emosym.diffusion.processes import Diffusion, Flow
+from emosym.diffusion.processes import RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
 from model_zoo.decoders.prompt_encoders import PromptEncoder
@@ -98,7 +98,7 @@ class MMDiT(StableDiffusion):
 
     folder = "transformer"
     network_class = SD3Transformer2DModel
-    process_class = Flow
+    process_class = RectifiedFlow
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class UNet(StableDiffusion):
 
     folder = "unet"
     network_class = UNet2DConditionModel
-    process_class = Diffusion
+    process_class = VPDiffusion
 
     def __init__(
         self,

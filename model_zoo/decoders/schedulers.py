@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import DDIMScheduler
 
-from emosym.diffusion.processes import Diffusion, Flow, Process
+from emosym.diffusion.processes import Process, RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
 from emosym.models.model import check_range
 from model_zoo.pretrained import reading
@@ -63,7 +63,7 @@ def process_of(config: Mapping[str, Any]) -> Process:
         for key in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal"):
             if config.get(key):
                 raise UserError(f"{FILE}: {key} is not supported", got=config[key])
-        return Flow(_number("shift", config.get("shift", 1.0), 0.01, 100))
+        return RectifiedFlow(_number("shift", config.get("shift", 1.0), 0.01, 100))
     if name not in DIFFUSION:
         raise UserError(
             f"{FILE}: an unknown scheduler",
@@ -79,7 +79,7 @@ def process_of(config: Mapping[str, Any]) -> Process:
     ):
         if said[key] not in choices:
             raise UserError(f"{FILE}: {key}", got=said[key], expected=" or ".join(choices))
-    return Diffusion(
+    return VPDiffusion(
         known.alphas_cumprod,
         said.prediction_type,
         spacing="trailing" if said.timestep_spacing == "trailing" else "leading",

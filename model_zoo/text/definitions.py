@@ -22,7 +22,7 @@ def definition_vectors() -> Tensor:
 
 
 def encode_definitions() -> str:
-    """Return the JSON that `emosym.affect.definitions` reads: words, and cosines to four decimals."""
+    """Return the JSON that `emosym.affect.definitions` reads: words, cosines to four decimals."""
     vectors = definition_vectors()
     rows = [[round(value, 4) for value in row] for row in (vectors @ vectors.T).tolist()]
     listed = ",\n".join(f"  {json.dumps(row)}" for row in rows)

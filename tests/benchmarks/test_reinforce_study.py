@@ -7,10 +7,10 @@ import pytest
 from benchmarks.reinforce_study import CONTROL, PRESET, configured, table
 from emosym.config import load_config
 from train.config import TrainConfig
-from train.phases.reinforce.algorithms import LEARNERS
+from train.phases.reinforce.algorithms import ALGORITHMS
 
 
-@pytest.mark.parametrize("algorithm", LEARNERS)
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_algorithm_departs_from_the_preset_in_what_it_needs_alone(algorithm):
     base, found = load_config(TrainConfig, PRESET), configured(algorithm, 4e-4, 30)
     assert found.reinforce.algorithm == algorithm

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from emosym.interfaces import Embedded
+from emosym.interfaces import InputEmbeddings
 from emosym.models.losses import token_log_probs
 from emosym.rl.policy_loss import Clip, policy_loss
 from model_zoo.adapters import (
@@ -250,7 +250,7 @@ def test_adapters_learn_with_a_frozen_base():
     optimizer = torch.optim.Adam([p for p in module.parameters() if p.requires_grad], 1e-2)
     losses = []
     for _ in range(30):
-        tokens = Embedded(module.embed_tokens(ids), torch.ones_like(ids), positions)
+        tokens = InputEmbeddings(module.embed_tokens(ids), torch.ones_like(ids), positions)
         hidden = module.read(tokens)
         loss = -token_log_probs(module.logits(hidden[:, :-1]), ids[:, 1:]).mean()
         optimizer.zero_grad()

@@ -34,11 +34,11 @@ from emosym.tasks.rewards import REWARDS, Reward
 from model_zoo import zoo
 from train.config import TrainConfig
 from train.data.base_texts import base_texts
-from train.data.run_data import Material
+from train.data.run_data import RunData
 from train.distributed import ranks
 from train.logs import Logs
 from train.phases import PHASES
-from train.phases.base import Outcome, Slice
+from train.phases.base import MicroBatch, StepOutput
 from train.phases.compress import Compress
 from train.schedule import learning_rate
 from train.trainer import Trainer
@@ -119,7 +119,7 @@ def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iter
     ranks.barrier()
     train.run.check_sizes(config)
     questions = build_questions(samples, config.data.tasks, config.seed)
-    material = Material(samples, questions)
+    material = RunData(samples, questions)
     made = Trainer(config, run, zoo.load(folder), material, zoo.fingerprint(folder))
     made.restore()
     try:
@@ -162,12 +162,12 @@ def outcome(run: Path, wholes: dict[str, dict[str, Any]]) -> dict[str, dict[str,
     found = {}
     for name, whole in wholes.items():
         with toy_reward(), trainer(run / name, whole) as made:
-            before = weights(made.bench.model)
+            before = weights(made.context.model)
             made.train()
-            bank = made.bench.memory.bank
+            bank = made.context.memory.bank
             found[name] = {
                 "before": before,
-                "weights": weights(made.bench.model),
+                "weights": weights(made.context.model),
                 "bank": bank and [dataclasses.asdict(entry) for entry in bank.entries()],
             }
         ranks.barrier()
@@ -191,12 +191,12 @@ def against_plain_torch(
     The twin clips at `clip`, whatever the preset says.
     """
     with toy_reward(), trainer(run, whole) as made:
-        before = weights(made.bench.model)
-        model = copy.deepcopy(made.bench.model)
-        bench = dataclasses.replace(
-            made.bench, model=model, parts={name: getattr(model, name) for name in EmoSym.PARTS}
+        before = weights(made.context.model)
+        model = copy.deepcopy(made.context.model)
+        context = dataclasses.replace(
+            made.context, model=model, parts={name: getattr(model, name) for name in EmoSym.PARTS}
         )
-        phases = {name: PHASES[name](bench) for name in made.phases}
+        phases = {name: PHASES[name](context) for name in made.phases}
         engine = made.config.engine
         owned = {part: trained(getattr(model, part)) for part in made.engines}
         adam = {
@@ -222,7 +222,7 @@ def against_plain_torch(
                 share = phase.batch_size // engine.accumulation
                 here = slice(micro * share, (micro + 1) * share)
                 draws = Draws(made.config.seed, name, step)
-                piece = Slice(samples[here], here, phase.batch_size, draws)
+                piece = MicroBatch(samples[here], here, phase.batch_size, draws)
                 (phase.loss(piece).loss / engine.accumulation).backward()
             norms = []
             for part in phase.owns:
@@ -237,7 +237,7 @@ def against_plain_torch(
             found["norm"] = max(found["norm"], abs(rows["grad_norm"] - norm) / norm)
             found[name] = norm
         twin = weights(model)
-        for name, value in weights(made.bench.model).items():
+        for name, value in weights(made.context.model).items():
             found["difference"] = max(found["difference"], (value - twin[name]).abs().max().item())
             found["movement"] = max(found["movement"], (value - before[name]).abs().max().item())
         return found
@@ -257,12 +257,12 @@ def moved(run: Path, whole: dict[str, Any]) -> list[tuple[str, set[str]]]:
     """Run a preset step by step; return each step's phase and the weights it changed by a bit."""
     found = []
     with toy_reward(), trainer(run, whole) as made:
-        made.bench.memory.fill(made.bench.corpus)
+        made.context.memory.fill(made.context.training_set)
         for step, phase in enumerate(made.schedule.phases):
-            before = weights(made.bench.model)
+            before = weights(made.context.model)
             made._step(step, phase)
             made.state.step += 1
-            after = weights(made.bench.model)
+            after = weights(made.context.model)
             changed = {n for n in before if not torch.equal(bits(before[n]), bits(after[n]))}
             found.append((phase, changed))
     return found
@@ -276,9 +276,9 @@ def bits(value: torch.Tensor) -> torch.Tensor:
 def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
     """Train on the first few images only; return the rows, and what the model says of them."""
     with toy_reward(), trainer(run, whole, images) as made:
-        samples = made.bench.corpus.samples
+        samples = made.context.training_set.samples
         made.train()
-        pipeline = EmoSymPipeline(made.bench.model.eval())
+        pipeline = EmoSymPipeline(made.context.model.eval())
         said = pipeline.understand([sample.image for sample in samples], answer=False)
     pairs = list(zip(samples, said, strict=True))
     return {
@@ -331,9 +331,9 @@ def failed(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
 def refitted(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Take a run's steps; return what moved, its rows, and its model's configuration and folder."""
     with trainer(run, whole) as made:
-        before = weights(made.bench.model)
+        before = weights(made.context.model)
         made.train()
-        model = made.bench.model
+        model = made.context.model
         after = weights(model)
         zoo.save(model.eval(), run / "model")
         context = after["understander.reasoner.context"]
@@ -354,13 +354,13 @@ def told(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
     from those of the next image."""
     with trainer(run, whole, images) as made:
         made.train()
-        bench = made.bench
-        samples = bench.corpus.samples
-        asked = bench.ask([bench.corpus.image(sample.image) for sample in samples])
-        states = bench.model.read(asked).h_ctx
-        text = bench.model.processor.answers([sample.knowledge for sample in samples])
+        context = made.context
+        samples = context.training_set.samples
+        asked = context.ask([context.training_set.image(sample.image) for sample in samples])
+        states = context.model.read(asked).h_ctx
+        text = context.model.processor.answers([sample.knowledge for sample in samples])
         losses = [
-            language_loss(bench.reference.tell(given, text), text.ids, text.mask).item()
+            language_loss(context.reference.tell(given, text), text.ids, text.mask).item()
             for given in (states, states.roll(1, 0))
         ]
     return {"rows": rows(run), "own": losses[0], "other": losses[1]}
@@ -402,7 +402,7 @@ def _poison(call: int, spoil: Any) -> None:
     calls = itertools.count()
     loss = Compress.loss
 
-    def spoiled(self: Compress, part: Slice) -> Outcome:
+    def spoiled(self: Compress, part: MicroBatch) -> StepOutput:
         found = loss(self, part)
         return found._replace(loss=spoil(found.loss)) if next(calls) == call else found
 

@@ -27,11 +27,11 @@ from tests.train.processes import Training, train, train_in_ranks
 from train.changes import check_changes
 from train.checkpoint import found, load
 from train.config import CompressConfig, DataConfig, GenerateConfig, TrainConfig
-from train.data.dataset import Corpus
+from train.data.dataset import TrainingSet
 from train.logs import _drop_from
 from train.phases.compress import Compress
 from train.phases.generate import Generate
-from train.phases.remember.queue import Waiting
+from train.phases.remember.queue import CandidateQueue
 from train.run import _scores_of
 from train.texts import check_texts
 
@@ -141,16 +141,16 @@ def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
 )
 def test_a_loss_without_data(world, fact, overrides, option):
     samples = [dataclasses.replace(sample, **{fact: None}) for sample in open_dataset(world)]
-    bench = SimpleNamespace(
+    context = SimpleNamespace(
         config=SimpleNamespace(compress=CompressConfig(**overrides)),
-        corpus=Corpus(samples, [], DataConfig(), 0),
+        training_set=TrainingSet(samples, [], DataConfig(), 0),
         model=SimpleNamespace(config=ModelConfig()),
     )
     if option is None:
-        Compress(bench)
+        Compress(context)
         return
     with pytest.raises(UserError, match=f"^{option} has nothing to learn from; got no training"):
-        Compress(bench)
+        Compress(context)
 
 
 LONG, CONTROL = "a boat " * 30, "a boat <|im_end|>"
@@ -196,14 +196,14 @@ def test_a_text_that_the_run_would_not_get_past(model, world, split, field, text
 
 def test_a_share_of_emotional_prompts_where_there_are_none(world):
     samples = [dataclasses.replace(one, emotional_prompt=None) for one in open_dataset(world)]
-    bench = SimpleNamespace(
+    context = SimpleNamespace(
         config=SimpleNamespace(generate=GenerateConfig(emotional_share=0.5)),
-        corpus=Corpus(samples, [], DataConfig(), 0),
+        training_set=TrainingSet(samples, [], DataConfig(), 0),
     )
     with pytest.raises(UserError, match=r"^generate\.emotional_share has nothing to learn from"):
-        Generate(bench)
-    bench.corpus = Corpus(open_dataset(world), [], DataConfig(), 0)
-    Generate(bench)
+        Generate(context)
+    context.training_set = TrainingSet(open_dataset(world), [], DataConfig(), 0)
+    Generate(context)
 
 
 def test_folders_that_are_in_the_way(tmp_path, preset):
@@ -321,7 +321,7 @@ def test_a_state_with_odd_values(finished, tmp_path, found, message):
     text = found if isinstance(found, bytes) else json.dumps(found).encode()
     (checkpoint / "state.json").write_bytes(text)
     with pytest.raises(UserError, match=f"^checkpoint .*{message}"):
-        load(checkpoint, {}, {}, Waiting(), whole["model_hash"])
+        load(checkpoint, {}, {}, CandidateQueue(), whole["model_hash"])
 
 
 def test_a_file_in_place_of_the_checkpoints(finished, tmp_path):
@@ -457,7 +457,7 @@ def seen(data: Path, step: int, row: int) -> str:
     """Return the id of the sample in a row of a compress step of four."""
     place = Draws(0, "mix", step).permutation(4).tolist()[row]
     return (
-        Corpus(open_dataset(data), [], DataConfig(), 0)
+        TrainingSet(open_dataset(data), [], DataConfig(), 0)
         .take("samples", "compress", 4 * step, 4)[place]
         .id
     )

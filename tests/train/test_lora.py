@@ -20,7 +20,7 @@ from tests.model_zoo.make import picture
 from tests.train import probes
 from tests.train.processes import in_ranks, train
 from train.config import TrainConfig
-from train.data.run_data import Material
+from train.data.run_data import RunData
 from train.trainer import Trainer
 
 LORA = {"rank": 3, "alpha": 6}
@@ -53,9 +53,9 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     samples = open_dataset(Path(config.data.path))
     questions = build_questions(samples, config.data.tasks, config.seed)
     run.mkdir()
-    trainer = Trainer(config, run, zoo.load(config.model), Material(samples, questions), "a model")
-    model = trainer.bench.model
-    asked = trainer.bench.ask([picture(seed=1)])
+    trainer = Trainer(config, run, zoo.load(config.model), RunData(samples, questions), "a model")
+    model = trainer.context.model
+    asked = trainer.context.ask([picture(seed=1)])
     start, before = model.read(asked), probes.weights(model)
     trainer.train()
     trainer.close()
@@ -67,11 +67,11 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
         "moved": {name for name in after if not torch.equal(after[name], before[name])},
         "start": start.h_emo,
         "live": model.read(asked).h_emo,
-        "reference": trainer.bench.reference(asked).h_emo,
-        "judge": trainer.bench.reference.recognise([picture(seed=1)])[1],
+        "reference": trainer.context.reference(asked).h_emo,
+        "judge": trainer.context.reference.recognise([picture(seed=1)])[1],
         "saved": saved.read(asked).h_emo,
         "names": set(saved.state_dict()),
-        "copied": set(trainer.bench.reference.understander.start),
+        "copied": set(trainer.context.reference.understander.start),
     }
 
 
@@ -124,7 +124,7 @@ def dropping(run: Path, whole: dict[str, Any]) -> list[tuple[str, set[bool], flo
             metrics = made.step()
             flags = {
                 part.training
-                for path, part in made.bench.model.named_modules()
+                for path, part in made.context.model.named_modules()
                 if isinstance(part, torch.nn.Dropout) and ".lora_dropout." in path
             }
             found.append((name, flags, metrics.get("ratio_deviation")))

@@ -10,7 +10,7 @@ import torch
 from emosym.models.latent_reader import LatentReader
 from model_zoo.adapters import LoraSpec, adapter_names, add_lora, backbone_layers
 from tests.model_zoo import make
-from train.reference import Frozen, Reference
+from train.reference import FrozenModule, ReferenceModel
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -24,7 +24,7 @@ def test_it_tells_with_the_starting_weights(lora):
     backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     if lora:
         add_lora(backbone, LoraSpec(layers=backbone_layers(backbone), rank=2, alpha=4))
-    reference = Reference(model.train())
+    reference = ReferenceModel(model.train())
     moving = adapter_names(backbone) if lora else dict(backbone.named_parameters()).keys()
     with torch.no_grad():
         for name in moving:
@@ -48,7 +48,7 @@ def test_it_sees_with_the_starting_weights_and_a_gradient_to_the_picture():
     with torch.no_grad():
         expected = model.understander(asked).affect
     model.understander.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
-    reference = Reference(model.train())
+    reference = ReferenceModel(model.train())
     with torch.no_grad():
         for parameter in model.understander.parameters():
             parameter.add_(0.1)
@@ -62,7 +62,7 @@ def test_it_sees_with_the_starting_weights_and_a_gradient_to_the_picture():
 
 def test_a_frozen_module_stays_what_it_was():
     module = torch.nn.Linear(3, 2)
-    frozen, inputs = Frozen(module), torch.randn(4, 3)
+    frozen, inputs = FrozenModule(module), torch.randn(4, 3)
     expected = module(inputs)
     with torch.no_grad():
         module.weight.add_(1)

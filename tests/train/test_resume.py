@@ -20,7 +20,7 @@ from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, in_ranks, train, train_in_ranks
 from train.checkpoint import State
 from train.config import RememberConfig
-from train.phases.remember.bank_session import Memory
+from train.phases.remember.bank_session import BankSession
 
 EVERY_PHASE = {
     "autoencode": 1,
@@ -257,7 +257,7 @@ def refused_banks(run: Path, state: State) -> dict[str, str]:
             while name == "another" and bank.version < state.bank_version:
                 bank.remove([bank.entries()[0].id])
     for name in ("gone", "older", "another"):
-        memory = Memory(run / name, RememberConfig(), None, None, state.model_hash)
+        memory = BankSession(run / name, RememberConfig(), None, None, state.model_hash)
         with pytest.raises(UserError) as caught:
             memory.restore(state.bank_version, state.bank_digest)
         told[name] = str(caught.value)

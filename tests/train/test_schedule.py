@@ -11,7 +11,7 @@ from emosym.errors import UserError
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from train.config import DataConfig, OptimizerConfig, StageConfig, TrainConfig
-from train.data.dataset import Corpus, affect_targets, label_targets
+from train.data.dataset import TrainingSet, affect_targets, label_targets
 from train.schedule import Schedule, learning_rate
 
 KNOWN = ("compress", "generate", "remember")
@@ -79,26 +79,26 @@ def test_learning_rate_by_hand():
     assert {learning_rate(flat, step, 9) for step in range(9)} == {3e-4}
 
 
-def corpus(count: int, seed: int = 0) -> Corpus:
+def training_set(count: int, seed: int = 0) -> TrainingSet:
     samples = [
         Sample(id=f"s{i}", image=Path(f"{i}.png"), split="train" if i % 3 else "test")
         for i in range(count)
     ]
-    return Corpus(samples, [], DataConfig(), seed)
+    return TrainingSet(samples, [], DataConfig(), seed)
 
 
 def test_held_out_images_are_never_trained_on():
-    made = corpus(30)
+    made = training_set(30)
     assert len(made.samples) == 20
     assert {sample.split for sample in made.take("samples", "compress", 0, 100)} == {"train"}
-    bare = Corpus([Sample(id="a", image=Path("a.png"), split="test")], [], DataConfig(), 0)
+    bare = TrainingSet([Sample(id="a", image=Path("a.png"), split="test")], [], DataConfig(), 0)
     for kind in ("samples", "questions"):
         with pytest.raises(UserError, match=f"no training {kind}"):
             bare.take(kind, "compress", 0, 1)
 
 
 def test_every_epoch_is_a_permutation_and_borders_lose_nothing():
-    made = corpus(30)
+    made = training_set(30)
     stream = [
         s.id for start in range(0, 60, 7) for s in made.take("samples", "compress", start, 7)
     ][:60]
@@ -109,10 +109,10 @@ def test_every_epoch_is_a_permutation_and_borders_lose_nothing():
 
 
 def test_the_order_depends_on_phase_and_seed_alone():
-    first = [s.id for s in corpus(30).take("samples", "compress", 5, 20)]
-    assert first == [s.id for s in corpus(30).take("samples", "compress", 5, 20)]
-    assert first != [s.id for s in corpus(30).take("samples", "generate", 5, 20)]
-    assert first != [s.id for s in corpus(30, seed=1).take("samples", "compress", 5, 20)]
+    first = [s.id for s in training_set(30).take("samples", "compress", 5, 20)]
+    assert first == [s.id for s in training_set(30).take("samples", "compress", 5, 20)]
+    assert first != [s.id for s in training_set(30).take("samples", "generate", 5, 20)]
+    assert first != [s.id for s in training_set(30, seed=1).take("samples", "compress", 5, 20)]
 
 
 def test_tasks_take_turns_whatever_their_size():
@@ -123,7 +123,7 @@ def test_tasks_take_turns_whatever_their_size():
         ]
 
     few, many = asked("ranking", 3), asked("perception", 12)
-    made = Corpus([], [*many, *few], DataConfig(), 0)
+    made = TrainingSet([], [*many, *few], DataConfig(), 0)
     stream = made.take("questions", "instruct", 0, 24)
     assert [q.task for q in stream] == ["perception", "ranking"] * 12
     assert sorted(q.id for q in stream if q.task == "perception") == sorted(q.id for q in many)

@@ -25,7 +25,7 @@ class WorldConfig:
 
 @dataclass(kw_only=True, slots=True)
 class InstructionsConfig:
-    """Files of questions with their answers, of a layout that `data_tools.questions.eemodb` reads."""
+    """Files of questions with answers, of a layout that `data_tools.questions.eemodb` reads."""
 
     train: str | None = None
     """Questions to learn from."""
@@ -48,8 +48,8 @@ class DataConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
     """Used when `path` is null."""
     tasks: list[str] = field(default_factory=lambda: ["affect"])
-    """Questions made of the images' facts, each a task of `emosym.tasks.prompts.TASKS`, in equal shares;
-    phases `instruct` and `verify_grpo` learn from them."""
+    """Questions made of the images' facts, each a task of `emosym.tasks.prompts.TASKS`, in equal
+    shares; phases `instruct` and `verify_grpo` learn from them."""
     reasons: bool = True
     """Their reference answers first say the knowledge text, in <think></think>; else they think
     nothing. EEmo-Logic's first stage has answers alone."""

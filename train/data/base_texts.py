@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.affectworld.text import corpus
-from emosym.tasks import prompts
-from emosym.records import ImageRequest, Sample
 from emosym.affect.taxonomies import MIKELS8
+from emosym.records import ImageRequest, Sample
+from emosym.tasks import prompts
 
 
 def base_texts(count: int, seed: int) -> Iterator[str]:

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from data_tools.images import load_image
-from emosym.randomness import Draws
 from emosym.errors import UserError
+from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from train.config import DataConfig
 
@@ -21,7 +21,7 @@ Kind = Literal["samples", "questions"]
 """What a phase learns from: images with what is known of them, or questions about images."""
 
 
-class Corpus:
+class TrainingSet:
     """The training split, in an order that is a pure function of (seed, phase, position)."""
 
     def __init__(

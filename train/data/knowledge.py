@@ -11,7 +11,7 @@ from emosym.models.model import DECODER, EmoSym
 from model_zoo.text.text_encoders import load_text_encoder
 
 
-class Knowledge:
+class KnowledgeEncoder:
     """Encodes knowledge texts with the encoder of a name; see `ModelConfig.knowledge_encoder`.
 
     The decoder's own encoder is read anew each time, because `generate` may train it. All others

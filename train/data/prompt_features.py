@@ -13,7 +13,7 @@ KEPT = 4096
 """Prompts whose features are kept; the one that was asked for longest ago leaves first."""
 
 
-class Texts:
+class PromptFeatureCache:
     """Encodes prompts with a denoiser's text encoder.
 
     A frozen encoder reads a prompt alone, so that no batch can change its bits.

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
-from data_tools.questions.eemodb import read_questions
 from data_tools.lexicon import with_lexicon_affect
 from data_tools.questions.build import build_questions
+from data_tools.questions.eemodb import read_questions
 from emosym.errors import UserError
 from emosym.records import Question, Sample
-from train.distributed import ranks
 from train.config import TrainConfig
+from train.distributed import ranks
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class RunData:
     """All splits of a run's data."""
 
     samples: list[Sample]
@@ -33,7 +33,7 @@ class Material:
         return [question for asked in tasks.values() for question in _spread(asked, count)]
 
 
-def load_material(config: TrainConfig, run: Path) -> Material:
+def load_run_data(config: TrainConfig, run: Path) -> RunData:
     """Open, or draw, what a preset names.
 
     Raises:
@@ -51,7 +51,7 @@ def load_material(config: TrainConfig, run: Path) -> Material:
     for split in ("train", "test"):
         if not any(item.split == split for item in (*samples, *questions)):
             raise UserError(f"the dataset has no images in split {split!r}")
-    return Material(samples, questions)
+    return RunData(samples, questions)
 
 
 def _samples(config: TrainConfig, run: Path) -> list[Sample]:

@@ -18,7 +18,7 @@ MOVES = "moves"
 _FIX = "resume with the configuration the run was started with"
 
 
-class Average:
+class WeightAverage:
     """The exponential moving average of a part's trainable parameters, adapters included.
 
     At update n = 0, 1, ... it becomes `average + (1 - d_n) (weights - average)` with

@@ -18,7 +18,7 @@ from torch import Tensor
 from emosym.errors import UserError
 
 
-class Elsewhere(Exception):  # noqa: N818  the error is another rank's
+class OtherRankError(Exception):
     """Another rank met bad input and tells of it; this one leaves with it."""
 
 
@@ -66,26 +66,26 @@ def is_first() -> bool:
 
 
 @contextlib.contextmanager
-def told_once() -> Iterator[None]:
+def raise_once() -> Iterator[None]:
     """Let one rank of a machine tell of bad input that all its ranks meet.
 
     Raises:
-        Elsewhere: in place of UserError, on all but the first rank of the machine.
+        OtherRankError: in place of UserError, on all but the first rank of the machine.
     """
     try:
         yield
     except UserError:
         if "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
-            raise Elsewhere from None
+            raise OtherRankError from None
         raise
 
 
 @contextlib.contextmanager
-def agreed() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """Let no rank go on alone: all of them leave when one meets bad input or a failing disk.
 
     Raises:
-        Elsewhere: on the ranks that met none, in place of the error.
+        OtherRankError: on the ranks that met none, in place of the error.
     """
     problem: UserError | OSError | None = None
     try:
@@ -93,10 +93,10 @@ def agreed() -> Iterator[None]:
     except (UserError, OSError) as error:
         problem = error
     if any_rank(problem is not None):
-        raise problem or Elsewhere
+        raise problem or OtherRankError
 
 
-def again(run: Path) -> str:
+def resume_command(run: Path) -> str:
     """Return the command that continues a run as it ran."""
     ranks = f" NPROC={size()}" if size() > 1 else ""
     return f"`make resume RUN={run}{ranks}`"

@@ -22,4 +22,4 @@ PHASES = {
         Remember,
     )
 }
-"""Name in a stage's cycle -> class, built once a run from the `Bench`."""
+"""Name in a stage's cycle -> class, built once a run from the `PhaseContext`."""

@@ -14,35 +14,35 @@ from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.models.generator import Condition
 from emosym.models.model import EmoSym
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from emosym.tasks import prompts
 from train.config import TrainConfig
-from train.data.dataset import Corpus, Kind
-from train.data.knowledge import Knowledge
-from train.data.prompt_features import Texts
+from train.data.dataset import Kind, TrainingSet
+from train.data.knowledge import KnowledgeEncoder
+from train.data.prompt_features import PromptFeatureCache
 from train.distributed import ranks
-from train.phases.remember.bank_session import Memory
-from train.reference import Frozen, Reference
+from train.phases.remember.bank_session import BankSession
+from train.reference import FrozenModule, ReferenceModel
 
 
 @dataclass(slots=True)
-class Bench:
+class PhaseContext:
     """Everything the phases of a run share."""
 
     config: TrainConfig
     model: EmoSym
     parts: dict[str, Any]
     """Part -> its DeepSpeed engine, or the bare module of a part that does not train."""
-    corpus: Corpus
-    reference: Reference
-    start: Frozen | None
+    training_set: TrainingSet
+    reference: ReferenceModel
+    start: FrozenModule | None
     """The generator as it was at the start; None in a run without `reinforce`."""
-    texts: Texts
+    texts: PromptFeatureCache
     """What encodes the decoder's prompts."""
-    memory: Memory
-    knowledge: Knowledge | None
+    memory: BankSession
+    knowledge: KnowledgeEncoder | None
     """What encodes knowledge texts; None in a run without `compress`."""
     device: torch.device
     save: Callable[[], object]
@@ -56,12 +56,12 @@ class Bench:
 
         Raises:
             UserError, OSError: what failed.
-            ranks.Elsewhere: on the ranks where nothing did.
+            ranks.OtherRankError: on the ranks where nothing did.
         """
         try:
-            with ranks.agreed():
+            with ranks.raise_together():
                 yield
-        except (UserError, OSError, ranks.Elsewhere):
+        except (UserError, OSError, ranks.OtherRankError):
             self.save()
             raise
 
@@ -73,10 +73,12 @@ class Bench:
     def pose(self, questions: Sequence[Question]) -> Prompts:
         """Put questions, each to its own images."""
         texts = [question.text for question in questions]
-        shown = [[self.corpus.image(path) for path in question.images] for question in questions]
+        shown = [
+            [self.training_set.image(path) for path in question.images] for question in questions
+        ]
         return self.model.processor.prompts(texts, shown).to(self.device)
 
-    def condition(self, reading: Reading, texts: list[str], affect: Tensor) -> Condition:
+    def condition(self, reading: UnderstanderOutput, texts: list[str], affect: Tensor) -> Condition:
         """Return what the generator is told; a frozen text encoder reads each prompt once."""
         return Condition(
             text=self.texts(texts),
@@ -93,7 +95,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class MicroBatch:
     """One micro-batch of one rank: its material and its rows of the step's draws."""
 
     samples: list[Sample]
@@ -114,7 +116,7 @@ class Slice:
         return self.draws.uniform(self.total, *shape)[self.rows]
 
 
-class Outcome(NamedTuple):
+class StepOutput(NamedTuple):
     """What a micro-batch gave."""
 
     loss: Tensor
@@ -142,7 +144,7 @@ class LearningPhase(Protocol):
     dropout: bool
     """Whether its steps drop inputs of adapters, forward and backward."""
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Return the loss of a micro-batch, a mean over its images."""
 
 

@@ -9,10 +9,10 @@ from emosym.errors import UserError
 from emosym.interfaces import Answers
 from emosym.models.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
 from emosym.models.reasoner import effective_rank, mean_cosine, norm_ratio
-from emosym.models.understander import Lesson, Reading
+from emosym.models.understander import Distillation, UnderstanderOutput
 from train.data.dataset import affect_targets, label_targets
 from train.distributed import ranks
-from train.phases.base import Bench, Outcome, Slice
+from train.phases.base import MicroBatch, PhaseContext, StepOutput
 
 NEEDS = {
     "label": ("emotion",),
@@ -41,37 +41,37 @@ class Compress:
     compares = None
     dropout = True
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.compress
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = context.config.compress
         self.batch_size = self.config.batch_size
         for loss, facts in NEEDS.items():
             if getattr(self.config, f"{loss}_weight"):
-                bench.corpus.require(f"compress.{loss}_weight", *facts)
+                context.training_set.require(f"compress.{loss}_weight", *facts)
         for loss in ("knowledge", "reconstruct"):
-            if getattr(self.config, f"{loss}_weight") and not bench.model.config.reasoning_tokens:
+            if getattr(self.config, f"{loss}_weight") and not context.model.config.reasoning_tokens:
                 raise UserError(
                     f"compress.{loss}_weight has no reasoning tokens to teach",
                     got="reasoning_tokens=0",
                     fix=f"set compress.{loss}_weight=0, or give the model some",
                 )
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Return the weighted sum of the losses of one micro-batch."""
-        bench, config = self.bench, self.config
+        context, config = self.context, self.config
         samples = part.samples
-        asked = bench.ask(bench.corpus.views(samples, part.uniform(4)))
-        answers = bench.answer(samples) if config.language_weight else None
+        asked = context.ask(context.training_set.views(samples, part.uniform(4)))
+        answers = context.answer(samples) if config.language_weight else None
         texts = [sample.knowledge or "" for sample in samples]
-        knowledge = bench.knowledge(texts) if config.knowledge_weight else None
+        knowledge = context.knowledge(texts) if config.knowledge_weight else None
         words = self._unclosed(self._tell(texts)) if config.distil_weight else None
-        reading = bench.parts["understander"](asked, answers, knowledge, words)
+        reading = context.parts["understander"](asked, answers, knowledge, words)
 
-        known = torch.tensor([s.knowledge is not None for s in samples]).to(bench.device)
+        known = torch.tensor([s.knowledge is not None for s in samples]).to(context.device)
         all_known = ranks.gather(known.float()).bool()
         first = ranks.rank() * len(samples)
-        labels = label_targets(samples, bench.model.config.emotions).to(bench.device)
-        affects = affect_targets(samples).to(bench.device)
+        labels = label_targets(samples, context.model.config.emotions).to(context.device)
+        affects = affect_targets(samples).to(context.device)
         parts = {"label": config.label_weight * label_loss(reading.emotion_logits, labels)}
         if reading.knowledge is not None:
             keys = ranks.gather(reading.knowledge)
@@ -93,21 +93,21 @@ class Compress:
         if config.reconstruct_weight:
             told = self._tell(texts)
             parts["reconstruct"] = config.reconstruct_weight * language_loss(
-                bench.reference.tell(reading.h_ctx, told), told.ids, told.mask * known[:, None]
+                context.reference.tell(reading.h_ctx, told), told.ids, told.mask * known[:, None]
             )
         loss = torch.stack(list(parts.values())).sum()
         metrics = {name: value.detach() for name, value in parts.items()}
-        return Outcome(loss, metrics | self._monitors(reading))
+        return StepOutput(loss, metrics | self._monitors(reading))
 
     def _tell(self, texts: list[str]) -> Answers:
-        return self.bench.model.processor.answers(texts).to(self.bench.device)
+        return self.context.model.processor.answers(texts).to(self.context.device)
 
     def _unclosed(self, told: Answers) -> Answers:
         """Return texts that do not end the turn: [EMO] goes on after them."""
-        return Answers(told.ids, told.mask * (told.ids != self.bench.model.processor.end_of_turn))
+        return Answers(told.ids, told.mask * (told.ids != self.context.model.processor.end_of_turn))
 
     def _teacher_loss(
-        self, lesson: Lesson, labels: Tensor, affects: Tensor, known: Tensor
+        self, lesson: Distillation, labels: Tensor, affects: Tensor, known: Tensor
     ) -> Tensor:
         """Return what the reading of the words has to learn where there are words."""
         label = label_loss(lesson.emotion_logits, labels.masked_fill(~known, -100))
@@ -115,9 +115,9 @@ class Compress:
         return self.config.label_weight * label + self.config.affect_weight * affect
 
     @torch.no_grad()
-    def _monitors(self, reading: Reading) -> dict[str, Tensor]:
+    def _monitors(self, reading: UnderstanderOutput) -> dict[str, Tensor]:
         """Return what shows that latents collapse: they all say the same, or the same of all."""
-        understander = self.bench.model.understander
+        understander = self.context.model.understander
         return {
             "latent_rank": effective_rank(reading.h_ctx),
             "latent_cosine": mean_cosine(reading.h_ctx),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emosym.diffusion.processes import min_snr, noised, training_times
+from emosym.diffusion.processes import add_noise, min_snr, training_times
 from emosym.models.losses import affect_loss, label_loss
 from emosym.records import ImageRequest, Sample
 from emosym.tasks import prompts
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
-from train.phases.base import Bench, Outcome, Slice
+from train.phases.base import MicroBatch, PhaseContext, StepOutput
 
 
 class Generate:
@@ -23,36 +23,36 @@ class Generate:
     compares = None
     dropout = True
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.generate
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = context.config.generate
         self.batch_size = self.config.batch_size
         # The generator comes last: its engine is the nearest to the loss.
         both = ("understander", "generator")
         self.owns = both if self.config.update_understander else ("generator",)
         if self.config.update_understander and self.config.label_weight:
-            bench.corpus.require("generate.label_weight", "emotion")
+            context.training_set.require("generate.label_weight", "emotion")
         if self.config.update_understander and self.config.affect_weight:
-            bench.corpus.require("generate.affect_weight", "valence", "arousal")
+            context.training_set.require("generate.affect_weight", "valence", "arousal")
         self.weights: dict[str, float] = {}
         if self.config.density_weight:
-            bench.corpus.require("generate.density_weight", "valence", "arousal")
-            self.weights = density_weights(bench.corpus.samples, self.config.density_weight)
+            context.training_set.require("generate.density_weight", "valence", "arousal")
+            self.weights = density_weights(context.training_set.samples, self.config.density_weight)
         if self.config.emotional_share:
-            bench.corpus.require("generate.emotional_share", "emotional_prompt")
+            context.training_set.require("generate.emotional_share", "emotional_prompt")
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Return the flow loss of one micro-batch, and what keeps understanding."""
-        bench, config = self.bench, self.config
-        samples, model = part.samples, bench.model
+        context, config = self.context, self.config
+        samples, model = part.samples, context.model
         latents = torch.stack([self._latent(sample) for sample in samples])
-        noise = part.normal(*latents.shape[1:]).to(bench.device)
+        noise = part.normal(*latents.shape[1:]).to(context.device)
         process = model.generator.process
-        time = training_times(process, part.normal().to(bench.device), config.times)
+        time = training_times(process, part.normal().to(context.device), config.times)
         keep, show, name, feel = (
-            (part.uniform() >= share).to(bench.device)
+            (part.uniform() >= share).to(context.device)
             for share in (
                 config.condition_dropout,
                 config.prompt_dropout,
@@ -67,18 +67,18 @@ class Generate:
             ((s.emotional_prompt if full else None) or s.prompt or "") if yes else ""
             for s, yes, full in zip(samples, show, told, strict=True)
         ]
-        affect = affect_targets(samples).to(bench.device)
+        affect = affect_targets(samples).to(context.device)
         asked_affect = torch.where(feel[:, None], affect, torch.nan)
         if from_image:
-            asked = bench.ask([bench.corpus.image(sample.image) for sample in samples])
+            asked = context.ask([context.training_set.image(sample.image) for sample in samples])
         else:
             asked = self._requests(samples, shown, name, feel)
         with torch.set_grad_enabled(config.update_understander):
-            reading = bench.parts["understander"](asked)
+            reading = context.parts["understander"](asked)
         with torch.set_grad_enabled(config.train_text_encoder):
-            condition = bench.condition(reading, shown, asked_affect)
-        mixed = noised(process, latents, noise, time)
-        output = bench.parts["generator"](mixed, time, condition, keep)
+            condition = context.condition(reading, shown, asked_affect)
+        mixed = add_noise(process, latents, noise, time)
+        output = context.parts["generator"](mixed, time, condition, keep)
         errors = (output - process.target(latents, noise, time)).float().square().mean((1, 2, 3))
         weights = errors.new_tensor([self.weights.get(sample.id, 1.0) for sample in samples])
         if config.min_snr is not None:
@@ -87,12 +87,12 @@ class Generate:
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
         loss = flow
         if config.update_understander and from_image:
-            target = label_targets(samples, model.config.emotions).to(bench.device)
+            target = label_targets(samples, model.config.emotions).to(context.device)
             label = label_loss(reading.emotion_logits, target)
             feeling = affect_loss(reading.affect, affect)
             loss = flow + config.label_weight * label + config.affect_weight * feeling
             metrics |= {"label": label.detach(), "affect": feeling.detach()}
-        return Outcome(loss, metrics)
+        return StepOutput(loss, metrics)
 
     def _requests(self, samples: list[Sample], shown: list[str], name: Tensor, feel: Tensor):
         texts = [
@@ -108,19 +108,19 @@ class Generate:
                 samples, shown, name.tolist(), feel.tolist(), strict=True
             )
         ]
-        return self.bench.model.processor.prompts(texts, None).to(self.bench.device)
+        return self.context.model.processor.prompts(texts, None).to(self.context.device)
 
     def _latent(self, sample: Sample) -> Tensor:
         """Return the latent of an image, encoded alone so that no batch can change its bits."""
-        steps = getattr(self.bench.parts["autoencoder"], "global_steps", 0)
+        steps = getattr(self.context.parts["autoencoder"], "global_steps", 0)
         if steps != self._encoder_steps:  # what was encoded before the VAE moved is stale
             self._latents, self._encoder_steps = {}, steps
         key = str(sample.image)
         if key not in self._latents:
-            side = self.bench.model.config.image_size
-            pixels = square_pixels(self.bench.corpus.image(sample.image), side)[None]
-            autoencoder = self.bench.model.autoencoder
-            pixels = pixels.to(self.bench.device, next(autoencoder.parameters()).dtype)
+            side = self.context.model.config.image_size
+            pixels = square_pixels(self.context.training_set.image(sample.image), side)[None]
+            autoencoder = self.context.model.autoencoder
+            pixels = pixels.to(self.context.device, next(autoencoder.parameters()).dtype)
             with torch.no_grad():
                 self._latents[key] = autoencoder.encode(pixels)[0]
         return self._latents[key]

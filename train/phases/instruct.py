@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from emosym.errors import UserError
 from emosym.models.losses import language_loss
-from train.phases.base import Bench, Outcome, Slice
+from train.phases.base import MicroBatch, PhaseContext, StepOutput
 
 
 class Instruct:
@@ -17,10 +17,10 @@ class Instruct:
     compares = None
     dropout = True
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.batch_size = bench.config.instruct.batch_size
-        silent = [q for q in bench.corpus.material("questions") if not q.answer]
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.batch_size = context.config.instruct.batch_size
+        silent = [q for q in context.training_set.material("questions") if not q.answer]
         if silent:
             raise UserError(
                 "phase instruct needs a reference answer to every training question",
@@ -28,16 +28,16 @@ class Instruct:
                 fix="leave their task out of data.tasks, or add the answers",
             )
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Return the language loss of one micro-batch."""
-        bench = self.bench
-        asked = bench.pose(part.samples)
+        context = self.context
+        asked = context.pose(part.samples)
         texts = [question.answer for question in part.samples]
-        answers = bench.model.processor.answers(texts).to(bench.device)
-        logits = bench.parts["understander"](asked, answers).answer_logits
+        answers = context.model.processor.answers(texts).to(context.device)
+        logits = context.parts["understander"](asked, answers).answer_logits
         right = (logits.argmax(-1) == answers.ids).float() * answers.mask
         metrics = {
             "token_accuracy": (right.sum(1) / answers.mask.sum(1)).mean(),
             "answer_tokens": answers.mask.sum(1).float().mean(),
         }
-        return Outcome(language_loss(logits, answers.ids, answers.mask), metrics)
+        return StepOutput(language_loss(logits, answers.ids, answers.mask), metrics)

@@ -16,15 +16,15 @@ from emosym.rl.rollout import Rollout, forbidden_bias
 from emosym.tasks.answers import parse
 from emosym.tasks.rewards import REWARDS, score
 from train.distributed import ranks
-from train.phases.base import Bench, Outcome, Slice
+from train.phases.base import MicroBatch, PhaseContext, StepOutput
 
 
 class VerifyGrpo:
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic §3.5; rewards by name from `emosym.tasks.rewards`. One update a rollout, so the ratio
-    is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training differ.
-    Adapters therefore run without dropout: another mask would make another policy.
+    Ref: EEmo-Logic §3.5; rewards by name from `emosym.tasks.rewards`. One update a rollout, so
+    the ratio is 1 but for rounding: `ratio_deviation` far from 0 means that sampling and training
+    differ. Adapters therefore run without dropout: another mask would make another policy.
     """
 
     name = "verify_grpo"
@@ -34,12 +34,12 @@ class VerifyGrpo:
     compares = None
     dropout = False
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.verify_grpo
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = context.config.verify_grpo
         self.batch_size = self.config.batch_size
         self.rewards = {name: weight for name, weight in self.config.rewards.items() if weight}
-        questions = bench.corpus.material("questions")
+        questions = context.training_set.material("questions")
         for name in self.rewards:
             if name not in REWARDS:
                 raise unknown("reward in verify_grpo.rewards:", name, REWARDS)
@@ -59,11 +59,11 @@ class VerifyGrpo:
                     fix="give verify_grpo.rewards one for it, or leave its task out of data.tasks",
                 )
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Sample, score and return the loss of one micro-batch of prompts."""
-        bench, config = self.bench, self.config
-        asked = bench.pose(part.samples)
-        processor, group = bench.model.processor, config.group
+        context, config = self.context, self.config
+        asked = context.pose(part.samples)
+        processor, group = context.model.processor, config.group
         uniform = part.uniform(group, config.answer_tokens)
         rollout = Rollout(
             end_of_turn=processor.end_of_turn,
@@ -74,7 +74,7 @@ class VerifyGrpo:
             temperature=config.temperature,
         )
         # One pass: the prompts are read once, sampled from, and their answers read after them.
-        logits = bench.parts["understander"](asked, rollout).answer_logits
+        logits = context.parts["understander"](asked, rollout).answer_logits
         answers = rollout.answers
         texts = processor.decode(answers.ids, answers.mask)
         fills = (answers.mask.sum(1) / config.answer_tokens).tolist()
@@ -100,7 +100,7 @@ class VerifyGrpo:
             tokens=ranks.mean(mask.sum()),
         )
         named = zip(self.rewards, rewards, strict=True)
-        return Outcome(
+        return StepOutput(
             terms.loss,
             {
                 **{f"reward_{name}": reward.nanmean() for name, reward in named},
@@ -122,7 +122,7 @@ class VerifyGrpo:
         answer = replace(parse(text, question), fill=fill)
         return score(answer, question, self.rewards)
 
-    def _by_task(self, part: Slice, total: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _by_task(self, part: MicroBatch, total: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the mean total of each task, NaN for one that this micro-batch does not ask."""
         if len(self.tasks) == 1:
             return {}
@@ -135,7 +135,7 @@ class VerifyGrpo:
         missing = float("nan")
         values = torch.tensor([[entry.get(name, missing) for entry in scores] for name in names])
         grouped = rearrange(values, "r (b g) -> r b g", g=self.config.group)
-        return grouped.to(self.bench.device)
+        return grouped.to(self.context.device)
 
     def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
         """Return [B, G] for this rank's rewards [R, B, G], normalised over all ranks' prompts."""
@@ -150,12 +150,12 @@ class VerifyGrpo:
     def _reference_log_probs(self, asked: Prompts, answers: Answers) -> torch.Tensor | None:
         if not self.config.beta:
             return None
-        return self._log_probs(self.bench.reference(asked, answers).answer_logits, answers)
+        return self._log_probs(self.context.reference(asked, answers).answer_logits, answers)
 
     def _log_probs(self, logits: torch.Tensor, answers: Answers) -> torch.Tensor:
         return token_log_probs(self._policy(logits), answers.ids)
 
     def _policy(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits of the policy that samples: tempered, some tokens barred."""
-        bias = forbidden_bias(logits.shape[-1], self.bench.model.processor.forbidden_ids)
+        bias = forbidden_bias(logits.shape[-1], self.context.model.processor.forbidden_ids)
         return logits / self.config.temperature + bias.to(logits.device)

@@ -120,7 +120,7 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
     """Return what is known of each image before the model looks; raise UserError for bad ones."""
     import numpy as np
 
-    from emosym.inference.png_metadata import read_imprint
+    from emosym.inference.png_metadata import read_png_metadata
     from memory_bank import Candidate
     from memory_bank.store.images import read_image
 
@@ -129,7 +129,7 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
         for done, path in enumerate(paths, start=1):
             read_image(path)
             known: dict[str, object] = {"source": "real"}
-            imprint = read_imprint(path)
+            imprint = read_png_metadata(path)
             if imprint is not None:
                 known = {"source": "synthetic", **asdict(imprint.request)}
                 known |= {"seed": imprint.seed, "model_hash": imprint.model}

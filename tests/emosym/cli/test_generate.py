@@ -13,7 +13,7 @@ from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import NORMS
 from emosym.cli.files import write_file
 from emosym.errors import UserError
-from emosym.inference.png_metadata import Imprint, read_imprint
+from emosym.inference.png_metadata import PngMetadata, read_png_metadata
 from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused
 
@@ -71,7 +71,7 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
     from model_zoo import zoo
 
     norm = NORMS["awe"].to(PUBLIC)
-    assert read_imprint(drawn / "5.png") == Imprint(
+    assert read_png_metadata(drawn / "5.png") == PngMetadata(
         request=ImageRequest(
             prompt="a tree", emotion="awe", valence=norm.valence, arousal=norm.arousal
         ),
@@ -237,7 +237,7 @@ def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
         assert record["space"] == {"sadness": 1.0}
         assert record["valence"] == pytest.approx(wanted.valence, abs=1e-6)
         assert record["arousal"] == pytest.approx(wanted.arousal, abs=1e-6)
-    imprint = read_imprint(out / "4.png")
+    imprint = read_png_metadata(out / "4.png")
     assert (imprint.seed, imprint.space) == (4, {"sadness": 1.0})
     assert imprint.request.valence == found[1]["valence"]
     assert imprint.model == zoo.fingerprint(spacious)
@@ -252,7 +252,7 @@ def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
     (record,) = done.json
     assert (record["prompt"], record["emotion"]) == ("a boat", None)
     assert record["space"] == {"awe": 0.75, "fear": 0.25}
-    assert read_imprint(tmp_path / "x.png").space == {"awe": 0.75, "fear": 0.25}
+    assert read_png_metadata(tmp_path / "x.png").space == {"awe": 0.75, "fear": 0.25}
 
 
 @pytest.mark.parametrize(

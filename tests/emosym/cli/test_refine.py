@@ -5,7 +5,7 @@ import json
 import pytest
 
 from emosym.inference.pipeline import EmoSymPipeline
-from emosym.inference.png_metadata import read_imprint
+from emosym.inference.png_metadata import read_png_metadata
 from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused
 from tests.model_zoo.chat_server import pictures, serving, text
@@ -58,7 +58,7 @@ def test_the_numbers_are_those_of_the_shipped_model(refined):
 def test_generate_draws_the_best_image_again(refined, tmp_path):
     told, out = refined
     best = told["best"]
-    imprint = read_imprint(out / "best.png")
+    imprint = read_png_metadata(out / "best.png")
     assert imprint.request == ImageRequest(prompt=best["prompt"], valence=-1.5, arousal=2.0)
     assert (imprint.seed, imprint.steps, imprint.model) == (best["seed"], 2, told["model"])
     again = tmp_path / "again.png"

@@ -16,7 +16,7 @@ from emosym.cli.understand import ask
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import Question
 from emosym.tasks import prompts
-from model_zoo.quiet import hush
+from model_zoo.quiet import quiet_libraries
 from tests.emosym.cli.command import ROOT, emosym, names_in, refused, start
 
 
@@ -126,7 +126,8 @@ def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
 
 
 def test_a_library_user_hears_nothing_either():
-    code = "from emosym.inference.pipeline import EmoSymPipeline as P; P.from_pretrained('emosym-tiny')"
+    load = "EmoSymPipeline.from_pretrained('emosym-tiny')"
+    code = f"from emosym.inference.pipeline import EmoSymPipeline; {load}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -134,8 +135,8 @@ def test_a_library_user_hears_nothing_either():
 
 
 def test_only_the_named_notice_is_hushed(caplog):
-    hush()
-    hush()
+    quiet_libraries()
+    quiet_libraries()
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     with caplog.at_level(logging.WARNING):
         logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "why")

@@ -7,17 +7,24 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from emosym.diffusion.processes import Diffusion, Flow, integrate, min_snr, noised, training_times
+from emosym.diffusion.processes import (
+    RectifiedFlow,
+    VPDiffusion,
+    add_noise,
+    min_snr,
+    sample,
+    training_times,
+)
 from emosym.errors import UserError
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 """Stable Diffusion's schedule."""
 ALPHAS = (1 - BETAS).cumprod(0)
 PROCESSES = {
-    "flow": Flow(),
-    "shifted": Flow(3.0),
-    "epsilon": Diffusion(ALPHAS, "epsilon"),
-    "v": Diffusion(ALPHAS, "v_prediction", spacing="trailing", ends_clean=True),
+    "flow": RectifiedFlow(),
+    "shifted": RectifiedFlow(3.0),
+    "epsilon": VPDiffusion(ALPHAS, "epsilon"),
+    "v": VPDiffusion(ALPHAS, "v_prediction", spacing="trailing", ends_clean=True),
 }
 
 
@@ -32,28 +39,28 @@ def process(request):
 
 def test_a_flow_goes_from_image_to_noise_by_hand():
     clean, noise = images(0), images(1)
-    mixed = noised(Flow(3.0), clean, noise, torch.tensor([0.0, 0.25, 1.0]))
+    mixed = add_noise(RectifiedFlow(3.0), clean, noise, torch.tensor([0.0, 0.25, 1.0]))
     assert torch.equal(mixed[0], clean[0])
     assert torch.allclose(mixed[1], 0.75 * clean[1] + 0.25 * noise[1])
     assert torch.equal(mixed[2], noise[2])
 
 
 def test_a_diffusion_by_hand():
-    process = Diffusion(torch.tensor([0.64, 0.36]))
-    mixed = noised(process, images(0), images(1), torch.tensor([0.0, 1.0, 0.0]))
+    process = VPDiffusion(torch.tensor([0.64, 0.36]))
+    mixed = add_noise(process, images(0), images(1), torch.tensor([0.0, 1.0, 0.0]))
     assert torch.allclose(mixed[0], 0.8 * images(0)[0] + 0.6 * images(1)[0])
     assert torch.allclose(mixed[1], 0.6 * images(0)[1] + 0.8 * images(1)[1])
     # What follows the last step: the first of the levels, or no noise at all.
     end = torch.tensor([-1.0])
     assert [float(part) for part in process.coefficients(end)] == pytest.approx([0.8, 0.6])
-    clean_end = Diffusion(torch.tensor([0.64, 0.36]), ends_clean=True)
+    clean_end = VPDiffusion(torch.tensor([0.64, 0.36]), ends_clean=True)
     assert [float(part) for part in clean_end.coefficients(end)] == [1.0, 0.0]
 
 
 def test_a_perfect_output_splits_into_image_and_noise(process):
     clean, noise, time = images(2), images(3), process.times(torch.tensor([0.1, 0.5, 0.9]))
     output = process.target(clean, noise, time)
-    split = process.split(noised(process, clean, noise, time), output, time)
+    split = process.split(add_noise(process, clean, noise, time), output, time)
     assert torch.allclose(split.clean, clean, atol=1e-4)
     assert torch.allclose(split.noise, noise, atol=1e-4)
 
@@ -70,16 +77,18 @@ def test_the_gain_is_how_an_error_of_the_output_shows_in_the_image(process):
     [(0.5, 3.0, 0.75), (0.25, 3.0, 0.5), (0.5, 1.0, 0.5), (0.0, 3.0, 0.0), (1.0, 3.0, 1.0)],
 )
 def test_shift_by_hand(share, shift, expected):
-    assert Flow(shift).times(torch.tensor(share)).item() == pytest.approx(expected)
+    assert RectifiedFlow(shift).times(torch.tensor(share)).item() == pytest.approx(expected)
 
 
 def test_training_times_by_hand():
     normal = torch.tensor([0.0, math.log(3), -math.log(3)])
-    found = training_times(Flow(), normal, "logit_normal")
+    found = training_times(RectifiedFlow(), normal, "logit_normal")
     assert torch.allclose(found, torch.tensor([0.5, 0.75, 0.25]))
-    assert training_times(Flow(3.0), normal[:1], "logit_normal").item() == pytest.approx(0.75)
+    assert training_times(RectifiedFlow(3.0), normal[:1], "logit_normal").item() == pytest.approx(
+        0.75
+    )
     quarter = torch.tensor([-0.67448975])  # the first quartile of a normal
-    assert training_times(Flow(), quarter, "uniform").item() == pytest.approx(0.25)
+    assert training_times(RectifiedFlow(), quarter, "uniform").item() == pytest.approx(0.25)
     times = training_times(PROCESSES["epsilon"], torch.randn(4000), "uniform")
     assert times.min() >= 0
     assert times.max() <= 999
@@ -116,7 +125,7 @@ def test_on_a_linear_flow_the_sampler_has_a_closed_form(steps, shift):
         seen.append(sigma)
         return rate * latents
 
-    found = integrate(field, Flow(shift), noise, steps)
+    found = sample(field, RectifiedFlow(shift), noise, steps)
     assert torch.allclose(found, factor * noise, atol=1e-5)
     assert [level.shape for level in seen] == [(3,)] * steps
     assert torch.allclose(torch.stack(seen)[:, 0], torch.tensor(levels[:-1]))
@@ -124,7 +133,7 @@ def test_on_a_linear_flow_the_sampler_has_a_closed_form(steps, shift):
 
 def test_many_steps_reach_the_exact_solution():
     noise = images(3)
-    found = integrate(lambda x, _: 0.7 * x, Flow(), noise, 2000)
+    found = sample(lambda x, _: 0.7 * x, RectifiedFlow(), noise, 2000)
     assert torch.allclose(found, math.exp(-0.7) * noise, atol=1e-3)
 
 
@@ -133,8 +142,8 @@ def test_a_perfect_denoiser_leads_to_the_image_in_any_number_of_steps(process, s
     """From pure noise for a flow; a diffusion begins where a little of the image is left."""
     clean, noise = images(4), images(5)
     first = process.schedule(steps)[:1].expand(3)
-    start = noised(process, clean, noise, first)
-    found = integrate(lambda x, t: process.target(clean, noise, t), process, start, steps)
+    start = add_noise(process, clean, noise, first)
+    found = sample(lambda x, t: process.target(clean, noise, t), process, start, steps)
     a, b = process.coefficients(process.schedule(steps)[-1])
     assert torch.allclose(found, a * clean + b * noise, atol=1e-3)
 
@@ -153,7 +162,7 @@ def test_diffusers_ddim_takes_the_same_steps(prediction, spacing, ends_clean):
         set_alpha_to_one=ends_clean,
         clip_sample=False,
     )
-    ours = Diffusion(
+    ours = VPDiffusion(
         theirs.alphas_cumprod,
         prediction,
         spacing=spacing,
@@ -170,14 +179,14 @@ def test_diffusers_ddim_takes_the_same_steps(prediction, spacing, ends_clean):
     for time in theirs.timesteps:
         output = denoise(expected, time.expand(3))
         expected = theirs.step(output, time, expected, eta=0.0).prev_sample
-    assert torch.allclose(integrate(denoise, ours, images(6), 10), expected, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(sample(denoise, ours, images(6), 10), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_pure_noise_needs_v_prediction():
     silent = torch.tensor([0.9, 0.0])
     with pytest.raises(UserError, match="v-prediction"):
-        Diffusion(silent)
-    assert Diffusion(silent, "v_prediction").times(torch.tensor([0.99])).item() == 1
+        VPDiffusion(silent)
+    assert VPDiffusion(silent, "v_prediction").times(torch.tensor([0.99])).item() == 1
 
 
 def test_more_steps_than_the_schedule_has_are_refused():

@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 from emosym.diffusion.nft import nft_loss, optimality
-from emosym.diffusion.processes import Diffusion, Flow, integrate, noised
-from emosym.diffusion.trajectories import explore, log_ratios
-from emosym.diffusion.transitions import EXPLORATIONS, Interval
+from emosym.diffusion.processes import RectifiedFlow, VPDiffusion, add_noise, sample
+from emosym.diffusion.trajectories import log_ratios, sample_trajectory
+from emosym.diffusion.transitions import TRANSITIONS, Interval
 from emosym.rl.policy_loss import group_advantages
 
 ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
-CASES = [(name, "flow") for name in EXPLORATIONS] + [
+CASES = [(name, "flow") for name in TRANSITIONS] + [
     (name, "diffusion") for name in ("cps", "cps_guard", "ddpo")
 ]
 
 
 def process_of(kind: str):
-    return Flow() if kind == "flow" else Diffusion(ALPHAS)
+    return RectifiedFlow() if kind == "flow" else VPDiffusion(ALPHAS)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -40,9 +40,9 @@ class Painter(nn.Module):
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_exploring_is_the_loop_written_out(name, kind):
-    process, exploration, painter = process_of(kind), EXPLORATIONS[name], Painter()
+    process, exploration, painter = process_of(kind), TRANSITIONS[name], Painter()
     noise, draws = normal(3, 2, 2, 2), normal(2, 3, 2, 2, 2, seed=1)
-    found = explore(
+    found = sample_trajectory(
         painter,
         process,
         noise,
@@ -72,32 +72,32 @@ def test_exploring_is_the_loop_written_out(name, kind):
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_without_noise_it_is_the_sampler(name, kind):
     process, noise = process_of(kind), normal(3, 2, 2, 2)
-    found = explore(
+    found = sample_trajectory(
         Painter(),
         process,
         noise,
         steps=4,
         drawn=range(3),
         draws=normal(3, 3, 2, 2, 2, seed=1),
-        exploration=EXPLORATIONS[name],
+        exploration=TRANSITIONS[name],
         eta=0.0,
     )
     with torch.no_grad():
-        expected = integrate(Painter(), process, noise, 4)
+        expected = sample(Painter(), process, noise, 4)
     assert torch.allclose(found.images, expected, atol=1e-5)
 
 
 def rollout(painter: Painter, name: str, process, seed: int, count: int = 48):
     noise, draws = normal(count, 2, 2, 2, seed=seed), normal(2, count, 2, 2, 2, seed=seed + 1)
-    found = explore(
+    found = sample_trajectory(
         painter,
         process,
         noise,
         steps=5,
         drawn=range(2),
         draws=draws,
-        exploration=EXPLORATIONS[name],
-        eta=EXPLORATIONS[name].eta,
+        exploration=TRANSITIONS[name],
+        eta=TRANSITIONS[name].eta,
     )
     times = torch.stack([interval.here for interval in found.intervals])
     return found, times
@@ -114,7 +114,7 @@ def test_the_first_update_has_ratio_one(name, kind):
     process, painter = process_of(kind), Painter()
     found, times = rollout(painter, name, process, 0)
     logs = log_ratios(
-        found, again(painter, found, times), process, EXPLORATIONS[name], EXPLORATIONS[name].eta
+        found, again(painter, found, times), process, TRANSITIONS[name], TRANSITIONS[name].eta
     )
     assert logs.shape == (2, 48)
     assert (logs.exp() - 1).abs().max() < 1e-5
@@ -136,7 +136,7 @@ def assert_learned(colours: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_wanted_colour_is_learned_from_log_probabilities(name, kind):
-    process, painter, exploration = process_of(kind), Painter(), EXPLORATIONS[name]
+    process, painter, exploration = process_of(kind), Painter(), TRANSITIONS[name]
     optimizer = torch.optim.Adam(painter.parameters(), 0.05)
     colours = []
     for update in range(60):
@@ -159,12 +159,12 @@ def test_a_wanted_colour_is_learned_on_the_forward_process(kind):
     colours = []
     for update in range(60):
         with torch.no_grad():
-            images = integrate(painter, process, normal(48, 2, 2, 2, seed=10 * update), 5)
+            images = sample(painter, process, normal(48, 2, 2, 2, seed=10 * update), 5)
         gained = reward(images)
         colours.append(images.mean((0, 2, 3)))
         r = optimality(group_advantages(gained[None])[0])
         time = process.times(torch.rand(48, generator=torch.Generator().manual_seed(update)))
-        mixed = noised(process, images, normal(48, 2, 2, 2, seed=10 * update + 5), time)
+        mixed = add_noise(process, images, normal(48, 2, 2, 2, seed=10 * update + 5), time)
         output = painter(mixed, time)
         loss = nft_loss(process, mixed, time, images, output, output.detach(), r, 1.0)
         optimizer.zero_grad()
@@ -199,7 +199,7 @@ def test_optimality_by_hand():
 
 def test_an_average_image_moves_nothing():
     """At r = 1/2 and output = old, the two pulls cancel."""
-    process, painter = Flow(), Painter()
+    process, painter = RectifiedFlow(), Painter()
     time = torch.tensor([0.4, 0.8])
     mixed, clean = normal(2, 2, 2, 2), normal(2, 2, 2, 2, seed=1)
     output = painter(mixed, time)

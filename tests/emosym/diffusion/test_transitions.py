@@ -7,9 +7,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from emosym.diffusion.processes import Diffusion, Flow, Split
+from emosym.diffusion.processes import Prediction, RectifiedFlow, VPDiffusion
 from emosym.diffusion.transitions import (
-    EXPLORATIONS,
+    TRANSITIONS,
     Interval,
     Step,
     cps,
@@ -32,7 +32,7 @@ def between(here: float, there: float, second: float = 0.9) -> Interval:
     return Interval(torch.tensor(here), torch.tensor(there), torch.tensor(second))
 
 
-def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> Split:
+def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> Prediction:
     return process.split(latents, output, torch.full((len(latents),), time))
 
 
@@ -43,7 +43,7 @@ def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> S
 def test_the_sde_is_the_published_one(transition, eta, s):
     """mean = x (1 + s²/(2σ) dt) + v (1 + s² (1 - σ)/(2σ)) dt; std = s √-dt; number by number."""
     x, v, sigma, dt = normal(2, 1, 2, 2), normal(2, 1, 2, 2, seed=1), 0.6, -0.1
-    step = transition(Flow(), between(0.6, 0.5), x, said(Flow(), x, 0.6, v), eta)
+    step = transition(RectifiedFlow(), between(0.6, 0.5), x, said(RectifiedFlow(), x, 0.6, v), eta)
     assert float(step.std) == pytest.approx(s * math.sqrt(0.1), rel=1e-5)
     for found, here, speed in zip(step.mean.flatten(), x.flatten(), v.flatten(), strict=True):
         kept = here * (1 + s**2 / (2 * sigma) * dt)
@@ -53,15 +53,15 @@ def test_the_sde_is_the_published_one(transition, eta, s):
 
 def test_at_pure_noise_the_second_level_stands_in_for_the_first():
     x = normal(1, 1, 2, 2)
-    step = flow_sde(Flow(), between(1.0, 0.9), x, said(Flow(), x, 1.0, x), 0.7)
+    step = flow_sde(RectifiedFlow(), between(1.0, 0.9), x, said(RectifiedFlow(), x, 1.0, x), 0.7)
     assert float(step.std) == pytest.approx(0.7 * math.sqrt(1 / 0.1) * math.sqrt(0.1), rel=1e-4)
 
 
 def test_cps_keeps_the_level_of_noise_exactly():
     """S = σ' sin(η π/2); what is kept of the old noise and S make σ' together."""
     x, v = normal(1, 1, 2, 2), normal(1, 1, 2, 2, seed=1)
-    split = said(Flow(), x, 0.6, v)
-    step = cps(Flow(), between(0.6, 0.5), x, split, 0.8)
+    split = said(RectifiedFlow(), x, 0.6, v)
+    step = cps(RectifiedFlow(), between(0.6, 0.5), x, split, 0.8)
     s = 0.5 * math.sin(0.4 * math.pi)
     assert float(step.std) == pytest.approx(s)
     expected = 0.5 * (x - 0.6 * v) + math.sqrt(0.25 - s**2) * (x + 0.4 * v)
@@ -74,7 +74,7 @@ def test_ddim_with_noise_is_diffusers():
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
     )
     theirs.set_timesteps(steps)
-    ours = Diffusion(theirs.alphas_cumprod, ends_clean=True)
+    ours = VPDiffusion(theirs.alphas_cumprod, ends_clean=True)
     schedule = ours.schedule(steps)
     for place, (here, there) in enumerate(pairwise(schedule)):
         x, output = normal(2, 1, 2, 2, seed=place), normal(2, 1, 2, 2, seed=99)
@@ -85,17 +85,19 @@ def test_ddim_with_noise_is_diffusers():
         assert torch.allclose(step.mean + step.std * drawn, expected, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", EXPLORATIONS)
+@pytest.mark.parametrize("name", TRANSITIONS)
 def test_without_noise_a_step_is_the_deterministic_one(name):
     x, v = normal(2, 1, 2, 2), normal(2, 1, 2, 2, seed=1)
-    step = EXPLORATIONS[name].transition(Flow(), between(0.6, 0.5), x, said(Flow(), x, 0.6, v), 0.0)
+    step = TRANSITIONS[name].transition(
+        RectifiedFlow(), between(0.6, 0.5), x, said(RectifiedFlow(), x, 0.6, v), 0.0
+    )
     assert float(step.std) == 0
     assert torch.allclose(step.mean, x - 0.1 * v, atol=1e-6)
 
 
 @pytest.mark.parametrize("transition", [flow_sde, dance_sde])
 def test_a_noise_model_has_no_flow_sde(transition):
-    process = Diffusion(torch.tensor([0.9, 0.5]))
+    process = VPDiffusion(torch.tensor([0.9, 0.5]))
     x = normal(1, 1, 2, 2)
     with pytest.raises(UserError, match="flow models"):
         transition(process, between(1.0, 0.0), x, said(process, x, 1.0, x), 0.5)
@@ -121,14 +123,14 @@ def test_the_sde_has_the_marginals_of_the_ode(name):
 
     CPS is no SDE: its noise is a share of the level at any number of steps.
     """
-    found, steps = EXPLORATIONS[name], 300
-    schedule, rng = Flow().schedule(steps), torch.Generator().manual_seed(0)
+    found, steps = TRANSITIONS[name], 300
+    schedule, rng = RectifiedFlow().schedule(steps), torch.Generator().manual_seed(0)
     x = torch.randn(10_000, 1, 2, 2, generator=rng)
     half = None
     for here, there in pairwise(schedule):
-        split = Flow().split(x, toy(x, here.expand(len(x))), here.expand(len(x)))
+        split = RectifiedFlow().split(x, toy(x, here.expand(len(x))), here.expand(len(x)))
         step = found.transition(
-            Flow(), Interval(here, there, schedule[1]), x, split, 0.7 * min(1, found.eta)
+            RectifiedFlow(), Interval(here, there, schedule[1]), x, split, 0.7 * min(1, found.eta)
         )
         x = step.mean + step.std * torch.randn(x.shape, generator=rng)
         if half is None and there <= 0.5:

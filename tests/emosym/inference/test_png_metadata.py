@@ -7,12 +7,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from emosym.errors import UserError
-from emosym.inference.png_metadata import Imprint, read_imprint, to_png
+from emosym.inference.png_metadata import PngMetadata, read_png_metadata, to_png
 from emosym.records import ImageRequest
 
 
 def test_an_imprint_comes_back_in_any_script(tmp_path):
-    imprint = Imprint(
+    imprint = PngMetadata(
         request=ImageRequest(prompt='ein "See" 夜\n', valence=-1.25, arousal=0.5),
         seed=2**62,
         guidance=1.5,
@@ -23,14 +23,14 @@ def test_an_imprint_comes_back_in_any_script(tmp_path):
     data = to_png(image, imprint)
     assert data == to_png(image, imprint)
     (tmp_path / "x.png").write_bytes(data)
-    assert read_imprint(tmp_path / "x.png") == imprint
+    assert read_png_metadata(tmp_path / "x.png") == imprint
     for name in ("plain.png", "plain.jpg"):
         image.save(tmp_path / name)
-        assert read_imprint(tmp_path / name) is None
+        assert read_png_metadata(tmp_path / name) is None
 
 
 def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
-    imprint = Imprint(
+    imprint = PngMetadata(
         request=ImageRequest(valence=-1.25, arousal=0.5),
         seed=3,
         guidance=2.0,
@@ -39,7 +39,7 @@ def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
         space={"awe": 0.75, "fear": 0.25},
     )
     (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), imprint))
-    assert read_imprint(tmp_path / "x.png") == imprint
+    assert read_png_metadata(tmp_path / "x.png") == imprint
 
 
 HUGE = '{"seed": 1' + "0" * 5000 + "}"
@@ -51,7 +51,7 @@ def test_a_broken_imprint_is_told(tmp_path, text):
     about.add_text("emosym", text)
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
     with pytest.raises(UserError, match=r"x\.png says in a broken way how it was made"):
-        read_imprint(tmp_path / "x.png")
+        read_png_metadata(tmp_path / "x.png")
 
 
 def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
@@ -68,6 +68,6 @@ def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
         if change:
             with pytest.raises(UserError, match=r"x\.png says in a broken way"):
-                read_imprint(tmp_path / "x.png")
+                read_png_metadata(tmp_path / "x.png")
         else:
-            assert read_imprint(tmp_path / "x.png").seed == 1
+            assert read_png_metadata(tmp_path / "x.png").seed == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from emosym.models.conditioner import Conditioner, Connected, Word
+from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
 
 B, K, D, E, P = 4, 3, 10, 6, 5
 NAN = float("nan")
@@ -14,12 +14,12 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def word(pooled: int = P) -> Word:
-    return Word(D, 8, E, pooled)
+def word(pooled: int = P) -> PseudoWordConditioner:
+    return PseudoWordConditioner(D, 8, E, pooled)
 
 
-def connected(pooled: int = P) -> Connected:
-    return Connected(D, 8, E, pooled, layers=2)
+def connected(pooled: int = P) -> ConnectorConditioner:
+    return ConnectorConditioner(D, 8, E, pooled, layers=2)
 
 
 KINDS = {word: 1, connected: K + 1}

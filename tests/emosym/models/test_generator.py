@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from emosym.diffusion.processes import Flow, noised
+from emosym.diffusion.processes import RectifiedFlow, add_noise
 from emosym.interfaces import TextFeatures
 from emosym.models.generator import Condition, Generator
 
@@ -149,7 +149,7 @@ def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
     noise = normal(3, 4, 16, 16, seed=5)
     for shift, levels in ((1.0, (1, 2 / 3, 1 / 3, 0)), (3.0, (1, 6 / 7, 3 / 5, 0))):
         made, x = copy.copy(generator), noise
-        made.process = Flow(shift)
+        made.process = RectifiedFlow(shift)
         for here, there in pairwise(levels):
             x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
         found = made.sample(noise, condition, steps=3, guidance=1.0)
@@ -179,7 +179,7 @@ def test_a_flow_is_learned(tiny):
     for _ in range(20):
         noise, sigma = torch.randn(latents.shape, generator=rng), torch.rand(4, generator=rng)
         yes = torch.ones(4, dtype=torch.bool)
-        output = made(noised(made.process, latents, noise, sigma), sigma, condition, yes)
+        output = made(add_noise(made.process, latents, noise, sigma), sigma, condition, yes)
         loss = (output - (noise - latents)).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from emosym.interfaces import Embedded
+from emosym.interfaces import InputEmbeddings
 from emosym.models.latent_reader import LatentReader
 
 TEXTS = ["a dark sky threatens the house", "a cat", ""]
@@ -24,7 +24,7 @@ def test_logits_against_one_token_at_a_time(tiny):
             read = torch.cat([soft[b : b + 1], backbone.embed_tokens(told.ids[b : b + 1, :t])], 1)
             places = torch.arange(read.shape[1]).expand(3, 1, -1)
             ones = torch.ones(1, read.shape[1], dtype=torch.long)
-            expected = backbone.logits(backbone.read(Embedded(read, ones, places)))[0, -1]
+            expected = backbone.logits(backbone.read(InputEmbeddings(read, ones, places)))[0, -1]
             assert (found[b, t] - expected).abs().max() < 2e-5
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from emosym.interfaces import Answers, Embedded
+from emosym.interfaces import Answers, InputEmbeddings
 from emosym.models.generator import Condition
 from emosym.models.latent_reader import LatentReader
 from emosym.models.losses import distil_loss
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from tests.model_zoo.make import one_each, picture
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
@@ -27,7 +27,7 @@ def answers(tiny):
 
 
 @pytest.fixture(scope="module")
-def reading(tiny, asked, answers) -> Reading:
+def reading(tiny, asked, answers) -> UnderstanderOutput:
     with torch.no_grad():
         return tiny.understander(asked, answers, knowledge(tiny))
 
@@ -103,7 +103,7 @@ def test_emo_reads_every_reasoning_token_and_none_reads_emo(tiny, asked):
         assert (context.abs().amax(1) > 0).tolist() == [j <= k for j in range(tokens)]
 
 
-def flow_loss(tiny, reading: Reading) -> Tensor:
+def flow_loss(tiny, reading: UnderstanderOutput) -> Tensor:
     shape = (3, *tiny.autoencoder.latent_shape)
     condition = tiny.condition(reading, ["a red house"] * 3, torch.full((3, 2), torch.nan))
     yes = torch.ones(3, dtype=torch.bool)
@@ -144,7 +144,7 @@ def test_the_teacher_reads_prompt_words_and_emo(tiny, asked):
         steps = torch.arange(1, added.shape[1] + 1) + prompt.positions.max()
         seen.clear()
         hidden = model.backbone.read(
-            Embedded(
+            InputEmbeddings(
                 torch.cat([prompt.embeddings, added], 1),
                 torch.cat([prompt.mask, torch.ones(added.shape[:2], dtype=torch.long)], 1),
                 torch.cat([prompt.positions, steps.expand(3, 1, -1)], 2),

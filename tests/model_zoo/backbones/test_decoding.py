@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emosym.errors import UserError
-from emosym.interfaces import Embedded
+from emosym.interfaces import InputEmbeddings
 from model_zoo.backbones.decoding import ROOM, Branch
 from model_zoo.backbones.qwen_vl import FAMILIES, load_backbone, new_backbone
 from tests.model_zoo import make
@@ -21,16 +21,16 @@ def backbone(request):
 
 
 @pytest.fixture
-def prompt(backbone) -> Embedded:
+def prompt(backbone) -> InputEmbeddings:
     """Return two prompts, one of them padded."""
     processor = make.backbone(backbone.model.config.model_type)[1]
     with torch.no_grad():
         return backbone.embed_prompts(processor.prompts(TEXTS, make.one_each(2)))
 
 
-def whole(backbone, prompt: Embedded, row: int, ids: torch.Tensor) -> torch.Tensor:
+def whole(backbone, prompt: InputEmbeddings, row: int, ids: torch.Tensor) -> torch.Tensor:
     """Return the states of all tokens of one answer, read at once without a cache."""
-    alone = Embedded(
+    alone = InputEmbeddings(
         prompt.embeddings[row : row + 1],
         prompt.mask[row : row + 1],
         prompt.positions[:, row : row + 1],
@@ -40,7 +40,7 @@ def whole(backbone, prompt: Embedded, row: int, ids: torch.Tensor) -> torch.Tens
     return backbone.read(told)[0, -len(ids) :]
 
 
-def opened(backbone, prompt: Embedded) -> Branch:
+def opened(backbone, prompt: InputEmbeddings) -> Branch:
     cache = backbone.new_cache()
     backbone.read(prompt, cache)
     return backbone.branch(cache, prompt.mask, GROUP)

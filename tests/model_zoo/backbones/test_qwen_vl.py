@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from emosym.errors import UserError
-from emosym.interfaces import Embedded, Prompts
+from emosym.interfaces import InputEmbeddings, Prompts
 from emosym.models.understander import Understander
 from emosym.randomness import Draws
 from emosym.rl.rollout import Rollout, sample_answers
@@ -205,7 +205,7 @@ def test_a_cache_changes_nothing(family):
     if deepstack is not None:
         deepstack = deepstack[:, :, : total - 3]
     for stop in (total - 3, total - 1, total):
-        tokens = Embedded(
+        tokens = InputEmbeddings(
             embedded.embeddings[:, start:stop],
             embedded.mask[:, :stop],
             embedded.positions[:, :, start:stop],
@@ -226,7 +226,7 @@ def test_a_cache_can_be_repeated_in_group_order(family):
     token = backbone.embed_tokens(torch.full((6, 1), 9))
     mask = torch.nn.functional.pad(embedded.mask.repeat_interleave(2, 0), (0, 1), value=1)
     last = embedded.positions.amax((0, 2)).repeat_interleave(2) + 1
-    hidden = backbone.read(Embedded(token, mask, last.expand(3, -1)[..., None]), cache)
+    hidden = backbone.read(InputEmbeddings(token, mask, last.expand(3, -1)[..., None]), cache)
     assert torch.allclose(hidden[::2], hidden[1::2], atol=1e-5)
     assert (hidden[0] - hidden[2]).abs().max() > 1e-3
 

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from emosym.diffusion.processes import integrate, noised
+from emosym.diffusion.processes import add_noise, sample
 from emosym.errors import UserError
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import load_decoder, save_decoder
@@ -116,7 +116,7 @@ def test_sampling_is_that_of_diffusers(family, saved):
         yes, no = (denoiser.predict(latents, time, t.tokens, t.pooled) for t in (wanted, free))
         return no + 3.0 * (yes - no)
 
-    found = integrate(guided, denoiser.process, noise, 4)
+    found = sample(guided, denoiser.process, noise, 4)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert (found - noise).abs().max() > 0.1
 
@@ -176,7 +176,9 @@ def loss_of(denoiser: StableDiffusion) -> Tensor:
     process = denoiser.process
     clean, noise = normal(2, 4, 8, 8, seed=1), normal(2, 4, 8, 8, seed=2)
     times = process.times(torch.tensor([0.3, 0.8]))
-    output = denoiser.predict(noised(process, clean, noise, times), times, text.tokens, text.pooled)
+    output = denoiser.predict(
+        add_noise(process, clean, noise, times), times, text.tokens, text.pooled
+    )
     return (output - process.target(clean, noise, times)).square().mean()
 
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from emosym.records import Sample
 from train.config import DataConfig
-from train.data.dataset import Corpus
+from train.data.dataset import TrainingSet
 
 
 def views(path: Path, rows: list[list[float]], **config) -> list[np.ndarray]:
     sample = Sample(id="a", image=path, split="train")
-    corpus = Corpus([sample], [], DataConfig(**config), 0)
-    found = corpus.views([sample] * len(rows), torch.tensor(rows))
+    training_set = TrainingSet([sample], [], DataConfig(**config), 0)
+    found = training_set.views([sample] * len(rows), torch.tensor(rows))
     return [np.asarray(view) for view in found]
 
 

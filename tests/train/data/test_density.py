@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from emosym.config import load_config
-from emosym.randomness import Draws
 from emosym.errors import UserError
+from emosym.randomness import Draws
 from emosym.records import Sample
 from tests.train import probes
 from tests.train.processes import in_ranks
 from train.config import TrainConfig
 from train.data.density import MOST, bounded, density_weights, gaussian_kde
-from train.phases.base import Slice
+from train.phases.base import MicroBatch
 
 
 def rated(points) -> list[Sample]:
@@ -116,19 +116,19 @@ def test_ratings_without_a_density(points):
 def losses(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Return the loss of a batch, those of its images alone, and what they weigh."""
     with probes.trainer(run, whole) as made:
-        phase, samples = made.phases["generate"], made.bench.corpus.samples[:4]
+        phase, samples = made.phases["generate"], made.context.training_set.samples[:4]
         alone = []
         for i in range(5):
             rows = slice(i, i + 1) if i < 4 else slice(0, 4)
             with torch.no_grad():
-                part = Slice(samples[rows], rows, 4, Draws("a", "step"))
+                part = MicroBatch(samples[rows], rows, 4, Draws("a", "step"))
                 alone.append(phase.loss(part).loss.item())
         return {
             "alone": alone[:4],
             "batch": alone[4],
             "weights": phase.weights,
             "ids": [sample.id for sample in samples],
-            "count": len(made.bench.corpus.samples),
+            "count": len(made.context.training_set.samples),
         }
 
 

@@ -7,14 +7,14 @@ import torch
 from emosym.models.model import DECODER
 from model_zoo.text.text_encoders import SENTENCE
 from tests.model_zoo import make
-from train.data.knowledge import Knowledge
+from train.data.knowledge import KnowledgeEncoder
 
 TEXTS = ["A dark sky.", "A cat is a friend, bright and warm.", "", "A dark sky."]
 
 
 def test_a_text_is_encoded_once_and_alone():
     model, cpu = make.tiny(), torch.device("cpu")
-    knowledge, fresh = (Knowledge(SENTENCE, model, cpu) for _ in range(2))
+    knowledge, fresh = (KnowledgeEncoder(SENTENCE, model, cpu) for _ in range(2))
     read: list[list[str]] = []
     knowledge.encoder.register_forward_pre_hook(lambda _, args: read.append(args[0]))
     first = knowledge(TEXTS)
@@ -28,7 +28,7 @@ def test_a_text_is_encoded_once_and_alone():
 def test_the_decoder_is_read_anew():
     """Its encoder may train: what it said of a text is not kept."""
     model = make.tiny()
-    knowledge = Knowledge(DECODER, model, torch.device("cpu"))
+    knowledge = KnowledgeEncoder(DECODER, model, torch.device("cpu"))
     assert knowledge.width is None
     with torch.no_grad():
         assert torch.equal(knowledge(TEXTS), model.generator.denoiser.pool_text(TEXTS))

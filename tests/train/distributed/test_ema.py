@@ -25,7 +25,7 @@ from tests.train import probes
 from tests.train.processes import in_ranks, train
 from train.changes import check_changes
 from train.config import TrainConfig
-from train.distributed.ema import Average
+from train.distributed.ema import WeightAverage
 
 RATE = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 0, "decay": "constant"}
 AVERAGED = {
@@ -45,7 +45,7 @@ def linear(dtype: torch.dtype = torch.float32) -> nn.Module:
     return part
 
 
-def walk(part: nn.Module, average: Average, steps: int) -> list[torch.Tensor]:
+def walk(part: nn.Module, average: WeightAverage, steps: int) -> list[torch.Tensor]:
     """Move the weights along a curve; return where they were after each step."""
     path = []
     for step in range(1, steps + 1):
@@ -59,7 +59,7 @@ def walk(part: nn.Module, average: Average, steps: int) -> list[torch.Tensor]:
 def test_by_hand():
     """From 0 with weights 1, 2, 3: the decays are 1/10, 2/11 and, held back, 0.2."""
     part = linear()
-    average = Average(part, 0.2, 1)
+    average = WeightAverage(part, 0.2, 1)
     walk(part, average, 3)
     first = 0.9 * 1
     second = first * 2 / 11 + 2 * 9 / 11
@@ -71,7 +71,7 @@ def test_by_hand():
 @pytest.mark.parametrize(("decay", "every"), [(0.9, 8), (0.99, 1), (0.5, 3)])
 def test_it_is_a_weighted_sum_of_what_it_saw(decay, every):
     part = linear()
-    average = Average(part, decay, every)
+    average = WeightAverage(part, decay, every)
     path = walk(part, average, 200)
     seen = path[every - 1 :: every]
     decays = [min(decay, (1 + n) / (10 + n)) for n in range(len(seen))]
@@ -83,7 +83,7 @@ def test_it_is_a_weighted_sum_of_what_it_saw(decay, every):
 
 def test_half_precision_is_averaged_in_float32_and_comes_back_bit_for_bit():
     part = linear(torch.bfloat16)
-    average = Average(part, 0.999, 1)
+    average = WeightAverage(part, 0.999, 1)
     walk(part, average, 50)
     own = part.weight.detach().clone()
     assert average.values["weight"].dtype == torch.float32
@@ -96,7 +96,7 @@ def test_half_precision_is_averaged_in_float32_and_comes_back_bit_for_bit():
 
 def test_there_and_back(tmp_path):
     part = linear()
-    average, twin = Average(part, 0.9, 4), Average(part, 0.9, 4)
+    average, twin = WeightAverage(part, 0.9, 4), WeightAverage(part, 0.9, 4)
     walk(part, average, 6)
     average.save(tmp_path / "new" / "average.safetensors")
     twin.load(tmp_path / "new" / "average.safetensors")
@@ -107,7 +107,7 @@ def test_there_and_back(tmp_path):
 
 
 def test_a_file_of_another_average(tmp_path):
-    average, path = Average(linear(), 0.9, 1), tmp_path / "average.safetensors"
+    average, path = WeightAverage(linear(), 0.9, 1), tmp_path / "average.safetensors"
     with pytest.raises(UserError, match=r"average .* cannot be read; .*; resume with the config"):
         average.load(path)
     for saved in (
@@ -204,12 +204,12 @@ def test_a_resumed_average_is_the_straight_one(averaged, tmp_path):
 def averages(run: Path, whole: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
     """Train; return the averages, what the model is meanwhile, and the weights after that."""
     with probes.trainer(run, whole) as made:
-        start = probes.weights(made.bench.model)
+        start = probes.weights(made.context.model)
         made.train()
-        before = probes.weights(made.bench.model)
+        before = probes.weights(made.context.model)
         with made.averaged():
-            used = probes.weights(made.bench.model)
-        after = probes.weights(made.bench.model)
+            used = probes.weights(made.context.model)
+        after = probes.weights(made.context.model)
         assert all(torch.equal(before[name], after[name]) for name in before)
         values = {part: average.values for part, average in made.averages.items()}
     return {"start": start, "live": after, "used": used, **values}

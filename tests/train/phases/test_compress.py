@@ -107,13 +107,13 @@ def test_without_latents(found):
 @pytest.mark.parametrize("loss", ["knowledge", "reconstruct"])
 def test_a_loss_on_latents_needs_some(loss):
     weights = {"knowledge_weight": 0.0, f"{loss}_weight": 1.0}
-    bench = SimpleNamespace(
+    context = SimpleNamespace(
         config=SimpleNamespace(compress=CompressConfig(**weights)),
-        corpus=SimpleNamespace(require=lambda *_: None),
+        training_set=SimpleNamespace(require=lambda *_: None),
         model=SimpleNamespace(config=ModelConfig(reasoning_tokens=0)),
     )
     with pytest.raises(UserError, match=rf"^compress.{loss}_weight has no reasoning tokens"):
-        Compress(bench)
+        Compress(context)
 
 
 def test_a_random_model_tells_nothing(tmp_path):

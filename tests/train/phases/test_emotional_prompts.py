@@ -14,9 +14,9 @@ from emosym.randomness import Draws
 from emosym.records import Sample
 from tests.model_zoo import make
 from train.config import DataConfig, GenerateConfig
-from train.data.dataset import Corpus
-from train.data.prompt_features import Texts
-from train.phases.base import Bench, Slice
+from train.data.dataset import TrainingSet
+from train.data.prompt_features import PromptFeatureCache
+from train.phases.base import MicroBatch, PhaseContext
 from train.phases.generate import Generate
 
 
@@ -28,22 +28,22 @@ def samples(world) -> list[Sample]:
 def flow(samples: list[Sample], share: float) -> float:
     """Return the loss of one step, by the phase itself on the bare parts of a random model."""
     model = make.tiny()
-    bench = Bench(
+    context = PhaseContext(
         config=SimpleNamespace(generate=GenerateConfig(emotional_share=share, image_share=0.0)),
         model=model,
         parts={name: getattr(model, name) for name in EmoSym.PARTS},
-        corpus=Corpus(samples, [], DataConfig(), 0),
+        training_set=TrainingSet(samples, [], DataConfig(), 0),
         device=torch.device("cpu"),
-        texts=Texts(model.generator.denoiser, frozen=True),
+        texts=PromptFeatureCache(model.generator.denoiser, frozen=True),
         reference=None,
         start=None,
         memory=None,
         knowledge=None,
         save=lambda: None,
     )
-    part = Slice(samples, slice(0, len(samples)), len(samples), Draws("a step"))
+    part = MicroBatch(samples, slice(0, len(samples)), len(samples), Draws("a step"))
     with torch.no_grad():
-        return Generate(bench).loss(part).loss.item()
+        return Generate(context).loss(part).loss.item()
 
 
 def test_a_share_of_prompts_says_colour_and_light(samples):

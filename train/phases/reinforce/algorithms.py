@@ -17,17 +17,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from emosym.diffusion.nft import ADVANTAGE_CAP, nft_loss, optimality
-from emosym.diffusion.processes import Denoise, integrate, noised, training_times
-from emosym.diffusion.trajectories import explore, log_ratios
-from emosym.diffusion.transitions import EXPLORATIONS, Exploration
+from emosym.diffusion.processes import Denoise, add_noise, sample, training_times
+from emosym.diffusion.trajectories import log_ratios, sample_trajectory
+from emosym.diffusion.transitions import TRANSITIONS, TransitionRule
 from emosym.inference.pipeline import to_image
 from emosym.models.generator import Condition
 from emosym.records import ImageRequest
 from emosym.rl.policy_loss import joint_advantages
 from emosym.tasks.prompts import UNDERSTAND
 from train.distributed import ranks
-from train.phases.base import Bench, Slice
-from train.phases.reinforce.judging import Jury, differentiable
+from train.phases.base import MicroBatch, PhaseContext
+from train.phases.reinforce.judging import Scorers, differentiable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class Group:
     """[B·G, ...]"""
     noise: Tensor
     """Standard normal [B·G, C, H, W]."""
-    part: Slice
+    part: MicroBatch
     """Where more draws come from."""
     size: int
     """G"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
+class AlgorithmOutput:
     """What the images of a micro-batch taught."""
 
     loss: Tensor
@@ -58,33 +58,33 @@ class Learned:
     metrics: dict[str, Tensor]
 
 
-class Learner(ABC):
+class Algorithm(ABC):
     """What all learners share: the policy, its start, and the judges."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.reinforce
-        self.process = bench.model.generator.process
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = context.config.reinforce
+        self.process = context.model.generator.process
         self.names = [name for name, weight in self.config.rewards.items() if weight]
         self.weights = torch.tensor([self.config.rewards[name] for name in self.names])
 
     @abstractmethod
-    def __call__(self, group: Group) -> Learned:
+    def __call__(self, group: Group) -> AlgorithmOutput:
         """Draw the images of a group and return the loss that moves towards the better ones."""
 
     def policy(self, condition: Condition) -> Denoise:
         """Return the denoiser as it samples: guided."""
-        return self.bench.model.generator.guided(condition, self.config.guidance)
+        return self.context.model.generator.guided(condition, self.config.guidance)
 
     def outputs(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the policy's outputs with gradient; the unconditional branch has none."""
-        guidance, engine = self.config.guidance, self.bench.parts["generator"]
+        guidance, engine = self.config.guidance, self.context.parts["generator"]
         yes = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
         wanted = engine(latents, time, condition, yes)
         if guidance == 1:
             return wanted
         with torch.no_grad():
-            free = self.bench.model.generator(latents, time, condition, ~yes)
+            free = self.context.model.generator(latents, time, condition, ~yes)
         return free + guidance * (wanted - free)
 
     def anchored(
@@ -101,7 +101,7 @@ class Learner(ABC):
         """
         if not self.config.beta:
             return loss, {}
-        start = self.bench.start
+        start = self.context.start
         if start is None:
             raise RuntimeError("reinforce runs without the frozen start of the generator")
         yes = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
@@ -115,11 +115,11 @@ class Learner(ABC):
     @torch.no_grad()
     def images(self, latents: Tensor) -> list[Image.Image]:
         """Return latents [B, C, H, W] as the pictures that a user would get."""
-        return self.pictures(self.bench.model.autoencoder.decode(latents))
+        return self.pictures(self.context.model.autoencoder.decode(latents))
 
     def pictures(self, pixels: Tensor) -> list[Image.Image]:
         """Return pixels [B, 3, H, W] as 8-bit images; all ranks leave where some are not finite."""
-        with self.bench.outside():
+        with self.context.outside():
             return [to_image(each) for each in pixels.detach().clamp(-1, 1)]
 
     def total(self, scores: dict[str, Tensor], size: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -130,21 +130,21 @@ class Learner(ABC):
         return rearrange(total, "(b g) -> b g", g=size), means if len(means) > 1 else {}
 
 
-class Judged(Learner):
+class ScoredAlgorithm(Algorithm):
     """A learner whose judges may be anything that gives a number."""
 
-    def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
-        self.jury = Jury(self.names, self.config.judges, bench.reference)
+    def __init__(self, context: PhaseContext) -> None:
+        super().__init__(context)
+        self.scorers = Scorers(self.names, self.config.judges, context.reference)
 
     def judge(
         self, images: list[Image.Image], group: Group
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return rewards [B, G], advantages [B·G] over all ranks' images, and metrics."""
-        with self.bench.outside():
-            scores = self.jury(images, group.requests)
+        with self.context.outside():
+            scores = self.scorers(images, group.requests)
         rewards, means = self.total(scores, group.size)
-        stacked = torch.stack([scores[name] for name in self.names]).to(self.bench.device)
+        stacked = torch.stack([scores[name] for name in self.names]).to(self.context.device)
         grouped = rearrange(stacked, "r (b g) -> b r g", g=group.size)
         everyone = rearrange(ranks.gather(grouped), "b r g -> r b g")
         found = joint_advantages(
@@ -158,7 +158,7 @@ class Judged(Learner):
         return rewards, own.clamp(-ADVANTAGE_CAP, ADVANTAGE_CAP), means
 
 
-class PolicyGradient(Judged):
+class PolicyGradient(ScoredAlgorithm):
     """Some steps of the sampler are drawn; their log-ratios carry the advantages.
 
     A group starts from one noise, so that its images differ by what was drawn alone.
@@ -166,17 +166,17 @@ class PolicyGradient(Judged):
     MixGRPO (arXiv 2507.21802).
     """
 
-    def __init__(self, exploration: Exploration, bench: Bench) -> None:
-        super().__init__(bench)
+    def __init__(self, exploration: TransitionRule, context: PhaseContext) -> None:
+        super().__init__(context)
         self.exploration = exploration
         self.eta = exploration.eta if self.config.noise is None else self.config.noise
 
-    def __call__(self, group: Group) -> Learned:
+    def __call__(self, group: Group) -> AlgorithmOutput:
         """Draw, judge, and return the clipped surrogate."""
         config, process, count = self.config, self.process, len(group.requests)
         shared = group.noise[:: group.size].repeat_interleave(group.size, 0)
         draws = group.part.normal(group.size, config.window, *shared.shape[1:])
-        explored = explore(
+        explored = sample_trajectory(
             self.policy(group.condition),
             process,
             shared,
@@ -198,7 +198,7 @@ class PolicyGradient(Judged):
         loss = self._surrogate(logs.exp(), advantages)
         loss, drift = self.anchored(loss, latents, time, condition, outputs)
         deviation = (logs.detach().exp() - 1).abs().max()
-        return Learned(
+        return AlgorithmOutput(
             loss=loss,
             images=images,
             rewards=rewards,
@@ -210,7 +210,7 @@ class PolicyGradient(Judged):
         low, high = 1 - self.config.clip, 1 + self.config.clip
         return -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages).mean()
 
-    def _window(self, part: Slice) -> range:
+    def _window(self, part: MicroBatch) -> range:
         """Return the drawn steps, where the step's draws put them: all ranks agree."""
         config = self.config
         places = round(config.steps * config.window_within) - config.window + 1
@@ -218,18 +218,18 @@ class PolicyGradient(Judged):
         return range(first, first + config.window)
 
 
-class ForwardProcess(Judged):
+class ForwardProcess(ScoredAlgorithm):
     """Final images are noised again: good ones attract, bad ones repel.
 
     One update a rollout, so the old policy is the present one. Ref: DiffusionNFT
     (arXiv 2509.16117).
     """
 
-    def __call__(self, group: Group) -> Learned:
+    def __call__(self, group: Group) -> AlgorithmOutput:
         """Draw, judge, and return the loss on `window` noised copies of each image."""
         config, process, copies = self.config, self.process, self.config.window
         with torch.no_grad():
-            clean = integrate(self.policy(group.condition), process, group.noise, config.steps)
+            clean = sample(self.policy(group.condition), process, group.noise, config.steps)
         images = self.images(clean)
         rewards, advantages, metrics = self.judge(images, group)
         normal, shape = group.part.normal, clean.shape[1:]
@@ -237,7 +237,7 @@ class ForwardProcess(Judged):
         noise = rearrange(normal(group.size, copies, *shape), "b g s ... -> (s b g) ...")
         time = training_times(process, levels.to(clean.device), "uniform")
         target = torch.cat([clean] * copies)
-        latents = noised(process, target, noise.to(clean.device), time)
+        latents = add_noise(process, target, noise.to(clean.device), time)
         condition = group.condition.map(lambda each: torch.cat([each] * copies))
         outputs = self.outputs(latents, time, condition)
         loss = nft_loss(
@@ -251,42 +251,44 @@ class ForwardProcess(Judged):
             config.strength,
         ).mean()
         loss, drift = self.anchored(loss, latents, time, condition, outputs)
-        return Learned(loss=loss, images=images, rewards=rewards, metrics={**metrics, **drift})
+        return AlgorithmOutput(
+            loss=loss, images=images, rewards=rewards, metrics={**metrics, **drift}
+        )
 
 
-class Direct(Learner):
+class RewardGradient(Algorithm):
     """The judge's own gradient, through the image that one step of the sampler foresees.
 
     Only our own understanding branch gives one. Ref: ReFL (arXiv 2304.05977); AlignProp
     (arXiv 2310.03739); DRaFT (arXiv 2309.17400).
     """
 
-    def __init__(self, bench: Bench) -> None:
-        super().__init__(bench)
+    def __init__(self, context: PhaseContext) -> None:
+        super().__init__(context)
         self.worth = differentiable(self.names, self.config.judges)
 
-    def __call__(self, group: Group) -> Learned:
+    def __call__(self, group: Group) -> AlgorithmOutput:
         """Sample up to one step, foresee the image, and return minus what it is worth."""
-        config, bench, process = self.config, self.bench, self.process
+        config, context, process = self.config, self.context, self.process
         # Where it stops: in the last `window_within` of the schedule, one place for all ranks.
         late = max(1, round(config.steps * config.window_within))
         place = config.steps - late + int(group.part.draws.uniform(1).item() * late)
         policy = self.policy(group.condition)
         with torch.no_grad():
-            latents = integrate(policy, process, group.noise, config.steps, place)
+            latents = sample(policy, process, group.noise, config.steps, place)
         time = process.schedule(config.steps)[place].to(latents).expand(len(latents))
         outputs = self.outputs(latents, time, group.condition)
         foreseen = process.split(latents, outputs, time).clean
-        with _still(bench.model.autoencoder):
-            pixels = bench.model.autoencoder.decode(foreseen).clamp(-1, 1)
-        reading = bench.reference.see([UNDERSTAND] * len(pixels), pixels)
-        labels = bench.model.config.emotions
+        with _still(context.model.autoencoder):
+            pixels = context.model.autoencoder.decode(foreseen).clamp(-1, 1)
+        reading = context.reference.see([UNDERSTAND] * len(pixels), pixels)
+        labels = context.model.config.emotions
         scores = {
             name: worth(reading, group.requests, labels) for name, worth in self.worth.items()
         }
         rewards, metrics = self.total(scores, group.size)
         loss, drift = self.anchored(-rewards.mean(), latents, time, group.condition, outputs)
-        return Learned(
+        return AlgorithmOutput(
             loss=loss,
             images=self.pictures(pixels),
             rewards=rewards.detach(),
@@ -307,9 +309,9 @@ def _still(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-LEARNERS: dict[str, Callable[[Bench], Learner]] = {
-    **{name: partial(PolicyGradient, found) for name, found in EXPLORATIONS.items()},
+ALGORITHMS: dict[str, Callable[[PhaseContext], Algorithm]] = {
+    **{name: partial(PolicyGradient, found) for name, found in TRANSITIONS.items()},
     "nft": ForwardProcess,
-    "direct": Direct,
+    "direct": RewardGradient,
 }
 """Algorithm -> how it learns."""

@@ -9,7 +9,7 @@ ALARM = 2.0
 """Standard errors by which both must have moved, apart."""
 
 
-def parting(rewards: Sequence[float], second: Sequence[float]) -> float:
+def divergence(rewards: Sequence[float], second: Sequence[float]) -> float:
     """Return how far reward and second judge moved apart, in standard errors; 0 where they do not.
 
     The second half of the steps is compared with the first. Where the reward rose and the second

@@ -15,17 +15,17 @@ from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError, unknown
 from emosym.inference.pipeline import wanted_affect
 from emosym.interfaces import Scorer
-from emosym.models.understander import Reading
+from emosym.models.understander import UnderstanderOutput
 from emosym.records import ImageRequest, Sample
 from emosym.rl.scorers import JudgeSpec, checked
 from model_zoo.judges.registry import judge
-from train.reference import Reference
+from train.reference import ReferenceModel
 
 ORACLE = "oracle"
 """The second judge of AffectWorld: its truth, recomputed from the pixels. Never a reward."""
 
 
-class Jury:
+class Scorers:
     """Named judges of generated images.
 
     Raises:
@@ -33,7 +33,7 @@ class Jury:
     """
 
     def __init__(
-        self, names: Sequence[str], specs: Mapping[str, JudgeSpec], reference: Reference
+        self, names: Sequence[str], specs: Mapping[str, JudgeSpec], reference: ReferenceModel
     ) -> None:
         device = reference.model.device
         self.scorers: dict[str, Scorer] = {
@@ -72,15 +72,19 @@ def oracle_scorer(samples: Sequence[Sample]) -> Scorer | None:
     return score
 
 
-Worth = Callable[[Reading, Sequence[ImageRequest], Sequence[str]], Tensor]
+DifferentiableReward = Callable[[UnderstanderOutput, Sequence[ImageRequest], Sequence[str]], Tensor]
 """(what the frozen understander reads of N images, requests, labels of its head) -> [N]."""
 
 
-def _affect(reading: Reading, requests: Sequence[ImageRequest], labels: Sequence[str]) -> Tensor:
+def _affect(
+    reading: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
+) -> Tensor:
     return _nearness(reading.affect, wanted_affect(requests).to(reading.affect.device))
 
 
-def _label(reading: Reading, requests: Sequence[ImageRequest], labels: Sequence[str]) -> Tensor:
+def _label(
+    reading: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
+) -> Tensor:
     places = []
     for request in requests:
         if request.emotion is None:
@@ -90,11 +94,13 @@ def _label(reading: Reading, requests: Sequence[ImageRequest], labels: Sequence[
     return chances[torch.arange(len(places)), torch.tensor(places)]
 
 
-GRADIENTS: dict[str, Worth] = {"affect": _affect, "label": _label}
+GRADIENTS: dict[str, DifferentiableReward] = {"affect": _affect, "label": _label}
 """Judges through which a gradient goes from the score to the pixels."""
 
 
-def differentiable(names: Sequence[str], specs: Mapping[str, JudgeSpec]) -> dict[str, Worth]:
+def differentiable(
+    names: Sequence[str], specs: Mapping[str, JudgeSpec]
+) -> dict[str, DifferentiableReward]:
     """Return judges by name as functions with a gradient.
 
     Raises:

@@ -15,9 +15,9 @@ from emosym.interfaces import Scorer
 from emosym.records import ImageRequest, Sample
 from emosym.rl.image_statistics import statistics
 from emosym.tasks import prompts
-from train.phases.base import Bench, Outcome, Slice
-from train.phases.reinforce.algorithms import LEARNERS, Group
-from train.phases.reinforce.judging import ORACLE, Jury, oracle_scorer
+from train.phases.base import MicroBatch, PhaseContext, StepOutput
+from train.phases.reinforce.algorithms import ALGORITHMS, Group
+from train.phases.reinforce.judging import ORACLE, Scorers, oracle_scorer
 
 
 class Reinforce:
@@ -34,34 +34,34 @@ class Reinforce:
     replays = False
     dropout = False
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = config = bench.config.reinforce
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = config = context.config.reinforce
         self.batch_size = config.batch_size
         self._check()
-        self.learner = LEARNERS[config.algorithm](bench)
+        self.algorithm = ALGORITHMS[config.algorithm](context)
         self.watch: dict[str, Scorer] = dict(
-            Jury(config.watch, config.judges, bench.reference).scorers
+            Scorers(config.watch, config.judges, context.reference).scorers
         )
-        truth = oracle_scorer(bench.corpus.samples)
+        truth = oracle_scorer(context.training_set.samples)
         if truth is not None:
             self.watch[ORACLE] = truth
         both = ("reward", "second_judge")
         self.compares = both if self.watch and config.patience else None
 
-    def loss(self, part: Slice) -> Outcome:
+    def loss(self, part: MicroBatch) -> StepOutput:
         """Sample, judge and return the loss of one micro-batch of prompts."""
-        bench, group = self.bench, self._group(part)
-        learned = self.learner(group)
+        context, group = self.context, self._group(part)
+        learned = self.algorithm(group)
         total = learned.rewards
-        with bench.outside():
+        with context.outside():
             watched = {
                 name: torch.from_numpy(scorer(learned.images, group.requests)).mean()
                 for name, scorer in self.watch.items()
             }
         if watched:
             watched["second_judge"] = torch.stack(list(watched.values())).mean()
-        return Outcome(
+        return StepOutput(
             learned.loss,
             {
                 **learned.metrics,
@@ -75,18 +75,18 @@ class Reinforce:
 
     def _check(self) -> None:
         """Refuse what the data cannot ask for, before a step is lost to it."""
-        corpus, config = self.bench.corpus, self.config
-        if all(sample.prompt is None for sample in corpus.material("samples")):
+        training_set, config = self.context.training_set, self.config
+        if all(sample.prompt is None for sample in training_set.material("samples")):
             raise UserError(
                 "reinforce has nothing to draw",
                 got="no training image with a prompt",
                 fix="add prompts to the data",
             )
         if config.own_target:
-            corpus.require("reinforce.own_target", "valence", "arousal")
+            training_set.require("reinforce.own_target", "valence", "arousal")
         asked = [name for name, weight in config.rewards.items() if weight] + config.watch
         self.named = "label" in asked
-        unnamed = [s for s in corpus.samples if s.emotion is None or not _rated(s)]
+        unnamed = [s for s in training_set.samples if s.emotion is None or not _rated(s)]
         if self.named and (config.own_target < 1 or unnamed):
             raise UserError(
                 "judge 'label' needs an emotion in every request",
@@ -95,17 +95,17 @@ class Reinforce:
                 fix="take label out of reinforce.rewards and reinforce.watch, or ask for no more",
             )
 
-    def _group(self, part: Slice) -> Group:
-        bench, size = self.bench, self.config.group
+    def _group(self, part: MicroBatch) -> Group:
+        context, size = self.context, self.config.group
         requests = self._requests(part)
         texts = [prompts.imagine(request) for request in requests]
-        asked = bench.model.processor.prompts(texts, None).to(bench.device)
+        asked = context.model.processor.prompts(texts, None).to(context.device)
         with torch.no_grad():
-            reading = bench.parts["understander"](asked)
-            affect = wanted_affect(requests).to(bench.device)
-            condition = bench.condition(reading, [r.prompt for r in requests], affect)
-        shape = bench.model.autoencoder.latent_shape
-        noise = rearrange(part.normal(size, *shape), "b g ... -> (b g) ...").to(bench.device)
+            reading = context.parts["understander"](asked)
+            affect = wanted_affect(requests).to(context.device)
+            condition = context.condition(reading, [r.prompt for r in requests], affect)
+        shape = context.model.autoencoder.latent_shape
+        noise = rearrange(part.normal(size, *shape), "b g ... -> (b g) ...").to(context.device)
         return Group(
             requests=[request for request in requests for _ in range(size)],
             condition=condition.map(lambda each: each.repeat_interleave(size, 0)),
@@ -114,7 +114,7 @@ class Reinforce:
             size=size,
         )
 
-    def _requests(self, part: Slice) -> list[ImageRequest]:
+    def _requests(self, part: MicroBatch) -> list[ImageRequest]:
         """Ask for each prompt with the affect of its own image, or with any of the plane."""
         own = (part.uniform() < self.config.own_target).tolist()
         anywhere = ((2 * part.uniform(2) - 1) * PUBLIC.high).tolist()

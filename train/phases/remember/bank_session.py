@@ -27,15 +27,15 @@ from memory_bank.admission.replacement import PUBLISHED
 from memory_bank.admission.retrieval import hard_negatives
 from memory_bank.sync import gather, write_on_rank_zero
 from train.config import RememberConfig
-from train.data.dataset import Corpus
+from train.data.dataset import TrainingSet
 from train.distributed import ranks
-from train.phases.remember.queue import Waiting
-from train.reference import Reference
+from train.phases.remember.queue import CandidateQueue
+from train.reference import ReferenceModel
 
 EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
 
 
-class Memory:
+class BankSession:
     """The run's bank, there after `restore`; absent (and empty) in a run without `remember`."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Memory:
         path: Path | None,
         config: RememberConfig,
         model: EmoSym,
-        reference: Reference,
+        reference: ReferenceModel,
         model_hash: str,
     ) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class Memory:
         self.reference = reference
         self.model_hash = model_hash
         self.bank: MemoryBank | None = None
-        self.waiting = Waiting()
+        self.waiting = CandidateQueue()
         self.policy = AdmissionPolicy(
             gates=tuple(config.gates),
             top_quantile=config.top_share,
@@ -71,12 +71,12 @@ class Memory:
         )
         self._replayable: tuple[int, list] = (-1, [])
 
-    def fill(self, corpus: Corpus) -> None:
+    def fill(self, training_set: TrainingSet) -> None:
         """Open an empty bank with real images, the same number of each emotion."""
         if self.bank is None or len(self.bank):
             return
         by_emotion: dict[str | None, list[Sample]] = {}
-        for sample in corpus.take("samples", "bank", 0, len(corpus.samples)):
+        for sample in training_set.take("samples", "bank", 0, len(training_set.samples)):
             kept = by_emotion.setdefault(sample.emotion, [])
             if len(kept) < self.config.real:
                 kept.append(sample)
@@ -84,9 +84,9 @@ class Memory:
 
         def write(bank: MemoryBank) -> int:
             seen, vectors = self.reference.recognise(
-                corpus.image(sample.image) for sample in chosen
+                training_set.image(sample.image) for sample in chosen
             )
-            pictures = (corpus.image(sample.image) for sample in chosen)
+            pictures = (training_set.image(sample.image) for sample in chosen)
             bank.add(
                 map(self._real, chosen, pictures, seen, vectors),
                 reason="real image that opened the bank",
@@ -174,7 +174,7 @@ class Memory:
         if self.path is None:
             return
         if version:
-            with ranks.told_once():
+            with ranks.raise_once():
                 self._check(self.path, version, digest)
         ranks.barrier()  # all have looked before one writes
         self.bank = self._open(self.path)

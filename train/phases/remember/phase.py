@@ -16,7 +16,7 @@ from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from memory_bank import Candidate, contrast, fingerprint
 from train.distributed import ranks
-from train.phases.base import Bench
+from train.phases.base import PhaseContext
 
 TOGETHER = 8
 """Images drawn in one batch: the same on any number of ranks, so that their bits are too."""
@@ -33,24 +33,24 @@ class Remember:
     owns = ()
     dropout = False
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.config = bench.config.remember
-        self.batch_size = self.config.per_emotion * len(bench.model.config.emotions)
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config = context.config.remember
+        self.batch_size = self.config.per_emotion * len(context.model.config.emotions)
         self.generated = self._generated()
         self._told = False
 
     @torch.no_grad()
     def run(self, step: int, turn: int) -> dict[str, float]:
         """Offer a pool to the bank; return what became of it."""
-        memory = self.bench.memory
+        memory = self.context.memory
         why = memory.stopped()
         if why is not None:
             self._tell(why)
             nothing = {"admitted": 0, "refused": 0, "evicted": 0}
             return {**nothing, **memory.sizes(), "stopped": 1}
         pool = self._requested(step) if self.generated is None else self._portion(turn)
-        seeds = Draws(self.bench.config.seed, "remember", step).permutation(2**20)[: len(pool)]
+        seeds = Draws(self.context.config.seed, "remember", step).permutation(2**20)[: len(pool)]
         numbered = list(enumerate(zip(pool, seeds.tolist(), strict=True)))
         batches = [numbered[i : i + TOGETHER] for i in range(0, len(numbered), TOGETHER)]
         offers = []
@@ -63,12 +63,15 @@ class Remember:
         self, samples: Sequence[Sample], seeds: Sequence[int], step: int
     ) -> list[Candidate]:
         """Draw what samples ask for, or open what was drawn for them, and judge it."""
-        bench = self.bench
+        context = self.context
         if self.generated is None:
             images, seeds = self._draw(samples, seeds), list(seeds)
         else:
-            images, seeds = [bench.corpus.image(s.image) for s in samples], [None] * len(samples)
-        judged, vectors = bench.reference.recognise(images)
+            images, seeds = (
+                [context.training_set.image(s.image) for s in samples],
+                [None] * len(samples),
+            )
+        judged, vectors = context.reference.recognise(images)
         return [
             Candidate(
                 image=image,
@@ -85,7 +88,7 @@ class Remember:
                 fingerprint=fingerprint(image),
                 prompt=sample.prompt or "",
                 seed=seed,
-                model_hash=bench.memory.model_hash,
+                model_hash=context.memory.model_hash,
                 step=step,
             )
             for sample, seed, image, seen, vector in zip(
@@ -100,14 +103,14 @@ class Remember:
             )
             for s in samples
         ]
-        shape = self.bench.model.autoencoder.latent_shape
+        shape = self.context.model.autoencoder.latent_shape
         noise = torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])
-        return EmoSymPipeline(self.bench.model).draw(requests, noise)
+        return EmoSymPipeline(self.context.model).draw(requests, noise)
 
     def _requested(self, step: int) -> list[Sample]:
         """Pick training requests, the same number of each emotion (or any, if unlabelled)."""
-        samples = self.bench.corpus.material("samples")
-        order = Draws(self.bench.config.seed, "pool", step).permutation(len(samples)).tolist()
+        samples = self.context.training_set.material("samples")
+        order = Draws(self.context.config.seed, "pool", step).permutation(len(samples)).tolist()
         groups = _by_emotion([samples[place] for place in order])
         share = self.batch_size // len(groups)
         return [sample for group in groups for sample in group[:share]]
@@ -127,7 +130,7 @@ class Remember:
                 f"remember.generated: {self.config.generated} has images without an emotion",
                 expected="what was asked for, with each image",
             )
-        order = Draws(self.bench.config.seed, "generated").permutation(len(samples)).tolist()
+        order = Draws(self.context.config.seed, "generated").permutation(len(samples)).tolist()
         return _by_emotion([samples[place] for place in order])
 
     def _tell(self, why: str) -> None:

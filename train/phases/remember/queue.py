@@ -18,7 +18,7 @@ from memory_bank.store.entry import Provenance
 FACTS = tuple(field.name for field in fields(Provenance))
 
 
-class Waiting:
+class CandidateQueue:
     """What was drawn and judged and may not enter yet; only rank 0 has any."""
 
     def __init__(self) -> None:

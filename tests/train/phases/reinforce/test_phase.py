@@ -10,7 +10,7 @@ import pytest
 from tests.model_zoo.chat_server import serving
 from tests.train import probes
 from tests.train.processes import in_ranks
-from train.phases.reinforce.algorithms import LEARNERS
+from train.phases.reinforce.algorithms import ALGORITHMS
 
 FAST = {"generator": {"lr": 5e-3, "weight_decay": 0.0, "warmup": 2, "decay": "constant"}}
 
@@ -29,7 +29,7 @@ def preset(model, world, steps=1, engine=FAST, **reinforce):
 def found(tmp_path_factory, model, world):
     """Return the first step of every algorithm, and what some learn."""
     folder = tmp_path_factory.mktemp("reinforce")
-    cases = {name: preset(model, world, 2, algorithm=name) for name in LEARNERS}
+    cases = {name: preset(model, world, 2, algorithm=name) for name in ALGORITHMS}
     cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
     cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
     many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
@@ -45,7 +45,7 @@ def found(tmp_path_factory, model, world):
     )[0]
 
 
-@pytest.mark.parametrize("name", [*LEARNERS, "guided", "guided-direct"])
+@pytest.mark.parametrize("name", [*ALGORITHMS, "guided", "guided-direct"])
 def test_the_first_update_starts_from_the_starting_generator(found, name):
     """The adapter-off distance is 0 before anything moved, and not after."""
     first, second = found[name]["rows"]
@@ -53,13 +53,13 @@ def test_the_first_update_starts_from_the_starting_generator(found, name):
     assert second["reinforce/kl"] > 1e-8
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNERS if n not in ("nft", "direct")] + ["guided"])
+@pytest.mark.parametrize("name", [n for n in ALGORITHMS if n not in ("nft", "direct")] + ["guided"])
 def test_sampling_and_training_agree_on_the_policy(found, name):
     for row in found[name]["rows"]:
         assert row["reinforce/ratio_deviation"] < 1e-5
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_is_logged_is_in_its_range(found, name):
     row = found[name]["rows"][0]
     for metric in ("reward", "oracle", "second_judge", "dark", "edges", "diversity"):

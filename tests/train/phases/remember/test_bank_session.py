@@ -22,11 +22,11 @@ from memory_bank.store.entry import Provenance
 from tests.memory_bank.make import candidate, picture
 from tests.model_zoo import make
 from train.config import DataConfig, RememberConfig
-from train.data.dataset import Corpus
-from train.phases.remember.bank_session import Memory
+from train.data.dataset import TrainingSet
+from train.phases.remember.bank_session import BankSession
 from train.phases.remember.phase import Remember
-from train.phases.remember.queue import Waiting
-from train.reference import Reference
+from train.phases.remember.queue import CandidateQueue
+from train.reference import ReferenceModel
 
 OPEN = {"gates": ["capacity"], "top_share": 1.0}
 
@@ -44,9 +44,9 @@ def test_the_contrast_of_a_16_bit_picture_is_that_of_its_8_bits(tmp_path):
     model = make.tiny()
     width = model.understander.backbone.width
     with MemoryBank.create(tmp_path / "bank", width, "a model") as bank:
-        memory = Memory(None, RememberConfig(real=1), model, Reference(model), "a model")
+        memory = BankSession(None, RememberConfig(real=1), model, ReferenceModel(model), "a model")
         memory.bank = bank
-        memory.fill(Corpus(samples, [], DataConfig(), 0))
+        memory.fill(TrainingSet(samples, [], DataConfig(), 0))
         found = {entry.emotion: entry.contrast for entry in bank.entries()}
     assert found["awe"] == pytest.approx(ramp.astype(float).std() / 255, abs=1e-12)
     assert found["fear"] == found["awe"]
@@ -64,7 +64,7 @@ def alone():
 def memory_of(folder: Path, **values):
     """Give a memory with an empty bank for vectors of 16 numbers."""
     with MemoryBank.create(folder / "bank", 16, "a model") as bank:
-        memory = Memory(None, RememberConfig(**(OPEN | values)), None, None, "a model")
+        memory = BankSession(None, RememberConfig(**(OPEN | values)), None, None, "a model")
         memory.bank = bank
         yield memory
 
@@ -88,7 +88,7 @@ def test_what_is_drawn_waits_before_it_is_offered(tmp_path):
 
 
 def test_what_waits_is_read_as_it_was_written(tmp_path):
-    waiting, again = Waiting(), Waiting()
+    waiting, again = CandidateQueue(), CandidateQueue()
     again.load(tmp_path / "none.safetensors")
     assert again.candidates == []
     waiting.candidates = [
@@ -176,7 +176,7 @@ class Judge:
         )
 
 
-def phase(memory: Memory, folder: Path, images: int) -> Remember:
+def phase(memory: BankSession, folder: Path, images: int) -> Remember:
     """Return phase remember of a run that offers images drawn before."""
     samples = []
     for number in range(images):
@@ -190,7 +190,7 @@ def phase(memory: Memory, folder: Path, images: int) -> Remember:
         SimpleNamespace(
             config=SimpleNamespace(remember=memory.config, seed=0),
             model=SimpleNamespace(config=SimpleNamespace(emotions=MIKELS8)),
-            corpus=Corpus([], [], DataConfig(), 0),
+            training_set=TrainingSet([], [], DataConfig(), 0),
             reference=Judge(),
             memory=memory,
         )
@@ -235,9 +235,9 @@ def test_generated_images_need_what_was_asked_for(tmp_path):
             tmp_path / "plain.jsonl", [Sample(id="0", image=tmp_path / "0.png", split="train")]
         )
         memory.config.generated = str(tmp_path / "plain.jsonl")
-        bench = SimpleNamespace(
+        context = SimpleNamespace(
             config=SimpleNamespace(remember=memory.config),
             model=SimpleNamespace(config=SimpleNamespace(emotions=MIKELS8)),
         )
         with pytest.raises(UserError, match="has images without an emotion; expected what was"):
-            Remember(bench)
+            Remember(context)
