@@ -112,9 +112,10 @@ test: setup ## run every test
 	$(PY) -m pytest
 
 .PHONY: lint
-lint: setup ## check style and format
+lint: setup ## check style, format and types
 	ruff check .
 	ruff format --check .
+	mypy
 
 .PHONY: demo
 demo: setup ## the whole loop in minutes: train all phases on a drawn world, report before and after
