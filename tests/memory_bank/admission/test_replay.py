@@ -10,7 +10,7 @@ from hypothesis import given
 
 from emosym.errors import UserError
 from memory_bank import Entry, synthetic_count
-from memory_bank.admission import replay
+from memory_bank.admission.replay import replay
 
 
 def entry(number: int, label: str) -> Entry:

@@ -22,8 +22,8 @@ from memory_bank import (
     fingerprint,
     synthetic_count,
 )
-from memory_bank.admission import replay
 from memory_bank.admission.replacement import PUBLISHED
+from memory_bank.admission.replay import replay
 from memory_bank.admission.retrieval import hard_negatives
 from memory_bank.sync import gather, write_on_rank_zero
 from train.config import RememberConfig
