@@ -7,6 +7,7 @@ plain dataclasses, never a DictConfig.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import io
@@ -53,8 +54,12 @@ def load_config(
 
     Overrides are `section.key=value` with a YAML value; a list item is `phases.0.steps=3`.
 
-    Raises `UserError` naming every problem at once: unknown keys, wrong types, missing values, and
-    each `UserError` or `ValueError` of a `__post_init__`.
+    A dataclass may list old names of options: `RENAMED: ClassVar[Mapping[str, str]] = {"lr":
+    "learning_rate"}`. Both names are relative to its section and may be dotted paths. An old name
+    is refused, and the message names the new one.
+
+    Raises `UserError` naming every problem at once: unknown keys, old names, wrong types, missing
+    values, and each `UserError` or `ValueError` of a `__post_init__`.
     """
     layers: list[Layer] = [("base", dict(base or {}))]
     if source is not None:
@@ -241,6 +246,7 @@ def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> An
     if not isinstance(value, Mapping):
         problems.add(path, f"got {_show(value)}; expected a section of keys ({_names(cls)})")
         return _BAD
+    value, renamed = _without_renamed(cls, value, path, problems)
     hints = typing.get_type_hints(cls)
     known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
     values = {}
@@ -248,6 +254,8 @@ def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> An
         here = _join(path, key)
         if key not in known:
             problems.add(here, f"unknown key; {_suggest(str(key), cls)}")
+        elif item == MISSING and key in renamed:  # one problem, not two, for one old key
+            values[key] = _BAD
         elif item == MISSING:
             problems.add(here, f"required, but not given; expected {_describe(known[key])}")
             values[key] = _BAD
@@ -260,6 +268,26 @@ def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> An
     except (UserError, ValueError) as error:
         problems.add(path, str(error))
         return _BAD
+
+
+def _without_renamed(
+    cls: type, section: Mapping[str, Any], path: str, problems: _Problems
+) -> tuple[dict[str, Any], set[str]]:
+    """Return a section without the keys that `cls.RENAMED` lists, and the new names of those.
+
+    Each old key is noted as a problem that names the new key.
+    """
+    kept, renamed = copy.deepcopy(dict(section)), set()
+    for old, new in getattr(cls, "RENAMED", {}).items():
+        *outer, key = old.split(".")
+        holder: Any = kept
+        for name in outer:
+            holder = holder.get(name) if isinstance(holder, Mapping) else None
+        if isinstance(holder, dict) and key in holder:
+            here, there = _join(path, old), _join(path, new)
+            problems.add(here, f"renamed; got {key}={_show(holder.pop(key))}; use {there}")
+            renamed.add(new)
+    return kept, renamed
 
 
 def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
@@ -313,3 +314,70 @@ def test_dump_and_load_round_trip(tmp_path_factory, seed, note, lr, kind, weight
     assert load_config(Run, path) == run
     assert "!!python" not in path.read_text(encoding="utf-8")
     yaml.safe_load(path.read_text(encoding="utf-8"))  # any YAML reader can read it
+
+
+@dataclass(kw_only=True, slots=True)
+class Renamed:
+    RENAMED: ClassVar[Mapping[str, str]] = {"lr": "learning_rate", "warmup": "schedule.steps"}
+    learning_rate: float = 1e-3
+    schedule: Verify = field(default_factory=Verify)
+
+
+@dataclass(kw_only=True, slots=True)
+class Outer:
+    RENAMED: ClassVar[Mapping[str, str]] = {"optim.beta": "schedule.beta", "speed": "total"}
+    total: int
+    seed: int = 0
+    optim: Renamed = field(default_factory=Renamed)
+    schedule: Verify = field(default_factory=Verify)
+    parts: dict[str, Renamed] = field(default_factory=dict)
+    stages: list[Renamed] = field(default_factory=list)
+
+
+def test_an_old_key_is_refused_with_its_new_name(tmp_path):
+    write(tmp_path, run="total: 1\noptim: {lr: 0.5}\n")
+    path = tmp_path / "run.yaml"
+    assert message(lambda: load_config(Outer, path)) == (
+        f"{path}: optim.lr: renamed; got lr=0.5; use optim.learning_rate (in {path})"
+    )
+    assert load_config(Outer, None, ["total=1", "optim.learning_rate=0.5"]).optim == Renamed(
+        learning_rate=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("optim.lr=1", "optim.lr: renamed; got lr=1; use optim.learning_rate"),
+        ("optim.warmup=2", "optim.warmup: renamed; got warmup=2; use optim.schedule.steps"),
+        ("optim.beta=3", "optim.beta: renamed; got beta=3; use schedule.beta"),
+        ("parts={a: {lr: 4}}", "parts.a.lr: renamed; got lr=4; use parts.a.learning_rate"),
+        ("parts.b.lr=5", "parts.b.lr: renamed; got lr=5; use parts.b.learning_rate"),
+        ("stages=[{lr: 6}]", "stages.0.lr: renamed; got lr=6; use stages.0.learning_rate"),
+    ],
+)
+def test_an_old_key_is_refused_in_every_kind_of_section(override, problem):
+    said = message(lambda: load_config(Outer, None, ["total=1", override]))
+    assert said == f"configuration: {problem} (in override {override!r})"
+
+
+def test_old_keys_are_reported_together_with_all_other_problems(tmp_path):
+    write(tmp_path, run="speed: 3\noptim: {lr: 1, learning_rate: x, beta: 2}\nsede: 1\n")
+    path = tmp_path / "run.yaml"
+    said = message(lambda: load_config(Outer, path, ["parts.a.lr=5"]))
+    assert said.startswith(f"{path}: 6 problems: ")
+    for problem in (
+        "speed: renamed; got speed=3; use total",
+        "optim.lr: renamed; got lr=1; use optim.learning_rate",
+        "optim.beta: renamed; got beta=2; use schedule.beta",
+        "optim.learning_rate: got 'x'; expected a finite number",
+        "sede: unknown key; did you mean 'seed'?",
+        "parts.a.lr: renamed; got lr=5; use parts.a.learning_rate",
+    ):
+        assert problem in said
+    assert "required" not in said  # `total` was given, under its old name
+
+
+def test_renamed_is_no_option_itself():
+    assert "RENAMED" not in dump_config(Renamed())
+    assert "unknown key" in message(lambda: load_config(Renamed, None, ["RENAMED={}"]))
