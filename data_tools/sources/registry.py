@@ -10,7 +10,8 @@ from data_tools.manifest import problem_of
 from data_tools.quarantine import Quarantined
 from data_tools.sources.emoset import is_emoset, read_emoset
 from data_tools.sources.oasis import is_oasis, read_oasis
-from emosym.errors import UserError, unknown
+from emosym.errors import UserError
+from emosym.plugins import Registry
 from emosym.records import Sample
 
 
@@ -23,12 +24,15 @@ class Source:
     layout: str
 
 
-SOURCES = {
-    "emoset": Source(
-        is_emoset, read_emoset, "EmoSet or AffectWorld (info.json with train/val/test.json)"
-    ),
-    "oasis": Source(is_oasis, read_oasis, "OASIS (OASIS.csv with images/)"),
-}
+SOURCES: Registry[Source] = Registry(
+    "dataset",
+    {
+        "emoset": Source(
+            is_emoset, read_emoset, "EmoSet or AffectWorld (info.json with train/val/test.json)"
+        ),
+        "oasis": Source(is_oasis, read_oasis, "OASIS (OASIS.csv with images/)"),
+    },
+)
 
 
 def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]:
@@ -39,8 +43,7 @@ def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]
     test. Raises `UserError` for an unknown kind, a missing folder, or one
     of another layout.
     """
-    if kind not in SOURCES:
-        raise unknown("dataset", kind, SOURCES)
+    source = SOURCES.look_up(kind)
     if not root.is_dir():
         raise UserError(f"no folder {root}", expected="the folder of a dataset")
     samples: list[Sample] = []
@@ -48,7 +51,7 @@ def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]
     ids: set[str] = set()
     images: set[Path] = set()
     root = root.absolute()
-    for item in SOURCES[kind].read(root):
+    for item in source.read(root):
         if isinstance(item, Quarantined):
             quarantined.append(item)
             continue

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from emosym.console.options import MOST_IMAGES, AsJson
+from emosym.console.options import MOST_IMAGES, AsJson, Plugins
 from emosym.console.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
 
@@ -19,9 +19,12 @@ New = Annotated[Path, typer.Argument(help="New folder; it appears whole or not a
 
 @app.command("import")
 def import_(
-    kind: Annotated[Literal["emoset", "oasis"], typer.Argument(help="Layout of the source.")],
+    kind: Annotated[
+        str, typer.Argument(help="Layout of the source: emoset, oasis, or one of a plugin.")
+    ],
     src: Annotated[Path, typer.Argument(help="Folder of the published dataset.")],
     out: New,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Import a public dataset: a manifest, its images, and what had to be set aside."""
@@ -88,6 +91,7 @@ def validate(
 @app.command()
 def stats(
     path: Annotated[Path, typer.Argument(help="A manifest, or the folder of a dataset.")],
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Count a dataset by split, emotion and task, with mean and spread of valence and arousal."""

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from emosym.plugins import load_plugin
+
+
+def _load_plugins(paths: list[Path] | None) -> list[Path]:
+    """Load each plugin in the order given, before the command runs."""
+    for path in paths or ():
+        load_plugin(path)
+    return list(paths or ())
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        callback=_load_plugins,
+        is_eager=True,
+        help="Python file that registers rewards, tasks, phases, datasets, gates or judges of your"
+        " own. It is run. May be given more than once.",
+    ),
+]
+"""A command that reads a registry takes `plugins: Plugins = None`; typer loads them."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Model = Annotated[str, typer.Option(help="Name in the model zoo, or a model folder.")]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emosym.plugins import Registry
 from memory_bank.store.entry import Candidate, Provenance
 
 if TYPE_CHECKING:
@@ -160,17 +161,20 @@ def capacity_gate(candidate: Candidate, context: Context) -> str | None:
     return None
 
 
-GATES: dict[str, Gate] = {
-    "label": label_gate,
-    "confidence": confidence_gate,
-    "affect": affect_gate,
-    "quality": quality_gate,
-    "novelty": novelty_gate,
-    "copy": copy_gate,
-    "agreement": agreement_gate,
-    "delay": delay_gate,
-    "capacity": capacity_gate,
-}
+GATES: Registry[Gate] = Registry(
+    "gate",
+    {
+        "label": label_gate,
+        "confidence": confidence_gate,
+        "affect": affect_gate,
+        "quality": quality_gate,
+        "novelty": novelty_gate,
+        "copy": copy_gate,
+        "agreement": agreement_gate,
+        "delay": delay_gate,
+        "capacity": capacity_gate,
+    },
+)
 """Every gate by name, in the order their reasons are told."""
 
 

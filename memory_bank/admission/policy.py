@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emosym.errors import UserError, unknown
 from memory_bank.admission.gates import GATES
@@ -13,7 +13,7 @@ from memory_bank.admission.replacement import REPLACEMENTS
 class AdmissionPolicy:
     """Thresholds of the gates, and who leaves for whom. Raises `UserError` out of range."""
 
-    gates: tuple[str, ...] = tuple(GATES)
+    gates: tuple[str, ...] = field(default_factory=lambda: tuple(GATES))
     """Names from `GATES` that are asked."""
     top_quantile: float = 0.2
     """Share of each class of a pool that is confident enough, in (0, 1]; rounded up, ties pass.
@@ -52,8 +52,7 @@ class AdmissionPolicy:
 
     def __post_init__(self) -> None:
         for name in self.gates:
-            if name not in GATES:
-                raise unknown("gate", name, GATES)
+            GATES.look_up(name)
         if self.replacement not in REPLACEMENTS:
             raise unknown("replacement", self.replacement, REPLACEMENTS)
         share, cosine = "a share in [0, 1]", "a value in [-1, 1]"

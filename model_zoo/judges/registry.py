@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from emosym.errors import UserError, unknown
+from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.interfaces import Scorer
+from emosym.plugins import Registry
 from emosym.records import ImageRequest
 from emosym.rl.scorers import (
     AffectScorer,
@@ -47,9 +48,7 @@ def judge(
         UserError: unknown name; a key of `spec` that is missing or not of this judge; what cannot
             be loaded.
     """
-    if name not in JUDGES:
-        raise unknown("judge", name, JUDGES)
-    build = JUDGES[name]
+    build = JUDGES.look_up(name)
     takes = inspect.signature(build).parameters
     keys = [field.name for field in dataclasses.fields(spec)]
     given = {key: value for key in keys if (value := getattr(spec, key)) is not None}
@@ -111,15 +110,18 @@ def _http(
     return AffectScorer(remote.understand, shape)
 
 
-JUDGES: dict[str, Callable[..., Scorer]] = {
-    "affect": _affect,
-    "label": _label,
-    "pickscore": _pickscore,
-    "clipscore": _clipscore,
-    "aesthetic": _aesthetic,
-    "clip_iqa": _clip_iqa,
-    "http": _http,
-}
+JUDGES: Registry[Callable[..., Scorer]] = Registry(
+    "judge",
+    {
+        "affect": _affect,
+        "label": _label,
+        "pickscore": _pickscore,
+        "clipscore": _clipscore,
+        "aesthetic": _aesthetic,
+        "clip_iqa": _clip_iqa,
+        "http": _http,
+    },
+)
 """Name -> its builder, whose keywords are the keys of `JudgeSpec` that it takes."""
 
 

@@ -12,7 +12,16 @@ import typer
 from emosym.cli.bank.options import Source, Wait
 from emosym.cli.files import expand_images
 from emosym.cli.loading import identity, load_pipeline
-from emosym.console.options import DEFAULT_MODEL, Arousal, AsJson, Device, Emotion, Model, Valence
+from emosym.console.options import (
+    DEFAULT_MODEL,
+    Arousal,
+    AsJson,
+    Device,
+    Emotion,
+    Model,
+    Plugins,
+    Valence,
+)
 from emosym.console.terminal import print_json, print_table, progress
 from emosym.errors import UserError
 
@@ -36,6 +45,7 @@ def add(
     ] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
+    plugins: Plugins = None,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
