@@ -4,14 +4,14 @@ Ranks keep in step through `memory_bank.sync`, which is imported by itself becau
 """
 
 from memory_bank.admission.admission import AdmissionResult, admit
-from memory_bank.admission.diversity import Breaker, diversity, vendi
-from memory_bank.admission.gates import GATES
-from memory_bank.admission.policy import AdmissionPolicy
+from memory_bank.admission.candidates import candidate_from
+from memory_bank.admission.diversity import diversity, stop_reason, vendi
+from memory_bank.admission.gates import GATES, AdmissionPolicy
 from memory_bank.admission.replacement import REPLACEMENTS
 from memory_bank.admission.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
 from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded, TextHit
 from memory_bank.store.compaction import Forgotten
-from memory_bank.store.entry import Candidate, Decision, Entry, Refusal
+from memory_bank.store.entry import Candidate, Decision, Entry, Provenance, Refusal
 from memory_bank.store.filter import Filter
 from memory_bank.store.history import Diff, Event
 from memory_bank.store.images import contrast, fingerprint
@@ -24,7 +24,6 @@ __all__ = [
     "AdmissionPolicy",
     "AdmissionResult",
     "AffectHit",
-    "Breaker",
     "Candidate",
     "Decision",
     "Diff",
@@ -34,14 +33,17 @@ __all__ = [
     "Forgotten",
     "Hit",
     "MemoryBank",
+    "Provenance",
     "Recorded",
     "Refusal",
     "TextHit",
     "admit",
+    "candidate_from",
     "contrast",
     "diversity",
     "fingerprint",
     "replay",
+    "stop_reason",
     "synthetic_count",
     "vendi",
 ]

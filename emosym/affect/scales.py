@@ -77,4 +77,12 @@ class Affect:
             raise ValueError(
                 f"mixed affect scales {self.scale} and {other.scale}; convert with .to()"
             )
-        return abs(self.valence - other.valence) + abs(self.arousal - other.arousal)
+        return affect_distance((self.valence, self.arousal), (other.valence, other.arousal))
+
+
+def affect_distance(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Return |ΔV| + |ΔA| of two (valence, arousal) pairs on one scale; NaN if a value is NaN.
+
+    For unchecked values, such as those of a judge; else use `Affect.distance`.
+    """
+    return abs(one[0] - other[0]) + abs(one[1] - other[1])

@@ -1,1 +1,1 @@
-"""Admission: gates, bounds, replacement, diversity, replay."""
+"""Admission: gates, thresholds, replacement, the stopping rule, replay."""

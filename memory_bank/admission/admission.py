@@ -1,4 +1,4 @@
-"""Who enters the bank and who leaves it: a pool before the gates."""
+"""Admission: decide which candidates of a pool the bank takes, and which entries they replace."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memory_bank.admission.gates import GATES, Context
-from memory_bank.admission.policy import AdmissionPolicy
-from memory_bank.admission.reference import agreement, enough, measure
+from memory_bank.admission.gates import GATES, AdmissionPolicy, Context
+from memory_bank.admission.reference import agreement, agreement_unknown, measure
 from memory_bank.admission.replacement import PUBLISHED, REPLACEMENTS, confidence
 from memory_bank.bank import Hit, MemoryBank
 from memory_bank.index.index import normalised
@@ -20,12 +19,12 @@ from memory_bank.store.vectors import check_vectors
 
 @dataclass(frozen=True, slots=True)
 class AdmissionResult:
-    """What becomes of a pool: hand both to `MemoryBank.record`."""
+    """Decisions on a pool; pass both fields to `MemoryBank.record`."""
 
     decisions: list[Decision]
-    """One a candidate, in their order."""
+    """One per candidate, in their order."""
     evict: list[int]
-    """Ids of the entries that leave for admitted ones."""
+    """Ids of the entries that admitted candidates replace."""
 
 
 def admit(
@@ -35,27 +34,28 @@ def admit(
     *,
     step: int | None = None,
 ) -> AdmissionResult:
-    """Decide on a pool, with all refusals of a candidate named.
+    """Decide on a pool; a refusal lists the reasons of all gates that refuse.
 
-    The most confident are decided first, so of two near copies the better one stays. Where the bank
-    holds too few real images to tell a bound, the bound is not asked, and the reason of who was
-    admitted says so. Nothing is written, and the same bank gives the same ruling.
+    Candidates are decided in descending order of confidence, so that of two near copies the more
+    confident one is admitted. A threshold that needs more real images than the bank holds is
+    skipped, and the reason of an admission says so. Nothing is written. The result is a function of
+    the arguments and the bank's version.
 
     Args:
-        candidates: the pool; the confidence quantile is of each class in it.
+        candidates: the pool; the confidence quantile is per emotion within it.
         bank: to compare with.
         policy: thresholds.
-        step: the training step it is, for `policy.delay`; None asks for no delay.
+        step: current training step, for `policy.delay`; None skips the delay.
 
     Raises:
-        UserError: an embedding that is not of this bank's dimension; one that is not finite is
-            refused.
+        UserError: an embedding of another dimension than the bank's. One that is not finite, or
+            zero, is refused instead.
     """
-    known = _Known(bank, policy)
+    contents = _Contents(bank, policy)
     floors = _confidence_floors(candidates, policy.top_quantile)
     vectors, nearest, neighbours = _neighbours(candidates, bank, policy.neighbours)
     decisions: dict[int, Decision] = {}
-    accepted: list[int] = []
+    accepted: list[np.ndarray] = []
     for place in sorted(range(len(candidates)), key=lambda i: (-confidence(candidates[i]), i)):
         candidate, vector = candidates[place], vectors[place]
         if vector is None:
@@ -63,35 +63,35 @@ def admit(
                 candidate=candidate, admitted=False, reason="embedding is not finite or zero"
             )
             continue
-        full, victim = known.room_for(candidate)
+        full, victim = contents.room_for(candidate)
         hits = neighbours[place]
         context = Context(
             policy=policy,
             step=step,
             confidence_floor=floors[candidate.label],
-            quality_floor=known.reference.quality,
-            nearest_cosine=max([nearest[place], *(float(vectors[i] @ vector) for i in accepted)]),
-            most_cosine=known.reference.most_cosine,
+            quality_floor=contents.reference.min_quality,
+            nearest_cosine=max([nearest[place], *(float(other @ vector) for other in accepted)]),
+            max_cosine=contents.reference.max_cosine,
             real_cosine=hits[0].cosine if hits else -1.0,
-            least_cosine=known.reference.least_cosine,
-            nearest_bits=known.nearest_bits(candidate.fingerprint),
-            agreement=known.agreement(hits, candidate.label),
+            min_cosine=contents.reference.min_cosine,
+            nearest_bits=contents.nearest_bits(candidate.fingerprint),
+            agreement=contents.agreement(hits, candidate.label),
             full=full and victim is None,
         )
         reasons = [GATES[name](candidate, context) for name in policy.gates]
         refusals = [reason for reason in reasons if reason is not None]
-        reason = "; ".join(refusals) or known.passed(candidate.label)
+        reason = "; ".join(refusals) or contents.passed(candidate.label)
         if not refusals:
-            accepted.append(place)
-            known.take(candidate, victim)
+            accepted.append(vector)
+            contents.take(candidate, victim)
             if victim is not None:
                 reason += f"; replaces entry {victim.id}"
         decisions[place] = Decision(candidate=candidate, admitted=not refusals, reason=reason)
-    return AdmissionResult([decisions[place] for place in range(len(candidates))], known.evicted)
+    return AdmissionResult([decisions[place] for place in range(len(candidates))], contents.evicted)
 
 
-class _Known:
-    """What the bank holds, and what of a pool it is about to hold."""
+class _Contents:
+    """Contents of the bank, together with the candidates admitted so far."""
 
     def __init__(self, bank: MemoryBank, policy: AdmissionPolicy) -> None:
         self.policy = policy
@@ -99,7 +99,7 @@ class _Known:
         self.evicted: list[int] = []
         self._rng = np.random.default_rng(bank.version)
         entries = bank.entries()
-        self._bits = [one.fingerprint for one in entries if one.fingerprint is not None]
+        self._fingerprints = [one.fingerprint for one in entries if one.fingerprint is not None]
         self._published = policy.replacement == PUBLISHED
         self._held: dict[str | None, list[Entry]] = {}
         for one in entries:
@@ -108,7 +108,7 @@ class _Known:
         self._new: dict[str | None, int] = {}
 
     def room_for(self, candidate: Candidate) -> tuple[bool, Entry | None]:
-        """Return whether the candidate's class is full, and who would leave it."""
+        """Return whether the candidate's emotion is full, and the entry it would replace."""
         if candidate.source != "synthetic":
             return False, None
         name = self._class(candidate)
@@ -120,7 +120,7 @@ class _Known:
         return True, REPLACEMENTS[self.policy.replacement](held, candidate, self._rng)
 
     def take(self, candidate: Candidate, victim: Entry | None) -> None:
-        """Count an admitted candidate in, and out who leaves for it; copies of it are known now."""
+        """Count an admitted candidate as held, and its victim as evicted."""
         name = self._class(candidate)
         if candidate.source == "synthetic":
             self._new[name] = self._new.get(name, 0) + 1
@@ -128,38 +128,40 @@ class _Known:
             self._held[name].remove(victim)
             self.evicted.append(victim.id)
         if candidate.fingerprint is not None:
-            self._bits.append(candidate.fingerprint)
+            self._fingerprints.append(candidate.fingerprint)
 
     def nearest_bits(self, fingerprint: int | None) -> int:
-        """Return in how many bits a fingerprint differs from the likest; 64 without one."""
-        if fingerprint is None or not self._bits:
+        """Return the fewest bits by which a fingerprint differs from a known one; 64 without."""
+        if fingerprint is None or not self._fingerprints:
             return 64
-        differing = np.array(self._bits, np.int64) ^ np.int64(fingerprint)
+        differing = np.array(self._fingerprints, np.int64) ^ np.int64(fingerprint)
         return int(np.bitwise_count(differing.view(np.uint64)).min())
 
     def agreement(self, hits: Sequence[Hit], label: str | None) -> float | None:
-        """Return which share of the nearest real images has the label; None if untold."""
-        if enough(label, self.reference, self.policy) is not None:
+        """Return the share of the nearest real images that have the label; None if unknown."""
+        if agreement_unknown(label, self.reference, self.policy) is not None:
             return None
         return agreement(hits, label, self.policy)
 
     def passed(self, label: str | None) -> str:
-        """Return the reason of an admission: the gates passed, and what could not be asked."""
-        untold = dict(self.reference.untold)
-        if "agreement" in self.policy.gates and (why := enough(label, self.reference, self.policy)):
-            untold["agreement"] = why
-        told = f"passed {', '.join(self.policy.gates) or 'no gates'}"
-        if untold:
-            told += "; not asked in full: "
-            told += ", ".join(f"{gate} ({why})" for gate, why in untold.items())
-        return told
+        """Return the reason of an admission: the gates passed, and thresholds that were skipped."""
+        skipped = dict(self.reference.skipped)
+        if "agreement" in self.policy.gates and (
+            why := agreement_unknown(label, self.reference, self.policy)
+        ):
+            skipped["agreement"] = why
+        reason = f"passed {', '.join(self.policy.gates) or 'no gates'}"
+        if skipped:
+            reason += "; not checked in full: "
+            reason += ", ".join(f"{gate} ({why})" for gate, why in skipped.items())
+        return reason
 
     def _class(self, image: Candidate | Entry) -> str | None:
         return None if self._published else image.label
 
 
 def _confidence_floors(candidates: Iterable[Candidate], quantile: float) -> dict[str | None, float]:
-    """Return for each class the confidence of its ceil(quantile · n)-th best candidate."""
+    """Return per label the confidence of its ceil(quantile * n)-th most confident candidate."""
     pools: dict[str | None, list[float]] = {}
     for candidate in candidates:
         pools.setdefault(candidate.label, []).append(confidence(candidate))
@@ -172,7 +174,10 @@ def _confidence_floors(candidates: Iterable[Candidate], quantile: float) -> dict
 def _neighbours(
     candidates: Sequence[Candidate], bank: MemoryBank, k: int
 ) -> tuple[list[np.ndarray | None], list[float], list[list[Hit]]]:
-    """Return unit vectors [D] (None without a direction), cosines to the bank, real neighbours."""
+    """Return for each candidate its unit vector, highest cosine and k nearest real images.
+
+    A vector [D] is None when it is not finite or zero; the cosine is -1 then.
+    """
     raw = [np.asarray(candidate.embedding) for candidate in candidates]
     usable = [
         place
@@ -180,7 +185,8 @@ def _neighbours(
         if vector.shape != (bank.dim,) or (np.isfinite(vector).all() and vector.any())
     ]
     vectors: list[np.ndarray | None] = [None] * len(raw)
-    known, hits = [-1.0] * len(raw), [[] for _ in raw]
+    nearest = [-1.0] * len(raw)
+    hits: list[list[Hit]] = [[] for _ in raw]
     if usable:
         rows = np.stack([check_vectors(raw[place], bank.dim) for place in usable])
         found = zip(
@@ -191,5 +197,5 @@ def _neighbours(
             strict=True,
         )
         for place, vector, cosine, near in found:
-            vectors[place], known[place], hits[place] = vector, float(cosine), near
-    return vectors, known, hits
+            vectors[place], nearest[place], hits[place] = vector, float(cosine), near
+    return vectors, nearest, hits

@@ -1,96 +1,78 @@
-"""How many different images there are, and the breaker that stops admission when too few are."""
+"""Diversity of the bank's images, and the rule that stops admission when it falls."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
-from emosym.errors import UserError
+from memory_bank.admission.gates import AdmissionPolicy
 from memory_bank.bank import MemoryBank
 from memory_bank.store.entry import Provenance
 
-LEAST, MOST = 64, 256
-"""Images of each source that are compared: with fewer nothing is told."""
+MIN_IMAGES, MAX_IMAGES = 64, 256
+"""Images of each source that are compared; with fewer than `MIN_IMAGES` the score is unknown."""
 WINDOW = 256
-"""Candidates, the last ones, in whole pools, that the admission rate is about: with fewer nothing
-is told."""
+"""Newest candidates, in whole pools, from which the admission rate is measured; with fewer the
+rate is unknown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breaker:
-    """When admission stops. Raises `UserError` for a value outside its range."""
+def stop_reason(bank: MemoryBank, policy: AdmissionPolicy) -> str | None:
+    """Return why admission must stop, or None to continue.
 
-    max_loss: float = 0.1
-    """Share of the real images' Vendi score that the synthetic ones may miss; 1 never stops."""
-    admission_rate: tuple[float, float] = (0.01, 0.6)
-    """Band of the share of candidates that enter; (0, 1) never stops."""
+    The result depends on the bank and the policy alone: after copies are removed, or a rollback,
+    admission can continue.
+    """
+    return _rate_reason(bank, policy) or _diversity_reason(bank, policy)
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_loss <= 1:
-            raise UserError(
-                "the loss of diversity", got=self.max_loss, expected="a share in [0, 1]"
-            )
-        low, high = self.admission_rate
-        if not 0 <= low <= high <= 1:
-            raise UserError(
-                "the band of the admission rate",
-                got=f"{low} to {high}",
-                expected="two shares in [0, 1], the lower first",
-            )
 
-    def stopped(self, bank: MemoryBank) -> str | None:
-        """Return why nothing more may enter the bank as it is; None while all is well.
+def _rate_reason(bank: MemoryBank, policy: AdmissionPolicy) -> str | None:
+    entered = Counter(
+        entry.added for entry in bank.entries(source="synthetic") if _from_training(entry)
+    )
+    refused = Counter(one.version for one in bank.refusals() if _from_training(one))
+    count, admitted = 0, 0
+    for version in sorted(entered | refused, reverse=True):  # whole pools, newest first
+        count += entered[version] + refused[version]
+        admitted += entered[version]
+        if count >= WINDOW:
+            break
+    low, high = policy.min_admission_rate, policy.max_admission_rate
+    if count < WINDOW or low <= admitted / count <= high:
+        return None
+    return f"{admitted} of the last {count} candidates entered, outside {low:.0%} to {high:.0%}"
 
-        It follows from the bank alone: who takes the copies out, or rolls back, goes on.
-        """
-        return self._rate(bank) or self._diversity(bank)
 
-    def _rate(self, bank: MemoryBank) -> str | None:
-        entered = Counter(one.added for one in bank.entries(source="synthetic") if _drawn(one))
-        refused = Counter(one.version for one in bank.refusals() if _drawn(one))
-        last, admitted = 0, 0
-        for version in sorted(entered | refused, reverse=True):  # whole pools, the newest first
-            last += entered[version] + refused[version]
-            admitted += entered[version]
-            if last >= WINDOW:
-                break
-        low, high = self.admission_rate
-        if last < WINDOW or low <= admitted / last <= high:
-            return None
-        return f"{admitted} of the last {last} candidates entered, outside {low:.0%} to {high:.0%}"
-
-    def _diversity(self, bank: MemoryBank) -> str | None:
-        found = diversity(bank)
-        if found is None or found[1] >= (1 - self.max_loss) * found[0]:
-            return None
-        return (
-            f"synthetic images have a Vendi score of {found[1]:.1f}, more than {self.max_loss:.0%}"
-            f" below the {found[0]:.1f} of as many real ones"
-        )
+def _diversity_reason(bank: MemoryBank, policy: AdmissionPolicy) -> str | None:
+    scores = diversity(bank)
+    if scores is None or scores[1] >= (1 - policy.max_diversity_loss) * scores[0]:
+        return None
+    return (
+        f"synthetic images have a Vendi score of {scores[1]:.1f}, more than"
+        f" {policy.max_diversity_loss:.0%} below the {scores[0]:.1f} of as many real ones"
+    )
 
 
 def diversity(bank: MemoryBank) -> tuple[float, float] | None:
-    """Return the Vendi scores of real and of synthetic images, as many of each; None if too few.
+    """Return the Vendi scores of equally many real and synthetic images; None with too few.
 
-    Vectors are taken from the mean of the real ones: where all cosines are near 1, as those of a
-    classifier's states, their differences would not show.
+    The mean of the real embeddings is subtracted first. Embeddings whose cosines are all near 1,
+    such as the hidden states of a classifier, would otherwise have scores near 1.
     """
     ids = {source: [one.id for one in bank.entries(source=source)] for source in _SOURCES}
-    count = min(MOST, *map(len, ids.values()))
-    if count < LEAST:
+    count = min(MAX_IMAGES, *map(len, ids.values()))
+    if count < MIN_IMAGES:
         return None
-    real, synthetic = (bank.embeddings(_some(ids[source], count)) for source in _SOURCES)
+    real, synthetic = (bank.embeddings(_sample(ids[source], count)) for source in _SOURCES)
     centre = real.mean(0)
     return vendi(real - centre), vendi(synthetic - centre)
 
 
 def vendi(vectors: np.ndarray) -> float:
-    """Return how many different directions [N, D] hold, from 1 (copies) to N (all orthogonal).
+    """Return the Vendi score of vectors [N, D], from 1 (copies) to N (all orthogonal).
 
-    exp of the entropy of the eigenvalues of K / N, K the cosines of all pairs: its effective rank;
-    NaN for a vector without direction. Ref: Friedman & Dieng 2023, arXiv 2210.02410, q = 1.
+    The exponential of the entropy of the eigenvalues of K / N, where K holds the cosines of all
+    pairs. NaN if a vector is zero. Ref: Friedman & Dieng 2023, arXiv 2210.02410, order q = 1.
     """
     rows = vectors.astype(np.float64)
     units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -102,12 +84,12 @@ def vendi(vectors: np.ndarray) -> float:
 _SOURCES = ("real", "synthetic")
 
 
-def _drawn(one: Provenance) -> bool:
-    """Whether a phase of training offered it, not a person."""
-    return one.source == "synthetic" and one.step is not None
+def _from_training(image: Provenance) -> bool:
+    """Return whether a training step offered the image, not a person."""
+    return image.source == "synthetic" and image.step is not None
 
 
-def _some(ids: list[int], count: int) -> list[int]:
-    """Return `count` of them, always the same: any order may be in step with what they show."""
+def _sample(ids: list[int], count: int) -> list[int]:
+    """Return a fixed random sample: equal spacing could correlate with the content."""
     places = np.random.default_rng(count).choice(len(ids), count, replace=False)
     return [ids[place] for place in np.sort(places)]

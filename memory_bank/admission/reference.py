@@ -1,7 +1,7 @@
-"""What the bank's real images say about a good image: bounds that fit the embedder at hand.
+"""Thresholds measured on the bank's real images, so that they fit the embedder in use.
 
-The cosines of one embedder crowd at 0.98 and those of another at 0.6, so a bound that is a number
-fits one of them; a quantile of what real images do among themselves fits both.
+The cosines of one embedder lie near 0.98, those of another near 0.6. A quantile of the cosines
+between real images fits both; a fixed number fits one.
 """
 
 from __future__ import annotations
@@ -12,90 +12,93 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from memory_bank.admission.gates import quality
-from memory_bank.admission.policy import AdmissionPolicy
+from memory_bank.admission.gates import AdmissionPolicy, quality
 from memory_bank.bank import Hit, MemoryBank
 from memory_bank.store.entry import Entry
 
-LEAST = 20
-"""Real images below which they have no quantiles to speak of."""
-MOST = 1000
-"""Real images that are enough to tell them."""
+MIN_IMAGES = 20
+"""Real images needed to estimate a quantile."""
+MAX_IMAGES = 1000
+"""Real images from which the cosines are measured at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Bounds measured on the bank's real images; None where there are too few of them."""
+    """Thresholds measured on the bank's real images; None with too few of them."""
 
-    quality: float | None
-    least_cosine: float | None
-    most_cosine: float | None
-    labelled: dict[str, int]
-    """Label -> real images that have it."""
-    untold: dict[str, str]
-    """Gate -> which of its bounds was not asked, and why."""
+    min_quality: float | None
+    min_cosine: float | None
+    max_cosine: float | None
+    label_counts: dict[str, int]
+    """Emotion -> real images labelled with it."""
+    skipped: dict[str, str]
+    """Gate -> why one of its thresholds could not be measured."""
 
 
 def measure(bank: MemoryBank, policy: AdmissionPolicy) -> Reference:
-    """Measure what the gates of a policy need to know of the bank's real images."""
+    """Measure the thresholds that the gates of a policy take from the bank's real images."""
     real = bank.entries(source="real")
-    untold: dict[str, str] = {}
-    few = f"{len(real)} real images, {LEAST} needed"
+    skipped: dict[str, str] = {}
 
-    floor = None
+    min_quality = None
     if "quality" in policy.gates and policy.quality_quantile:
-        known = [value for one in real if (value := quality(one, policy.quality_score)) is not None]
-        if len(known) < LEAST:
+        scores = [
+            value for one in real if (value := quality(one, policy.quality_score)) is not None
+        ]
+        if len(scores) < MIN_IMAGES:
             name = policy.quality_score
-            untold["quality"] = f"{len(known)} real images with {name}, {LEAST} needed"
+            skipped["quality"] = f"{len(scores)} real images with {name}, {MIN_IMAGES} needed"
         else:
-            floor = float(np.quantile(known, policy.quality_quantile))
+            min_quality = float(np.quantile(scores, policy.quality_quantile))
 
-    least, most = policy.min_cosine, policy.max_cosine
-    if "novelty" in policy.gates and None in (least, most):
-        if len(real) < LEAST:
-            untold["novelty"] = few
+    low, high = policy.min_cosine, policy.max_cosine
+    if "novelty" in policy.gates and (low is None or high is None):
+        if len(real) < MIN_IMAGES:
+            skipped["novelty"] = f"{len(real)} real images, {MIN_IMAGES} needed"
         else:
-            cosines = _among(bank, real)
-            least = _quantile(cosines, policy.far_quantile) if least is None else least
-            most = _quantile(cosines, policy.near_quantile) if most is None else most
+            cosines = _nearest_cosines(bank, real)
+            low = float(np.quantile(cosines, policy.outlier_quantile)) if low is None else low
+            high = float(np.quantile(cosines, policy.near_copy_quantile)) if high is None else high
 
-    labelled: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for one in real:
         if one.emotion is not None:
-            labelled[one.emotion] = labelled.get(one.emotion, 0) + 1
-    return Reference(floor, least, most, labelled, untold)
+            counts[one.emotion] = counts.get(one.emotion, 0) + 1
+    return Reference(min_quality, low, high, counts, skipped)
 
 
 def agreement(hits: Sequence[Hit], label: str | None, policy: AdmissionPolicy) -> float | None:
-    """Return which share of the nearest real images has a label; None without k or a label."""
+    """Return the share of the `neighbours` nearest labelled real images that have a label.
+
+    None without a label or with too few neighbours.
+    """
     labels = [hit.entry.emotion for hit in hits if hit.entry.emotion is not None]
     if label is None or len(labels) < policy.neighbours:
         return None
     return labels[: policy.neighbours].count(label) / policy.neighbours
 
 
-def enough(label: str | None, reference: Reference, policy: AdmissionPolicy) -> str | None:
-    """Return why k neighbours cannot be asked about a label; None when they can.
+def agreement_unknown(
+    label: str | None, reference: Reference, policy: AdmissionPolicy
+) -> str | None:
+    """Return why the agreement of neighbours with a label means nothing; None if it does.
 
-    A class of fewer real images than have to agree could never pass.
+    A label with fewer real images than have to agree could never pass.
     """
+    total = sum(reference.label_counts.values())
+    if total < policy.neighbours:
+        return f"{total} labelled real images, {policy.neighbours} needed"
     needed = math.ceil(policy.neighbours * policy.min_agreement)
-    held = reference.labelled.get(label, 0) if label is not None else 0
-    if sum(reference.labelled.values()) < policy.neighbours:
-        return (
-            f"{sum(reference.labelled.values())} labelled real images, {policy.neighbours} needed"
-        )
-    if held < needed:
-        return f"{held} real images of {label}, {needed} needed"
+    count = reference.label_counts.get(label, 0) if label is not None else 0
+    if count < needed:
+        return f"{count} real images of {label}, {needed} needed"
     return None
 
 
-def _among(bank: MemoryBank, real: Sequence[Entry]) -> np.ndarray:
-    """Return the cosine of real images, up to `MOST` of them, to their nearest other."""
-    chosen = [
-        real[place * len(real) // min(MOST, len(real))].id for place in range(min(MOST, len(real)))
-    ]
+def _nearest_cosines(bank: MemoryBank, real: Sequence[Entry]) -> np.ndarray:
+    """Return the cosines of at most `MAX_IMAGES` real images to their nearest other real image."""
+    count = min(MAX_IMAGES, len(real))
+    chosen = [real[place * len(real) // count].id for place in range(count)]
     found = bank.search(bank.embeddings(chosen), 2, source="real")
     return np.array(
         [
@@ -103,7 +106,3 @@ def _among(bank: MemoryBank, real: Sequence[Entry]) -> np.ndarray:
             for own, hits in zip(chosen, found, strict=True)
         ]
     )
-
-
-def _quantile(values: np.ndarray, share: float) -> float:
-    return float(np.quantile(values, share))

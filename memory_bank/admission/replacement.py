@@ -1,6 +1,6 @@
-"""Who leaves a full class for a new image: a registry of small pure policies.
+"""Replacement policies: which entry a new image evicts when its emotion is at capacity.
 
-Real images never leave, except by the published policy, which has to be asked for by name.
+Only `highest_confidence`, the published policy, ever evicts real images.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import numpy as np
 from memory_bank.store.entry import Candidate, Entry, Provenance
 
 Replacement = Callable[[Sequence[Entry], Candidate, np.random.Generator], Entry | None]
-"""Returns who leaves for a candidate, of those held (by id, ascending); None: nobody does."""
+"""Takes the entries that may be evicted (ascending by id), the candidate and a generator; returns
+the entry to evict, or None to keep them all."""
 
 
-def nobody(held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator) -> Entry | None:
-    """Keep what is held: a full class stays as it is."""
+def keep_all(held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator) -> Entry | None:
+    """Evict nothing: an emotion at capacity takes no new images."""
     return None
 
 
 def lowest_confidence(
     held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator
 ) -> Entry | None:
-    """Replace the least confident one by a more confident one.
+    """Evict the least confident entry for a more confident candidate.
 
-    In the end the class is what the judge likes best: least noise, least variety.
+    The bank converges to the judge's favourites: least label noise, least variety.
     """
     worst = min(held, key=confidence, default=None)
     return worst if worst is not None and confidence(worst) < confidence(candidate) else None
@@ -36,50 +37,50 @@ def lowest_confidence(
 def at_random(
     held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator
 ) -> Entry | None:
-    """Replace any one: the class follows the newest generator."""
+    """Evict a random entry: the bank follows the newest generator."""
     return held[rng.integers(len(held))] if held else None
 
 
 def reservoir(
     held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator
 ) -> Entry | None:
-    """Keep a uniform sample of all that ever came: each image has a ticket, the lowest stay.
+    """Keep a uniform sample of all images ever admitted: those with the lowest random keys.
 
     Ref: Vitter 1985, in the form of Efraimidis & Spirakis 2006, which needs no count of the past.
     """
-    last = max(held, key=ticket, default=None)
-    return last if last is not None and ticket(candidate) < ticket(last) else None
+    last = max(held, key=random_key, default=None)
+    return last if last is not None and random_key(candidate) < random_key(last) else None
 
 
 def highest_confidence(
     held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator
 ) -> Entry | None:
-    """Replace the most confident one of the whole bank, REAL IMAGES TOO, full or not.
+    """Evict the most confident entry of the whole bank, INCLUDING REAL ONES, at capacity or not.
 
-    As EmoSym is released: bank = generated[:K] + bank[K:], sorted by confidence. It is here to be
-    compared with: each admitted image costs a real one until none is left. Ref: its online_bank.py.
+    For comparison with EmoSym as released: bank = generated[:K] + bank[K:], both sorted by
+    confidence. Real images are evicted until none is left. Ref: online_bank.py of its release.
     """
     return max(held, key=confidence, default=None)
 
 
 PUBLISHED = "highest_confidence"
 REPLACEMENTS: dict[str, Replacement] = {
-    "none": nobody,
+    "none": keep_all,
     "reservoir": reservoir,
     "lowest_confidence": lowest_confidence,
     "random": at_random,
     PUBLISHED: highest_confidence,
 }
-"""Every replacement by name."""
+"""Replacement policies by name."""
 
 
 def confidence(image: Provenance) -> float:
-    """Return the confidence to rank by; one that is missing or NaN ranks last."""
+    """Return the confidence for ranking; a missing or NaN one ranks last."""
     value = image.confidence
     return -math.inf if value is None or math.isnan(value) else value
 
 
-def ticket(image: Provenance) -> str:
-    """Return a number, as text, that is uniform over images and the same whenever one is met."""
-    drawn = (image.model_hash, image.prompt, image.seed, image.step, image.fingerprint)
-    return hashlib.sha256(repr(drawn).encode()).hexdigest()
+def random_key(image: Provenance) -> str:
+    """Return the random key of an image: uniform over images, as text, always the same for one."""
+    origin = (image.model_hash, image.prompt, image.seed, image.step, image.fingerprint)
+    return hashlib.sha256(repr(origin).encode()).hexdigest()

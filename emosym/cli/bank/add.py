@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -152,7 +152,7 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
 def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candidate]:
     """Return the candidates with embeddings and the model's own view of them."""
     from data_tools.images import load_image
-    from memory_bank import contrast, fingerprint
+    from memory_bank import candidate_from
 
     candidates: list[Candidate] = []
     with progress("understanding", len(drafts)) as show:
@@ -161,17 +161,6 @@ def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candi
             images = [load_image(draft.image) for draft in batch]
             seen, vectors = pipeline.recognise(images)
             for draft, image, one, vector in zip(batch, images, seen, vectors, strict=True):
-                candidates.append(
-                    replace(
-                        draft,
-                        embedding=vector,
-                        predicted=one.emotion,
-                        predicted_valence=one.valence,
-                        predicted_arousal=one.arousal,
-                        confidence=one.probabilities[draft.emotion or one.emotion],
-                        contrast=contrast(image),
-                        fingerprint=fingerprint(image),
-                    )
-                )
+                candidates.append(candidate_from(draft, draft.image, image, one, vector))
             show(len(candidates), len(drafts))
     return candidates

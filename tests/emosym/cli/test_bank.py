@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import memory_bank
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8, NORMS
+from memory_bank import admit
 from tests.emosym.cli.command import emosym, names_in, refused
+from train.config import RememberConfig
+from train.phases.remember.bank_session import BankSession
 
 
 def test_bank_add_makes_the_bank_and_says_what_the_model_sees(model, pictures, tmp_path):
@@ -121,6 +125,20 @@ def test_gated_images_meet_the_gates(bank, model, drawn):
     assert f"asked for {other}, judged {seen}" in one["reason"]
     stats = emosym("bank", "stats", bank, "--json").json
     assert (stats["size"], stats["refused"]) == (4, 1)
+
+
+def test_the_gates_of_the_command_are_those_of_training(bank, model, drawn, monkeypatch):
+    policies = []
+
+    def spy(candidates, store, policy):
+        policies.append(policy)
+        return admit(candidates, store, policy)
+
+    monkeypatch.setattr(memory_bank, "admit", spy)
+    add = ("bank", "add", bank, drawn / "4.png", "--gated", "--model", model)
+    assert emosym(*add).code == 0
+    training = BankSession(None, RememberConfig(), None, None, "a model").policy
+    assert policies == [training]
 
 
 def test_a_broken_image_adds_nothing_and_makes_no_bank(model, pictures, tmp_path):

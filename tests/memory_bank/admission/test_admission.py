@@ -23,7 +23,7 @@ GOOD: dict[str, object] = {
     "valence": 1.0,
     "arousal": 0.5,
     "predicted_valence": 1.5,
-    "predicted_arousal": -0.5,
+    "predicted_arousal": 0.0,
     "confidence": 0.8,
     "contrast": 0.2,
     "fingerprint": 0,
@@ -35,9 +35,9 @@ CONTEXT = Context(
     confidence_floor=0.8,
     quality_floor=0.2,
     nearest_cosine=0.95,
-    most_cosine=0.95,
+    max_cosine=0.95,
     real_cosine=0.5,
-    least_cosine=0.5,
+    min_cosine=0.5,
     nearest_bits=7,
     agreement=0.6,
     full=False,
@@ -91,15 +91,15 @@ def test_a_candidate_at_every_bound_passes(gate: str):
         ),
         (
             "affect",
-            {"predicted_valence": 1.51},  # 0.51 + 1.0
+            {"predicted_valence": 1.51},  # 0.51 + 0.5
             {},
-            "valence-arousal error 1.51 above 1.50",
+            "valence-arousal error 1.01 above 1.00",
         ),
         (
             "affect",
             {"predicted_arousal": math.nan},
             {},
-            "valence-arousal error nan above 1.50",
+            "valence-arousal error nan above 1.00",
         ),
         ("affect", {"predicted_arousal": None}, {}, "no judged valence and arousal"),
         ("quality", {"contrast": 0.019}, {}, "contrast 0.019 below 0.020"),
@@ -139,7 +139,7 @@ def test_a_candidate_at_every_bound_passes(gate: str):
             "copy",
             {},
             {"nearest_bits": 6},
-            "fingerprint 6 bits from a known image's, copies are within 6",
+            "fingerprint differs in 6 bits from that of a known image, copies differ in at most 6",
         ),
         ("copy", {"fingerprint": None}, {}, "no fingerprint"),
         (
@@ -148,8 +148,13 @@ def test_a_candidate_at_every_bound_passes(gate: str):
             {"agreement": 0.5},
             "50% of the 10 nearest real images are awe, below 60%",
         ),
-        ("delay", {}, {"step": 14}, "drawn at step 10, may enter from step 15 on"),
-        ("capacity", {}, {"full": True}, "class awe is full, and reservoir keeps what it holds"),
+        ("delay", {}, {"step": 14}, "generated at step 10, may be admitted from step 15 on"),
+        (
+            "capacity",
+            {},
+            {"full": True},
+            "class awe is full, and replacement reservoir evicts no image for it",
+        ),
     ],
 )
 def test_a_gate_refuses_by_hand(gate: str, changes: dict, context: dict, reason: str):
@@ -167,9 +172,7 @@ def test_gates_ask_only_what_was_wanted():
 
 
 def test_gates_do_not_ask_what_the_bank_cannot_tell():
-    blind = replace(
-        CONTEXT, most_cosine=None, least_cosine=None, agreement=None, quality_floor=None
-    )
+    blind = replace(CONTEXT, max_cosine=None, min_cosine=None, agreement=None, quality_floor=None)
     away = replace(blind, nearest_cosine=1.0, real_cosine=-1.0)
     for gate in ("novelty", "agreement", "quality"):
         assert GATES[gate](made(), away) is None
@@ -222,7 +225,7 @@ def test_near_copies_yield_to_the_better_one_and_to_the_bank(bank: MemoryBank):
     assert decisions[3].reason == "cosine 0.995 to a known image above 0.950"
     assert decisions[1].reason == (
         "passed label, confidence, affect, quality, novelty, copy, agreement, delay, capacity;"
-        " not asked in full: novelty (0 real images, 20 needed),"
+        " not checked in full: novelty (0 real images, 20 needed),"
         " agreement (0 labelled real images, 10 needed)"
     )
     assert [one.candidate for one in decisions] == pool
@@ -235,7 +238,7 @@ def test_capacity_counts_the_bank_and_the_pool_but_no_real_image(bank: MemoryBan
     pool.append(made(9, (0, -1, 0), emotion="fear", predicted="fear"))
     decisions = admit(pool, bank, policy)
     assert [one.admitted for one in decisions] == [True, True, False, False, True]
-    assert decisions[2].reason == "class awe is full, and none keeps what it holds"
+    assert decisions[2].reason == "class awe is full, and replacement none evicts no image for it"
 
 
 def test_every_refusal_is_named(bank: MemoryBank):
@@ -248,7 +251,7 @@ def test_every_refusal_is_named(bank: MemoryBank):
     decisions = admit(pool, bank, AdmissionPolicy())
     assert decisions[1].reason == (
         "asked for awe, judged fear; confidence 0.100 below 0.900, the top 20% of its class; "
-        "valence-arousal error 3.00 above 1.50; contrast 0.000 below 0.020"
+        "valence-arousal error 2.50 above 1.00; contrast 0.000 below 0.020"
     )
     assert decisions[2].reason == decisions[3].reason == "embedding is not finite or zero"
     recorded = bank.record(decisions)
@@ -260,12 +263,14 @@ def test_every_refusal_is_named(bank: MemoryBank):
 
 def test_gates_can_be_chosen_by_name(bank: MemoryBank):
     pool = [made(1, predicted="fear"), made(2, predicted="fear")]
-    decisions = admit(pool, bank, AdmissionPolicy(gates=()))
+    decisions = admit(pool, bank, AdmissionPolicy(gates=[]))
     assert [one.reason for one in decisions] == ["passed no gates"] * 2
     with pytest.raises(UserError, match=r"unknown gate 'labels'.*did you mean 'label'\?"):
-        AdmissionPolicy(gates=("labels",))
+        AdmissionPolicy(gates=["labels"])
     with pytest.raises(UserError, match=r"unknown replacement 'rando'.*did you mean 'random'\?"):
         AdmissionPolicy(replacement="rando")
+    with pytest.raises(UserError, match="the gate copy twice"):
+        AdmissionPolicy(gates=["copy", "label", "copy"])
 
 
 @pytest.mark.parametrize(
@@ -279,8 +284,8 @@ def test_gates_can_be_chosen_by_name(bank: MemoryBank):
         ("max_cosine", 1.5),
         ("min_cosine", -1.5),
         ("quality_quantile", 1.1),
-        ("near_quantile", -0.1),
-        ("far_quantile", 0.96),
+        ("near_copy_quantile", -0.1),
+        ("outlier_quantile", 0.96),
         ("copy_bits", 65),
         ("neighbours", 0),
         ("min_agreement", 1.1),

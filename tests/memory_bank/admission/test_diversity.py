@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 
 from emosym.errors import UserError
-from memory_bank import Breaker, Decision, MemoryBank, vendi
-from memory_bank.admission import diversity
-from memory_bank.admission.diversity import LEAST, WINDOW
+from memory_bank import AdmissionPolicy, Decision, MemoryBank, stop_reason, vendi
+from memory_bank.admission.diversity import MIN_IMAGES, WINDOW, diversity
 from tests.memory_bank.make import MODEL, candidate
 
 DIM = 8
@@ -61,17 +60,17 @@ def test_diversity_is_about_what_differs_and_as_many_of_each(bank):
     assert diversity(bank) is None
     few = np.concatenate([np.eye(DIM)[:4], -np.eye(DIM)[:4]])
     fill(bank, "synthetic", far + np.tile(few, (8, 1)) + 1e-3 * rng.normal(size=(64, DIM)), 500)
-    assert len(bank.entries(source="synthetic")) == LEAST
+    assert len(bank.entries(source="synthetic")) == MIN_IMAGES
     real_score, score = diversity(bank)
     assert real_score == pytest.approx(DIM, rel=0.1)
     assert score == pytest.approx(DIM / 2, rel=0.1)
-    assert Breaker(max_loss=0.6).stopped(bank) is None
-    assert Breaker(max_loss=0.4).stopped(bank) == (
+    assert stop_reason(bank, AdmissionPolicy(max_diversity_loss=0.6)) is None
+    assert stop_reason(bank, AdmissionPolicy(max_diversity_loss=0.4)) == (
         f"synthetic images have a Vendi score of {score:.1f}, more than 40% below the"
         f" {real_score:.1f} of as many real ones"
     )
     bank.remove([entry.id for entry in bank.entries(source="synthetic")][:1])
-    assert Breaker().stopped(bank) is None  # too few to tell, again
+    assert stop_reason(bank, AdmissionPolicy()) is None  # too few to tell, again
 
 
 def pool(bank: MemoryBank, entered: int, refused: int, first: int) -> None:
@@ -89,7 +88,8 @@ def pool(bank: MemoryBank, entered: int, refused: int, first: int) -> None:
 
 
 def test_the_admission_rate_has_a_band(tmp_path):
-    breaker = Breaker(max_loss=1, admission_rate=(0.01, 0.6))
+    policy = AdmissionPolicy(max_diversity_loss=1)
+    endless = AdmissionPolicy(max_diversity_loss=1, min_admission_rate=0, max_admission_rate=1)
     for name, entered, said in (
         ("low", 2, "2 of the last 256 candidates entered, outside 1% to 60%"),
         ("least", 3, None),
@@ -98,33 +98,39 @@ def test_the_admission_rate_has_a_band(tmp_path):
     ):
         with MemoryBank.create(tmp_path / name, 16, MODEL) as bank:
             pool(bank, entered, WINDOW - 1 - entered, 0)
-            assert breaker.stopped(bank) is None  # one is missing
+            assert stop_reason(bank, policy) is None  # one is missing
             pool(bank, 0, 1, 1000)
-            assert breaker.stopped(bank) == said
-            assert Breaker(max_loss=1, admission_rate=(0, 1)).stopped(bank) is None
+            assert stop_reason(bank, policy) == said
+            assert stop_reason(bank, endless) is None
 
 
 def test_the_rate_is_that_of_the_last_pools_and_of_training_alone(tmp_path):
     with MemoryBank.create(tmp_path / "bank", 16, MODEL) as bank:
         pool(bank, 0, 300, 0)
-        breaker = Breaker(max_loss=1)
-        assert breaker.stopped(bank) == ("0 of the last 300 candidates entered, outside 1% to 60%")
+        policy = AdmissionPolicy(max_diversity_loss=1)
+        assert stop_reason(bank, policy) == (
+            "0 of the last 300 candidates entered, outside 1% to 60%"
+        )
         bank.add([candidate(2001 + 2 * n) for n in range(100)])  # synthetic, of no step
-        assert breaker.stopped(bank) is not None
+        assert stop_reason(bank, policy) is not None
         pool(bank, 30, 226, 5000)
-        assert breaker.stopped(bank) is None
+        assert stop_reason(bank, policy) is None
         bank.rollback(2)
-        assert breaker.stopped(bank) is not None
+        assert stop_reason(bank, policy) is not None
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
-        ({"max_loss": 1.1}, "the loss of diversity; got 1.1; expected a share"),
-        ({"admission_rate": (0.6, 0.1)}, "the band of the admission rate; got 0.6 to 0.1"),
-        ({"admission_rate": (-0.1, 0.5)}, "the band of the admission rate; got -0.1 to 0.5"),
+        ({"max_diversity_loss": 1.1}, "max_diversity_loss; got 1.1; expected a share"),
+        (
+            {"min_admission_rate": 0.6, "max_admission_rate": 0.1},
+            "min_admission_rate; got 0.6; expected a share of at most max_admission_rate",
+        ),
+        ({"min_admission_rate": -0.1}, "min_admission_rate; got -0.1"),
+        ({"max_admission_rate": 1.1}, "max_admission_rate; got 1.1; expected a share"),
     ],
 )
-def test_a_breaker_out_of_range_is_refused(values: dict, told: str):
-    with pytest.raises(UserError, match=told):
-        Breaker(**values)
+def test_a_stopping_rule_out_of_range_is_refused(values: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        AdmissionPolicy(**values)

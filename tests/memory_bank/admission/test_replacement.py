@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from memory_bank import REPLACEMENTS, AdmissionPolicy, Candidate, MemoryBank, admit
-from memory_bank.admission.replacement import PUBLISHED, ticket
+from memory_bank.admission.replacement import PUBLISHED, random_key
 from tests.memory_bank.make import MODEL, candidate
 
 DIM = 64
@@ -56,7 +56,10 @@ def test_none_keeps_what_it_holds(bank):
     rules = policy("none", 2)
     assert offer(bank, [made(1, 0.2), made(2, 0.1), made(3, 0.9, "fear")], rules) == [1, 2, 3]
     assert offer(bank, [made(4, 0.9), made(5, 0.9, "fear")], rules) == [1, 2, 3, 5]
-    assert bank.refusals()[0].reason == "class awe is full, and none keeps what it holds"
+    assert (
+        bank.refusals()[0].reason
+        == "class awe is full, and replacement none evicts no image for it"
+    )
 
 
 def test_lowest_confidence_by_hand(bank):
@@ -83,7 +86,7 @@ def test_a_reservoir_holds_those_with_the_lowest_tickets_that_ever_came(bank):
     rules, came = policy("reservoir", 5), [made(n, random.Random(n).random()) for n in range(40)]
     for one in came:  # one at a time: within a pool, who was just admitted stays
         held = offer(bank, [one], rules)
-    assert held == sorted(one.seed for one in sorted(came, key=ticket)[:5])
+    assert held == sorted(one.seed for one in sorted(came, key=random_key)[:5])
 
 
 def test_every_image_has_the_same_chance_in_a_reservoir(tmp_path):
@@ -91,7 +94,7 @@ def test_every_image_has_the_same_chance_in_a_reservoir(tmp_path):
     stays = Counter()
     for trial in range(400):
         tickets = sorted(
-            range(20), key=lambda n, t=trial: ticket(made(n, 0.5, prompt=f"trial {t}"))
+            range(20), key=lambda n, t=trial: random_key(made(n, 0.5, prompt=f"trial {t}"))
         )
         stays.update(tickets[:5])
     assert all(abs(stays[n] - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5 for n in range(20))

@@ -68,7 +68,7 @@ def test_every_entry_gets_its_chance():
 
 def test_an_empty_memory():
     assert replay([], 0, (1,)) == []
-    with pytest.raises(ValueError, match="empty memory"):
+    with pytest.raises(ValueError, match="replay from no entries"):
         replay([], 1, (1,))
 
 

@@ -13,18 +13,18 @@ from emosym.models.model import EmoSym
 from emosym.records import Sample, Understanding
 from memory_bank import (
     AdmissionPolicy,
-    Breaker,
     Candidate,
     Entry,
     MemoryBank,
+    Provenance,
     admit,
-    contrast,
-    fingerprint,
+    candidate_from,
+    stop_reason,
     synthetic_count,
 )
+from memory_bank.admission.hard_negatives import hard_negatives
 from memory_bank.admission.replacement import PUBLISHED
 from memory_bank.admission.replay import replay
-from memory_bank.admission.retrieval import hard_negatives
 from memory_bank.sync import gather, write_on_rank_zero
 from train.config import RememberConfig
 from train.data.dataset import TrainingSet
@@ -54,20 +54,19 @@ class BankSession:
         self.bank: MemoryBank | None = None
         self.waiting = CandidateQueue()
         self.policy = AdmissionPolicy(
-            gates=tuple(config.gates),
+            gates=list(config.gates),
             top_quantile=config.top_share,
             max_affect_error=config.affect_bound,
             quality_quantile=config.quality,
-            near_quantile=config.novelty,
-            far_quantile=config.manifold,
+            near_copy_quantile=config.novelty,
+            outlier_quantile=config.manifold,
             min_agreement=config.agreement,
             capacity_per_class=config.capacity,
             replacement=config.replacement,
             delay=config.delay,
-        )
-        self.breaker = Breaker(
-            max_loss=config.diversity_loss,
-            admission_rate=(config.admission_low, config.admission_high),
+            max_diversity_loss=config.diversity_loss,
+            min_admission_rate=config.admission_low,
+            max_admission_rate=config.admission_high,
         )
         self._replayable: tuple[int, list] = (-1, [])
 
@@ -99,7 +98,7 @@ class BankSession:
         """Return why the bank takes nothing more, if so; every rank finds the same."""
         if self.bank is None:
             raise RuntimeError("phase remember runs without a bank")
-        return self.breaker.stopped(self.bank)
+        return stop_reason(self.bank, self.policy)
 
     def offer(self, candidates: list[tuple[int, Candidate]], step: int) -> dict[str, float]:
         """Put what is due of a numbered pool, scattered over the ranks, before the gates."""
@@ -237,22 +236,15 @@ class BankSession:
     def _real(
         self, sample: Sample, picture: Image.Image, judged: Understanding, vector: np.ndarray
     ) -> Candidate:
-        return Candidate(
-            image=sample.image,
-            embedding=vector,
+        origin = Provenance(
             source="real",
             emotion=sample.emotion,
             valence=sample.valence,
             arousal=sample.arousal,
-            predicted=judged.emotion,
-            predicted_valence=judged.valence,
-            predicted_arousal=judged.arousal,
-            confidence=judged.probabilities[sample.emotion or judged.emotion],
-            contrast=contrast(picture),
-            fingerprint=fingerprint(picture),
             prompt=sample.prompt,
             model_hash=self.model_hash,
         )
+        return candidate_from(origin, sample.image, picture, judged, vector)
 
 
 def _digest(bank: MemoryBank) -> str:

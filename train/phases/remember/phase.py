@@ -14,7 +14,7 @@ from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
-from memory_bank import Candidate, contrast, fingerprint
+from memory_bank import Candidate, Provenance, candidate_from
 from train.distributed import ranks
 from train.phases.base import PhaseContext
 
@@ -72,27 +72,23 @@ class Remember:
                 [None] * len(samples),
             )
         judged, vectors = context.reference.recognise(images)
-        return [
-            Candidate(
-                image=image,
-                embedding=vector,
+        origins = (
+            Provenance(
                 source="synthetic",
                 emotion=sample.emotion,
                 valence=sample.valence,
                 arousal=sample.arousal,
-                predicted=seen.emotion,
-                predicted_valence=seen.valence,
-                predicted_arousal=seen.arousal,
-                confidence=seen.probabilities[sample.emotion or seen.emotion],
-                contrast=contrast(image),
-                fingerprint=fingerprint(image),
                 prompt=sample.prompt or "",
                 seed=seed,
                 model_hash=context.memory.model_hash,
                 step=step,
             )
-            for sample, seed, image, seen, vector in zip(
-                samples, seeds, images, judged, vectors, strict=True
+            for sample, seed in zip(samples, seeds, strict=True)
+        )
+        return [
+            candidate_from(origin, image, image, judgement, vector)
+            for origin, image, judgement, vector in zip(
+                origins, images, judged, vectors, strict=True
             )
         ]
 
