@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from data_tools.votes import vote_problems
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
+from emosym.files import replacing
 from emosym.records import Sample, Split
 from emosym.strict_json import BadJson, read_json
 
@@ -83,17 +83,9 @@ def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
     Raises `UserError` when an image does not lie in the manifest's folder.
     """
     root = Path(os.path.abspath(path.parent))
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=root)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            for sample in samples:
-                file.write(json.dumps(_record(sample, root), ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a manifest is not
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        for sample in samples:
+            file.write(json.dumps(_record(sample, root), ensure_ascii=False) + "\n")
 
 
 def problem_of(sample: Sample, root: Path) -> str | None:

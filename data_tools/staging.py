@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from emosym.errors import UserError
+from emosym.files import move
 
 
 @contextmanager
@@ -42,8 +43,7 @@ def staged_folder(out: Path) -> Iterator[Path]:
     try:
         stage.chmod(0o755)  # mkdtemp makes it private; a dataset is not
         yield stage
-        os.sync()  # once for thousands of small files, before the name promises that they are whole
-        os.rename(stage, out)
+        move(stage, out, many_files=True)
     except OSError as error:
         raise UserError(
             f"cannot write {out}", got=error, fix="check free space and permissions"

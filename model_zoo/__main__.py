@@ -49,11 +49,10 @@ def install(
 def definitions() -> None:
     """Encode the definitions of emotion words and store how near they are."""
     from emosym.affect.definitions import STORED
+    from emosym.files import write_text
     from model_zoo.text.definitions import encode_definitions
 
-    temporary = STORED.with_name(f".{STORED.name}.tmp")
-    temporary.write_text(encode_definitions(), "utf-8")
-    temporary.replace(STORED)
+    write_text(STORED, encode_definitions())
     print(STORED)
 
 

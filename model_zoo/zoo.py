@@ -11,9 +11,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import yaml
 
 from emosym.config import load_config
 from emosym.errors import UserError, unknown
+from emosym.files import replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
@@ -176,8 +175,9 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
             f"{target} exists and is not a model folder", fix="choose another place for the model"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    temporary = temporary_for(target)
     try:
+        temporary.mkdir()
         parts = _plain(model, dtype)
         with quiet():
             parts.understander.backbone.model.save_pretrained(temporary / "backbone")
@@ -189,9 +189,7 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
             safetensors.torch.save_file(model.space.state(), temporary / SPACE)
         about = About(model=model.config, text_tokens=model.generator.denoiser.text_tokens)
         (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n")
-        temporary.chmod(0o755)
-        _sync(temporary)
-        _replace(temporary, target)
+        replace_folder(temporary, target)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"model folder {target} cannot be written", got=error, fix="free some space"
@@ -242,32 +240,6 @@ def read_about(folder: Path) -> About:
             fix="train it again, or use the version that wrote it",
         )
     return load_config(About, path)
-
-
-def _sync(folder: Path) -> None:
-    """Force a finished folder to disk, so that the rename never outruns its contents."""
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _replace(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; an old target steps aside first and is deleted last."""
-    if not target.exists():
-        os.rename(new, target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
-    os.rename(target, aside / target.name)
-    try:
-        os.rename(new, target)
-    except BaseException:
-        os.rename(aside / target.name, target)
-        os.rmdir(aside)
-        raise
-    shutil.rmtree(aside)
 
 
 def _plain(model: EmoSym, dtype: torch.dtype | None) -> EmoSym:

@@ -17,7 +17,8 @@ LONGEST = 450
 CROWD = 16
 """Modules beside each other in a folder."""
 FLOORS = (
-    ("errors", "strict_json", "files", "randomness"),
+    ("errors",),
+    ("strict_json", "files", "randomness"),
     ("affect", "config", "plugins"),
     ("records", "diffusion"),
     ("interfaces",),

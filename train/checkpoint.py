@@ -17,6 +17,7 @@ from torch import nn
 
 from emosym.config import load_config
 from emosym.errors import UserError
+from emosym.files import move
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
 from train.phases.remember.queue import CandidateQueue
@@ -114,9 +115,7 @@ def save(
                 waiting.save(temporary / WAITING)
             state.files = _sizes(temporary)
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
-            _sync(temporary)
-            os.rename(temporary, target)
-            _sync(folder, deep=False)
+            move(temporary, target)
             for old in found(folder)[:-keep]:
                 # Renamed first: a kill in the middle leaves no checkpoint that is half there.
                 shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
@@ -249,13 +248,3 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-
-
-def _sync(folder: Path, *, deep: bool = True) -> None:
-    """Force a folder (and all in it) to disk, so that a rename never outruns its contents."""
-    for path in [*(folder.rglob("*") if deep else ()), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.tensorboard import SummaryWriter
 
 from emosym.errors import UserError
+from emosym.files import write_bytes
 from train.distributed import ranks
 
 METRICS = "metrics.jsonl"
@@ -98,6 +99,4 @@ def _drop_from(path: Path, step: int) -> None:
             raise UserError(
                 f"{path}:{number}: not a row of metrics", got=error, fix="mend or delete the line"
             ) from error
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(b"".join(line.rstrip() + b"\n" for line in kept))
-    temporary.replace(path)
+    write_bytes(path, b"".join(line.rstrip() + b"\n" for line in kept))

@@ -15,6 +15,7 @@ from PIL import Image
 
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
+from emosym.files import write_text
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import DECODER, EmoSym
 from eval.held_out import HeldOut, grids, measure
@@ -96,7 +97,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
             return _scores_of(run / REPORT) if ranks.is_first() else {}
         _tell(f"{run} goes on at step {step} of {total}")
         if overrides and ranks.is_first():
-            _write(run / CONFIG, dump_config(config))
+            write_text(run / CONFIG, dump_config(config))
         ranks.barrier()
         return _finish(trainer, material)
 
@@ -140,7 +141,7 @@ def _begin(config: TrainConfig, run: Path) -> tuple[Trainer, RunData]:
             if (run / CONFIG).exists():
                 raise UserError(f"another process started a run in {run}", fix="choose another RUN")
             # First of all, so that a run that is killed while its world is drawn can be resumed.
-            _write(run / CONFIG, dump_config(config))
+            write_text(run / CONFIG, dump_config(config))
     try:
         with ranks.raise_once():
             trainer, material = _set_up(config, run)
@@ -222,7 +223,7 @@ def _before(trainer: Trainer, material: RunData) -> dict:
         found = _measure(trainer, material).to_dict()
         trainer.context.model.train()
         trainer.state.seconds += time.monotonic() - begun
-        _write(path, json.dumps(found))
+        write_text(path, json.dumps(found))
     # Every rank comes by here, whenever it looked for the file.
     ranks.barrier()
     with ranks.raise_once():
@@ -296,9 +297,3 @@ def _tell(what: str) -> None:
     """Say what takes long, or what is not as one would think."""
     if ranks.is_first():
         print(what, file=sys.stderr, flush=True)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

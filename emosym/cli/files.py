@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -65,26 +63,3 @@ def check_new(paths: Sequence[Path]) -> None:
             got=f"{len(taken)} of {len(paths)} files that exist" if len(paths) > 1 else None,
             fix="give another --out, or --overwrite",
         )
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, its folder too; raise UserError when that fails."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a result is not
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}",
-            got=error.strerror or error,
-            fix="check free space and permissions, or choose another place",
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

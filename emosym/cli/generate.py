@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.files import check_new, png_or_folder, write_file
+from emosym.cli.files import check_new, png_or_folder
 from emosym.cli.loading import identity, load_pipeline
 from emosym.console.options import (
     DEFAULT_MODEL,
@@ -24,6 +24,7 @@ from emosym.console.options import (
 )
 from emosym.console.terminal import print_json, print_table, progress, signed
 from emosym.errors import UserError
+from emosym.files import write_file
 from emosym.records import ImageRequest
 
 

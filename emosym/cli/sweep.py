@@ -8,9 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 from emosym.cli.drawing import draw
-from emosym.cli.files import check_new, png_or_folder, write_file
+from emosym.cli.files import check_new, png_or_folder
 from emosym.cli.loading import identity, load_pipeline
 from emosym.console.terminal import print_json, print_table, progress, signed
+from emosym.files import write_file
 from emosym.inference.continuity import Continuity, small_pixels
 from emosym.inference.pipeline import check_sampling, complete
 from emosym.inference.sheets import affect_sheet, caption, sheet_png

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from emosym.cli.files import write_file
 from emosym.cli.loading import load_pipeline
 from emosym.console.options import AsJson, Device
 from emosym.console.terminal import print_facts, print_json, print_table, progress
 from emosym.errors import UserError
+from emosym.files import write_file
 
 app = typer.Typer(help="The models that come with this installation.", no_args_is_help=True)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from data_tools.affectworld.render import render
 from data_tools.affectworld.scene import SUBJECTS, draw_scene
 from data_tools.affectworld.world import BRIGHTNESS, SATURATION
-from emosym.cli.files import write_file
 from emosym.console import guard
+from emosym.files import write_file
 from emosym.inference.continuity import SIDE
 from eval.generation.subject import WEIGHTS, SubjectClassifier, SubjectNet, to_pixels
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from emosym.errors import UserError
+from emosym.files import write_file
 from eval.reports import comparison, curves
 
 REPORT = "report.json"
@@ -52,14 +51,10 @@ def write_report(
         config=config,
         environment=environment or {},
     )
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(run_dir, error) from error
     if samples is not None:
-        _write(run_dir / "samples.png", _png(samples))
-    _write(run_dir / "report.html", page.encode())
-    _write(run_dir / REPORT, text.encode())
+        write_file(run_dir / "samples.png", _png(samples))
+    write_file(run_dir / "report.html", page.encode())
+    write_file(run_dir / REPORT, text.encode())
 
 
 def _page(*, report: Mapping[str, object], **parts: object) -> str:
@@ -94,25 +89,3 @@ def _png(image: Image.Image) -> bytes:
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, then rename: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(
-        f"cannot write {path}",
-        got=error.strerror,
-        fix="check its permissions and the free space, or choose another folder",
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
@@ -27,8 +26,6 @@ def write(folder: Path, items: Iterable[Item]) -> None:
             # A float32 is written as the float64 that it equals, so it comes back as it was.
             record = {"file_name": name, **item.record, "embedding": item.vector.tolist()}
             lines.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-        lines.flush()
-        os.fsync(lines.fileno())
 
 
 def read(folder: Path) -> Iterator[Item]:

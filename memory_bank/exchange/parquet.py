@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -34,13 +33,10 @@ def write(path: Path, items: Iterable[Item]) -> None:
     features["image"] = {"_type": "Image"}
     features["embedding"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
     schema = pa.schema(columns, {"huggingface": json.dumps({"info": {"features": features}})})
-    with path.open("wb") as file:
-        with pq.ParquetWriter(file, schema) as writer:
-            rows = map(_row, items)
-            while batch := list(islice(rows, _ROWS)):
-                writer.write_table(pa.Table.from_pylist(batch, schema))
-        file.flush()
-        os.fsync(file.fileno())
+    with path.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
+        rows = map(_row, items)
+        while batch := list(islice(rows, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
 def read(path: Path) -> Iterator[Item]:

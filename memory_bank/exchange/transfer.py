@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +9,10 @@ from pathlib import Path
 from types import ModuleType
 
 from emosym.errors import UserError
+from emosym.files import replacing
 from memory_bank.bank import MemoryBank
 from memory_bank.exchange import folder, parquet, webdataset
 from memory_bank.exchange.items import Item, decision_of, item_of
-from memory_bank.store.durable import sync_folder
 from memory_bank.store.entry import Decision
 from memory_bank.store.inspection import Show
 
@@ -55,22 +52,15 @@ def export_bank(bank: MemoryBank, out: Path, show: Show, **wanted: object) -> in
                 yield item_of(entry, bank.image_path(entry).read_bytes(), vector, bank.model_hash)
             show(start + len(batch), len(ids))
 
-    draft = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.tmp")
+    kind = _format(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _format(out).write(draft, items())
-        if draft.is_dir():
-            os.sync()  # once, not for each of its files
-        draft.rename(out)
-        sync_folder(out.parent)
+        with replacing(out, many_files=kind is folder) as draft:
+            kind.write(draft, items())
     except OSError as error:
         raise UserError(
             f"cannot export to {out}", got=error, fix="check free space, permissions and the bank"
         ) from error
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft)
-        draft.unlink(missing_ok=True)
     return len(ids)
 
 

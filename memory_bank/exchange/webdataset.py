@@ -27,23 +27,17 @@ _PARTS = ({"png", "json", "npy"}, {"jpg", "json", "npy"})
 
 def write(path: Path, items: Iterable[Item]) -> None:
     """Write a tar; equal items give equal bytes."""
-    with path.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w") as tar:
-            for item in items:
-                key, _, suffix = item.name.partition(".")
-                buffer = io.BytesIO()
-                np.save(buffer, item.vector, allow_pickle=False)
-                about = json.dumps(item.record, ensure_ascii=False, allow_nan=False).encode()
-                for kind, data in (
-                    (suffix, item.image),
-                    ("json", about),
-                    ("npy", buffer.getvalue()),
-                ):
-                    member = tarfile.TarInfo(f"{key}.{kind}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        file.flush()
-        os.fsync(file.fileno())
+    with tarfile.open(path, mode="w") as tar:
+        for item in items:
+            key, _, suffix = item.name.partition(".")
+            buffer = io.BytesIO()
+            np.save(buffer, item.vector, allow_pickle=False)
+            record = json.dumps(item.record, ensure_ascii=False, allow_nan=False).encode()
+            members = ((suffix, item.image), ("json", record), ("npy", buffer.getvalue()))
+            for kind, data in members:
+                member = tarfile.TarInfo(f"{key}.{kind}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
 
 
 def read(path: Path) -> Iterator[Item]:

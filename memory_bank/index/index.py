@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import struct
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ import faiss
 import numpy as np
 import xxhash
 
+from emosym.files import remove_leftovers, replacing
 from memory_bank.index.kinds import Flat, kind_for, read
 from memory_bank.store.database import AUTO, State
-from memory_bank.store.durable import sync_folder
 from memory_bank.store.store import Store
 
 log = logging.getLogger(__name__)
@@ -140,24 +139,20 @@ class Index:
         """Write the index beside the store, whole or not at all; a cache may fail to be saved."""
         if self._saved == self.state:
             return
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
         try:
-            faiss.write_index(self._kind.faiss, str(temporary))
-            removed = self._kind.removed
-            stamp = removed.tobytes() + _STAMP.pack(
-                _MAGIC, self.state.generation, self.state.version, removed.size, self._origin
-            )
-            digest = xxhash.xxh3_128(np.memmap(temporary, mode="r"))
-            digest.update(stamp)
-            with temporary.open("ab") as stream:
-                stream.write(stamp + digest.digest())
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._path)
-            sync_folder(self._path.parent)
+            remove_leftovers(self._path)
+            with replacing(self._path) as temporary:
+                faiss.write_index(self._kind.faiss, str(temporary))
+                removed = self._kind.removed
+                stamp = removed.tobytes() + _STAMP.pack(
+                    _MAGIC, self.state.generation, self.state.version, removed.size, self._origin
+                )
+                digest = xxhash.xxh3_128(np.memmap(temporary, mode="r"))
+                digest.update(stamp)
+                with temporary.open("ab") as stream:
+                    stream.write(stamp + digest.digest())
             self._saved = self.state
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             log.warning("could not save %s (%s); it is rebuilt when needed", self._path, error)
 
 

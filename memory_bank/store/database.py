@@ -7,9 +7,7 @@ starts a new *generation*, so a cache that followed it knows it is stale.
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from emosym.errors import UserError
+from emosym.files import replacing
 from memory_bank.store import schema
-from memory_bank.store.durable import sync_folder
 from memory_bank.store.entry import INTEGER_END
 from memory_bank.store.lock import WriterLock
 
@@ -85,20 +83,16 @@ class Database:
             )
         if dim < 1:
             raise UserError("the dimension of a bank", got=dim, expected="at least 1")
-        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            (draft / "images").mkdir(parents=True)
-            db = sqlite3.connect(draft / DATABASE, isolation_level=None)
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            schema.create(db, dim, model_hash, index)
-            db.close()
-            sync_folder(draft)
-            draft.rename(path)
-            sync_folder(path.parent)
+            with replacing(path) as draft:
+                (draft / "images").mkdir(parents=True)
+                db = sqlite3.connect(draft / DATABASE, isolation_level=None)
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute("PRAGMA synchronous = FULL")
+                schema.create(db, dim, model_hash, index)
+                db.close()
         except (OSError, sqlite3.Error) as error:
-            shutil.rmtree(draft, ignore_errors=True)
             raise UserError(f"cannot create a memory bank at {path}", got=error) from error
 
     @property

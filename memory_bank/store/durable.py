@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from emosym.files import sync_entry
+
 _FEW = 8
 """Files up to which each is synced, so that a small batch does not wait for what others wrote."""
 _AT_ONCE = 32
@@ -61,20 +63,7 @@ def sync_files(root: Path, files: Sequence[Path]) -> None:
     for file in files:
         paths.update(file.parents[: len(file.relative_to(root).parts)])
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(_fsync, paths))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        list(pool.map(sync_entry, paths))
 
 
 @functools.cache

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from emosym.errors import UserError
+from emosym.files import reported, write_text
 from emosym.strict_json import BadJson, read_json
 
 
@@ -40,29 +38,15 @@ class AnswerCache:
         path = self._path(asked)
         with _writing(self.folder):
             path.parent.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    json.dump({**asked, "answer": answer}, stream, ensure_ascii=False)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_text(path, json.dumps({**asked, "answer": answer}, ensure_ascii=False))
 
     def _path(self, asked: Mapping[str, object]) -> Path:
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.json"
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the cache {folder} of a judge's answers cannot be written",
-            got=error.strerror,
-            fix="name a folder that you may write to, with free space",
-        ) from error
+def _writing(folder: Path) -> AbstractContextManager[None]:
+    return reported(
+        f"the cache {folder} of a judge's answers cannot be written",
+        fix="name a folder that you may write to, with free space",
+    )

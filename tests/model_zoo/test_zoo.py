@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from emosym import files
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.emotion_space import EmotionSpace, Gaussian
@@ -212,8 +213,10 @@ class Stop(BaseException):
     """Stands for a kill in the middle."""
 
 
-@pytest.mark.parametrize("at", ["save_decoder", "_sync", "_replace"])
-def test_an_interrupted_save_leaves_the_old_folder(at, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "at"), [(zoo, "save_decoder"), (files, "sync"), (zoo, "replace_folder")]
+)
+def test_an_interrupted_save_leaves_the_old_folder(module, at, folder, monkeypatch):
     def stop(*_):
         raise Stop
 
@@ -222,7 +225,7 @@ def test_an_interrupted_save_leaves_the_old_folder(at, folder, monkeypatch):
     with torch.no_grad():
         changed.understander.reasoner.emotion += 1
     with monkeypatch.context() as patch:
-        patch.setattr(zoo, at, stop)
+        patch.setattr(module, at, stop)
         with pytest.raises(Stop):
             zoo.save(changed, folder)
     assert zoo.fingerprint(folder) == before
@@ -233,7 +236,7 @@ def test_an_interrupted_save_leaves_the_old_folder(at, folder, monkeypatch):
 
 
 def test_a_failed_rename_puts_the_old_folder_back(folder, monkeypatch):
-    rename, calls = zoo.os.rename, []
+    rename, calls = files.os.rename, []
 
     def second_fails(source, target):
         calls.append(target)
@@ -243,7 +246,7 @@ def test_a_failed_rename_puts_the_old_folder_back(folder, monkeypatch):
 
     before = zoo.fingerprint(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(zoo.os, "rename", second_fails)
+        patch.setattr(files.os, "rename", second_fails)
         with pytest.raises(UserError, match="cannot be written; got no space left on device"):
             zoo.save(make.tiny(), folder)
     assert zoo.fingerprint(folder) == before

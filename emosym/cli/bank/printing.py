@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emosym.cli.files import write_file
 from emosym.console.terminal import print_table, signed
 from emosym.errors import UserError
+from emosym.files import write_file
 
 if TYPE_CHECKING:
     from memory_bank import Entry, MemoryBank

@@ -11,8 +11,8 @@ from PIL import Image
 
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import NORMS
-from emosym.cli.files import write_file
 from emosym.errors import UserError
+from emosym.files import write_file
 from emosym.inference.png_metadata import PngMetadata, read_png_metadata
 from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused

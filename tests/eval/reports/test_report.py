@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from emosym import files
 from emosym.errors import UserError
-from eval.reports import report as report_module
 from eval.reports.report import write_report
 
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_report(run: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    monkeypatch.setattr(report_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match=r"cannot write .*report\.html; got No space left"):
         write_report(run, {"wall_seconds": 1.0})
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
