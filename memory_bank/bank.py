@@ -307,7 +307,7 @@ class MemoryBank:
     def search(self, queries: np.ndarray, k: int = 10, **wanted: object) -> list[list[Hit]]:
         """Return the k nearest entries of each query by cosine, best first.
 
-        Exact with a flat index (the default up to `kinds.EXACT_UP_TO` entries) and with a filter.
+        Exact with a flat index (the default up to `kinds.FLAT_UP_TO` entries) and with a filter.
 
 
         `queries` is [Q, D], or [D] for one query; the answer has one list a query, shorter

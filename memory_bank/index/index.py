@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine: a FAISS index that can always be rebuilt from the store."""
+"""Nearest neighbours by cosine: a FAISS index, a cache that can be rebuilt from the store."""
 
 from __future__ import annotations
 
@@ -12,42 +12,48 @@ import numpy as np
 import xxhash
 
 from emosym.files import remove_leftovers, replacing
-from memory_bank.index.kinds import Flat, kind_for, read
+from memory_bank.index.kinds import Flat, IndexKind, kind_for, read
 from memory_bank.store.database import AUTO, State
 from memory_bank.store.store import Store
 
 log = logging.getLogger(__name__)
 _STAMP = struct.Struct("<8sQQQ16s")
-"""After FAISS's own bytes and the removed ids (int64): magic, generation, version, number of
-removed ids, origin; then the XXH3-128 of all that precedes."""
+"""Trailer of the file, after FAISS's bytes and the removed ids (int64): magic, generation, version,
+number of removed ids, origin. The XXH3-128 digest of everything before it follows."""
 _MAGIC = b"EMOBANK3"
 _DIGEST = 16
 _ROWS = 4096
-"""Vectors compared at once where a search must be exact."""
+"""Vectors compared at once in an exact search."""
 
 
 class Index:
-    """Inner product over L2-normalised vectors under the store's own ids, in the store's kind.
+    """Search by inner product over L2-normalised vectors, under the ids of the store.
 
-    A cache: `catch_up` replays from the store what it has not seen, whatever was on the disk.
-    One that is `mapped` reads its vectors where they lie, as far as its kind can; who writes, and
-    replaces the file, holds them in memory.
+    The file at `path` is a cache: `catch_up` applies the changes of the store that it lacks, or
+    rebuilds it. `mapped` memory-maps the file if its kind allows it. A writer replaces the file, so
+    it must not map it.
     """
 
     def __init__(self, path: Path, dim: int, *, mapped: bool = False) -> None:
         if sys.platform == "darwin" and "torch" in sys.modules:
-            # Two OpenMP runtimes in one process crash there.
+            # Two OpenMP runtimes in one process crash on macOS.
             faiss.omp_set_num_threads(1)
         self._path, self._dim = path, dim
-        self._kind, self.state, self._origin = _load(path, dim, mapped) or (None, State(0, 0), b"")
-        self._saved = self.state if self._kind is not None else None
+        self._kind: IndexKind
+        self._saved: State | None = None
+        if (loaded := _load(path, dim, mapped)) is not None:
+            self._kind, self.state, self._origin = loaded
+            self._saved = self.state
+        else:  # an origin that no store has: the first `catch_up` builds the index
+            self._kind = Flat.empty(dim, 0, lambda count: np.empty((0, dim), np.float32))
+            self.state, self._origin = State(0, 0), b""
 
     def __len__(self) -> int:
         return len(self._kind)
 
     @property
     def kind(self) -> str:
-        """Name of the kind it is now, of `kinds.KINDS`."""
+        """Name of its present kind, a key of `kinds.KINDS`."""
         return self._kind.NAME
 
     @property
@@ -56,10 +62,9 @@ class Index:
         return self._kind.ids
 
     def catch_up(self, store: Store) -> None:
-        """Hold exactly the live vectors of the store's state, in the kind of its setting."""
+        """Update to the live vectors of the store's state, in the kind of its index setting."""
         if (
-            self._kind is None
-            or self.state.generation != store.state.generation
+            self.state.generation != store.state.generation
             or self.state.version > store.state.version
             or store.index not in (AUTO, self._kind.NAME)
             or self._origin != _origin(store, self.state.version)
@@ -72,8 +77,12 @@ class Index:
         for ids, vectors in store.added_since(self.state.version):
             self._kind.add(normalised(vectors), ids)
         self.state, self._origin = store.state, _origin(store, store.state.version)
-        grown = store.index == AUTO and self._kind.NAME == Flat.NAME
-        if self._kind.worn() or (grown and kind_for(AUTO, len(self)) is not Flat):
+        too_large = (
+            store.index == AUTO
+            and self._kind.NAME == Flat.NAME
+            and kind_for(AUTO, len(self)) is not Flat
+        )
+        if self._kind.outgrown() or too_large:
             self._build(store)
 
     def search(
@@ -81,8 +90,8 @@ class Index:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (cosines [Q, k], ids [Q, k]), best first; min(k, N) columns.
 
-        `queries` is [Q, D]. `among` restricts the search to these ids, and makes it exact in
-        every kind: what an approximate one visits may hold none of them.
+        `queries` is [Q, D]. `among` restricts the search to these ids and makes it exact in every
+        kind: an approximate search might visit none of them.
         """
         rows = normalised(queries)
         k = min(k, len(self) if among is None else among.size)
@@ -101,7 +110,7 @@ class Index:
         return self._kind.vectors(ids)
 
     def _exact(self, rows: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return as `search` the best of these ids, by comparing them all."""
+        """Return, as `search`, the best of these ids by comparing with all of them."""
         cosines = np.empty((len(rows), 0), np.float32)
         ids = np.empty((len(rows), 0), np.int64)
         for start in range(0, among.size if k else 0, _ROWS):
@@ -120,7 +129,7 @@ class Index:
         live = store.ids()
 
         def sample(count: int) -> np.ndarray:
-            # The same ids every time: a rebuilt index answers as the lost one did.
+            # A fixed seed: a rebuilt index gives the same results as the lost one.
             drawn = np.random.default_rng(0).permutation(live)[:count]
             found = store.embeddings_of(drawn.tolist())
             return normalised(np.stack([found[number] for number in drawn.tolist()]))
@@ -133,10 +142,10 @@ class Index:
         self.state, self._saved = store.state, None
         self._origin = _origin(store, store.state.version)
         if store.writable and kind is not Flat:
-            self.save()  # what took so long is not to be lost in a crash
+            self.save()  # building took long: do not lose it in a crash
 
     def save(self) -> None:
-        """Write the index beside the store, whole or not at all; a cache may fail to be saved."""
+        """Write the index atomically; a failure is logged only, as the index is a cache."""
         if self._saved == self.state:
             return
         try:
@@ -147,7 +156,7 @@ class Index:
                 stamp = removed.tobytes() + _STAMP.pack(
                     _MAGIC, self.state.generation, self.state.version, removed.size, self._origin
                 )
-                digest = xxhash.xxh3_128(np.memmap(temporary, mode="r"))
+                digest = xxhash.xxh3_128(np.memmap(temporary, mode="r").data)
                 digest.update(stamp)
                 with temporary.open("ab") as stream:
                     stream.write(stamp + digest.digest())
@@ -157,28 +166,28 @@ class Index:
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:
-    """Return rows of unit length, float32 [N, D]; sums in float64 so that no norm overflows."""
+    """Return rows of unit length, float32 [N, D]; norms in float64, so that none overflows."""
     wide = np.asarray(vectors, np.float64)
     return np.ascontiguousarray(wide / np.linalg.norm(wide, axis=1, keepdims=True), np.float32)
 
 
 def _origin(store: Store, version: int) -> bytes:
-    """Return what an index of this store at a version has to carry, 16 bytes.
+    """Return 16 bytes that identify the store's history up to a version.
 
-    Versions are small numbers, which the index of another bank may well have too.
+    The version number alone is not enough: the index of another bank may have the same.
     """
     return xxhash.xxh3_128_digest(repr(store.last_change(version)).encode())
 
 
-def _load(path: Path, dim: int, mapped: bool) -> tuple[Flat, State, bytes] | None:
-    """Return the saved index, its state and its origin, or None for one that cannot be trusted.
+def _load(path: Path, dim: int, mapped: bool) -> tuple[IndexKind, State, bytes] | None:
+    """Return the saved index, its state and its origin; None if it is missing or damaged.
 
-    Every byte is read and hashed before FAISS sees it: a flipped or missing one means a rebuild.
+    Every byte is checked by its digest before FAISS reads the file.
     """
     try:
         data = np.memmap(path, np.uint8, mode="r")
         end = data.size - _DIGEST
-        if xxhash.xxh3_128_digest(data[:end]) != data[end:].tobytes():
+        if xxhash.xxh3_128_digest(data[:end].data) != data[end:].tobytes():
             raise ValueError("checksum differs")
         end -= _STAMP.size
         stamp = data[end : end + _STAMP.size].tobytes()

@@ -1,4 +1,4 @@
-"""Forgetting for good: entries that left, refused candidates, old versions, free space."""
+"""Compaction: delete old versions, removed entries and refusals for good, and free the space."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from memory_bank.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What a compaction left out."""
+    """Numbers of records that a compaction deleted."""
 
     oldest: int
-    """The oldest version that can still be reached."""
+    """Oldest version that can still be reached."""
     entries: int
     refusals: int
     tags: list[str]
 
 
 def forget(store: Store, oldest: int | None, *, refusals: bool) -> Forgotten:
-    """Forget what no version from `oldest` on needs, in one transaction; versions keep numbers.
+    """Delete what no version from `oldest` on needs, in one transaction; versions keep numbers.
 
-    Without `oldest` every tagged version stays reachable, and so does the newest. Tags of
-    forgotten versions go. `refusals` forgets those too, all of them. The files stay for `sweep`.
+    Without `oldest`, every tagged version and the newest one stay reachable. Tags of forgotten
+    versions are deleted. `refusals` also deletes all refusals. Files are left for `Store.sweep`.
 
     Raises `UserError`, with the bank unchanged, when there is no version `oldest`.
     """
@@ -33,7 +33,7 @@ def forget(store: Store, oldest: int | None, *, refusals: bool) -> Forgotten:
         oldest = min([*history.tags(store).values(), store.state.version])
     store.check_version(oldest)
     with store.writing() as db:
-        # What is deleted is overwritten at once, also where VACUUM below is not reached.
+        # Overwrite deleted data at once, in case the VACUUM in `shrink` is not reached.
         db.execute("PRAGMA secure_delete = ON")
         db.execute("BEGIN IMMEDIATE")
         store.set_meta(oldest=oldest, last_id=store.last_id(oldest))
@@ -49,13 +49,13 @@ def forget(store: Store, oldest: int | None, *, refusals: bool) -> Forgotten:
 
 
 def shrink(store: Store) -> None:
-    """Write the database anew without its free pages, and empty its log.
+    """Rewrite the database without its free pages, and empty its journal.
 
-    Raises `UserError` when the disk or a reader prevents it; what was forgotten stays so.
+    Raises `UserError` when the disk or a reader prevents it; the deletion itself stays.
     """
-    told = "it has forgotten, but is not smaller yet; compact again"
-    with store.writing(told) as db:
+    outcome = "its old versions are deleted, but the file is not smaller yet; compact again"
+    with store.writing(outcome) as db:
         db.execute("VACUUM")
         busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise sqlite3.OperationalError("a reader is at work on an older state")
+            raise sqlite3.OperationalError("a reader still uses an older state")

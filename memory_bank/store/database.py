@@ -1,7 +1,7 @@
-"""The database file of a bank: who may write, what a reader sees, one transaction at a time.
+"""The database file of a bank: locking, versions and transactions.
 
-Every change is one version. What changes the past (a rollback, a compaction, another embedder)
-starts a new *generation*, so a cache that followed it knows it is stale.
+Every change makes one new version. A change of the history (rollback, compaction, rebuild for
+another embedder) also starts a new *generation*, which invalidates caches of older versions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from emosym.errors import UserError
@@ -26,18 +27,32 @@ AUTO = schema.AUTO
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a reader sees: a version of a generation (`generation` counts changes of the past)."""
+    """A version of a bank within a generation."""
 
     generation: int
+    """Number of changes of the history so far."""
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """The table `meta`."""
+
+    format: int
+    dim: int
+    model_hash: str
+    index: str
+    state: State
+    oldest: int
+    """The oldest version that can be reached."""
 
 
 class Database:
     """The SQLite file of a bank folder, read at one state.
 
-    A writer brings a bank of an older format up to date. Raises `UserError` when the folder holds
-    no bank or a newer format, has another writer for longer than `wait` seconds, or is to be read
-    in an older format.
+    A writer upgrades a bank of an older format. Raises `UserError` when the folder holds no bank,
+    a bank of a newer format, or (for a reader) of an older one, and when another writer does not
+    end within `wait` seconds.
     """
 
     def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
@@ -59,9 +74,8 @@ class Database:
                 self._upgrade()
                 with self._sound():
                     meta = self._meta()
-                self.dim, self.model_hash = meta["dim"], str(meta.get("model_hash"))
-                self.index = str(meta.get("index", AUTO))
-                self.state = State(meta["generation"], meta["version"])
+                self.dim, self.model_hash = meta.dim, meta.model_hash
+                self.index, self.state = meta.index, meta.state
             except BaseException:
                 self._db.close()
                 raise
@@ -71,7 +85,7 @@ class Database:
 
     @staticmethod
     def create(path: Path, dim: int, model_hash: str, index: str) -> None:
-        """Make an empty bank at once and completely: built beside `path`, then renamed.
+        """Make an empty bank atomically: built beside `path`, then renamed.
 
         Raises `UserError` when `path` is not an empty or missing folder, or cannot be written.
         """
@@ -112,31 +126,31 @@ class Database:
         """
         with self._sound():
             meta = self._meta()
-        if str(meta.get("model_hash")) != self.model_hash:
+        if meta.model_hash != self.model_hash:
             raise UserError(
                 f"the memory bank {self.path} was rebuilt for another model",
-                got=f"model {meta.get('model_hash')}",
+                got=f"model {meta.model_hash}",
                 expected=f"model {self.model_hash}",
                 fix="open it anew",
             )
         if version is None:
-            version = meta["version"]
-        elif self.writable and self.oldest <= version < meta["version"]:
+            version = meta.state.version
+        elif self.writable and meta.oldest <= version < meta.state.version:
             raise UserError("a writer works on the newest version", got=version, fix="roll back")
         self.check_version(version)
-        self.state = State(meta["generation"], version)
+        self.state = State(meta.state.generation, version)
 
     @property
     def oldest(self) -> int:
         """The oldest version that can be reached."""
         with self._sound():
-            return self._meta()["oldest"]
+            return self._meta().oldest
 
     def check_version(self, version: int) -> None:
-        """Raise `UserError` when the bank has no such version, or no longer."""
+        """Raise `UserError` when the bank has no such version, or has forgotten it."""
         with self._sound():
             meta = self._meta()
-        oldest, newest = meta["oldest"], meta["version"]
+        oldest, newest = meta.oldest, meta.state.version
         if not oldest <= version <= newest:
             forgotten = 0 <= version < oldest
             raise UserError(
@@ -150,23 +164,23 @@ class Database:
     def commit(
         self, state: State, what: str, *, added: int = 0, removed: int = 0, refused: int = 0
     ) -> None:
-        """End the open transaction: the bank is in `state` now, and remembers what happened."""
+        """Commit the open transaction: set the state and log the event `what`."""
         self.set_meta(version=state.version, generation=state.generation)
         schema.log(self._db, what, state.version, added=added, removed=removed, refused=refused)
         self._db.execute("COMMIT")
         self.state = state
 
     def set_meta(self, **values: object) -> None:
-        """Change what the bank says of itself, within the open transaction."""
+        """Change values of the table `meta` within the open transaction."""
         self._db.executemany(
             "UPDATE meta SET value = ? WHERE key = ?", [(v, key) for key, v in values.items()]
         )
 
     @contextmanager
-    def writing(self, told: str = "the bank is unchanged") -> Iterator[sqlite3.Connection]:
-        """Give the database to write to; what is not committed at the end never was.
+    def writing(self, outcome: str = "the bank is unchanged") -> Iterator[sqlite3.Connection]:
+        """Give the database to write to, and roll back what is not committed at the end.
 
-        Raises `UserError` for a reader, and when the disk refuses; it ends with `told`.
+        Raises `UserError` for a reader, and when writing fails; that one ends with `outcome`.
         """
         if self._lock is None:
             raise UserError(f"the memory bank {self.path} is open for reading", fix="use mode='a'")
@@ -176,7 +190,7 @@ class Database:
             raise UserError(
                 f"cannot write to the memory bank {self.path}",
                 got=error,
-                fix=f"free some space or mend the folder's rights; {told}",
+                fix=f"free some space or correct the folder's permissions; {outcome}",
             ) from error
         finally:
             if self._db.in_transaction:
@@ -184,16 +198,16 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the database to read one moment of.
+        """Give the database to read, at one moment.
 
-        Raises `UserError` when it is damaged, or when a writer changed the past of `state`.
+        Raises `UserError` when it is damaged, or when a writer changed the history of `state`.
         """
         self._db.execute("BEGIN")
         try:
             with self._sound():
-                if self._meta()["generation"] != self.state.generation:
+                if self._meta().state.generation != self.state.generation:
                     raise UserError(
-                        f"the past of the memory bank {self.path} was changed by its writer",
+                        f"the history of the memory bank {self.path} was changed by its writer",
                         fix="reload it",
                     )
                 yield self._db
@@ -203,7 +217,7 @@ class Database:
 
     @contextmanager
     def _sound(self) -> Iterator[None]:
-        """Tell in one line what SQLite cannot do, or what values put into it by others prevent."""
+        """Raise errors of SQLite, and of values that cannot be right, as `UserError`."""
         try:
             yield
         except (sqlite3.DatabaseError, TypeError, ValueError) as error:
@@ -215,9 +229,9 @@ class Database:
                 fix="restore the folder from a copy",
             ) from error
 
-    def _meta(self) -> dict[str, object]:
-        """Return what the bank says of itself; raise UserError for a newer format."""
-        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+    def _meta(self) -> _Meta:
+        """Return the table `meta`; raise UserError for a newer format, ValueError if damaged."""
+        meta: dict[str, Any] = dict(self._db.execute("SELECT key, value FROM meta"))
         keys = ["format", "dim", "generation", "version"]
         if meta.get("format") == schema.FORMAT:
             keys += ["oldest", "last_id"]
@@ -232,23 +246,30 @@ class Database:
                 expected=f"format {schema.FORMAT} or older",
                 fix="update emosym",
             )
-        return meta
+        return _Meta(
+            format=meta["format"],
+            dim=meta["dim"],
+            model_hash=str(meta.get("model_hash")),
+            index=str(meta.get("index", AUTO)),
+            state=State(meta["generation"], meta["version"]),
+            oldest=meta.get("oldest", 0),
+        )
 
     def _upgrade(self) -> None:
         with self._sound():
             meta = self._meta()
-        if meta["format"] == schema.FORMAT:
+        if meta.format == schema.FORMAT:
             return
         if not self.writable:
             raise UserError(
                 f"the memory bank {self.path} was made by an older version",
-                got=f"format {meta['format']}",
+                got=f"format {meta.format}",
                 expected=f"format {schema.FORMAT}",
-                fix="bring it up to date with `emosym bank init`, or open it with mode='a'",
+                fix="upgrade it with `emosym bank init`, or open it with mode='a'",
             )
         with self.writing() as db:
             db.execute("BEGIN IMMEDIATE")
-            schema.upgrade(db, meta["version"])
+            schema.upgrade(db, meta.state.version)
             db.execute("COMMIT")
 
     def _release(self) -> None:
@@ -259,14 +280,14 @@ class Database:
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     flags = "mode=rw" if writable else "mode=ro"
     if not writable and not os.access(path, os.W_OK) and not (path / f"{DATABASE}-wal").exists():
-        # WAL readers create shared memory beside the database. Where they may not, nobody can be
-        # writing either, so the file can be read as it is.
+        # WAL readers create shared memory beside the database. Without permission to do so there
+        # can be no writer either, so the file can be read as it is.
         flags = "immutable=1"
     db = sqlite3.connect(
         f"file:{quote(str(path.resolve() / DATABASE))}?{flags}", uri=True, isolation_level=None
     )
     if writable:
         db.execute("PRAGMA synchronous = FULL")
-        # Pages that many batches touch reach the database once: every 32 MB of journal.
+        # Checkpoint every 32 MB of journal: a page that many batches touch is then copied once.
         db.execute("PRAGMA wal_autocheckpoint = 8192")
     return db

@@ -1,4 +1,4 @@
-"""What is written survives a power cut: many files with one flush of their file system."""
+"""Sync many files to disk with one call."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from typing import Self
 from emosym.files import sync_entry
 
 _FEW = 8
-"""Files up to which each is synced, so that a small batch does not wait for what others wrote."""
+"""Number of files up to which each is synced by itself. `syncfs` would also wait for data of other
+processes."""
 _AT_ONCE = 32
-"""Syncs in flight together: a disk answers several with one flush of its cache."""
+"""Concurrent fsync calls: a disk can serve several with one flush of its cache."""
 
 
 class Flush:
-    """Make files that are written below `folder` inside the `with` survive a power cut.
+    """Sync files that are written below `folder` inside the `with` block.
 
-    Linux flushes the whole file system at once (`syncfs`): a single flush of the disk for a batch
-    of files and their folders, where `fsync` of each waits for hundreds. It waits also for what
-    others wrote to that file system. Elsewhere, and for a few files, each file and each folder
-    that names it is synced.
+    Linux syncs the whole file system (`syncfs`): one disk flush for a batch of files and their
+    folders, instead of hundreds. It also waits for data that other processes wrote to that file
+    system. On other systems, and for a few files, each file and folder is synced by itself.
 
-    Raises `OSError` in `sync` when the disk did not take what was written.
+    `sync` raises `OSError` when the disk could not store the data.
     """
 
     def __init__(self, folder: Path) -> None:
-        # Before the first write: syncfs tells of the errors since its descriptor was opened.
+        # Opened before the first write: syncfs reports errors since its descriptor was opened.
         self._folder, self._descriptor = folder, os.open(folder, os.O_RDONLY)
 
     def __enter__(self) -> Self:
@@ -49,7 +49,7 @@ class Flush:
         os.close(self._descriptor)
 
     def sync(self, files: Sequence[Path]) -> None:
-        """Return when the files, their names and those of their folders are on the disk."""
+        """Sync the files and the folders that hold them; return when they are on the disk."""
         flush = _syncfs()
         if flush is not None and len(files) > _FEW:
             flush(self._descriptor)
@@ -58,7 +58,7 @@ class Flush:
 
 
 def sync_files(root: Path, files: Sequence[Path]) -> None:
-    """Make files, their names and those of the folders between them and `root` survive."""
+    """Sync files and all folders between them and `root`, each by itself."""
     paths = set(files)
     for file in files:
         paths.update(file.parents[: len(file.relative_to(root).parts)])
@@ -68,8 +68,8 @@ def sync_files(root: Path, files: Sequence[Path]) -> None:
 
 @functools.cache
 def _syncfs() -> Callable[[int], None] | None:
-    """Return the kernel's `syncfs`, or None where it is missing or hides errors of the disk."""
-    if sys.platform != "linux" or not _tells_errors(platform.release()):
+    """Return the kernel's `syncfs`; None if it is missing or does not report disk errors."""
+    if sys.platform != "linux" or not _reports_errors(platform.release()):
         return None
     function = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if function is None:
@@ -83,7 +83,7 @@ def _syncfs() -> Callable[[int], None] | None:
     return syncfs
 
 
-def _tells_errors(release: str) -> bool:
-    """Return whether syncfs of this Linux reports what could not be written: since 5.8."""
+def _reports_errors(release: str) -> bool:
+    """Return whether `syncfs` of a Linux release reports write errors (5.8 and later)."""
     found = re.match(r"(\d+)\.(\d+)", release)
     return found is not None and (int(found[1]), int(found[2])) >= (5, 8)

@@ -1,4 +1,4 @@
-"""Which entries: conditions that become SQL, whose every value is bound."""
+"""Filters of entries, as SQL conditions with bound values."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from emosym.errors import UserError, unknown
 from memory_bank.store.entry import SOURCES, Source, check_integer
 
 COLUMNS = ("confidence", "contrast")
-"""Scores that are columns of their own; any other is looked up among an entry's named scores."""
+"""Scores stored in a column of their own; others are looked up in an entry's `scores`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What an entry has to be; all of it. An entry without a step or score fails its bounds.
+    """Conditions that an entry must all meet. A missing step or score meets no bound.
 
-    Raises `UserError` for an unknown source or emotion, for a bound that is no finite number and
-    for a step of more than 64 bits.
+    Raises `UserError` for an unknown source or emotion, a bound that is not finite and a step
+    outside 64 bits.
     """
 
     emotion: str | None = None
-    """Its label, wanted or else predicted."""
+    """Its label: the requested emotion, or else the predicted one."""
     source: Source | None = None
     min_scores: Mapping[str, float] = field(default_factory=dict)
-    """Name of a score (`confidence`, `contrast` or a judge's) -> the least it may be."""
+    """Name of a score (`confidence`, `contrast` or a judge's) -> lowest value."""
     max_scores: Mapping[str, float] = field(default_factory=dict)
-    """Name of a score -> the most it may be."""
+    """Name of a score -> highest value."""
     min_step: int | None = None
     """First training step."""
     max_step: int | None = None
@@ -50,12 +50,12 @@ class Filter:
         return self != Filter()
 
     @property
-    def judges(self) -> set[str]:
-        """Names of scores that an entry need not have."""
+    def named_scores(self) -> set[str]:
+        """Names of the scores used that are no columns."""
         return {*self.min_scores, *self.max_scores} - set(COLUMNS)
 
     def where(self) -> tuple[str, dict[str, object]]:
-        """Return conditions that follow others with AND, and the values they bind."""
+        """Return SQL conditions, each led by AND, and the values they bind."""
         conditions: dict[str, tuple[str, object]] = {
             "source": ("source = :source", self.source),
             "emotion": ("coalesce(emotion, predicted) = :emotion", self.emotion),

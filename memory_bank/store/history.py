@@ -1,4 +1,4 @@
-"""What happened to a bank: its log, named versions, and what differs between two of them."""
+"""The history of a bank: event log, tags of versions, and differences between versions."""
 
 from __future__ import annotations
 
@@ -11,37 +11,39 @@ from memory_bank.store.rows import ENTRY, record_of
 from memory_bank.store.store import LIVE, Store
 
 _NAME = re.compile(r"(?=.*[^0-9])[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-"""A tag is never a number: that is a version."""
+"""Names of tags; all digits would be the number of a version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that changed the bank."""
+    """One change of the bank, from its log."""
 
     time: str
     """UTC, ISO 8601, to the second."""
     what: str
     """`init`, `add`, `admit`, `remove`, `rollback`, `compact`, `import`, `rebuild`, `upgrade`."""
     version: int
-    """The version that the bank had afterwards."""
+    """Version of the bank after the change."""
     added: int
     """Entries that became live."""
     removed: int
-    """Entries that left; for `compact` those forgotten."""
+    """Entries removed; for `compact` entries deleted for good."""
     refused: int
-    """Candidates turned away."""
+    """Candidates refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What leads from one version to another."""
+    """Differences between two versions."""
 
     came: list[Entry]
+    """Entries of the new version only."""
     left: list[Entry]
+    """Entries of the old version only."""
 
 
 def events(store: Store) -> list[Event]:
-    """Return all that ever happened to the bank, oldest first, also what was rolled back."""
+    """Return all events of the bank, oldest first, including those that were rolled back."""
     with store.reading() as db:
         rows = db.execute(
             "SELECT time, what, version, added, removed, refused FROM events ORDER BY number"
@@ -85,7 +87,7 @@ def untag(store: Store, name: str) -> None:
 
 
 def version_of(store: Store, name: str | int) -> int:
-    """Return the version that a number or a tag means. Raises `UserError` for an unknown one."""
+    """Return the version of a number or a tag. Raises `UserError` for an unknown one."""
     if isinstance(name, int) or re.fullmatch(r"\d{1,18}", name):
         store.check_version(int(name))
         return int(name)
@@ -104,7 +106,7 @@ def _tagged(store: Store, name: str) -> int:
 
 
 def version_before(store: Store, step: int) -> int:
-    """Return the last version before anything of a training step, or a later one, was recorded."""
+    """Return the last version before any record of training step `step` or later."""
     check_integer("the training step", step)
     with store.reading() as db:
         (first,) = db.execute(
@@ -119,7 +121,7 @@ def version_before(store: Store, step: int) -> int:
 
 
 def diff(store: Store, old: int, new: int) -> Diff:
-    """Return the entries that are live at `new` and not at `old`, and the other way round."""
+    """Return the entries that are live at `new` but not at `old`, and vice versa."""
 
     def only(here: int, there: int) -> list[Entry]:
         query = (

@@ -1,4 +1,4 @@
-"""Image files of the bank: checked, named by their SHA-256, on the disk before they count."""
+"""Image files of the bank: checked, named by their SHA-256, synced before an entry names them."""
 
 from __future__ import annotations
 
@@ -36,32 +36,34 @@ class ImageFile:
 
 
 GivenImage = Path | bytes | Image.Image | ImageFile
+"""Forms in which an image can be given: a PNG or JPEG file, its bytes, pixels, a checked file."""
 _LARGE = 32 * 1024
-"""Mean bytes of a batch's files above which they are read at once. Decoding lets other threads run,
-but to hand over to them costs more than a small picture takes."""
+"""Mean bytes per file above which a batch is read in several threads. For smaller files a thread
+costs more than it saves."""
 
 
 def read_images(images: Sequence[GivenImage]) -> list[ImageFile]:
-    """Return the checked files of images, in their order. Raises as `read_image`."""
-    # A picture in memory may still have to load itself, which two threads must not do at once.
-    loaded = not any(isinstance(image, Image.Image) for image in images)
-    if loaded and sum(map(_bytes, images)) > _LARGE * len(images):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each holds a decoded picture
+    """Return the checked files of images, in order. Raises as `read_image`."""
+    # A PIL image loads its pixels lazily, which is not safe in several threads.
+    thread_safe = not any(isinstance(image, Image.Image) for image in images)
+    if thread_safe and sum(map(_bytes, images)) > _LARGE * len(images):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread holds one decoded image
             return list(pool.map(read_image, images))
     return [read_image(image) for image in images]
 
 
 def read_image(image: GivenImage) -> ImageFile:
-    """Return the checked file of an image; a picture in memory is encoded as PNG.
+    """Return the checked file of an image; pixels are encoded as PNG.
 
     Raises `UserError` when it cannot be read, is damaged, is too large or is no PNG or JPEG.
     """
     if isinstance(image, ImageFile):
         return image
     name = str(image) if isinstance(image, Path) else "image given in memory"
+    kind: str | None
     try:
         if isinstance(image, Image.Image):
-            data, kind = _png(image), "PNG"  # just encoded: there is no damage to look for
+            data, kind = _png(image), "PNG"  # just encoded, so not damaged
         else:
             data = image if isinstance(image, bytes) else image.read_bytes()
             with Image.open(io.BytesIO(data)) as picture:
@@ -79,7 +81,7 @@ def read_image(image: GivenImage) -> ImageFile:
 
 
 def _bytes(image: GivenImage) -> int:
-    """Return how much of an image's file there is to read; 0 where `read_image` has to tell."""
+    """Return the size of an image's file; 0 if unknown, so that `read_image` reports the error."""
     if isinstance(image, Path):
         try:
             return image.stat().st_size
@@ -94,9 +96,10 @@ def contrast(image: Image.Image) -> float:
 
 
 def fingerprint(image: Image.Image) -> int:
-    """Return 64 bits that near copies share: whether each of 8 x 8 places is darker than its right.
+    """Return the difference hash (dHash, Krawetz 2013) of an image, a signed 64-bit integer.
 
-    As a signed integer, for SQLite. Ref: the difference hash of Krawetz 2013.
+    Each bit says whether one of 8 x 8 pixels is darker than its right neighbour. Near copies differ
+    in few bits.
     """
     small = image.convert("L").resize((9, 8), Image.Resampling.BOX)
     darker = np.asarray(small, np.int16)[:, :-1] < np.asarray(small, np.int16)[:, 1:]
@@ -104,22 +107,19 @@ def fingerprint(image: Image.Image) -> int:
 
 
 def image_path(root: Path, sha256: str, suffix: str) -> Path:
-    """Return where the file of this hash lies under the images folder."""
+    """Return the path of the file with this hash below the images folder."""
     return root / f"{sha256[:2]}/{sha256}.{suffix}"
 
 
 def is_lost(root: Path, file: ImageFile) -> bool:
-    """Return whether a file that should be in place is not there, or has other bytes."""
+    """Return whether a file that should be stored is missing or damaged."""
     return not _holds(image_path(root, file.sha256, file.suffix), file.data)
 
 
 def write_images(root: Path, files: Iterable[ImageFile]) -> None:
-    """Put files in place; when it returns they survive a power cut.
-
-    On an error nothing new is left behind, and the error is raised.
-    """
-    # Written in place: until the database names a file nobody reads it, and what a crash leaves
-    # of it is swept. What is there already belongs to an entry, and is written only if damaged.
+    """Write files durably. On an OSError all new files are deleted, and the error is raised."""
+    # Written in place: a file is not read before the database names it, and the next writer deletes
+    # what a crash leaves. An existing file belongs to an entry; it is rewritten only if damaged.
     written: list[Path] = []
     try:
         with Flush(root.parent) as flush:
@@ -138,7 +138,7 @@ def write_images(root: Path, files: Iterable[ImageFile]) -> None:
 
 
 def orphans(root: Path, known: set[str]) -> Iterator[Path]:
-    """Yield what a crash or a rollback left: files of no known hash, and unfinished ones."""
+    """Yield files that a crash or a rollback left: with unknown hashes, or temporary names."""
     for folder in os.scandir(root):
         if len(folder.name) != 2 or not folder.is_dir():
             continue
@@ -151,12 +151,12 @@ def orphans(root: Path, known: set[str]) -> Iterator[Path]:
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    """Return whether a file is there with these bytes."""
+    """Return whether a file exists and has these bytes."""
     return os.path.isfile(path) and path.read_bytes() == data
 
 
 def _new(path: Path, data: bytes) -> BinaryIO | None:
-    """Return an empty file to write; None where one is there that holds these bytes."""
+    """Return an empty file to write; None if it exists and has these bytes."""
     try:
         return path.open("xb")
     except FileNotFoundError:

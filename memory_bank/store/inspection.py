@@ -1,4 +1,4 @@
-"""Is everything there, and as it was written? Database, images, vectors, tags."""
+"""Integrity check of a store: database, images, vectors, tags."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
 
 Show = Callable[[int, int], None]
-"""Takes how many are done, and of how many."""
+"""Progress callback: takes the number done and the total."""
 
 
 def problems(store: Store, show: Show) -> list[str]:
-    """Return what is wrong with the store, empty when all is well.
+    """Return the problems found in a store; empty if there are none.
 
-    Files of no entry count only for a writer: a reader cannot tell them from those of a batch that
-    is about to commit.
+    Files without an entry are reported to a writer only: to a reader they could belong to a batch
+    that is about to commit.
     """
     with store.reading() as db:
         found = [
@@ -51,9 +51,9 @@ def _history(store: Store, db: sqlite3.Connection) -> Iterator[str]:
             yield f"tag {name}: no version {version}, there are {oldest} to {newest}"
     for number, added in db.execute("SELECT id, added FROM entries WHERE added > ?", (newest,)):
         yield f"entry {number}: added at version {added}, the newest is {newest}"
-    unread = "SELECT id FROM {} EXCEPT SELECT id FROM {}"
+    missing = "SELECT id FROM {} EXCEPT SELECT id FROM {}"
     for pair in (("entries", "prompts_docsize"), ("prompts_docsize", "entries")):
-        for (number,) in db.execute(unread.format(*pair)):
+        for (number,) in db.execute(missing.format(*pair)):
             yield f"entry {number}: its prompt is {'not ' * (pair[0] == 'entries')}indexed"
 
 

@@ -1,4 +1,4 @@
-"""One writer at a time, and a second one is told who the first is."""
+"""A lock file that admits one writer at a time and names it to others."""
 
 from __future__ import annotations
 
@@ -13,26 +13,32 @@ from pathlib import Path
 
 from emosym.errors import UserError
 
-_PATIENCE = 0.05
-"""Seconds between two tries of one that waits."""
+_INTERVAL = 0.05
+"""Seconds between two attempts to take the lock."""
 _held: set[int] = set()
-"""Descriptors of the locks this process holds."""
+"""Descriptors of the locks that this process holds."""
 
 
 class WriterLock:
     """The right to write to a folder, held until `release` or the end of the process.
 
-    `path` is a file in it, `what` the folder in words, and `otherwise` what one may do meanwhile.
-    The kernel drops the lock when its process dies, so a dead writer never blocks the next one.
+    The kernel releases the lock when the process ends, so a crashed writer blocks no other.
 
-    Raises `UserError` when another writer still holds it after `wait` seconds, for a `wait` below 0
-    or NaN, and when the folder cannot be written.
+    Args:
+        path: the lock file in the folder.
+        what: the folder, for error messages.
+        otherwise: what the user can do instead, for error messages.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        UserError: another writer still holds the lock after `wait` seconds, `wait` is below 0 or
+            NaN, or the folder cannot be written.
     """
 
     def __init__(self, path: Path, what: str, otherwise: str, *, wait: float = 0) -> None:
-        if not wait >= 0:  # to NaN no time is late enough
+        if not wait >= 0:  # refuses NaN too
             raise UserError("the wait for another writer", got=wait, expected="seconds, at least 0")
-        _forget_in_forks()
+        _release_in_forks()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -61,7 +67,7 @@ class WriterLock:
         os.pwrite(self._descriptor, note.encode(), 0)
 
     def release(self) -> None:
-        """Let the next writer in; a second call does nothing."""
+        """Release the lock; a second call has no effect."""
         if self._descriptor in _held:
             _held.remove(self._descriptor)
             os.close(self._descriptor)
@@ -76,7 +82,7 @@ def _lock(descriptor: int, wait: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= end:
                 raise
-            time.sleep(_PATIENCE)
+            time.sleep(_INTERVAL)
 
 
 def _describe(note: str) -> str:
@@ -84,12 +90,12 @@ def _describe(note: str) -> str:
         holder = json.loads(note)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
     except (ValueError, KeyError, TypeError):
-        return "a process that has not signed yet"
+        return "an unknown process"
 
 
 @functools.cache
-def _forget_in_forks() -> None:
-    """Keep forked children (data loader workers) from holding a dead parent's lock alive."""
+def _release_in_forks() -> None:
+    """Close locks in forked children (data loader workers), or they would outlive their parent."""
     os.register_at_fork(after_in_child=_close_held)
 
 

@@ -1,4 +1,4 @@
-"""Records as rows of the database, and back."""
+"""Conversion between records and database rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Literal, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
@@ -18,13 +18,13 @@ from memory_bank.store.entry import Candidate, Provenance
 T = TypeVar("T")
 
 
-def _no_number(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"a score of an image is {name}")
 
 
-_JSON = json.JSONDecoder(parse_constant=_no_number)
-_SOUND: set[tuple[type, ...]] = set()
-"""(Record, types of its values in the order of its columns) that were found sound."""
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+_CHECKED: set[tuple[type, ...]] = set()
+"""Checked combinations: record type and the types of its values, in the order of the columns."""
 
 PROVENANCE = tuple(field.name for field in fields(Provenance))
 _VALUES = operator.attrgetter(*PROVENANCE)
@@ -33,7 +33,7 @@ REFUSAL = (*PROVENANCE, "reason", "version")
 
 
 def check_numbers(candidate: Provenance) -> None:
-    """Raise `UserError` for what a judge said that is no finite number."""
+    """Raise `UserError` for a NaN or infinite value of a judge, or contrast."""
     names = ("predicted_valence", "predicted_arousal", "confidence", "contrast")
     known = {name: getattr(candidate, name) for name in names} | dict(candidate.scores)
     for name, value in known.items():
@@ -42,7 +42,7 @@ def check_numbers(candidate: Provenance) -> None:
 
 
 def provenance(candidate: Candidate) -> list[object]:
-    """Return the values in the order of `PROVENANCE`, NumPy scalars as Python's own."""
+    """Return the values in the order of `PROVENANCE`, NumPy scalars as Python scalars."""
     values = [
         value.item() if isinstance(value, np.generic) else value for value in _VALUES(candidate)
     ]
@@ -51,36 +51,36 @@ def provenance(candidate: Candidate) -> list[object]:
     return values
 
 
-def record_of(cls: type[T], columns: Sequence[str], row: tuple) -> T:
-    """Return a row as `cls`; raise ValueError for a value that none of its fields can hold."""
+def record_of(cls: type[T], columns: Sequence[str], row: Sequence[Any]) -> T:
+    """Return a row as `cls`; raise ValueError for a value of a wrong type."""
     values = dict(zip(columns, row, strict=True))
     scores = values["scores"]
     values["scores"] = {} if scores == "{}" else _JSON.decode(scores)
-    # A search reads thousands of rows, and whether one is sound follows from the types in it.
+    # Only types are checked, so each combination of types needs one check, not each row.
     kinds = (cls, *map(type, values.values()))
-    if kinds not in _SOUND:
+    if kinds not in _CHECKED:
         check_kinds(cls, values)
-        _SOUND.add(kinds)
+        _CHECKED.add(kinds)
     return cls(**values)
 
 
 def check_kinds(cls: type, values: Mapping[str, object]) -> None:
-    """Raise ValueError for a value that a field of a record cannot hold."""
+    """Raise ValueError for a value of another type than its field."""
     for name, kind in _kinds(cls).items():
-        # To Python a bool is an int.
+        # In Python a bool is an int.
         if isinstance(values[name], bool) or not isinstance(values[name], kind):
             raise ValueError(f"{name} of an image is {values[name]!r}")
 
 
 @functools.cache
 def _kinds(cls: type) -> dict[str, type]:
-    """Return the types of a record's fields; what a Literal may be the database checks itself."""
+    """Return the types of a record's fields without Literals, which the database checks."""
     hints = get_type_hints(cls)
     hints["scores"] = dict
     return {name: kind for name, kind in hints.items() if get_origin(kind) is not Literal}
 
 
 def insert_sql(table: str, columns: Sequence[str]) -> str:
-    """Return the statement that adds a row of these columns to a table."""
+    """Return the SQL statement that inserts a row with these columns."""
     marks = ", ".join("?" * len(columns))
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"

@@ -1,4 +1,4 @@
-"""The tables of a bank, and how one of an older format becomes one of today's."""
+"""The tables of a bank, and the upgrade from an older format."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import sqlite3
 from datetime import UTC, datetime
 
 FORMAT = 2
-"""Version of the tables below; a bank with a higher one is not opened.
+"""Format of the tables below; a bank with a higher format is not opened.
 
 1: entries, refusals. 2: fingerprints and scores; events, tags and the words of prompts.
 """
 
 AUTO = "auto"
-"""The kind of index of a bank that names none: chosen by size."""
+"""Index setting that chooses the kind by size."""
 
 _PROVENANCE = """
     source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
@@ -35,7 +35,7 @@ _RECORDS = (
     embedding BLOB NOT NULL
     )""",
     "CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL",
-    # Who is live, of which source and label, is answered from here, without reading embeddings.
+    # Covers queries of live entries by source and label, without reading embeddings.
     _LIVE,
     "CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL",
     f"CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE}, version INTEGER NOT NULL)",
@@ -52,8 +52,7 @@ _HISTORY = (
     refused INTEGER NOT NULL
     )""",
     "CREATE TABLE tags (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID",
-    # The words only; the prompts themselves stay in `entries`. Triggers keep both in step, so that
-    # no writer can forget to.
+    # A full-text index; the prompts themselves are in `entries`. Triggers keep it up to date.
     """CREATE VIRTUAL TABLE prompts USING fts5(
     prompt, content='entries', content_rowid='id', tokenize='porter unicode61'
     )""",
@@ -65,7 +64,7 @@ _HISTORY = (
     END""",
 )
 INDEX_PROMPTS = "INSERT INTO prompts (prompts) VALUES ('rebuild')"
-"""Makes the words of prompts anew from the entries; what is left of deleted ones goes."""
+"""Rebuilds the full-text index of prompts, without traces of deleted entries."""
 
 
 def create(db: sqlite3.Connection, dim: int, model_hash: str, index: str) -> None:
@@ -79,7 +78,7 @@ def create(db: sqlite3.Connection, dim: int, model_hash: str, index: str) -> Non
 
 
 def upgrade(db: sqlite3.Connection, version: int) -> None:
-    """Bring a bank of format 1, now at `version`, up to date; within the caller's transaction."""
+    """Upgrade a bank of format 1, at `version`, within the caller's transaction."""
     for table in ("entries", "refusals"):
         columns = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
         if "scores" not in columns:
@@ -103,7 +102,7 @@ def log(
     removed: int = 0,
     refused: int = 0,
 ) -> None:
-    """Write down that something happened now and left the bank at `version`."""
+    """Log an event, after which the bank is at `version`."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     db.execute(
         "INSERT INTO events (time, what, version, added, removed, refused)"

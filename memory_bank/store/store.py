@@ -1,4 +1,4 @@
-"""The truth of the bank: records in its database, each with its image file already in place."""
+"""The store: records in the database and image files, of which the index is a cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 EVERYTHING = Filter()
 _CHUNK = 500
-"""Ids a query: well below SQLite's limit of bound values."""
+"""Ids per query, well below SQLite's limit of bound values."""
 
 LIVE = "added <= :version AND (removed IS NULL OR removed > :version)"
 _LABEL = "coalesce(emotion, predicted)"
@@ -30,22 +30,27 @@ DUPLICATE = "duplicate image"
 RESTORED = f"{DUPLICATE}, whose lost file is restored"
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A batch as it goes in: (decision, file and vector of what is admitted), and new files."""
+_Row = tuple[Decision, tuple[ImageFile, np.ndarray] | None]
 
-    rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]]
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A checked batch of decisions, in which duplicates are refused."""
+
+    rows: list[_Row]
+    """(decision, image file and vector if it is admitted)."""
     files: list[ImageFile]
+    """Files to write."""
 
     @property
     def admitted(self) -> int:
-        return sum(file is not None for _, file, _ in self.rows)
+        return sum(content is not None for _, content in self.rows)
 
 
 class Store(Database):
-    """Records and images of a bank folder, read at one state; a batch is one version.
+    """Records and images of a bank folder, read at one state; a batch makes one version.
 
-    A writer deletes what a crash left. Raises `UserError` as `Database` does.
+    Opening for writing deletes files that a crash left. Raises `UserError` as `Database`.
     """
 
     def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
@@ -58,7 +63,7 @@ class Store(Database):
             self.close()
             raise
 
-    # Reading: everything is as of `self.state`, whatever a writer does meanwhile.
+    # Reading: all results are of `self.state`, independent of a concurrent writer.
 
     def entries(self, wanted: Filter = EVERYTHING) -> list[Entry]:
         """Return live entries in the order of their ids. Raises `UserError` for unknown scores."""
@@ -70,7 +75,7 @@ class Store(Database):
             return [record_of(Entry, ENTRY, row) for row in rows]
 
     def matches(self, words: str, k: int, wanted: Filter) -> list[tuple[Entry, float]]:
-        """Return the k live entries whose prompts match an FTS5 query best, with their bm25."""
+        """Return the k live entries that best match an FTS5 query of prompts, with their BM25."""
         where, values = self._live(wanted)
         with self.reading():
             rows = self._db.execute(
@@ -121,15 +126,17 @@ class Store(Database):
         return {(source, label): count for source, label, count in live}, refused
 
     def last_change(self, version: int) -> tuple[object, ...]:
-        """Return how a version came about: what tells it from that of another bank, or of a copy
-        that went another way."""
+        """Return the last event and the newest entry up to a version.
+
+        They differ between banks, and between copies of a bank with different histories.
+        """
         with self.reading():
             logged = self._db.execute(
                 "SELECT number, time, what, added, removed FROM events WHERE version <= ?"
                 " ORDER BY number DESC LIMIT 1",
                 (version,),
             ).fetchone()
-            # The plus: from the highest id down, not through the index of who is live.
+            # The plus keeps SQLite from using the index `entry_live`: it scans ids downwards.
             newest = self._db.execute(
                 "SELECT id, sha256 FROM entries WHERE +added <= ? ORDER BY id DESC LIMIT 1",
                 (version,),
@@ -137,7 +144,7 @@ class Store(Database):
         return logged, newest
 
     def removed_since(self, version: int) -> np.ndarray:
-        """Return ids that were live at an older version and are not now, int64 [N]."""
+        """Return ids that were live at an older version and no longer are, int64 [N]."""
         with self.reading():
             rows = self._db.execute(
                 "SELECT id FROM entries WHERE added <= :old AND removed > :old"
@@ -149,7 +156,7 @@ class Store(Database):
     def added_since(
         self, version: int, *, rows: int = 4096
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (ids [N], vectors [N, D]) of entries live now that came after a version."""
+        """Yield (ids [N], vectors [N, D]) of live entries added after a version."""
         with self.reading():
             cursor = self._db.execute(
                 f"SELECT id, embedding FROM entries WHERE added > :old AND {LIVE} ORDER BY id",
@@ -165,35 +172,36 @@ class Store(Database):
     def record(
         self, decisions: Sequence[Decision], evict: Sequence[int] = (), *, what: str
     ) -> list[Decision]:
-        """Write a batch durably as the next version; return the decisions as they were taken.
+        """Write a batch durably as the next version; return the final decisions.
 
-        Entries `evict` leave in the same version. `what` happens is logged in a word.
+        Entries `evict` are removed in the same version. `what` is the name of the event in the log.
+        An admitted candidate whose image is live already is refused instead (`DUPLICATE`); if the
+        image file was lost or damaged it is restored (`RESTORED`). Without decisions and evictions
+        there is no new version.
 
-        An admitted candidate whose image is live already becomes a refusal (`DUPLICATE`), and
-        brings its file back where that was lost or damaged (`RESTORED`). No decisions, no new
-        version. Raises `UserError`, with the bank unchanged, for a vector or an image that cannot
-        be kept, for an id that is not live and when the disk cannot take the batch.
+        Raises `UserError`, with the bank unchanged, for an invalid vector or image, for an id that
+        is not live, and when the disk refuses.
         """
         self._check_live(evict)
         if not decisions and not evict:
             return []
-        taken = self._take(decisions)
-        with self._or_swept(), self.writing() as db:
-            # The files before the transaction that names them: a crash in between leaves files of
-            # no entry, which the next writer sweeps, and never an entry without its file.
-            write_images(self.images, taken.files)
+        batch = self._check(decisions)
+        with self._sweeping_on_error(), self.writing() as db:
+            # Files are written before the transaction that names them: a crash in between leaves
+            # files without entry, which the next writer deletes, but no entry without its file.
+            write_images(self.images, batch.files)
             db.execute("BEGIN IMMEDIATE")
             state = State(self.state.generation, self.state.version + 1)
-            self._put(taken, self.last_id(), state.version)
-            self._take_out(evict, state.version)
+            self._insert(batch, self.last_id(), state.version)
+            self._mark_removed(evict, state.version)
             self.commit(
                 state,
                 what,
-                added=taken.admitted,
+                added=batch.admitted,
                 removed=len(set(evict)),
-                refused=len(decisions) - taken.admitted,
+                refused=len(decisions) - batch.admitted,
             )
-        return [decision for decision, _, _ in taken.rows]
+        return [decision for decision, _ in batch.rows]
 
     def record_stream(self, batches: Iterable[Sequence[Decision]], *, what: str) -> tuple[int, int]:
         """Write batches as one version, one batch in memory at a time; return (admitted, refused).
@@ -202,74 +210,77 @@ class Store(Database):
         """
         state = State(self.state.generation, self.state.version + 1)
         last, admitted, refused = self.last_id(), 0, 0
-        with self._or_swept(), self.writing() as db:
+        with self._sweeping_on_error(), self.writing() as db:
             db.execute("BEGIN IMMEDIATE")
-            for batch in batches:
-                taken = self._take(batch)
-                write_images(self.images, taken.files)
-                self._put(taken, last + admitted, state.version)
-                admitted += taken.admitted
-                refused += len(batch) - taken.admitted
+            for decisions in batches:
+                batch = self._check(decisions)
+                write_images(self.images, batch.files)
+                self._insert(batch, last + admitted, state.version)
+                admitted += batch.admitted
+                refused += len(decisions) - batch.admitted
             if admitted or refused:
                 self.commit(state, what, added=admitted, refused=refused)
         return admitted, refused
 
-    def _take(self, decisions: Sequence[Decision]) -> _Taken:
-        """Check what is admitted, and refuse what is here already."""
+    def _check(self, decisions: Sequence[Decision]) -> _Batch:
+        """Check the admitted candidates, and refuse those whose images are live already."""
         admitted = [decision.candidate for decision in decisions if decision.admitted]
         for candidate in admitted:
             check_numbers(candidate)
         vectors = iter(check_each([candidate.embedding for candidate in admitted], self.dim))
         images = iter(read_images([candidate.image for candidate in admitted]))
-        rows: list[tuple[Decision, ImageFile | None, np.ndarray | None]] = [
-            (decision, next(images), next(vectors)) if decision.admitted else (decision, None, None)
+        rows: list[_Row] = [
+            (decision, (next(images), next(vectors)) if decision.admitted else None)
             for decision in decisions
         ]
-        held = self._held(file.sha256 for _, file, _ in rows if file is not None)
+        held = self._held(content[0].sha256 for _, content in rows if content is not None)
         files: dict[str, ImageFile] = {}
-        for place, (decision, file, _) in enumerate(rows):
-            if file is None:
+        for place, (decision, content) in enumerate(rows):
+            if content is None:
                 continue
+            file = content[0]
             if file.sha256 in files or file.sha256 in held:
                 reason = DUPLICATE
                 if file.sha256 not in files and is_lost(self.images, file):
                     reason, files[file.sha256] = RESTORED, file
                 decision = Decision(candidate=decision.candidate, admitted=False, reason=reason)
-                rows[place] = (decision, None, None)
+                rows[place] = (decision, None)
             else:
                 files[file.sha256] = file
-        return _Taken(rows, list(files.values()))
+        return _Batch(rows, list(files.values()))
 
-    def _put(self, taken: _Taken, last: int, version: int) -> None:
-        """Insert entries, with the ids after `last`, and refusals, within the transaction."""
-        entries, refusals = [], []
-        for decision, file, vector in taken.rows:
+    def _insert(self, batch: _Batch, last: int, version: int) -> None:
+        """Insert entries, with ids from `last` + 1 on, and refusals, within the transaction."""
+        entries: list[tuple[object, ...]] = []
+        refusals: list[tuple[object, ...]] = []
+        for decision, content in batch.rows:
             row = (*provenance(decision.candidate), decision.reason, version)
-            if file is None:
+            if content is None:
                 refusals.append(row)
             else:
+                file, vector = content
                 last += 1
                 entries.append((last, file.sha256, file.suffix, *row, vector.tobytes()))
         self._db.executemany(insert_sql("entries", (*ENTRY, "embedding")), entries)
         self._db.executemany(insert_sql("refusals", REFUSAL), refusals)
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Take entries out of the bank as the next version; their files stay for rollbacks.
+        """Remove entries as the next version; their files are kept for rollbacks.
 
         Raises `UserError`, with the bank unchanged, for an id that is not live.
         """
         self.record((), ids, what="remove")
 
     def keep_index(self, setting: str) -> None:
-        """Remember which kind of index the bank should have, from now on."""
+        """Store the bank's setting of the index kind."""
         with self.writing():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('index', ?)", (setting,))
         self.index = setting
 
     def rollback(self, version: int) -> None:
-        """Restore exactly the records of a version and forget everything newer.
+        """Restore exactly the records of a version; delete everything newer, tags included.
 
-        Tags of what is forgotten go too. Raises `UserError` when there is no such version.
+        Raises `UserError` when there is no such version.
         """
         self.check_version(version)
         if version == self.state.version:
@@ -286,8 +297,8 @@ class Store(Database):
             self.commit(state, "rollback", added=back, removed=forgotten)
 
     def last_id(self, version: int | None = None) -> int:
-        """Return the highest id given (up to a version), also to entries that are forgotten."""
-        until = "" if version is None else " WHERE added <= ?"  # all: answered without a scan
+        """Return the highest id ever given (up to a version), also to forgotten entries."""
+        until = "" if version is None else " WHERE added <= ?"  # without condition: no scan
         (last,) = self._db.execute(
             f"SELECT max(value, (SELECT coalesce(max(id), 0) FROM entries{until}))"
             " FROM meta WHERE key = 'last_id'",
@@ -296,14 +307,14 @@ class Store(Database):
         return last
 
     def sweep(self) -> None:
-        """Delete image files of no entry: what a crash, a rollback or a compaction left.
+        """Delete image files without an entry, left by a crash, a rollback or a compaction.
 
         Raises `UserError` when a file cannot be deleted; the next writer tries again.
         """
         with self.reading() as db:
             known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
         try:
-            # Copies of an empty bank lose the empty folder; of another one `verify` tells.
+            # Some copy programs drop the empty folder. Missing files are reported by `verify`.
             self.images.mkdir(exist_ok=True)
             for path in list(orphans(self.images, known)):
                 path.unlink()
@@ -311,7 +322,7 @@ class Store(Database):
             raise UserError(
                 f"cannot delete images that the memory bank {self.path} no longer needs",
                 got=error,
-                fix="mend the folder's rights; the next writer tries again",
+                fix="correct the folder's permissions; the next writer tries again",
             ) from error
 
     def _check_live(self, ids: Sequence[int]) -> None:
@@ -320,14 +331,14 @@ class Store(Database):
         if missing:
             raise UserError("no such entry in the memory bank", got=f"id {missing[0]}")
 
-    def _take_out(self, ids: Sequence[int], version: int) -> None:
+    def _mark_removed(self, ids: Sequence[int], version: int) -> None:
         self._db.executemany(
             "UPDATE entries SET removed = ? WHERE id = ?", [(version, int(n)) for n in ids]
         )
 
     @contextmanager
-    def _or_swept(self) -> Iterator[None]:
-        """Delete the images of a batch that fails."""
+    def _sweeping_on_error(self) -> Iterator[None]:
+        """Delete the images of a batch that failed."""
         try:
             yield
         except BaseException:
@@ -335,29 +346,29 @@ class Store(Database):
             raise
 
     def _held(self, hashes: Iterable[str]) -> set[str]:
-        """Return those of the hashes whose images are live."""
-        wanted, found = list(hashes), set()
+        """Return those hashes whose images are live."""
+        hashes, found = list(hashes), set()
         with self._sound():
-            for start in range(0, len(wanted), _CHUNK):
-                chunk = wanted[start : start + _CHUNK]
+            for start in range(0, len(hashes), _CHUNK):
+                chunk = hashes[start : start + _CHUNK]
                 marks = ", ".join("?" * len(chunk))
                 query = f"SELECT sha256 FROM entries WHERE removed IS NULL AND sha256 IN ({marks})"
                 found |= {row[0] for row in self._db.execute(query, chunk)}
         return found
 
     def _live(self, wanted: Filter) -> tuple[str, dict[str, object]]:
-        """Return the condition of live entries that a filter wants, and the values it binds."""
-        if wanted.judges:
+        """Return the SQL condition of live entries that pass a filter, and its bound values."""
+        if wanted.named_scores:
             with self.reading() as db:
                 rows = db.execute("SELECT DISTINCT key FROM entries, json_each(entries.scores)")
                 known = {*COLUMNS, *(name for (name,) in rows)}
-            for name in sorted(wanted.judges - known):
+            for name in sorted(wanted.named_scores - known):
                 raise unknown("score", name, known)
         where, values = wanted.where()
         return LIVE + where, values | {"version": self.state.version}
 
     def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
-        # SQLite takes no larger numbers, so no entry has one.
+        # SQLite has no larger integers, so no entry has such an id.
         wanted = [int(number) for number in ids if abs(number) < INTEGER_END]
         query = query.replace(":version", str(self.state.version))
         found: dict[int, T] = {}

@@ -1,4 +1,4 @@
-"""Vectors that a bank can compare."""
+"""Validation of embeddings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emosym.errors import UserError
 def check_vectors(vectors: np.ndarray, dim: int) -> np.ndarray:
     """Return one vector [D] or several [N, D] as float32 of the same shape.
 
-    Raises `UserError` when the bank cannot compare them: another dimension, NaN, infinite, zero.
+    Raises `UserError` for another dimension, for NaN or infinity, and for a zero vector.
     """
     array = np.asarray(vectors)
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
@@ -34,7 +34,7 @@ def check_vector(vector: np.ndarray, dim: int) -> np.ndarray:
 
 
 def check_each(vectors: Sequence[np.ndarray], dim: int) -> np.ndarray:
-    """Return vectors, each given by itself, as float32 [N, D]. Raises as `check_vectors`."""
+    """Return a sequence of vectors [D] as float32 [N, D]. Raises as `check_vectors`."""
     for vector in vectors:
         if np.shape(vector) != (dim,):
             raise UserError(

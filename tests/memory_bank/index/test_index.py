@@ -13,7 +13,7 @@ from emosym.errors import UserError
 from memory_bank import MemoryBank
 from memory_bank.index import kinds
 from memory_bank.index.index import Index
-from memory_bank.index.kinds import KINDS, Flat, Graph, Inverted, kind_for
+from memory_bank.index.kinds import HNSW, IVF, KINDS, Flat, IndexKind, kind_for
 from memory_bank.store.database import State
 from tests.memory_bank.make import DIM, MODEL, candidate, vector
 
@@ -30,7 +30,7 @@ def best(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-cosines(queries, vectors), axis=1)[:, :k]
 
 
-def filled(kind: str, vectors: np.ndarray) -> Flat:
+def filled(kind: str, vectors: np.ndarray) -> IndexKind:
     """An index of a kind with ids 100, 101, ..."""
     rng = np.random.default_rng(3)
     made = KINDS[kind].empty(
@@ -82,23 +82,23 @@ def test_a_graph_is_worn_when_a_fifth_is_removed_and_lists_when_they_hold_four_t
     vectors = draw(2000, 8)[0]
     graph = filled("hnsw", vectors[:1000])
     graph.remove(np.arange(100, 300))
-    assert not graph.worn()
+    assert not graph.outgrown()
     graph.remove(np.array([300, 301]))
-    assert (graph.worn(), len(graph)) == (True, 798)
+    assert (graph.outgrown(), len(graph)) == (True, 798)
     lists = filled("ivf", vectors[:400])
     assert lists.faiss.nlist == 10  # one of 40
     lists.add(vectors[400:839], np.arange(439) + 5000)
-    assert not lists.worn()
+    assert not lists.outgrown()
     lists.add(vectors[839:840], np.array([9000]))
-    assert lists.worn()  # 840 // 40 = 21 > 2 * 10
-    assert not filled("flat", vectors).worn()
+    assert lists.outgrown()  # 840 // 40 = 21 > 2 * 10
+    assert not filled("flat", vectors).outgrown()
 
 
 def test_the_kind_by_size_and_setting():
-    assert kind_for("auto", kinds.EXACT_UP_TO) is Flat
-    assert kind_for("auto", kinds.EXACT_UP_TO + 1) is Inverted
-    assert [kind_for("hnsw", size) for size in (0, 10**7)] == [Graph, Graph]
-    assert [Inverted.lists_for(size) for size in (0, 39, 80, 6400, 1_000_000)] == [
+    assert kind_for("auto", kinds.FLAT_UP_TO) is Flat
+    assert kind_for("auto", kinds.FLAT_UP_TO + 1) is IVF
+    assert [kind_for("hnsw", size) for size in (0, 10**7)] == [HNSW, HNSW]
+    assert [IVF.lists_for(size) for size in (0, 39, 80, 6400, 1_000_000)] == [
         1, 1, 2, 160, 2000,
     ]  # fmt: skip
 
@@ -203,7 +203,7 @@ def test_the_setting_is_kept_and_changing_it_rebuilds(tmp_path: Path):
 
 
 def test_a_bank_grows_out_of_exact_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(kinds, "EXACT_UP_TO", 90)
+    monkeypatch.setattr(kinds, "FLAT_UP_TO", 90)
     path = tmp_path / "bank"
     with MemoryBank.create(path, DIM, MODEL) as bank:
         seen = []

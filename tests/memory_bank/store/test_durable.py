@@ -80,6 +80,6 @@ def test_a_disk_that_does_not_take_the_batch(bank: MemoryBank, monkeypatch: pyte
     assert (len(files), bank.version, bank.verify()) == (1, 1, [])
 
 
-def test_which_kernels_tell_of_errors():
+def test_which_kernels_report_errors():
     releases = ("4.19.0-27-amd64", "5.7.19", "5.8.0", "5.15.167.4-microsoft", "6.8+", "10.0")
-    assert [durable._tells_errors(release) for release in releases] == [False] * 2 + [True] * 4
+    assert [durable._reports_errors(release) for release in releases] == [False] * 2 + [True] * 4

@@ -432,7 +432,7 @@ def old(bank: MemoryBank) -> Path:
 
 
 def test_an_old_format_is_brought_up_to_date_by_a_writer(old: Path):
-    told = "made by an older version; got format 1; expected format 2; bring it up to date with"
+    told = "made by an older version; got format 1; expected format 2; upgrade it with"
     with pytest.raises(UserError, match=told):
         MemoryBank.open(old)
     with MemoryBank.open(old, "a", model_hash=MODEL) as bank:
