@@ -1,6 +1,6 @@
 """The Online Emotional Memory Bank; the only home of faiss.
 
-Ranks keep in step through `memory_bank.sync`, which is imported by itself because it needs torch.
+`memory_bank.distributed` keeps ranks in step; it is not imported here because it needs torch.
 """
 
 from memory_bank.admission.admission import AdmissionResult, admit
@@ -9,7 +9,8 @@ from memory_bank.admission.diversity import diversity, stop_reason, vendi
 from memory_bank.admission.gates import GATES, AdmissionPolicy
 from memory_bank.admission.replacement import REPLACEMENTS
 from memory_bank.admission.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
-from memory_bank.bank import AffectHit, Hit, MemoryBank, Recorded, TextHit
+from memory_bank.bank import MemoryBank, Recorded
+from memory_bank.search import AffectHit, Hit, TextHit
 from memory_bank.store.compaction import Forgotten
 from memory_bank.store.entry import Candidate, Decision, Entry, Provenance, Refusal
 from memory_bank.store.filter import Filter

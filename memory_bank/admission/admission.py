@@ -11,8 +11,9 @@ import numpy as np
 from memory_bank.admission.gates import GATES, AdmissionPolicy, Context
 from memory_bank.admission.reference import agreement, agreement_unknown, measure
 from memory_bank.admission.replacement import PUBLISHED, REPLACEMENTS, confidence
-from memory_bank.bank import Hit, MemoryBank
+from memory_bank.bank import MemoryBank
 from memory_bank.index.index import normalised
+from memory_bank.search import Hit
 from memory_bank.store.entry import Candidate, Decision, Entry
 from memory_bank.store.vectors import check_vectors
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from memory_bank.admission.gates import AdmissionPolicy, quality
-from memory_bank.bank import Hit, MemoryBank
+from memory_bank.bank import MemoryBank
+from memory_bank.search import Hit
 from memory_bank.store.entry import Entry
 
 MIN_IMAGES = 20

@@ -38,7 +38,7 @@ def at_random(
     held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator
 ) -> Entry | None:
     """Evict a random entry: the bank follows the newest generator."""
-    return held[rng.integers(len(held))] if held else None
+    return held[int(rng.integers(len(held)))] if held else None
 
 
 def reservoir(

@@ -1,4 +1,4 @@
-"""Banks as files of others' tools: a folder with JSONL, Parquet, WebDataset."""
+"""Export and import of banks: a folder with JSONL, Parquet, WebDataset."""
 
 from memory_bank.exchange.transfer import Imported, embedder_of, export_bank, import_bank
 

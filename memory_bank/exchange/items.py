@@ -1,10 +1,11 @@
-"""An entry outside of its bank: a record of plain values, an image, a vector."""
+"""An exported entry: a record of plain values, an image and a vector."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,33 +16,35 @@ from memory_bank.store.rows import PROVENANCE, check_kinds
 from memory_bank.store.vectors import check_vector
 
 FIELDS = (*PROVENANCE, "reason", "sha256", "embedder")
-"""What a record says; `embedder` made the vector, `model_hash` the image."""
-_NUMBERS = ("valence", "arousal", "predicted_valence", "predicted_arousal")
-_NUMBERS += ("confidence", "contrast")
-_RANGES = {"confidence": 1.0, "contrast": 0.5}
-"""From 0 to what."""
+"""Keys of a record; `embedder` made the vector, `model_hash` the image."""
+_NUMBERS = (
+    *("valence", "arousal", "predicted_valence", "predicted_arousal"),
+    *("confidence", "contrast"),
+)
+_MAXIMA = {"confidence": 1.0, "contrast": 0.5}
+"""Key of a value that is at least 0 -> its maximum."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """An entry as it travels."""
+    """An exported entry."""
 
-    record: Mapping[str, object]
-    """`FIELDS` with values that JSON has."""
+    record: Mapping[str, Any]
+    """`FIELDS` with values that JSON can represent."""
     image: bytes
     """A PNG or JPEG file."""
     vector: np.ndarray
-    """[D], as the bank holds it."""
+    """[D], not normalised."""
     name: str
-    """Of the image file: its hash and suffix."""
+    """File name of the image: its hash and suffix."""
 
 
 def item_of(entry: Entry, image: bytes, vector: np.ndarray, embedder: str) -> Item:
-    """Return an entry as it travels. Raises `UserError` when the image is not the entry's."""
+    """Return an entry for export. Raises `UserError` when the image is not the entry's."""
     if hashlib.sha256(image).hexdigest() != entry.sha256:
         raise UserError(
             f"the image of entry {entry.id} does not match its hash",
-            fix="see `emosym bank verify`; adding the right file again mends it",
+            fix="see `emosym bank verify`; adding the original file again restores it",
         )
     values = {name: getattr(entry, name) for name in (*PROVENANCE, "reason", "sha256")}
     record = values | {"scores": dict(entry.scores), "embedder": embedder}
@@ -49,10 +52,11 @@ def item_of(entry: Entry, image: bytes, vector: np.ndarray, embedder: str) -> It
 
 
 def decision_of(item: Item, embedder: str, dim: int) -> Decision:
-    """Return what takes an item into a bank for vectors [dim] of `embedder`, with its own reason.
+    """Return the decision that admits an item, with its original reason, to a bank.
 
-    Raises `UserError` for another embedder or dimension, a field that is missing, unknown or of
-    another type or beyond its range, and an image that is broken or not the record's.
+    The bank has vectors [dim] of `embedder`. Raises `UserError` for another embedder or dimension,
+    a field that is missing, unknown, of another type or out of range, and an image that is damaged
+    or does not match the record.
     """
     values = dict(item.record)
     for name in values:
@@ -62,20 +66,20 @@ def decision_of(item: Item, embedder: str, dim: int) -> Decision:
         if name not in values:
             raise UserError(f"the field {name} is missing")
     for name in _NUMBERS:
-        if type(values[name]) is int:  # JSON's 1 is as good as its 1.0
+        if type(values[name]) is int:  # JSON does not distinguish 1 and 1.0
             values[name] = float(values[name])
     try:
         check_kinds(Candidate, values | {"image": item.image, "embedding": item.vector})
         for name, score in values["scores"].items():
             if type(score) not in (int, float):
                 raise ValueError(f"the score {name} is {score!r}")
-        for name, high in _RANGES.items():
+        for name, high in _MAXIMA.items():
             if values[name] is not None and not 0 <= values[name] <= high:
                 raise ValueError(f"the {name} is {values[name]!r}, outside [0, {high:g}]")
         if not isinstance(values["reason"], str):
             raise ValueError(f"the reason is {values['reason']!r}")
     except ValueError as error:
-        raise UserError("a field that cannot be right", got=error) from error
+        raise UserError("an invalid field", got=error) from error
     reason, sha256, made_by = (values.pop(name) for name in ("reason", "sha256", "embedder"))
     if made_by != embedder:
         raise UserError(

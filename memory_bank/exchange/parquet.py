@@ -1,4 +1,4 @@
-"""One Parquet file whose images `datasets` shows as images."""
+"""One Parquet file, with images in the format of the Hugging Face library `datasets`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from emosym.strict_json import read_json
 from memory_bank.exchange.items import FIELDS, Item
 
 _ROWS = 64
-"""Rows of a group: what is in memory at once."""
+"""Rows per row group, which are in memory at once."""
 _KINDS = dict.fromkeys(FIELDS, pa.string())
 _KINDS |= dict.fromkeys(("fingerprint", "seed", "step"), pa.int64())
 _KINDS |= dict.fromkeys(
@@ -27,9 +28,11 @@ _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def write(path: Path, items: Iterable[Item]) -> None:
-    """Write a Parquet file; `scores` are JSON text, as their names are not known beforehand."""
+    """Write a Parquet file; `scores` are JSON text, because their names vary."""
     columns = {"image": _IMAGE, **_KINDS, "embedding": pa.list_(pa.float32())}
-    features = {name: {"dtype": str(kind), "_type": "Value"} for name, kind in _KINDS.items()}
+    features: dict[str, dict[str, Any]] = {
+        name: {"dtype": str(kind), "_type": "Value"} for name, kind in _KINDS.items()
+    }
     features["image"] = {"_type": "Image"}
     features["embedding"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"}
     schema = pa.schema(columns, {"huggingface": json.dumps({"info": {"features": features}})})
@@ -40,17 +43,17 @@ def write(path: Path, items: Iterable[Item]) -> None:
 
 
 def read(path: Path) -> Iterator[Item]:
-    """Yield items row by row. Raises `UserError` for a file that holds anything else."""
+    """Yield items row by row. Raises `UserError` for a file with other contents."""
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             for name in names:
                 if names.count(name) > 1:
-                    raise UserError("a column that is there twice", got=name)
+                    raise UserError("a column that occurs twice", got=name)
             for batch in file.iter_batches(_ROWS):
                 yield from map(_item, batch.to_pylist())
     except pa.ArrowException as error:
-        raise UserError("not a Parquet file that can be read", got=error) from error
+        raise UserError("not a readable Parquet file", got=error) from error
 
 
 def _row(item: Item) -> dict[str, object]:
@@ -62,7 +65,7 @@ def _row(item: Item) -> dict[str, object]:
     }
 
 
-def _item(row: dict[str, object]) -> Item:
+def _item(row: dict[str, Any]) -> Item:
     try:
         image, vector = row.pop("image"), np.array(row.pop("embedding"), np.float32)
         row["scores"] = read_json(row["scores"])

@@ -1,4 +1,4 @@
-"""Whole banks, or what a filter leaves of them, out and in again."""
+"""Export and import of a bank, or of the entries that pass a filter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from emosym.errors import UserError
 from emosym.files import replacing
@@ -17,13 +18,13 @@ from memory_bank.store.entry import Decision
 from memory_bank.store.inspection import Show
 
 FORMATS: dict[str, ModuleType] = {".parquet": parquet, ".tar": webdataset}
-"""Suffix of a file -> what writes and reads it; any other name is a folder."""
+"""Suffix of a file -> module that writes and reads it; any other name is a folder."""
 _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of an import."""
+    """Result of an import."""
 
     version: int
     admitted: int
@@ -31,16 +32,16 @@ class Imported:
     """Images that the bank held already."""
 
 
-def export_bank(bank: MemoryBank, out: Path, show: Show, **wanted: object) -> int:
+def export_bank(bank: MemoryBank, out: Path, show: Show, **conditions: Any) -> int:
     """Write live entries to `out`, in the order of their ids, and return how many.
 
-    `out` ends in `.parquet` or `.tar` (WebDataset), or is a new folder; it appears whole or not
-    at all. `wanted` are fields of `Filter`. Raises `UserError` when it exists, when there is
-    nothing to write, and for an image that is gone or damaged.
+    `out` ends in `.parquet` or `.tar` (WebDataset), or is a new folder; it is written atomically.
+    `conditions` are fields of `Filter`. Raises `UserError` when `out` exists, when there is nothing
+    to write, and for an image that is missing or damaged.
     """
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists", fix="give another name")
-    ids = [entry.id for entry in bank.entries(**wanted)]
+    ids = [entry.id for entry in bank.entries(**conditions)]
     if not ids:
         raise UserError(f"nothing to export from the memory bank {bank.path}", got="no entry")
 
@@ -65,24 +66,24 @@ def export_bank(bank: MemoryBank, out: Path, show: Show, **wanted: object) -> in
 
 
 def embedder_of(source: Path) -> tuple[int, str]:
-    """Return the dimension and the embedder of what was exported, as its first record has them.
+    """Return the dimension and the embedder of an export, from its first record.
 
     Raises `UserError` when there is no record.
     """
-    with _told(source, 1):
+    with _record_named(source, 1):
         for item in _read(source):
             return item.vector.size, str(item.record.get("embedder"))
     raise UserError(f"nothing to import from {source}", got="no record")
 
 
 def import_bank(bank: MemoryBank, source: Path, show: Show) -> Imported:
-    """Take in what `export_bank` wrote, as one version; nothing is taken from a broken export.
+    """Add what `export_bank` wrote, as one version; nothing is added from a damaged export.
 
-    Labels, scores, vectors, reasons and where images come from are as they were; ids and versions
-    are this bank's. An image that the bank holds is refused, and remembered as refused.
+    Labels, scores, vectors, reasons and origins are kept; ids and versions are this bank's. An
+    image that the bank holds already is refused, and the refusal recorded.
 
-    Raises `UserError`, with the bank unchanged, for a record of another embedder or dimension, one
-    that is broken, and a path that leaves the export.
+    Raises `UserError`, with the bank unchanged, for a record that is damaged or of another embedder
+    or dimension, and for a path that leaves the export.
     """
 
     def batches() -> Iterator[list[Decision]]:
@@ -90,7 +91,7 @@ def import_bank(bank: MemoryBank, source: Path, show: Show) -> Imported:
         items = iter(_read(source))
         number = 0
         while True:
-            with _told(source, number + 1):
+            with _record_named(source, number + 1):
                 item = next(items, None)
                 if item is None:
                     break
@@ -114,14 +115,14 @@ def _format(path: Path) -> ModuleType:
 def _read(source: Path) -> Iterator[Item]:
     if not source.exists():
         raise UserError(f"no such export: {source}")
-    if not source.is_file() and not source.is_dir():  # the reading of a pipe need not end
+    if not source.is_file() and not source.is_dir():  # reading a pipe could block forever
         raise UserError(f"no export: {source}", expected="a file or a folder")
     return _format(source).read(source)
 
 
 @contextmanager
-def _told(source: Path, number: int) -> Iterator[None]:
-    """Say in errors where in the export they are."""
+def _record_named(source: Path, number: int) -> Iterator[None]:
+    """Name the export and the number of the record in errors."""
     try:
         yield
     except (UserError, OSError, UnicodeDecodeError) as error:

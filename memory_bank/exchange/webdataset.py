@@ -1,4 +1,4 @@
-"""A WebDataset tar: for each sample an image, a JSON file and a NumPy file of one name."""
+"""A WebDataset tar: per sample an image, a JSON file and a NumPy file with the same key."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from memory_bank.exchange.items import Item
 
 _NAME = re.compile(r"([A-Za-z0-9_-]+)\.(png|jpg|json|npy)")
 _END = 2 * tarfile.BLOCKSIZE
-"""Zero bytes at the end of every tar."""
-_CLAIMS = (MemoryError, OverflowError)
-"""What comes of headers that claim more bytes than there are."""
+"""Zero bytes that end every tar."""
+_OVERSIZED = (MemoryError, OverflowError)
+"""Errors from headers that announce more bytes than there are."""
 _PARTS = ({"png", "json", "npy"}, {"jpg", "json", "npy"})
 
 
@@ -43,10 +43,11 @@ def write(path: Path, items: Iterable[Item]) -> None:
 def read(path: Path) -> Iterator[Item]:
     """Yield items from a tar, without unpacking it.
 
-    Raises `UserError` for a member that is no plain file of a plain name, and a sample that has
-    not its three files once each.
+    Raises `UserError` for a member that is no regular file with a valid name, and a sample that
+    lacks one of its three files or has one twice.
     """
-    key, parts = "", {}
+    key = ""
+    parts: dict[str, bytes] = {}
     _check_end(path)
     try:
         with tarfile.open(path, "r:") as tar:
@@ -54,7 +55,7 @@ def read(path: Path) -> Iterator[Item]:
                 match = _NAME.fullmatch(member.name)
                 if match is None or member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                     raise UserError(
-                        "a member that is no plain file of a sample",
+                        "a member that is no file of a sample",
                         got=repr(member.name),
                         expected="KEY.png or .jpg, KEY.json and KEY.npy",
                     )
@@ -63,28 +64,31 @@ def read(path: Path) -> Iterator[Item]:
                     parts = {}
                 key = match[1]
                 if match[2] in parts:
-                    raise UserError("a file that is there twice", got=member.name)
-                parts[match[2]] = tar.extractfile(member).read()
+                    raise UserError("a file that occurs twice", got=member.name)
+                stream = tar.extractfile(member)
+                if stream is None:
+                    raise UserError("a member without contents", got=member.name)
+                parts[match[2]] = stream.read()
             if parts:
                 yield _item(key, parts)
-    except (tarfile.TarError, ValueError, *_CLAIMS) as error:
-        told = str(error) or "a size beyond its end"
-        raise UserError("not a tar that can be read", got=told) from error
+    except (tarfile.TarError, ValueError, *_OVERSIZED) as error:
+        reason = str(error) or "a size beyond its end"
+        raise UserError("not a readable tar", got=reason) from error
 
 
 def _check_end(path: Path) -> None:
-    """Refuse a tar without its end: cut between two members, it would read as a shorter one."""
+    """Refuse a truncated tar: cut between two members, it would pass as a shorter one."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _END, 0))
         if file.read() != bytes(_END):
-            raise UserError(f"{path} is no whole tar", got="no end of archive")
+            raise UserError(f"{path} is a truncated tar", got="no end of archive")
 
 
 def _item(key: str, parts: dict[str, bytes]) -> Item:
     if set(parts) not in _PARTS:
         raise UserError(
-            f"the sample {key} is not whole", got=sorted(parts), expected="image, json and npy"
+            f"the sample {key} is incomplete", got=sorted(parts), expected="image, json and npy"
         )
     suffix = "png" if "png" in parts else "jpg"
     try:
@@ -94,6 +98,6 @@ def _item(key: str, parts: dict[str, bytes]) -> Item:
         vector = np.load(io.BytesIO(parts["npy"]), allow_pickle=False)
         if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f":
             raise ValueError("no numbers in the NumPy file")
-    except (ValueError, EOFError, OSError, *_CLAIMS, TokenError) as error:
+    except (ValueError, EOFError, OSError, *_OVERSIZED, TokenError) as error:
         raise UserError(f"the sample {key} cannot be read", got=error) from error
     return Item(record, parts[suffix], vector, f"{key}.{suffix}")

@@ -1,1 +1,1 @@
-"""Nearest neighbours: FAISS indexes that are rebuilt from the store when needed."""
+"""Nearest neighbours: FAISS indexes, caches that can be rebuilt from the store."""

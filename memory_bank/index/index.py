@@ -109,6 +109,20 @@ class Index:
         """Return the normalised vectors of ids, float32 [N, D]."""
         return self._kind.vectors(ids)
 
+    def problems(self, store: Store) -> list[str]:
+        """Return where the index differs from the store's live vectors; empty if nowhere."""
+        live = store.ids()
+        if not np.array_equal(np.sort(self.ids), live):
+            return ["index: its ids are not those of the store"]
+        found: list[str] = []
+        for start in range(0, live.size, _ROWS):
+            ids = live[start : start + _ROWS]
+            stored = store.embeddings_of(ids.tolist())
+            expected = normalised(np.stack([stored[number] for number in ids.tolist()]))
+            wrong = np.abs(self.vectors(ids) - expected).max(axis=1) > 1e-6
+            found += [f"index: vector of entry {number} differs" for number in ids[wrong]]
+        return found
+
     def _exact(self, rows: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return, as `search`, the best of these ids by comparing with all of them."""
         cosines = np.empty((len(rows), 0), np.float32)

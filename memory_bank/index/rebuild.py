@@ -1,4 +1,4 @@
-"""The same images under another embedder."""
+"""Recompute all vectors of a bank with another embedder."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BATCH = 64
 def rebuild(store: Store, embed: Embed, dim: int, model_hash: str, show: Show) -> None:
     """Give every live entry the vector of another embedder, as one version in one transaction.
 
-    History starts anew there: vectors of two embedders cannot be compared, so what is not live,
-    older versions and tags are forgotten. What judges said once stays as it is.
+    Vectors of two embedders cannot be compared, so entries that are not live, older versions and
+    tags are deleted. Predictions of judges are kept.
 
-    Raises `UserError`, with the bank unchanged, for an image that is gone, a vector that is not
-    [dim] or not finite, and when the disk cannot take it.
+    Raises `UserError`, with the bank unchanged, for a missing image, for a vector that is not [dim]
+    or not finite, and when the disk refuses.
     """
     if dim < 1:
         raise UserError("the dimension of a bank", got=dim, expected="at least 1")

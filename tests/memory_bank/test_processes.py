@@ -57,7 +57,7 @@ from datetime import timedelta
 import torch.distributed as dist
 from emosym.errors import UserError
 from memory_bank import MemoryBank
-from memory_bank.sync import gather, write_on_rank_zero
+from memory_bank.distributed import gather, write_on_rank_zero
 from tests.memory_bank.make import candidate, vector
 path, store, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2,
@@ -213,7 +213,7 @@ def test_two_ranks_see_one_bank(path: Path, tmp_path: Path):
 
 
 def test_without_a_process_group_it_just_writes(path: Path):
-    from memory_bank.sync import gather, write_on_rank_zero
+    from memory_bank.distributed import gather, write_on_rank_zero
 
     with MemoryBank.open(path, "a") as bank:
         items = gather([candidate(1)])

@@ -195,18 +195,18 @@ def lines_of(out: Path) -> list[dict]:
         ({"sha256": "0" * 64}, "the image does not match its hash"),
         ({"emotion": "joyy"}, "unknown emotion 'joyy'"),
         ({"valence": 9}, "valence is outside its scale"),
-        ({"seed": "x"}, "a field that cannot be right; got seed of an image is 'x'"),
+        ({"seed": "x"}, "an invalid field; got seed of an image is 'x'"),
         ({"file_name": "a\0b"}, "a line that is no record; got no name in file_name"),
-        ({"scores": {"a": "1"}}, "a field that cannot be right; got the score a is '1'"),
-        ({"scores": {"a": True}}, "a field that cannot be right; got the score a is True"),
-        ({"step": True}, "a field that cannot be right; got step of an image is True"),
+        ({"scores": {"a": "1"}}, "an invalid field; got the score a is '1'"),
+        ({"scores": {"a": True}}, "an invalid field; got the score a is True"),
+        ({"step": True}, "an invalid field; got step of an image is True"),
         ({"step": 10**30}, "step is out of range; got 10+;"),
         ({"fingerprint": 2**63}, "fingerprint is out of range; got 9223372036854775808"),
-        ({"reason": None}, "a field that cannot be right; got the reason is None"),
-        ({"scores": None}, "a field that cannot be right; got scores of an image is None"),
+        ({"reason": None}, "an invalid field; got the reason is None"),
+        ({"scores": None}, "an invalid field; got scores of an image is None"),
         ({"source": "stolen"}, "unknown source 'stolen'"),
-        ({"confidence": 7}, r"cannot be right; got the confidence is 7.0, outside \[0, 1\]"),
-        ({"contrast": -0.1}, r"cannot be right; got the contrast is -0.1, outside \[0, 0.5\]"),
+        ({"confidence": 7}, r"invalid field; got the confidence is 7.0, outside \[0, 1\]"),
+        ({"contrast": -0.1}, r"invalid field; got the contrast is -0.1, outside \[0, 0.5\]"),
         ({"removed": 1}, "unknown field 'removed'"),
         ({"prompt": ...}, "the field prompt is missing"),
         (None, "a line that is no record"),
@@ -282,14 +282,14 @@ def claiming(size: str):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (renamed("../evil.png"), r"no plain file of a sample; got '\.\./evil.png'"),
-        (renamed("/evil.png"), "no plain file of a sample; got '/evil.png'"),
-        (renamed("a/../../evil.png"), "no plain file of a sample"),
-        (renamed("evil.png", tarfile.SYMTYPE), "no plain file of a sample; got 'evil.png'"),
-        (renamed("evil.png", tarfile.LNKTYPE), "no plain file of a sample"),
-        (renamed("evil.sh"), "no plain file of a sample"),
-        (renamed("evil.png"), "the sample evil is not whole; got .'png'"),
-        (lambda p, m, d: None if p == 4 else (m, d), r"is not whole; got \['jpg', 'npy'\]"),
+        (renamed("../evil.png"), r"no file of a sample; got '\.\./evil.png'"),
+        (renamed("/evil.png"), "no file of a sample; got '/evil.png'"),
+        (renamed("a/../../evil.png"), "no file of a sample"),
+        (renamed("evil.png", tarfile.SYMTYPE), "no file of a sample; got 'evil.png'"),
+        (renamed("evil.png", tarfile.LNKTYPE), "no file of a sample"),
+        (renamed("evil.sh"), "no file of a sample"),
+        (renamed("evil.png"), "the sample evil is incomplete; got .'png'"),
+        (lambda p, m, d: None if p == 4 else (m, d), r"is incomplete; got \['jpg', 'npy'\]"),
         (lambda p, m, d: (m, b"[]" if p == 4 else d), "cannot be read; got no JSON object"),
         (lambda p, m, d: (m, d[:-40] if p == 3 else d), "unreadable image"),
         (lambda p, m, d: (m, d[:20] if p == 5 else d), "cannot be read"),
@@ -298,7 +298,7 @@ def claiming(size: str):
         (lambda p, m, d: (m, archive() if p == 2 else d), "cannot be read; got no numbers"),
         (lambda p, m, d: (m, d.replace(LENGTH, HUGE)), "cannot be read; got Unable to allocate"),
         (lambda p, m, d: (m, b"\x93NUMPY\1\0\5\0{{{{{" if p == 5 else d), "cannot be read"),
-        (claiming("9999999999999"), "not a tar that can be read; got a size beyond its end"),
+        (claiming("9999999999999"), "not a readable tar; got a size beyond its end"),
     ],
 )
 def test_a_broken_tar(bank, target, tmp_path: Path, change, told: str):
@@ -368,7 +368,7 @@ def test_a_file_of_a_sample_that_is_there_twice(bank, target, tmp_path: Path):
     with tarfile.open(out, "a") as tar:
         last = tar.getmembers()[-1]
         tar.addfile(last, io.BytesIO(bytes(last.size)))
-    with pytest.raises(UserError, match=f"a file that is there twice; got {last.name}"):
+    with pytest.raises(UserError, match=f"a file that occurs twice; got {last.name}"):
         import_bank(target, out, quiet)
 
 
@@ -377,7 +377,7 @@ def test_a_column_that_is_there_twice(bank, target, tmp_path: Path):
     export_bank(bank, out, quiet)
     table = pq.read_table(out)
     pq.write_table(table.append_column("prompt", table["prompt"]), out)
-    with pytest.raises(UserError, match="a column that is there twice; got prompt"):
+    with pytest.raises(UserError, match="a column that occurs twice; got prompt"):
         import_bank(target, out, quiet)
 
 

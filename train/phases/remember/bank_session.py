@@ -25,7 +25,7 @@ from memory_bank import (
 from memory_bank.admission.hard_negatives import hard_negatives
 from memory_bank.admission.replacement import PUBLISHED
 from memory_bank.admission.replay import replay
-from memory_bank.sync import gather, write_on_rank_zero
+from memory_bank.distributed import gather, write_on_rank_zero
 from train.config import RememberConfig
 from train.data.dataset import TrainingSet
 from train.distributed import ranks

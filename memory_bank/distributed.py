@@ -1,9 +1,9 @@
-"""The bank under several ranks: rank 0 writes, the others follow by version."""
+"""The bank in a distributed run: rank 0 writes, the other ranks follow its versions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch.distributed as dist
 
@@ -17,23 +17,25 @@ def gather(items: list[T]) -> list[T]:
     """Return the items of all ranks in rank order on rank 0, and an empty list elsewhere."""
     if not dist.is_initialized():
         return items
-    leads = dist.get_rank() == 0
-    everyone = [None] * dist.get_world_size() if leads else None
-    dist.gather_object(items, everyone, dst=0)
-    return [item for part in everyone for item in part] if leads else []
+    if dist.get_rank() != 0:
+        dist.gather_object(items, None, dst=0)
+        return []
+    gathered: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.gather_object(items, gathered, dst=0)
+    return [item for of_rank in gathered for item in of_rank]
 
 
 def write_on_rank_zero(bank: MemoryBank, write: Callable[[MemoryBank], T]) -> T:
-    """Run `write(bank)` on rank 0 only; bring every rank to the version it left; return its result.
+    """Run `write(bank)` on rank 0 only; move every rank to the new version; return the result.
 
-    Rank 0 has the bank open to write, the others to read, all on one host. The result is sent to
-    all ranks, so it must pickle. Without a process group it just writes.
+    Rank 0 has the bank open for writing, the others for reading, all on one host. The result is
+    sent to all ranks, so it must pickle. Without a process group it just writes.
 
-    Raises the writer's `UserError` on every rank, so that none waits for the others for ever.
+    Raises the writer's `UserError` on every rank, so that no rank waits for the others forever.
     """
     if not dist.is_initialized():
         return write(bank)
-    # No rank still reads, or searches, what this write may roll back.
+    # All ranks have finished reading before this write may roll the bank back.
     dist.barrier()
     message: list[tuple[int, T | UserError] | None] = [None]
     if dist.get_rank() == 0:
@@ -43,7 +45,7 @@ def write_on_rank_zero(bank: MemoryBank, write: Callable[[MemoryBank], T]) -> T:
             result = error
         message = [(bank.version, result)]
     dist.broadcast_object_list(message, src=0)
-    version, result = message[0]
+    version, result = cast("tuple[int, T | UserError]", message[0])  # filled by the broadcast
     bank.reload(version)
     if isinstance(result, UserError):
         raise result
