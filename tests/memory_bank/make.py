@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
 
 from emosym.affect.taxonomies import MIKELS8
-from memory_bank import Candidate
+from memory_bank import Candidate, Decision, Entry, MemoryBank
 
 DIM = 16
 MODEL = "embedder-1"
@@ -34,3 +35,22 @@ def candidate(number: int, **changes: object) -> Candidate:
         "emotion": MIKELS8[number % 8],
     }
     return Candidate(**(values | changes))
+
+
+def refused(number: int, reason: str = "too dull") -> Decision:
+    return Decision(candidate=candidate(number), admitted=False, reason=reason)
+
+
+def ids(entries: Iterable[Entry]) -> list[int]:
+    return [entry.id for entry in entries]
+
+
+def image_names(bank: MemoryBank) -> list[str]:
+    """Return the names, without suffix, of all PNG files of a bank."""
+    return sorted(path.stem for path in (bank.path / "images").rglob("*.png"))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The slow twin: [Q, D], [N, D] -> [Q, N] in float64."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return (a / np.linalg.norm(a, axis=1)[:, None]) @ (b / np.linalg.norm(b, axis=1)[:, None]).T

@@ -1,13 +1,15 @@
-"""Files of a batch, read at once where they are large."""
+"""Image files: large batches read in threads, and fingerprints."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from emosym.errors import UserError
-from memory_bank import MemoryBank
+from memory_bank import MemoryBank, fingerprint
 from memory_bank.store import images
 from memory_bank.store.images import read_image, read_images
 from tests.memory_bank.make import DIM, MODEL, candidate, picture
@@ -56,3 +58,13 @@ def test_one_damaged_file_of_many_leaves_the_bank_as_it_was(pools: list[int], tm
         bank.add([candidate(number, image=data) for number, data in enumerate(LARGE)])
         assert [bank.image_path(entry).read_bytes() for entry in bank.entries()] == LARGE
     assert len(pools) == 2
+
+
+def test_fingerprints_by_hand():
+    """A ramp to the right is darker than its right everywhere; brightness does not matter."""
+    ramp = np.tile(np.arange(0, 180, 10, np.uint8), (16, 1))
+    assert fingerprint(Image.fromarray(ramp)) == -1  # 64 ones
+    assert fingerprint(Image.fromarray(ramp[:, ::-1].copy())) == 0
+    ramp[8:] = 7
+    half = fingerprint(Image.fromarray(ramp))
+    assert half == fingerprint(Image.fromarray(ramp + 40)) == -(2**32)
