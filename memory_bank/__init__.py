@@ -8,7 +8,7 @@ from memory_bank.admission.candidates import candidate_from
 from memory_bank.admission.diversity import diversity, stop_reason, vendi
 from memory_bank.admission.gates import GATES, AdmissionPolicy
 from memory_bank.admission.replacement import REPLACEMENTS
-from memory_bank.admission.replay import DEFAULT_SHARE, MAX_SHARE, replay, synthetic_count
+from memory_bank.admission.replay import MAX_SHARE, replay, synthetic_count
 from memory_bank.bank import MemoryBank, Recorded
 from memory_bank.search import AffectHit, Hit, TextHit
 from memory_bank.store.compaction import Forgotten
@@ -18,7 +18,6 @@ from memory_bank.store.history import Diff, Event
 from memory_bank.store.images import contrast, fingerprint
 
 __all__ = [
-    "DEFAULT_SHARE",
     "GATES",
     "MAX_SHARE",
     "REPLACEMENTS",

@@ -13,8 +13,6 @@ import numpy as np
 from emosym.errors import UserError
 from memory_bank.store.entry import Entry
 
-DEFAULT_SHARE = 0.25
-"""Synthetic share of an understanding batch."""
 MAX_SHARE = 0.5
 """Largest synthetic share that a preset may set."""
 

@@ -228,7 +228,7 @@ def edit(bank: MemoryBank, change: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("UPDATE meta SET value = 'x' WHERE key = 'format'", "its format is 'x'"),
         ("UPDATE meta SET value = NULL WHERE key = 'dim'", "its dim is None"),
@@ -248,7 +248,7 @@ def edit(bank: MemoryBank, change: str) -> None:
         ("DROP TABLE refusals", "no such table: refusals"),
     ],
 )
-def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: str):
+def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, message: str):
     bank.record([Decision(candidate=candidate(2), admitted=False, reason="dull")])
     bank.close()
     (bank.path / "index.faiss").unlink()
@@ -261,12 +261,12 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: st
             again.tags()
 
     for mode in ("r", "a"):
-        with pytest.raises(UserError, match=rf"bank .* is damaged; got .*{told}.*; restore the"):
+        with pytest.raises(UserError, match=rf"bank .* is damaged; got .*{message}.*; restore the"):
             use(mode)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("confidence = 'x'", "entry 1: confidence of an image is 'x'"),
         ("contrast = 9e999", "entry 1: contrast of an image to keep; got inf; expected a finite"),
@@ -274,10 +274,10 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, told: st
         ('scores = \'{"a": "b"}\'', "entry 1: must be real number, not str"),
     ],
 )
-def test_verify_reads_what_is_known_of_an_image(bank: MemoryBank, change: str, told: str):
+def test_verify_reads_what_is_known_of_an_image(bank: MemoryBank, change: str, message: str):
     edit(bank, f"UPDATE entries SET {change} WHERE id = 1")
     (problem,) = bank.verify()
-    assert problem.startswith(told)
+    assert problem.startswith(message)
 
 
 def test_an_unknown_kind_of_index_in_the_database(bank: MemoryBank):

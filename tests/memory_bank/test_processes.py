@@ -92,7 +92,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def running(script: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that said "ready"; killed at the end."""
+    """A process that printed "ready"; killed at the end."""
     process = start(script, *arguments)
     try:
         line = process.stdout.readline()
@@ -116,12 +116,12 @@ def test_kill_9_loses_nothing_acknowledged(path: Path):
     for turn in range(10):
         with running(WRITER, path) as writer:
             # The kills meet a writer that works, however slow the machine is.
-            said = [writer.stdout.readline() for _ in range(turn % 3)]
+            lines = [writer.stdout.readline() for _ in range(turn % 3)]
             time.sleep(moments.uniform(0, 0.06))
             writer.send_signal(signal.SIGKILL)
-            said += writer.stdout.read().splitlines(keepends=True)
+            lines += writer.stdout.read().splitlines(keepends=True)
             assert writer.wait() == -signal.SIGKILL, writer.stderr.read()
-        for line in said:
+        for line in lines:
             if line.endswith("\n"):  # a line cut short was never acknowledged
                 number, *entries = line.split()
                 version = int(number)
@@ -150,9 +150,9 @@ def test_a_writer_killed_at_random_moments(tmp_path: Path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["kills"] == kills
-    assert len(told["during"].keys() - {"nothing"}) >= 4
+    report = json.loads(done.stdout)
+    assert report["kills"] == kills
+    assert len(report["during"].keys() - {"nothing"}) >= 4
 
 
 def test_a_second_writer_is_told_and_readers_are_not_stopped(path: Path):

@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emosym.config import load_config
 from emosym.errors import UserError
-from memory_bank import GATES, AdmissionPolicy, Candidate, Decision, MemoryBank, contrast
+from memory_bank import (
+    GATES,
+    REPLACEMENTS,
+    AdmissionPolicy,
+    Candidate,
+    Decision,
+    MemoryBank,
+    contrast,
+)
 from memory_bank import admit as ruling
 from memory_bank.admission.gates import Context
 from tests.memory_bank.make import MODEL, candidate
@@ -296,6 +305,25 @@ def test_gates_can_be_chosen_by_name(bank: MemoryBank):
 def test_a_policy_out_of_range_is_refused(name: str, value: float):
     with pytest.raises(UserError, match=f"admission policy: {name}; got {value}; expected"):
         AdmissionPolicy(**{name: value})
+
+
+def test_a_policy_is_read_from_a_configuration():
+    values = ("gates=[copy, label]", "max_cosine=0.9", "replacement=none", "delay=3")
+    policy = load_config(AdmissionPolicy, None, values)
+    assert policy == AdmissionPolicy(
+        gates=["copy", "label"], max_cosine=0.9, replacement="none", delay=3
+    )
+    assert load_config(AdmissionPolicy, None) == AdmissionPolicy()
+    with pytest.raises(UserError, match="admission policy: min_agreement; got 2"):
+        load_config(AdmissionPolicy, None, ["min_agreement=2"])
+
+
+def test_every_replacement_can_be_chosen():
+    """The type of the field and the registry name the same policies."""
+    for name in REPLACEMENTS:
+        assert load_config(AdmissionPolicy, None, [f"replacement={name}"]).replacement == name
+    with pytest.raises(UserError, match="replacement"):
+        load_config(AdmissionPolicy, None, ["replacement=newest"])
 
 
 def test_a_vector_of_another_length_is_an_error_not_a_refusal(bank: MemoryBank):

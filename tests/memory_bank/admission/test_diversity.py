@@ -1,4 +1,4 @@
-"""Vendi scores by hand; the breaker at its bounds."""
+"""Vendi scores by hand; the stopping rule at its bounds."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def pool(bank: MemoryBank, entered: int, refused: int, first: int) -> None:
 def test_the_admission_rate_has_a_band(tmp_path):
     policy = AdmissionPolicy(max_diversity_loss=1)
     endless = AdmissionPolicy(max_diversity_loss=1, min_admission_rate=0, max_admission_rate=1)
-    for name, entered, said in (
+    for name, entered, reason in (
         ("low", 2, "2 of the last 256 candidates entered, outside 1% to 60%"),
         ("least", 3, None),
         ("most", 153, None),
@@ -100,7 +100,7 @@ def test_the_admission_rate_has_a_band(tmp_path):
             pool(bank, entered, WINDOW - 1 - entered, 0)
             assert stop_reason(bank, policy) is None  # one is missing
             pool(bank, 0, 1, 1000)
-            assert stop_reason(bank, policy) == said
+            assert stop_reason(bank, policy) == reason
             assert stop_reason(bank, endless) is None
 
 

@@ -31,7 +31,7 @@ def quiet(done: int, total: int) -> None:
 
 
 def rich(number: int, **changes: object):
-    """A candidate with everything said about it, floats that no short decimal is."""
+    """A candidate with every field set, with floats that have no short decimal form."""
     known: dict[str, object] = {
         "valence": -1 / 3,
         "arousal": 2.9999999999999996,
@@ -61,7 +61,7 @@ def bank(tmp_path: Path):
         yield bank
 
 
-def said(bank: MemoryBank) -> list[tuple[dict, bytes, bytes]]:
+def contents(bank: MemoryBank) -> list[tuple[dict, bytes, bytes]]:
     """All that travels of each entry: record, image, vector."""
     return [
         (
@@ -82,7 +82,7 @@ def test_what_comes_back_is_what_went_out(bank: MemoryBank, tmp_path: Path, name
     with MemoryBank.create(tmp_path / "new", DIM, MODEL) as new:
         taken = import_bank(new, out, quiet)
         assert (taken.version, taken.admitted, taken.refused) == (1, 4, 0)
-        assert said(new) == said(bank)
+        assert contents(new) == contents(bank)
         assert (new.verify(), [event.what for event in new.events()]) == ([], ["init", "import"])
         again = import_bank(new, out, quiet)
         assert (again.version, again.admitted, again.refused) == (2, 0, 4)
@@ -175,7 +175,7 @@ def lines_of(out: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"file_name": "../bank/bank.sqlite"}, "a path that leaves the folder; got ../bank/bank"),
         ({"file_name": "/etc/passwd"}, "a path that leaves the folder; got /etc/passwd"),
@@ -212,7 +212,7 @@ def lines_of(out: Path) -> list[dict]:
         (None, "a line that is no record"),
     ],
 )
-def test_a_broken_folder(bank, target, tmp_path: Path, change: dict | None, told: str):
+def test_a_broken_folder(bank, target, tmp_path: Path, change: dict | None, message: str):
     out = tmp_path / "out"
     export_bank(bank, out, quiet)
     (out / "link.png").symlink_to(bank.image_path(bank.entry(1)))
@@ -224,7 +224,7 @@ def test_a_broken_folder(bank, target, tmp_path: Path, change: dict | None, told
         text = json.dumps(changed)
     good = [json.dumps(line) for line in lines[:2]]
     (out / "metadata.jsonl").write_text("\n".join([*good, text]) + "\n")
-    with pytest.raises(UserError, match=f"^cannot import {out}: record 3: .*{told}"):
+    with pytest.raises(UserError, match=f"^cannot import {out}: record 3: .*{message}"):
         import_bank(target, out, quiet)
 
 
@@ -280,7 +280,7 @@ def claiming(size: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (renamed("../evil.png"), r"no file of a sample; got '\.\./evil.png'"),
         (renamed("/evil.png"), "no file of a sample; got '/evil.png'"),
@@ -301,11 +301,11 @@ def claiming(size: str):
         (claiming("9999999999999"), "not a readable tar; got a size beyond its end"),
     ],
 )
-def test_a_broken_tar(bank, target, tmp_path: Path, change, told: str):
+def test_a_broken_tar(bank, target, tmp_path: Path, change, message: str):
     out = tmp_path / "out.tar"
     export_bank(bank, out, quiet)
     repacked(out, change)
-    with pytest.raises(UserError, match=f"^cannot import {out}: record [12]: .*{told}"):
+    with pytest.raises(UserError, match=f"^cannot import {out}: record [12]: .*{message}"):
         import_bank(target, out, quiet)
 
 

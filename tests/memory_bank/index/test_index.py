@@ -30,6 +30,12 @@ def best(queries: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-cosines(queries, vectors), axis=1)[:, :k]
 
 
+def test_kinds_share_a_base_and_inherit_nothing_from_each_other():
+    assert [kind.__bases__ for kind in KINDS.values()] == [(IndexKind,)] * 3
+    with pytest.raises(TypeError, match="abstract"):
+        IndexKind(None)
+
+
 def filled(kind: str, vectors: np.ndarray) -> IndexKind:
     """An index of a kind with ids 100, 101, ..."""
     rng = np.random.default_rng(3)
@@ -183,10 +189,10 @@ def test_the_setting_is_kept_and_changing_it_rebuilds(tmp_path: Path):
         with MemoryBank.open(path) as reader:
             assert reader.stats()["index"] == kind
             assert reader._index._saved == State(0, 1)  # read, not rebuilt
-            ((hits,), (told,)) = reader.search(vector(7), 5), before
-            assert [hit.entry for hit in hits] == [hit.entry for hit in told]
+            ((hits,), (message,)) = reader.search(vector(7), 5), before
+            assert [hit.entry for hit in hits] == [hit.entry for hit in message]
             # Another index sums in another order.
-            assert [hit.cosine for hit in hits] == pytest.approx([hit.cosine for hit in told])
+            assert [hit.cosine for hit in hits] == pytest.approx([hit.cosine for hit in message])
             assert reader.verify() == []
         with MemoryBank.open(path, index=kind) as reader:
             assert reader.version == 1  # asking for what is there is no change

@@ -56,7 +56,7 @@ def test_another_embedder(bank: MemoryBank):
 
 
 @pytest.mark.parametrize(
-    ("embed", "dim", "told"),
+    ("embed", "dim", "message"),
     [
         (other, 11, r"embedding of the wrong shape; got \[4, 12\]; expected dimension 11"),
         (lambda paths: other(paths) * np.nan, 12, "NaN or infinite"),
@@ -64,10 +64,10 @@ def test_another_embedder(bank: MemoryBank):
         (other, 0, "the dimension of a bank; got 0"),
     ],
 )
-def test_a_rebuild_that_fails_changes_nothing(bank: MemoryBank, embed, dim, told):
+def test_a_rebuild_that_fails_changes_nothing(bank: MemoryBank, embed, dim, message):
     bank.tag("old")
     before = (bank.entries(), bank.events(), bank.embeddings(ids(bank.entries())).tobytes())
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         bank.rebuild(embed, dim, "embedder-2")
     assert before == (bank.entries(), bank.events(), bank.embeddings([2, 3, 4, 5]).tobytes())
     assert (bank.dim, bank.model_hash, bank.tags()) == (DIM, MODEL, {"old": 3})

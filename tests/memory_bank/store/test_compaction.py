@@ -40,11 +40,11 @@ def test_compaction_keeps_what_tags_need(bank: MemoryBank):
     assert (bank.tags(), bank.refusals()) == ({}, [])
     assert image_names(bank) == sorted(before)
     assert [entry.sha256 for entry in bank.entries()] == before
-    told = "a version that the memory bank has forgotten; got 3; expected 4 to 4"
+    message = "a version that the memory bank has forgotten; got 3; expected 4 to 4"
     for act in (bank.rollback, bank.compact, lambda v: bank.tag("x", v), lambda v: bank.diff(v, 4)):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             act(3)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         bank.rollback(bank.version_before(31) if bank.version_before(31) < 4 else 3)
 
 

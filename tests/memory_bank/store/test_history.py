@@ -35,8 +35,8 @@ def test_diffs_by_hand(bank: MemoryBank):
 def test_the_log_keeps_what_was_rolled_back(bank: MemoryBank):
     bank.rollback(1)
     bank.remove([2])
-    told = [(e.what, e.version, e.added, e.removed, e.refused) for e in bank.events()]
-    assert told == [
+    message = [(e.what, e.version, e.added, e.removed, e.refused) for e in bank.events()]
+    assert message == [
         ("init", 0, 0, 0, 0),
         ("add", 1, 3, 0, 0),
         ("admit", 2, 1, 0, 1),

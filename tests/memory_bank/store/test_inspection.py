@@ -47,7 +47,7 @@ def test_files_of_no_entry_are_swept_by_the_next_writer(bank: MemoryBank):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("INSERT INTO tags VALUES ('x', 9)", "tag x: no version 9, there are 0 to 3"),
         (
@@ -62,14 +62,14 @@ def test_files_of_no_entry_are_swept_by_the_next_writer(bank: MemoryBank):
         ),
     ],
 )
-def test_verify_tells_of_history(tmp_path: Path, change: str, told: str):
+def test_verify_tells_of_history(tmp_path: Path, change: str, message: str):
     with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
         for number in range(3):
             bank.add([candidate(number)])
         database = sqlite3.connect(bank.path / "bank.sqlite", isolation_level=None)
         database.execute(change)
         database.close()
-        assert told in bank.verify()
+        assert message in bank.verify()
 
 
 def test_verify_tells_a_writer_of_files_of_no_entry(three_versions: MemoryBank):

@@ -55,8 +55,8 @@ def old(bank: MemoryBank) -> Path:
 
 
 def test_an_old_format_is_brought_up_to_date_by_a_writer(old: Path):
-    told = "made by an older version; got format 1; expected format 2; upgrade it with"
-    with pytest.raises(UserError, match=told):
+    message = "made by an older version; got format 1; expected format 2; upgrade it with"
+    with pytest.raises(UserError, match=message):
         MemoryBank.open(old)
     with MemoryBank.open(old, "a", model_hash=MODEL) as bank:
         assert (bank.version, ids(bank.entries()), len(bank.refusals())) == (3, [2, 3, 4, 5], 1)
