@@ -358,7 +358,7 @@ class MemoryBank:
         """Return the image file of an entry."""
         return image_path(self._store.images, entry.sha256, entry.suffix)
 
-    def stats(self) -> dict[str, object]:
+    def stats(self) -> dict[str, Any]:
         """Return the numbers of the bank, ready for JSON.
 
         `oldest` is the oldest version that can be reached; `size` = `real` + `synthetic` live

@@ -10,6 +10,7 @@ import typer
 
 from emosym.console import guard
 from emosym.errors import UserError
+from emosym.files import write_text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -41,7 +42,7 @@ def install(
     report = json.loads((run / "report.json").read_text())
     folder = zoo.save(model, zoo.HERE / "weights" / name, torch.float16)
     text = card(name, command, report, model, zoo.model_files(folder))
-    (folder / zoo.CARD).write_text(text)
+    write_text(folder / zoo.CARD, text)
     print(folder)
 
 
@@ -49,7 +50,6 @@ def install(
 def definitions() -> None:
     """Encode the definitions of emotion words and store how near they are."""
     from emosym.affect.definitions import STORED
-    from emosym.files import write_text
     from model_zoo.text.definitions import encode_definitions
 
     write_text(STORED, encode_definitions())

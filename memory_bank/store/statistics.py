@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from emosym.affect.taxonomies import MIKELS8
 from memory_bank.store.store import Store
 
 
-def statistics(store: Store) -> dict[str, object]:
+def statistics(store: Store) -> dict[str, Any]:
     """Return the numbers of a store, ready for JSON, see `MemoryBank.stats`."""
     counts, refused = store.counts()
 
