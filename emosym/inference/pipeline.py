@@ -40,7 +40,7 @@ ANSWER_TOKENS = 128
 
 
 class EmoSymPipeline:
-    """Understand and generate with one model. Implements `eval.protocols.Model`."""
+    """Understand and generate with one model. Implements `emosym.interfaces.EmotionModel`."""
 
     def __init__(self, model: EmoSym, *, batch_size: int = 32, answer_tokens: int = 64) -> None:
         self.model = model
