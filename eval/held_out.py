@@ -119,7 +119,9 @@ def held_out_images(held_out: Sequence[Sample], count: int, seed: int) -> list[S
     return [ordered[int((place + (seed % 97) / 97) * stride)] for place in range(count)]
 
 
-def grids(model: EmotionModel, samples: Sequence[Sample], count: int, seed: int) -> Image.Image | None:
+def grids(
+    model: EmotionModel, samples: Sequence[Sample], count: int, seed: int
+) -> Image.Image | None:
     """Return the valence-arousal grids of `count` held-out prompts, or None for 0."""
     if not count:
         return None

@@ -193,8 +193,7 @@ def policy_loss(
 @torch.no_grad()
 def entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the mean entropy in nats of the next-token distributions [B, L, vocabulary]."""
-    rows = [
-        torch.special.entr(row.float().softmax(-1)).sum(-1) @ keep.float()
-        for row, keep in zip(logits, mask, strict=True)  # a row at a time: vocabularies are large
-    ]
-    return torch.stack(rows).sum() / mask.sum().clamp_min(1)
+    total = torch.zeros((), device=logits.device)
+    for row, keep in zip(logits, mask, strict=True):  # one at a time: vocabularies are large
+        total = total + torch.special.entr(row.float().softmax(-1)).sum(-1) @ keep.float()
+    return total / mask.sum().clamp_min(1)

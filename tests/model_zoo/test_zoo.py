@@ -132,7 +132,7 @@ def test_an_emotion_space_is_part_of_the_model(saved, tmp_path):
     identity = zoo.fingerprint(folder)
     assert zoo.fingerprint(zoo.save(model, tmp_path / "again", torch.float16)) == identity
 
-    path, state = folder / zoo.SPACE, model.space.state()
+    path, state = folder / zoo.SPACE, model.space.state_dict()
     safetensors.torch.save_file(state | {"awe.std": awe.std[1:]}, path)
     assert zoo.fingerprint(folder) != identity
     with pytest.raises(UserError, match=r"space is not one of this model; .*awe.std; .*zoo space"):

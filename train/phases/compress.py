@@ -84,12 +84,12 @@ class Compress:
             parts["language"] = config.language_weight * language_loss(
                 reading.answer_logits, answers.ids, answers.mask * known[:, None]
             )
-        if reading.lesson is not None:
-            teachers = ranks.gather(reading.lesson.teacher.detach())
+        if reading.distillation is not None:
+            teachers = ranks.gather(reading.distillation.teacher.detach())
             parts["distil"] = config.distil_weight * distil_loss(
-                reading.lesson.student, teachers, all_known, first
+                reading.distillation.student, teachers, all_known, first
             )
-            parts["teacher"] = self._teacher_loss(reading.lesson, labels, affects, known)
+            parts["teacher"] = self._teacher_loss(reading.distillation, labels, affects, known)
         if config.reconstruct_weight:
             told = self._tell(texts)
             parts["reconstruct"] = config.reconstruct_weight * language_loss(
