@@ -172,7 +172,7 @@ def _condition(model: EmoSym, requests: list[ImageRequest]) -> Condition:
 def _step(
     generator: Generator, latents: Tensor, interval: Interval, condition: Condition
 ) -> GaussianStep:
-    time = interval.here.expand(len(latents))
+    time = interval.time.expand(len(latents))
     yes = torch.ones(len(latents), dtype=torch.bool)
     wanted = generator(latents, time, condition, yes)
     with torch.no_grad():

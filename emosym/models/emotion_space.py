@@ -39,9 +39,9 @@ class EmotionSpace:
     def blend(self, weights: Mapping[str, float]) -> Gaussian:
         """Return the Gaussian between emotions: weighted mean of means, and of deviations.
 
-        This is their Wasserstein barycentre. Between two emotions at 1 - t and t, mean and deviation
-        move linearly with t: the spread neither shrinks in the middle, like that of averaged draws,
-        nor grows to the distance of the emotions, like that of a mixture.
+        This is their Wasserstein barycentre. Between two emotions at 1 - t and t, mean and
+        deviation move linearly with t: the spread neither shrinks in the middle, like that of
+        averaged draws, nor grows to the distance of the emotions, like that of a mixture.
         Ref: Agueh & Carlier 2011 (doi 10.1137/100805741; Gaussians whose covariances commute).
 
         Args:

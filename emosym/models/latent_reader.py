@@ -1,4 +1,4 @@
-"""Reconstruction of a text from latent states alone. Ref: ICAE (arXiv 2307.06945), section 2.2.1."""
+"""Reconstruction of a text from latent states. Ref: ICAE (arXiv 2307.06945), section 2.2.1."""
 
 from __future__ import annotations
 

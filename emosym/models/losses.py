@@ -14,8 +14,8 @@ TEMPERATURE = 0.07
 def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
     """Return the image-to-text contrastive loss with S_ij = (1 + z_i·u_j / 0.07) / 2.
 
-    Ref: EmoSym, step 1 (docs/papers.md). With N identical pairs the loss is log N. An image without knowledge text is
-    neither a negative nor a term of the mean over B (it counts as zero).
+    With N identical pairs the loss is log N. An image without knowledge text is neither a negative
+    nor a term of the mean over B (it counts as zero). Ref: EmoSym, step 1 (docs/papers.md).
 
     Args:
         states: z, reasoning states of this rank's B images, [B, D].
