@@ -34,7 +34,7 @@ from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from emosym.rl.advantages import group_advantages
-from emosym.rl.scorers import AffectScorer, reader
+from emosym.rl.scorers import AffectScorer, image_understander
 from emosym.tasks import prompts
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries
@@ -117,7 +117,7 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
     generator, start = model.generator, copy.deepcopy(model.generator).requires_grad_(False)
     for part in (generator.denoiser.text_encoder, model.understander, model.autoencoder):
         part.requires_grad_(False)
-    judge = AffectScorer(reader(ReferenceModel(model)))
+    judge = AffectScorer(image_understander(ReferenceModel(model)))
     owned = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(owned, lr=RATE, weight_decay=0)
     schedule = generator.process.timesteps(STEPS)
