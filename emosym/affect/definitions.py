@@ -101,7 +101,7 @@ def sentence(word: str) -> str:
 
 
 def definition_cosines(labels: Sequence[str]) -> np.ndarray:
-    """Return the cosines of the definitions' embeddings, [Y, Y] in [-1, 1] with ones on the diagonal.
+    """Return the cosines of the definitions' embeddings, [Y, Y] in [-1, 1], 1 on the diagonal.
 
     Raises:
         UserError: a word without a definition.

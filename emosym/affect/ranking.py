@@ -19,8 +19,8 @@ TWO_SHARED = 2 / 3
 def ranking_score(true: Sequence[str], predicted: Sequence[str]) -> float:
     """Return a score in [0, 1]: hits, and the order of the emotions that both rankings name.
 
-    Order is Kendall's τ over ranks, from -1 (reversed: score 0) to 1. Fewer than two common emotions
-    have no order. In `predicted`, repetitions and all but the first three are ignored.
+    Order is Kendall's τ over ranks, from -1 (reversed: score 0) to 1. Fewer than two common
+    emotions have no order. In `predicted`, repetitions and all but the first three are ignored.
 
     Args:
         true: three emotions, strongest first, all different.
@@ -36,6 +36,6 @@ def ranking_score(true: Sequence[str], predicted: Sequence[str]) -> float:
 
 
 def kendall(places: Sequence[int]) -> float:
-    """Return Kendall's τ of distinct ranks to increasing order: (concordant - discordant) / pairs."""
+    """Return Kendall's τ of distinct ranks to rising order: (concordant - discordant) / pairs."""
     signs = [1 if first < second else -1 for first, second in combinations(places, 2)]
     return sum(signs) / len(signs)

@@ -7,11 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from emosym.diffusion.processes import Prediction, RectifiedFlow, VPDiffusion
+from emosym.diffusion.processes import Interval, Prediction, RectifiedFlow, VPDiffusion
 from emosym.diffusion.transitions import (
     TRANSITIONS,
-    Interval,
-    Step,
+    GaussianStep,
     cps,
     dance_sde,
     ddim,
@@ -33,7 +32,7 @@ def between(here: float, there: float, second: float = 0.9) -> Interval:
 
 
 def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> Prediction:
-    return process.split(latents, output, torch.full((len(latents),), time))
+    return process.predict(latents, output, torch.full((len(latents),), time))
 
 
 @pytest.mark.parametrize(
@@ -74,8 +73,8 @@ def test_ddim_with_noise_is_diffusers():
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
     )
     theirs.set_timesteps(steps)
-    ours = VPDiffusion(theirs.alphas_cumprod, ends_clean=True)
-    schedule = ours.schedule(steps)
+    ours = VPDiffusion(theirs.alphas_cumprod, set_alpha_to_one=True)
+    schedule = ours.timesteps(steps)
     for place, (here, there) in enumerate(pairwise(schedule)):
         x, output = normal(2, 1, 2, 2, seed=place), normal(2, 1, 2, 2, seed=99)
         drawn = normal(2, 1, 2, 2, seed=7)
@@ -124,11 +123,11 @@ def test_the_sde_has_the_marginals_of_the_ode(name):
     CPS is no SDE: its noise is a share of the level at any number of steps.
     """
     found, steps = TRANSITIONS[name], 300
-    schedule, rng = RectifiedFlow().schedule(steps), torch.Generator().manual_seed(0)
+    schedule, rng = RectifiedFlow().timesteps(steps), torch.Generator().manual_seed(0)
     x = torch.randn(10_000, 1, 2, 2, generator=rng)
     half = None
     for here, there in pairwise(schedule):
-        split = RectifiedFlow().split(x, toy(x, here.expand(len(x))), here.expand(len(x)))
+        split = RectifiedFlow().predict(x, toy(x, here.expand(len(x))), here.expand(len(x)))
         step = found.transition(
             RectifiedFlow(), Interval(here, there, schedule[1]), x, split, 0.7 * min(1, found.eta)
         )
@@ -142,18 +141,20 @@ def test_the_sde_has_the_marginals_of_the_ode(name):
     assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
 
 
-def pair() -> tuple[torch.Tensor, Step, Step]:
+def pair() -> tuple[torch.Tensor, GaussianStep, GaussianStep]:
     std = torch.tensor(0.3)
-    old = Step(normal(2, 1, 2, 2), std)
+    old = GaussianStep(normal(2, 1, 2, 2), std)
     sample = old.mean + std * normal(2, 1, 2, 2, seed=1)
-    return sample, Step(old.mean + 0.1 * normal(2, 1, 2, 2, seed=2), std), old
+    return sample, GaussianStep(old.mean + 0.1 * normal(2, 1, 2, 2, seed=2), std), old
 
 
 def test_the_log_probability_is_a_mean_of_normal_densities():
     sample, new, _ = pair()
     density = torch.distributions.Normal(new.mean, 0.3).log_prob(sample)
     assert torch.allclose(log_prob(sample, new), density.mean((1, 2, 3)), atol=1e-5)
-    at_the_mean = log_prob(torch.zeros(1, 1, 2, 2), Step(torch.zeros(1, 1, 2, 2), torch.ones(())))
+    at_the_mean = log_prob(
+        torch.zeros(1, 1, 2, 2), GaussianStep(torch.zeros(1, 1, 2, 2), torch.ones(()))
+    )
     assert at_the_mean.item() == pytest.approx(-0.918939, abs=1e-5)
 
 

@@ -128,7 +128,7 @@ def test_the_unconditional_branch_is_told_the_empty_prompt(tiny, generator):
 
 def test_guidance_one_follows_the_condition_as_it_is(generator, condition):
     noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
-    found = generator.sample(noise, condition, steps=1, guidance=1.0)
+    found = generator.sample(noise, condition, num_inference_steps=1, guidance_scale=1.0)
     assert torch.allclose(
         found, noise - velocity(generator, noise, one, condition, True), atol=1e-5
     )
@@ -140,7 +140,7 @@ def test_guidance_by_hand(generator, condition, weight):
     noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
     wanted = velocity(generator, noise, one, condition, True)
     free = velocity(generator, noise, one, condition, False)
-    found = generator.sample(noise, condition, steps=1, guidance=weight)
+    found = generator.sample(noise, condition, num_inference_steps=1, guidance_scale=weight)
     assert torch.allclose(found, noise - (free + weight * (wanted - free)), atol=1e-4)
     assert (wanted - free).abs().max() > 1e-3
 
@@ -152,14 +152,17 @@ def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
         made.process = RectifiedFlow(shift)
         for here, there in pairwise(levels):
             x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
-        found = made.sample(noise, condition, steps=3, guidance=1.0)
+        found = made.sample(noise, condition, num_inference_steps=3, guidance_scale=1.0)
         assert torch.allclose(found, x, atol=1e-4)
 
 
 def test_equal_noise_gives_equal_images(generator, condition):
     noise = normal(3, 4, 16, 16, seed=6)
-    first, again = (generator.sample(noise, condition, steps=2, guidance=2.0) for _ in range(2))
-    other = generator.sample(noise.flip(0), condition, steps=2, guidance=2.0)
+    first, again = (
+        generator.sample(noise, condition, num_inference_steps=2, guidance_scale=2.0)
+        for _ in range(2)
+    )
+    other = generator.sample(noise.flip(0), condition, num_inference_steps=2, guidance_scale=2.0)
     assert torch.equal(first, again)
     assert (first - other).abs().amax((1, 2, 3))[[0, 2]].min() > 0.1
     assert not first.requires_grad

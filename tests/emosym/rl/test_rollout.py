@@ -18,8 +18,8 @@ LENGTH = 6
 def sample(tiny: EmoSym, asked, uniform: Tensor | None, **options):
     settings = {
         "end_of_turn": tiny.processor.end_of_turn,
-        "forbidden": tiny.processor.forbidden_ids,
-        "max_tokens": LENGTH,
+        "forbidden_ids": tiny.processor.forbidden_ids,
+        "max_completion_length": LENGTH,
     }
     rollout = Rollout(uniform=uniform, **settings | options)
     reading = sample_answers(tiny.understander, asked, rollout)
@@ -44,7 +44,7 @@ def asked(tiny):
 def sampled(tiny, asked):
     """Return 4 answers to each of 3 prompts."""
     uniform = Draws("sampled").uniform(12, LENGTH)
-    return sample(tiny, asked, uniform, repeats=4)
+    return sample(tiny, asked, uniform, num_generations=4)
 
 
 def test_log_probs_are_those_of_teacher_forcing(tiny, sampled):
@@ -80,13 +80,13 @@ def test_the_reading_is_that_of_the_prompts(tiny, asked, sampled):
 
 def test_a_cached_step_has_the_logits_of_a_whole_forward(tiny, asked):
     with torch.no_grad():
-        state = tiny.understander.begin_answers(tiny.understander.open_answer(asked), 1)
+        state = tiny.understander.start_decoding(tiny.understander.prefill(asked), 1)
         ids = torch.tensor([[10, 20, 30], [40, 50, 60], [70, 80, 90]])
         answers = Answers(ids, torch.ones_like(ids))
         whole = tiny.understander(asked, answers).answer_logits
         for t in range(3):
             assert (state.logits - whole[:, t]).abs().max() < 1e-4
-            tiny.understander.extend_answers(state, ids[:, t])
+            tiny.understander.decode_step(state, ids[:, t])
     assert state.branch.length == 3
 
 
@@ -119,10 +119,10 @@ def test_log_probs_are_those_of_the_policy_that_sampled(tiny, asked):
 @pytest.mark.parametrize("point", [0.0, 1 - 2**-24])
 def test_forbidden_ids_are_never_sampled(tiny, asked, point):
     """The ends of the distribution are where an off-by-one would pick them."""
-    size = tiny.understander.open_answer(asked).logits.shape[-1]
+    size = tiny.understander.prefill(asked).logits.shape[-1]
     forbidden = [i for i in range(size) if i % 5 or i < 50 or i > size - 50]
     uniform = torch.full((3, LENGTH), point)
-    answers, _, log_probs = sample(tiny, asked, uniform, forbidden=forbidden)
+    answers, _, log_probs = sample(tiny, asked, uniform, forbidden_ids=forbidden)
     assert not set(answers.ids[answers.mask.bool()].tolist()) & set(forbidden)
     assert log_probs.isfinite().all()
     usual, _, _ = sample(tiny, asked, uniform)
@@ -131,9 +131,9 @@ def test_forbidden_ids_are_never_sampled(tiny, asked, point):
 
 def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, asked):
     uniform = Draws("cdf").uniform(3, 1)
-    answers, _, _ = sample(tiny, asked, uniform, max_tokens=1)
+    answers, _, _ = sample(tiny, asked, uniform, max_completion_length=1)
     with torch.no_grad():
-        logits = tiny.understander.open_answer(asked).logits
+        logits = tiny.understander.prefill(asked).logits
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     for row, shares in enumerate((logits + bias).double().softmax(-1).tolist()):
         below, token = 0.0, 0
@@ -148,10 +148,15 @@ def test_frequencies_follow_the_distribution(tiny):
     one = tiny.processor.prompts(TEXTS[:1], one_each(1))
     count, bins = 4000, 10
     answers, _, _ = sample(
-        tiny, one, Draws("chi").uniform(count, 1), max_tokens=1, repeats=count, temperature=0.2
+        tiny,
+        one,
+        Draws("chi").uniform(count, 1),
+        max_completion_length=1,
+        num_generations=count,
+        temperature=0.2,
     )
     with torch.no_grad():
-        logits = tiny.understander.open_answer(one).logits[0]
+        logits = tiny.understander.prefill(one).logits[0]
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     shares = ((logits + bias) / 0.2).softmax(-1)
     members = torch.arange(len(shares)) % bins
@@ -178,13 +183,18 @@ def test_an_answer_ends_with_its_end_of_turn(tiny, asked):
 
 def test_answers_that_have_ended_are_read_no_more(tiny, asked):
     """Three ids are left, one of them the end: answers end one by one, the batch gets smaller."""
-    end, size = tiny.processor.end_of_turn, tiny.understander.open_answer(asked).logits.shape[-1]
-    options = {"forbidden": [i for i in range(size) if i not in (end, 60, 61)], "max_tokens": 12}
+    end, size = tiny.processor.end_of_turn, tiny.understander.prefill(asked).logits.shape[-1]
+    options = {
+        "forbidden_ids": [i for i in range(size) if i not in (end, 60, 61)],
+        "max_completion_length": 12,
+    }
     uniform = Draws("ended").uniform(24, 12)
     rows: list[int] = []
     mlp = tiny.understander.backbone.language.layers[0].mlp
     hook = mlp.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    answers, _, log_probs = sample(tiny, asked, uniform, repeats=8, temperature=20.0, **options)
+    answers, _, log_probs = sample(
+        tiny, asked, uniform, num_generations=8, temperature=20.0, **options
+    )
     hook.remove()
     lengths = answers.mask.sum(1)
     assert lengths.unique().numel() > 4
@@ -203,10 +213,10 @@ def test_answers_that_have_ended_are_read_no_more(tiny, asked):
 
 
 def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
-    size = tiny.understander.open_answer(asked).logits.shape[-1]
+    size = tiny.understander.prefill(asked).logits.shape[-1]
     end = tiny.processor.end_of_turn
     answers, _, log_probs = sample(
-        tiny, asked, None, forbidden=[i for i in range(size) if i != end]
+        tiny, asked, None, forbidden_ids=[i for i in range(size) if i != end]
     )
     assert answers.ids.tolist() == [[end]] * 3
     assert log_probs.abs().max() == 0
@@ -219,7 +229,7 @@ def test_one_pass_reads_samples_and_reads_again(tiny, asked, recomputed, monkeyp
     model, uniform = tiny.understander, Draws("pass").uniform(6, LENGTH)
     if recomputed:
         monkeypatch.setattr(type(model.backbone), "shares_prefix", property(lambda _: False))
-    options = {"repeats": 2, "temperature": 1.5}
+    options = {"num_generations": 2, "temperature": 1.5}
     answers, _, log_probs = sample(tiny, asked, uniform, **options)
     whole = model(asked, answers)
     weights = [model.reasoner.context, model.backbone.model.model.visual.patch_embed.proj.weight]
@@ -229,12 +239,12 @@ def test_one_pass_reads_samples_and_reads_again(tiny, asked, recomputed, monkeyp
     hook = model.backbone.vision.register_forward_hook(lambda *_: seen.append(1))
     rollout = Rollout(
         end_of_turn=tiny.processor.end_of_turn,
-        forbidden=tiny.processor.forbidden_ids,
-        max_tokens=LENGTH,
+        forbidden_ids=tiny.processor.forbidden_ids,
+        max_completion_length=LENGTH,
         uniform=uniform,
         **options,
     )
-    found = model(asked, rollout)
+    found = model(asked, sampler=rollout)
     hook.remove()
     assert len(seen) == (2 if recomputed else 1)
     assert torch.equal(rollout.answers.ids, answers.ids)

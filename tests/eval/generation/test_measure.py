@@ -30,9 +30,7 @@ def test_errors_by_hand() -> None:
 
     def oracle(image, subject):
         subjects.append(subject)
-        return affect_of(image).to(
-            Scale(-1.0, 1.0)
-        )  # another scale: the error is on the public one
+        return affect_of(image).to(Scale(-1.0, 1.0))  # the error is on PUBLIC
 
     scores = evaluate_generation(
         Painter(v_shift=0.5, a_shift=-1.0), requests, judge=Painter(), oracle=oracle, seed=0
