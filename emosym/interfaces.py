@@ -115,11 +115,18 @@ class InputEmbeddings:
 class Processor(Protocol):
     """Turns text and images into the tensors of one backbone, and token ids into text."""
 
-    end_of_turn: int
-    """Id of the token that ends a turn."""
-    forbidden_ids: Sequence[int]
-    """Ids that may never be sampled in an answer: vision, control and placeholder tokens, and rows
-    of the embedding that stand for no token."""
+    @property
+    def end_of_turn(self) -> int:
+        """Id of the token that ends a turn."""
+        ...
+
+    @property
+    def forbidden_ids(self) -> Sequence[int]:
+        """Ids that may never be sampled in an answer.
+
+        They are vision, control and placeholder tokens, and rows of the embedding without a token.
+        """
+        ...
 
     def check(self, texts: Sequence[str]) -> None:
         """Raise UserError for a text that holds a control token."""

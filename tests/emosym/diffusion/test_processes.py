@@ -57,12 +57,12 @@ def test_a_diffusion_by_hand():
     assert [float(part) for part in clean_end.coefficients(end)] == [1.0, 0.0]
 
 
-def test_a_perfect_output_splits_into_image_and_noise(process):
+def test_a_perfect_output_predicts_image_and_noise(process):
     clean, noise, time = images(2), images(3), process.times(torch.tensor([0.1, 0.5, 0.9]))
     output = process.target(clean, noise, time)
-    split = process.predict(add_noise(process, clean, noise, time), output, time)
-    assert torch.allclose(split.clean, clean, atol=1e-4)
-    assert torch.allclose(split.noise, noise, atol=1e-4)
+    prediction = process.predict(add_noise(process, clean, noise, time), output, time)
+    assert torch.allclose(prediction.clean, clean, atol=1e-4)
+    assert torch.allclose(prediction.noise, noise, atol=1e-4)
 
 
 def test_the_gain_is_how_an_error_of_the_output_shows_in_the_image(process):

@@ -55,15 +55,15 @@ def test_exploring_is_the_loop_written_out(name, kind):
     x, schedule, begun = noise, process.timesteps(5), []
     for place, (here, there) in enumerate(pairwise(schedule)):
         time = torch.full((3,), float(here))
-        split = process.predict(x, painter(x, time).detach(), time)
+        prediction = process.predict(x, painter(x, time).detach(), time)
         if place in (1, 2):
             begun.append(x)
             interval = Interval(here, there, schedule[1])
-            step = rule.transition(process, interval, x, split, 0.5)
+            step = rule.transition(process, interval, x, prediction, 0.5)
             x = step.mean + step.std * draws[place - 1]
         else:
             a, b = process.coefficients(there)
-            x = a * split.clean + b * split.noise
+            x = a * prediction.clean + b * prediction.noise
     assert torch.allclose(found.final_latents, x, atol=1e-5)
     assert torch.allclose(found.latents, torch.stack(begun), atol=1e-5)
     assert [float(i.time) for i in found.intervals] == schedule[1:3].tolist()

@@ -65,8 +65,8 @@ def test_the_output_by_hand(generator, condition):
     found = generator(latents, sigma, condition, torch.tensor([True, False, True]))
     for i in range(3):
         rows = slice(i, i + 1)
-        said = velocity(generator, latents[rows], sigma[rows], row(condition, i), i != 1)
-        assert torch.allclose(found[rows], said, atol=1e-5)
+        expected = velocity(generator, latents[rows], sigma[rows], row(condition, i), i != 1)
+        assert torch.allclose(found[rows], expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def test_an_image_does_not_depend_on_the_others(generator, condition):
 
 
 @torch.no_grad()
-def test_everything_the_condition_says_is_heard(generator, condition):
+def test_the_output_depends_on_every_part_of_the_condition(generator, condition):
     latents, sigma = batch()
     yes = torch.ones(3, dtype=torch.bool)
     output = generator(latents, sigma, condition, yes)
@@ -115,15 +115,15 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
 
 
 @torch.no_grad()
-def test_the_unconditional_branch_is_told_the_empty_prompt(tiny, generator):
+def test_the_unconditional_branch_gets_the_empty_prompt(tiny, generator):
     """A model conditioned on nothing but [""] differs from its dropped branch by emotion alone."""
     width = tiny.understander.backbone.width
-    reading = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
-    said = tiny.condition(reading, ["a red house", ""], torch.full((2, 2), torch.nan))
+    output = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
+    built = tiny.condition(output, ["a red house", ""], torch.full((2, 2), torch.nan))
     empty = generator.denoiser.encode_text([""])
-    assert torch.equal(said.free.tokens, empty.tokens.expand(2, -1, -1))
-    assert torch.equal(said.free.pooled, empty.pooled.expand(2, -1))
-    assert torch.allclose(said.text.tokens[1], empty.tokens[0], atol=1e-6)
+    assert torch.equal(built.free.tokens, empty.tokens.expand(2, -1, -1))
+    assert torch.equal(built.free.pooled, empty.pooled.expand(2, -1))
+    assert torch.allclose(built.text.tokens[1], empty.tokens[0], atol=1e-6)
 
 
 def test_guidance_one_follows_the_condition_as_it_is(generator, condition):

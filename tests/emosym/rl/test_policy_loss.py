@@ -46,13 +46,13 @@ def loss_of(name, new, old, reference, advantages, mask, *, level="token", **opt
 # --- Losses against loops
 
 
-def surrogate(name: str, ratio: float, gain: float, log_prob: float, clip: ClipRange) -> float:
+def surrogate(name: str, ratio: float, advantage: float, log_prob: float, clip: ClipRange) -> float:
     if name == "cispo":
-        return min(ratio, CISPO_CAP) * gain * log_prob
+        return min(ratio, CISPO_CAP) * advantage * log_prob
     if name == "sapo":
-        temperature = SAPO_TEMPERATURES[0 if gain > 0 else 1]
-        return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * gain
-    return min(ratio * gain, min(max(ratio, clip.low), clip.high) * gain)
+        temperature = SAPO_TEMPERATURES[0 if advantage > 0 else 1]
+        return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * advantage
+    return min(ratio * advantage, min(max(ratio, clip.low), clip.high) * advantage)
 
 
 def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict[str, float]:
@@ -61,15 +61,15 @@ def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict
     for b in range(len(new)):
         real = [t for t in range(new.shape[1]) if mask[b, t]]
         gaps = [float(new[b, t] - old[b, t]) for t in real]
-        gain, values, divergences = float(advantages[b]), [], []
+        advantage, values, divergences = float(advantages[b]), [], []
         for t, gap in zip(real, gaps, strict=True):
             ratio = math.exp(sum(gaps) / len(gaps) if level == "sequence" else gap)
             far = min(max(float(reference[b, t] - new[b, t]), -20), 20)
             divergences.append(math.exp(far) - far - 1)
-            value = surrogate(name, ratio, gain, float(new[b, t]), clip)
+            value = surrogate(name, ratio, advantage, float(new[b, t]), clip)
             values.append(beta * divergences[-1] - value)
-            low += ratio < clip.low and gain < 0
-            high += ratio > clip.high and gain > 0
+            low += ratio < clip.low and advantage < 0
+            high += ratio > clip.high and advantage > 0
             deviation = max(deviation, abs(math.exp(gap) - 1))
         answers.append(values)
         kls.append(sum(divergences) / max(len(real), 1))
@@ -129,7 +129,7 @@ def test_two_ranks_weigh_every_token_alike(name):
 
 
 def test_grpo_by_hand():
-    """One token: ratio 1.5, so a gain of 2 is clipped to 2.4 and a loss of 2 is not."""
+    """One token: ratio 1.5, so a advantage of 2 is clipped to 2.4 and a loss of 2 is not."""
     new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
     one = torch.ones(1, 1)
     rise = loss_of("grpo", new, old, None, torch.tensor([2.0]), one)
@@ -182,8 +182,8 @@ def test_at_ratio_one_the_gradient_is_that_of_the_policy_gradient(name, level):
 def test_the_gradient_stops_where_the_ratio_is_clipped():
     old = torch.zeros(4, 1)
     new = torch.tensor([[0.5], [0.5], [-0.5], [-0.5]], requires_grad=True)
-    gain = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    loss_of("grpo", new, old, old, gain, torch.ones(4, 1)).loss.backward()
+    advantage = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss_of("grpo", new, old, old, advantage, torch.ones(4, 1)).loss.backward()
     moves = [0, math.exp(0.5), -math.exp(-0.5), 0]
     assert new.grad.squeeze(1).tolist() == pytest.approx([g / 4 for g in moves])
 
@@ -217,8 +217,8 @@ def test_every_loss_learns_a_bandit(name, level):
     for _ in range(60):
         arms = torch.multinomial(logits.detach().softmax(-1), 8, True, generator=rng)
         log_probs = logits.log_softmax(-1)[arms][:, None]
-        gain = group_advantages(pays[arms][None]).squeeze(0)
-        given = (log_probs, log_probs.detach(), start[arms][:, None], gain, torch.ones(8, 1))
+        advantage = group_advantages(pays[arms][None]).squeeze(0)
+        given = (log_probs, log_probs.detach(), start[arms][:, None], advantage, torch.ones(8, 1))
         loss = loss_of(name, *given, level=level, beta=0.01)
         optimizer.zero_grad()
         loss.loss.backward()
