@@ -20,7 +20,7 @@ class Condition:
 
     text: TextFeatures
     """Features of the prompts."""
-    free: TextFeatures
+    unconditional_text: TextFeatures
     """Features of the empty prompt, B times: input of the unconditional branch."""
     h_ctx: Tensor
     """[B, K, D]"""
@@ -33,7 +33,9 @@ class Condition:
         """Return the condition with `function` applied to every tensor."""
         return Condition(
             text=TextFeatures(function(self.text.tokens), function(self.text.pooled)),
-            free=TextFeatures(function(self.free.tokens), function(self.free.pooled)),
+            unconditional_text=TextFeatures(
+                function(self.unconditional_text.tokens), function(self.unconditional_text.pooled)
+            ),
             h_ctx=function(self.h_ctx),
             h_emo=function(self.h_emo),
             affect=function(self.affect),
@@ -59,9 +61,9 @@ class Generator(nn.Module):
             keep: [B] of bool; False drops the condition: the unconditional branch.
         """
         emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
-        text, free = condition.text, condition.free
-        tokens = torch.where(keep[:, None, None], text.tokens, free.tokens)
-        pooled = torch.where(keep[:, None], text.pooled, free.pooled) + pooled
+        text, empty = condition.text, condition.unconditional_text
+        tokens = torch.where(keep[:, None, None], text.tokens, empty.tokens)
+        pooled = torch.where(keep[:, None], text.pooled, empty.pooled) + pooled
         return self.denoiser.predict(latents, time, torch.cat([tokens, emotion], 1), pooled)
 
     @torch.no_grad()

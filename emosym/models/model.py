@@ -177,7 +177,7 @@ class EmoSym(nn.Module):
         encode = self.generator.denoiser.encode_text
         return Condition(
             text=encode(prompts),
-            free=encode([""]).expand(len(prompts)),
+            unconditional_text=encode([""]).expand(len(prompts)),
             h_ctx=h_ctx,
             h_emo=h_emo,
             affect=affect,

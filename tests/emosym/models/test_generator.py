@@ -39,7 +39,10 @@ def condition(tiny, generator) -> Condition:
 def row(condition: Condition, i: int) -> Condition:
     text = TextFeatures(condition.text.tokens[i : i + 1], condition.text.pooled[i : i + 1])
     rows = {k: getattr(condition, k)[i : i + 1] for k in ("h_ctx", "h_emo", "affect")}
-    free = TextFeatures(condition.free.tokens[i : i + 1], condition.free.pooled[i : i + 1])
+    free = TextFeatures(
+        condition.unconditional_text.tokens[i : i + 1],
+        condition.unconditional_text.pooled[i : i + 1],
+    )
     return Condition(text, free, **rows)
 
 
@@ -54,7 +57,7 @@ def velocity(generator: Generator, latents, sigma, condition: Condition, keep: b
         emotion, pooled = generator.conditioner(
             condition.h_ctx, condition.h_emo, condition.affect, flags
         )
-        text = condition.text if keep else condition.free
+        text = condition.text if keep else condition.unconditional_text
         tokens, pooled = torch.cat([text.tokens, emotion], 1), text.pooled + pooled
         return generator.denoiser.predict(latents, sigma, tokens, pooled)
 
@@ -104,7 +107,7 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
     no = torch.zeros(3, dtype=torch.bool)
     other = Condition(
         text=TextFeatures(-condition.text.tokens, 5 + condition.text.pooled),
-        free=condition.free,
+        unconditional_text=condition.unconditional_text,
         h_ctx=-condition.h_ctx,
         h_emo=-condition.h_emo,
         affect=torch.zeros(3, 2),
@@ -121,8 +124,8 @@ def test_the_unconditional_branch_gets_the_empty_prompt(tiny, generator):
     output = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
     built = tiny.condition(output, ["a red house", ""], torch.full((2, 2), torch.nan))
     empty = generator.denoiser.encode_text([""])
-    assert torch.equal(built.free.tokens, empty.tokens.expand(2, -1, -1))
-    assert torch.equal(built.free.pooled, empty.pooled.expand(2, -1))
+    assert torch.equal(built.unconditional_text.tokens, empty.tokens.expand(2, -1, -1))
+    assert torch.equal(built.unconditional_text.pooled, empty.pooled.expand(2, -1))
     assert torch.allclose(built.text.tokens[1], empty.tokens[0], atol=1e-6)
 
 
