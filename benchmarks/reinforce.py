@@ -25,14 +25,16 @@ from torch import Tensor
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from emosym.config import load_config
-from emosym.diffusion.transitions import Interval, Step, flow_sde, log_prob
+from emosym.diffusion.guidance import classifier_free_guidance
+from emosym.diffusion.processes import Interval
+from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob
 from emosym.inference.pipeline import to_image, wanted_affect
 from emosym.models.generator import Condition, Generator
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
-from emosym.rl.policy_loss import group_advantages
-from emosym.rl.scorers import AffectScorer, reader
+from emosym.rl.advantages import group_advantages
+from emosym.rl.scorers import AffectScorer, image_understander
 from emosym.tasks import prompts
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries
@@ -115,10 +117,10 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
     generator, start = model.generator, copy.deepcopy(model.generator).requires_grad_(False)
     for part in (generator.denoiser.text_encoder, model.understander, model.autoencoder):
         part.requires_grad_(False)
-    judge = AffectScorer(reader(ReferenceModel(model)))
+    judge = AffectScorer(image_understander(ReferenceModel(model)))
     owned = [parameter for parameter in generator.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(owned, lr=RATE, weight_decay=0)
-    schedule = generator.process.schedule(STEPS)
+    schedule = generator.process.timesteps(STEPS)
     intervals = [Interval(here, there, schedule[1]) for here, there in pairwise(schedule)]
     turn = 0
 
@@ -167,14 +169,16 @@ def _condition(model: EmoSym, requests: list[ImageRequest]) -> Condition:
     return model.condition(reading, [r.prompt for r in requests], wanted_affect(requests))
 
 
-def _step(generator: Generator, latents: Tensor, interval: Interval, condition: Condition) -> Step:
-    time = interval.here.expand(len(latents))
+def _step(
+    generator: Generator, latents: Tensor, interval: Interval, condition: Condition
+) -> GaussianStep:
+    time = interval.time.expand(len(latents))
     yes = torch.ones(len(latents), dtype=torch.bool)
     wanted = generator(latents, time, condition, yes)
     with torch.no_grad():
         free = generator(latents, time, condition, ~yes)
-    output = free + GUIDANCE * (wanted - free)
-    split = generator.process.split(latents, output, time)
+    output = classifier_free_guidance(wanted, free, GUIDANCE)
+    split = generator.process.predict(latents, output, time)
     return flow_sde(generator.process, interval, latents, split, NOISE)
 
 

@@ -1,4 +1,4 @@
-"""What we ask of a backbone, a decoder and a judge: the seam between `emosym` and `model_zoo`.
+"""Interfaces between folders: tensors that travel, and what models, judges and users must provide.
 
 Shape legend of the repository: B batch, T prompt tokens, L answer tokens, V visual tokens,
 K reasoning tokens, D backbone width, E conditioning width, C H W latent channels/height/width,
@@ -7,17 +7,21 @@ G samples a prompt, Y classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from emosym.affect.scales import Affect
 from emosym.diffusion.processes import Process
-from emosym.records import ImageRequest
+from emosym.records import ImageRequest, Question, Sample, Understanding
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +42,12 @@ class Prompts:
 
     def to(self, device: torch.device) -> Prompts:
         """Return the same prompts on a device."""
-        images = (self.pixel_values, self.image_grid)
+        pixels, grid = self.pixel_values, self.image_grid
         return Prompts(
             self.input_ids.to(device),
             self.attention_mask.to(device),
-            *(part if part is None else part.to(device) for part in images),
+            None if pixels is None else pixels.to(device),
+            None if grid is None else grid.to(device),
         )
 
 
@@ -62,20 +67,20 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class InputEmbeddings:
-    """Tokens as the language model reads them: a prompt, or what goes on from a cache."""
+    """Inputs of the language model: a whole sequence, or the tokens that follow a cache."""
 
     embeddings: Tensor
     """[B, T, D]"""
     mask: Tensor
-    """[B, T], after the mask of what the cache holds."""
+    """[B, T]; with a cache, the mask of the cached tokens comes first."""
     positions: Tensor
     """[3, B, T]: temporal, height and width positions."""
     deepstack: Tensor | None = None
-    """[N, B, P, D], P <= T: added to the first P states behind layers 1..N; zero but at images.
-    Ref: DeepStack (arXiv 2406.04334), in Qwen3-VL."""
+    """[N, B, P, D], P <= T: added to the first P hidden states after layers 1..N; zero outside of
+    image tokens. Ref: DeepStack (arXiv 2406.04334), in Qwen3-VL."""
 
-    def until(self, length: int) -> InputEmbeddings:
-        """Return the first tokens, as many as hold all images at least."""
+    def truncate(self, length: int) -> InputEmbeddings:
+        """Return the first `length` tokens; they must include all image tokens."""
         return InputEmbeddings(
             self.embeddings[:, :length],
             self.mask[:, :length],
@@ -83,8 +88,8 @@ class InputEmbeddings:
             self.deepstack,
         )
 
-    def then(self, embeddings: Tensor, mask: Tensor) -> InputEmbeddings:
-        """Append text [B, L, D]; its positions go on from the largest one of each row."""
+    def append(self, embeddings: Tensor, mask: Tensor) -> InputEmbeddings:
+        """Append text [B, L, D]; its positions continue from the largest one of each row."""
         steps = torch.arange(1, embeddings.shape[1] + 1, device=mask.device)
         positions = (self.positions.amax((0, 2))[:, None] + steps).expand(3, -1, -1)
         return InputEmbeddings(
@@ -94,8 +99,8 @@ class InputEmbeddings:
             self.deepstack,
         )
 
-    def repeat(self, times: int) -> InputEmbeddings:
-        """Return every row `times` times, copies side by side."""
+    def repeat_interleave(self, times: int) -> InputEmbeddings:
+        """Return every row `times` times, copies next to each other."""
         if times == 1:
             return self
         deepstack = self.deepstack
@@ -108,81 +113,105 @@ class InputEmbeddings:
 
 
 class Processor(Protocol):
-    """Turns text and images into the tensors of one backbone, and back."""
+    """Turns text and images into the tensors of one backbone, and token ids into text."""
 
-    end_of_turn: int
-    forbidden_ids: Sequence[int]
-    """Ids that may never be sampled in an answer: vision, control and placeholder tokens, and rows
-    of the embedding that stand for no token."""
+    @property
+    def end_of_turn(self) -> int:
+        """Id of the token that ends a turn."""
+        ...
+
+    @property
+    def forbidden_ids(self) -> Sequence[int]:
+        """Ids that may never be sampled in an answer.
+
+        They are vision, control and placeholder tokens, and rows of the embedding without a token.
+        """
+        ...
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise UserError for a text that neither a prompt nor an answer may hold."""
+        """Raise UserError for a text that holds a control token."""
 
     def prompts(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None
     ) -> Prompts:
-        """Tokenise one user turn for each text, after its own images (any number, or none)."""
+        """Tokenise one user turn for each text, preceded by its own images (any number)."""
+        ...
 
     def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
-        """Tokenise turns after one picture each [B, 3, H, W] in [-1, 1], with gradient to it."""
+        """Tokenise turns about one image each, [B, 3, H, W] in [-1, 1]; keeps its gradient."""
+        ...
 
     def answers(self, texts: Sequence[str]) -> Answers:
-        """Tokenise assistant texts and close each turn."""
+        """Tokenise assistant texts; each ends with `end_of_turn`."""
+        ...
 
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Return the text of each row [B, L], without the end of turn."""
+        ...
 
 
-class Backbone(Protocol):
-    """An image-text-to-text model. Also an `nn.Module`."""
+class Backbone(nn.Module, ABC):
+    """An image-text-to-text model."""
 
     width: int
+    """D"""
 
     @property
+    @abstractmethod
     def shares_prefix(self) -> bool:
-        """Whether answers can be read through their prompt's cache, gradients included."""
+        """Whether several answers can attend to one cached prompt, with gradients."""
 
     @property
+    @abstractmethod
     def token_embeddings(self) -> Tensor:
         """The embeddings of the vocabulary, [vocabulary, D]."""
 
+    @abstractmethod
     def checkpoint_gradients(self) -> None:
         """Recompute layers in the backward pass instead of keeping their activations."""
 
+    @abstractmethod
     def embed_prompts(self, prompts: Prompts) -> InputEmbeddings:
         """Embed tokens and images."""
 
+    @abstractmethod
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
 
+    @abstractmethod
     def read(self, tokens: InputEmbeddings, cache: Any | None = None) -> Tensor:
         """Run the language model on T tokens -> last hidden states [B, T, D]."""
 
+    @abstractmethod
     def read_layers(self, tokens: InputEmbeddings) -> list[Tensor]:
-        """Run the language model -> states [B, T, D] after each layer; the last is `read`'s."""
+        """Run the language model -> hidden states [B, T, D] of each layer; the last is `read`'s."""
 
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Project hidden states [..., D] to the vocabulary."""
 
+    @abstractmethod
     def new_cache(self) -> Any:
         """Return an empty key-value cache for `read`.
 
         It has `batch_repeat_interleave(G)`.
         """
 
+    @abstractmethod
     def branch(self, cache: Any, mask: Tensor, group: int) -> Any:
-        """Let `group` answers go on from each prompt [B, T] of a cache, without gradient.
+        """Return the decoding state of `group` answers to each prompt [B, T] of a cache.
 
-        What is returned has `keep(rows)`, which goes on with some answers only.
+        It carries no gradient. Its `keep(rows)` drops all other answers.
         """
 
+    @abstractmethod
     def read_one(self, embedded: Tensor, positions: Tensor, branch: Any) -> Tensor:
         """Read one more token of each answer [N, D] at positions [3, N] -> last states [N, D]."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFeatures:
-    """What the decoder's own text encoder says of a prompt."""
+    """Output of the decoder's own text encoder."""
 
     tokens: Tensor
     """[B, T, E]; zero at padding, unless the decoder was trained to read it."""
@@ -190,15 +219,15 @@ class TextFeatures:
     """[B, P]; P is 0 for a decoder without such an input."""
 
     def expand(self, count: int) -> TextFeatures:
-        """Return those of one prompt (B = 1) for `count` images, without copies."""
+        """Return the features of one prompt (B = 1) for `count` images, without copies."""
         return TextFeatures(self.tokens.expand(count, -1, -1), self.pooled.expand(count, -1))
 
 
-class Denoiser(Protocol):
-    """A conditional denoiser with its text encoder. Also an `nn.Module`."""
+class Denoiser(nn.Module, ABC):
+    """A conditional denoiser with its text encoder."""
 
     process: Process
-    """What its outputs mean."""
+    """The diffusion process whose quantities `predict` returns."""
     token_width: int
     """E of `TextFeatures.tokens`."""
     pooled_width: int
@@ -206,38 +235,105 @@ class Denoiser(Protocol):
     knowledge_width: int
     """Width of `pool_text`'s vectors."""
 
+    @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Any:
-        """Return what `encode_text` reads; raise UserError for a prompt that is too long."""
+        """Return the inputs of `encode_text`; raise UserError for a prompt that is too long."""
 
+    @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; the empty string is the unconditional prompt."""
 
+    @abstractmethod
     def pool_text(self, texts: Sequence[str]) -> Tensor:
         """Return one vector for each knowledge text, which may be longer than prompts."""
 
+    @abstractmethod
     def checkpoint_gradients(self) -> None:
         """Recompute layers in the backward pass instead of keeping their activations."""
 
+    @abstractmethod
     def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
-        """Return the output of `process` at times [B]: [B, C, H, W] -> same."""
+        """Return the model output of `process` at times [B]: [B, C, H, W] -> same."""
 
 
-class Autoencoder(Protocol):
+class Autoencoder(nn.Module, ABC):
     """Pixels [B, 3, H, W] in [-1, 1] <-> latents [B, C, H', W'] of about unit variance."""
 
     latent_shape: tuple[int, int, int]
 
+    @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
         """Return the mode of the latent distribution."""
 
+    @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Return pixels, not clipped."""
 
 
 class Scorer(Protocol):
-    """Says how good generated images are for what was asked."""
+    """Scores generated images against their requests."""
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
         """Return a finite score of each of N images, [N]; higher is better."""
+        ...
+
+
+class ImageGenerator(Protocol):
+    """Generates images for requests."""
+
+    def generate(
+        self,
+        requests: Sequence[ImageRequest],
+        *,
+        seed: int | Sequence[int],
+        guidance: float | None = None,
+        steps: int | None = None,
+    ) -> list[Image.Image]:
+        """Return one image per request, in order; the same call gives the same images.
+
+        Image i starts from the noise of seed + i, or of its own seed where a list is given. None
+        means the generator's own default.
+        """
+        ...
+
+
+class ImageUnderstander(Protocol):
+    """Predicts the emotion that images evoke."""
+
+    def understand(
+        self, images: Sequence[Image.Image | Path], *, answer: bool = True
+    ) -> list[Understanding]:
+        """Return one `Understanding` per image, in order; without a text where not `answer`."""
+        ...
+
+
+class QuestionAnswerer(Protocol):
+    """Answers questions about images in text."""
+
+    def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
+        """Return one text per question, in order; None means the model's own longest answer."""
+        ...
+
+
+class EmotionModel(ImageGenerator, ImageUnderstander, QuestionAnswerer, Protocol):
+    """A model that understands and generates emotion, e.g. `EmoSymPipeline`."""
+
+
+class Recogniser(Protocol):
+    """Recognises emotions and embeds images, e.g. `EmoSymPipeline` or a run's frozen reference.
+
+    Evaluation uses the same one before and after training.
+    """
+
+    def recognise(self, images: Sequence[Image.Image]) -> tuple[list[Understanding], NDArray]:
+        """Return one `Understanding` per image, in order, and the embeddings [N, D]."""
+        ...
+
+
+Oracle = Callable[[Image.Image, str], Affect]
+"""Image and its subject -> the true affect, recomputed from the pixels. Never a reward."""
+
+AnswerParser = Callable[[str, Sample], object | None]
+"""An answer's text and its sample -> the parsed answer, or None where it does not parse."""

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of what they are for, so that resuming and ranks agree."""
+"""Random numbers as a pure function of a key, so that a resumed run and all ranks agree."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Draws:
-    """Random numbers for one purpose, keyed by values such as (seed, phase, step).
+    """A stream of random numbers with a key such as (purpose, seed, phase, step).
 
-    Draw for the whole global batch and take a rank's rows: one rank and eight then see the same
-    noise for the same sample.
+    Draw for the whole global batch and take a rank's rows: then a sample has the same noise on one
+    rank and on eight.
     """
 
     def __init__(self, *key: int | str) -> None:

@@ -12,6 +12,7 @@ from data_tools.affectworld.world import SOURCE
 from data_tools.questions.build import affect_question
 from emosym.errors import UserError
 from emosym.inference.sheets import caption, contact_sheet
+from emosym.interfaces import EmotionModel, Recogniser
 from emosym.records import Question, Sample
 from emosym.tasks.answers import Answer, parse
 from eval.generation.grid import affect_grids
@@ -21,7 +22,6 @@ from eval.generation.measure import (
     evaluate_generation,
     requests_from,
 )
-from eval.protocols import Judge, Model
 from eval.tasks.measure import TaskScores, evaluate_tasks
 from eval.tasks.understanding import UnderstandingScores, evaluate_understanding
 
@@ -50,8 +50,8 @@ class HeldOut:
 
 
 def measure(
-    model: Model,
-    judge: Judge,
+    model: EmotionModel,
+    judge: Recogniser,
     samples: Sequence[Sample],
     *,
     images: int,
@@ -119,7 +119,9 @@ def held_out_images(held_out: Sequence[Sample], count: int, seed: int) -> list[S
     return [ordered[int((place + (seed % 97) / 97) * stride)] for place in range(count)]
 
 
-def grids(model: Model, samples: Sequence[Sample], count: int, seed: int) -> Image.Image | None:
+def grids(
+    model: EmotionModel, samples: Sequence[Sample], count: int, seed: int
+) -> Image.Image | None:
     """Return the valence-arousal grids of `count` held-out prompts, or None for 0."""
     if not count:
         return None

@@ -112,7 +112,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     if (folder / SPACE).is_file():
         with reading(folder / SPACE):
             state = safetensors.torch.load_file(folder / SPACE)
-        model.space = EmotionSpace.of_state(
+        model.space = EmotionSpace.from_state_dict(
             state, (1 + config.reasoning_tokens, model.understander.backbone.width)
         )
     return model.to(dtype).eval()
@@ -186,7 +186,7 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         heads = {k: v.contiguous() for k, v in parts.head_state().items()}
         safetensors.torch.save_file(heads, temporary / HEADS)
         if model.space is not None:
-            safetensors.torch.save_file(model.space.state(), temporary / SPACE)
+            safetensors.torch.save_file(model.space.state_dict(), temporary / SPACE)
         about = About(model=model.config, text_tokens=model.generator.denoiser.text_tokens)
         (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n")
         replace_folder(temporary, target)

@@ -45,7 +45,7 @@ class FrozenModule:
 class ReferenceModel:
     """Reads with the starting weights; judge, embedder of the bank and anchor of the KL.
 
-    Implements `eval.protocols.Judge`.
+    Implements `emosym.interfaces.Recogniser`.
     """
 
     def __init__(self, model: EmoSym) -> None:

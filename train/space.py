@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from emosym.models.emotion_space import EmotionSpace, fit_space, pick
+from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
+from emosym.models.emotion_space import EmotionSpace
 from train.phases.base import PhaseContext
 
 
@@ -13,14 +14,16 @@ def space_of(context: PhaseContext) -> EmotionSpace | None:
     have moved. It is None where no training image has an emotion.
 
     Raises:
-        UserError: as `fit_space`.
+        UserError: as `fit_emotion_space`.
     """
     model = context.model
     trained = context.parts["generator"] is not model.generator
     moved = context.parts["understander"] is not model.understander
     if not trained and not (moved and model.space is not None):
         return model.space
-    samples = pick(context.training_set.samples)
+    samples = choose_samples(context.training_set.samples)
     if not samples:
         return None
-    return fit_space(model, samples, lambda sample: context.training_set.image(sample.image))
+    return fit_emotion_space(
+        model, samples, lambda sample: context.training_set.image(sample.image)
+    )

@@ -1,7 +1,7 @@
-"""How two series of numbers agree: Pearson's r, and Spearman's ρ of their order.
+"""Pearson's and Spearman's correlation of two series of N numbers.
 
-Legend: N entries. None where a correlation is undefined, never NaN. Both raise `ValueError` on
-arrays of unequal length or non-finite values.
+An undefined correlation is None, never NaN. Both raise `ValueError` for arrays of unequal length
+and for values that are not finite.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from torchmetrics.functional import pearson_corrcoef
 def pearson(predicted: NDArray, true: NDArray) -> float | None:
     """Return Pearson's r of two arrays [N] in [-1, 1]; None when N < 2 or one of them is constant.
 
-    Ref: Pearson 1895; PLCC of EEmo-Bench.
+    EEmo-Bench (arXiv 2504.16405) calls it PLCC.
     """
     check_arrays(predicted, true)
     if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return None
-    # r ignores shift and scale, and torchmetrics calls variances near zero undefined: standardise.
+    # r does not depend on shift and scale; standardised arrays avoid torchmetrics' lower bound on
+    # variances.
     r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
     return r if math.isfinite(r) else None
 
 
 def spearman(predicted: NDArray, true: NDArray) -> float | None:
-    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of ranks, ties share theirs.
+    """Return Spearman's ρ of two arrays [N] in [-1, 1]: Pearson's r of their ranks.
 
-    None when N < 2 or one of them is constant. Ref: Spearman 1904; SRCC of EEmo-Bench.
+    Equal values share their mean rank. None when N < 2 or one of the arrays is constant. EEmo-Bench
+    (arXiv 2504.16405) calls it SRCC.
     """
     check_arrays(predicted, true)
     return pearson(_ranks(predicted), _ranks(true))
@@ -43,7 +45,7 @@ def check_arrays(*arrays: NDArray) -> None:
         raise ValueError(f"arrays of unequal length: {sorted(lengths)}")
     for array in arrays:
         if not np.all(np.isfinite(array)):
-            raise ValueError("array holds a value that is not finite")
+            raise ValueError("an array has a value that is not finite")
 
 
 def _ranks(values: NDArray) -> NDArray:

@@ -1,7 +1,6 @@
-"""What emotion words mean, and how near these meanings are.
+"""Definitions of emotion words, and the cosine similarities of their text embeddings.
 
-Ref: EEmo-Logic (arXiv 2602.01173), stage 2, compares definitions of this kind; its own are not
-published.
+Ref: EEmo-Logic, stage 2 (docs/papers.md), whose own definitions are not published.
 """
 
 from __future__ import annotations
@@ -18,14 +17,16 @@ from emosym.affect.taxonomies import SPELLINGS
 from emosym.errors import unknown
 
 STORED = Path(__file__).with_suffix(".json")
-"""Cosines of the definitions, written by `python -m model_zoo definitions`."""
+"""Cosine similarities of the definitions, written by `python -m model_zoo definitions`."""
 
 
 class Definition(NamedTuple):
-    """What an emotion is, where it comes from and what it does."""
+    """Properties, cause and effect of an emotion."""
 
     polarity: str
+    """E.g. "mildly positive"."""
     energy: str
+    """E.g. "low"."""
     trigger: str
     """Completes "It arises when ..."."""
     behaviour: str
@@ -87,20 +88,20 @@ DEFINITIONS = {
         "yearning": ("bittersweet", "medium", "what is dear is far away", "reach out for it"),
     }.items()
 }
-"""One for each word with norms; `taxonomy.SPELLINGS` name the same emotion."""
+"""Word -> definition, for every word with norms; `taxonomies.SPELLINGS` map to one of these."""
 
 
 def sentence(word: str) -> str:
-    """Return a word with its definition, as it is compared."""
-    what = DEFINITIONS[word]
+    """Return the text of a word and its definition that is embedded."""
+    definition = DEFINITIONS[word]
     return (
-        f"{word}: a {what.polarity} emotion of {what.energy} energy. It arises when {what.trigger},"
-        f" and makes people {what.behaviour}."
+        f"{word}: a {definition.polarity} emotion of {definition.energy} energy. It arises when"
+        f" {definition.trigger}, and makes people {definition.behaviour}."
     )
 
 
 def definition_cosines(labels: Sequence[str]) -> np.ndarray:
-    """Return the cosines of the definitions' embeddings, [Y, Y] in [-1, 1] with a diagonal of 1.
+    """Return the cosines of the definitions' embeddings, [Y, Y] in [-1, 1], 1 on the diagonal.
 
     Raises:
         UserError: a word without a definition.

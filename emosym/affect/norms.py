@@ -1,6 +1,7 @@
-"""What people feel at emotion words: mean valence, arousal and dominance on a 1-9 scale.
+"""Norms of emotion words: mean valence, arousal and dominance on the scale 1-9 (`scales.SAM9`).
 
-Ref: Warriner, Kuperman & Brysbaert 2013; the 52 words of EEmo-Logic (arXiv 2602.01173).
+Ref: Warriner, Kuperman & Brysbaert 2013 (doi 10.3758/s13428-012-0314-x), table of norms; the 52
+words are those of EEmo-Logic (arXiv 2602.01173).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ DEVIATIONS: dict[str, tuple[float, float, float]] = {
     "fear": (1.79, 2.76, 2.44),
     "sadness": (1.10, 2.25, 2.79),
 }
-"""Raters' standard deviations at Mikels' eight words, on the same scale."""
+"""Word -> standard deviations over raters, for Mikels' eight labels, on the same scale."""
 
 WORDS: dict[str, tuple[float, float, float]] = {
     "acceptance": (6.84, 4.30, 6.49),
@@ -71,3 +72,4 @@ WORDS: dict[str, tuple[float, float, float]] = {
     "vigilance": (5.67, 3.64, 6.68),
     "yearning": (5.95, 3.73, 5.18),
 }
+"""Word -> mean (valence, arousal, dominance)."""

@@ -1,4 +1,4 @@
-"""Affect scales and points: a number never travels without the scale it was measured on."""
+"""Affect scales, and points of affect that know the scale they were measured on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from emosym.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A closed interval [low, high] on which valence, arousal or dominance was rated."""
+    """A closed interval [low, high] on which valence, arousal or dominance was rated.
+
+    Raises `ValueError` unless low < high.
+    """
 
     low: float
     high: float
@@ -21,9 +24,14 @@ class Scale:
     def __str__(self) -> str:
         return f"[{self.low:g}, {self.high:g}]"
 
+    @property
+    def span(self) -> float:
+        """high - low."""
+        return self.high - self.low
+
     def check(self, value: float, name: str) -> float:
         """Return `value` as a float; raise UserError when it is not finite or lies outside."""
-        if not self.low <= value <= self.high:  # nor is NaN
+        if not self.low <= value <= self.high:  # also refuses NaN
             raise UserError(
                 f"{name} is outside its scale", got=value, expected=f"a number in {self}"
             )
@@ -35,26 +43,22 @@ class Scale:
 
 
 PUBLIC = Scale(-3.0, 3.0)
-"""The scale of commands, reports and manifests, EmotiCrafter's. Ref: arXiv 2501.05710."""
+"""Scale of commands, reports and manifests, as in EmotiCrafter. Ref: arXiv 2501.05710."""
 
 UNIT = Scale(0.0, 1.0)
-SIGNED = Scale(-1.0, 1.0)
+"""EEmo-Logic's questions and answers."""
 SAM7 = Scale(1.0, 7.0)
 """OASIS."""
 SAM9 = Scale(1.0, 9.0)
 """Warriner norms, EEmo-Bench."""
-TEN = Scale(1.0, 10.0)
-"""EMOTIC."""
-PERCENT = Scale(0.0, 100.0)
-"""GAPED."""
 
 
 @dataclass(frozen=True, slots=True)
 class Affect:
-    """A point in affect space on a known scale.
+    """Valence and arousal on a scale.
 
-    Raises `UserError` when a coordinate lies outside `scale`. Arithmetic between two scales is a
-    programming error and raises `ValueError`; convert with `to` first.
+    Raises `UserError` when a coordinate is not finite or lies outside the scale. A function of two
+    points on different scales raises `ValueError`; convert with `to` first.
     """
 
     valence: float
@@ -65,19 +69,42 @@ class Affect:
         self.scale.check(self.valence, "valence")
         self.scale.check(self.arousal, "arousal")
 
+    @classmethod
+    def optional(
+        cls, valence: float | None, arousal: float | None, scale: Scale = PUBLIC
+    ) -> Affect | None:
+        """Return the point of two numbers that are given together or not at all (None).
+
+        Raises:
+            UserError: one of them alone, a number off the scale.
+        """
+        if valence is None and arousal is None:
+            return None
+        if valence is None or arousal is None:
+            raise UserError("valence and arousal go together", fix="give both, or neither")
+        return cls(valence, arousal, scale)
+
     def to(self, scale: Scale) -> Affect:
         """Return the same point on another scale."""
         return Affect(
             self.scale.convert(self.valence, scale), self.scale.convert(self.arousal, scale), scale
         )
 
-    def distance(self, other: Affect) -> float:
-        """Return |ΔV| + |ΔA| in units of the common scale."""
+    def errors(self, other: Affect) -> tuple[float, float]:
+        """Return (|ΔV|, |ΔA|) in units of the common scale."""
         if self.scale != other.scale:
             raise ValueError(
                 f"mixed affect scales {self.scale} and {other.scale}; convert with .to()"
             )
-        return affect_distance((self.valence, self.arousal), (other.valence, other.arousal))
+        return abs(self.valence - other.valence), abs(self.arousal - other.arousal)
+
+    def distance(self, other: Affect) -> float:
+        """Return |ΔV| + |ΔA| in units of the common scale."""
+        return sum(self.errors(other))
+
+    def nearness(self, other: Affect) -> float:
+        """Return 1 - distance / largest distance on the scale, in [0, 1]; 1 for equal points."""
+        return 1 - self.distance(other) / (2 * self.scale.span)
 
 
 def affect_distance(one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -1,7 +1,7 @@
-"""How near a wrong emotion is to the right one: EEmo-Logic's reward for the dominant emotion.
+"""Similarity of emotion labels: EEmo-Logic's reward for the dominant emotion.
 
-By the words' norms alone, or by their definitions too. Ref: EEmo-Logic (arXiv 2602.01173), stage 2.
-Rows are the target, columns the prediction.
+It compares the words' norms and, optionally, their definitions. Rows are targets, columns
+predictions. Ref: EEmo-Logic, stage 2 (docs/papers.md).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from emosym.errors import unknown
 AXES = (0.5, 0.3, 0.2)
 """Weights of squared differences in valence, arousal and dominance."""
 AFFECT_SHARE = 0.6
-"""Weight of the affect part; the rest is semantic."""
+"""Weight of the similarity of norms; the rest is that of definitions."""
 SHARPNESS = 3
-"""Power that pushes middling similarities towards 0."""
+"""Exponent that reduces medium similarities."""
 
 
 @lru_cache
 def similarities(labels: tuple[str, ...], *, definitions: bool = False) -> np.ndarray:
-    """Return the similarity R of every pair of labels, [Y, Y] in [0, 1]; not to be written to.
+    """Return the similarity R of every pair of labels, [Y, Y] in [0, 1]; the array is cached.
 
     Args:
         labels: emotion words.
-        definitions: count what the words mean too, not only their norms.
+        definitions: use the words' definitions besides their norms.
 
     Raises:
         UserError: a word without norms.
@@ -39,7 +39,7 @@ def similarities(labels: tuple[str, ...], *, definitions: bool = False) -> np.nd
 
 
 def affect_similarity(labels: Sequence[str]) -> np.ndarray:
-    """Return 1 - distance / farthest distance of the row between word norms, [Y, Y] in [0, 1].
+    """Return 1 - distance of norms / largest distance in the row, [Y, Y] in [0, 1].
 
     Raises:
         UserError: a word without norms.
@@ -54,7 +54,7 @@ def affect_similarity(labels: Sequence[str]) -> np.ndarray:
 
 
 def semantic_similarity(cosines: np.ndarray) -> np.ndarray:
-    """Return cosines of definitions, each row spread over [0, 1], [Y, Y]."""
+    """Return cosines of definitions with each row scaled to [0, 1], [Y, Y]."""
     low, high = cosines.min(1, keepdims=True), cosines.max(1, keepdims=True)
     return (cosines - low) / np.where(high > low, high - low, 1)
 
@@ -62,12 +62,12 @@ def semantic_similarity(cosines: np.ndarray) -> np.ndarray:
 def reward_matrix(affect: np.ndarray, semantic: np.ndarray | None = None) -> np.ndarray:
     """Return R = (0.6 V + 0.4 S²)³, [Y, Y] in [0, 1] with ones on the diagonal.
 
-    S is `semantic` over its largest value off the diagonal. Without it R = V³.
+    V is `affect`, S is `semantic` / its largest value off the diagonal. Without it R = V³.
     """
     if semantic is None:
         return affect**SHARPNESS
-    apart = ~np.eye(len(semantic), dtype=bool)
-    largest = semantic[apart].max(initial=0)  # of two labels, each is the other's farthest
+    off_diagonal = ~np.eye(len(semantic), dtype=bool)
+    largest = semantic[off_diagonal].max(initial=0)  # 0 for two labels: each is the row's minimum
     scaled = (semantic / largest if largest else semantic).clip(0, 1)
-    scaled[~apart] = 1
+    scaled[~off_diagonal] = 1
     return (AFFECT_SHARE * affect + (1 - AFFECT_SHARE) * scaled**2) ** SHARPNESS

@@ -165,7 +165,7 @@ def _space(
     Raises:
         UserError: a blend that is none, options that do not go together.
     """
-    from emosym.models.emotion_space import shares
+    from emosym.models.emotion_space import blend_shares
 
     if blend is None and not from_space:
         return None
@@ -181,7 +181,7 @@ def _space(
             expected="--emotion NAME --from-space, or --blend NAME=SHARE,...",
         )
     if blend is None:
-        return shares({request.emotion: 1.0})
+        return blend_shares({request.emotion: 1.0})
     weights: dict[str, float] = {}
     for part in blend.split(","):
         name, _, weight = (word.strip() for word in part.partition("="))
@@ -196,7 +196,7 @@ def _space(
         if name in weights:
             raise UserError(f"{name} comes twice in a blend")
         weights[name] = value
-    return shares(weights)
+    return blend_shares(weights)
 
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:

@@ -147,22 +147,22 @@ def space(
 
     from data_tools.dataset import open_dataset
     from data_tools.images import load_image
-    from emosym.models.emotion_space import fit_space, pick
+    from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
     from model_zoo import zoo
 
     path = zoo.folder_of(model) / zoo.SPACE
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", fix="the model has a space already; or --overwrite")
-    samples = pick(open_dataset(data))
+    samples = choose_samples(open_dataset(data))
     made = load_pipeline(model, device).model
     with progress("reading", len(samples)) as show:
-        found = fit_space(
+        found = fit_emotion_space(
             made,
             samples,
             lambda sample: load_image(sample.image),
             show=lambda done: show(done, len(samples)),
         )
-    write_file(path, safetensors.torch.save(found.state()))
+    write_file(path, safetensors.torch.save(found.state_dict()))
     print(path)
 
 

@@ -1,7 +1,7 @@
 """DiffusionNFT: reinforcement on the forward process. Ref: arXiv 2509.16117.
 
-Good images pull the denoiser towards themselves, bad ones push its mirror image towards them. It
-needs no trajectory and no log-probability, so any sampler will do, and any process.
+Good images attract the denoiser's output; bad ones attract its reflection about the old output. The
+loss needs no trajectory and no log-probability, so it works with any sampler and any process.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch import Tensor
 from emosym.diffusion.processes import Process
 
 ADVANTAGE_CAP = 5.0
-"""Largest |advantage|; it stands for an optimality of 0 or 1."""
-LEAST_ERROR = 1e-5
+"""Largest |advantage|; it maps to an optimality of 0 or 1."""
+MIN_ERROR = 1e-5
 """Floor of the error that normalises the loss."""
 
 
@@ -25,7 +25,7 @@ def optimality(advantages: Tensor) -> Tensor:
 
 def nft_loss(
     process: Process,
-    noised: Tensor,
+    noisy: Tensor,
     time: Tensor,
     clean: Tensor,
     output: Tensor,
@@ -35,25 +35,25 @@ def nft_loss(
 ) -> Tensor:
     """Return the loss of each image, [B].
 
-    L = cap / b (r |x̂⁺ - x|² / w⁺ + (1 - r) |x̂⁻ - x|² / w⁻), where x̂⁺ and x̂⁻ are the images of
-    the outputs (1 - b) old + b output and (1 + b) old - b output, and w the mean |x̂ - x|, without
-    gradient.
+    L = cap / b (r |x̂⁺ - x|² / w⁺ + (1 - r) |x̂⁻ - x|² / w⁻), where x̂⁺ and x̂⁻ are the images that
+    the outputs (1 - b) old + b output and (1 + b) old - b output imply, and w is the mean |x̂ - x|,
+    without gradient.
 
     Args:
-        process: what outputs mean.
-        noised: [B, C, H, W] at times [B].
+        process: defines what outputs mean.
+        noisy: latents [B, C, H, W] at times [B].
         time: [B]
         clean: the sampled images' latents [B, C, H, W].
-        output: of the policy, at `noised`.
+        output: of the policy, at `noisy`.
         old: of the policy that sampled, without gradient.
         r: optimality [B].
-        strength: b, how far the two implied policies are from the old one.
+        strength: b, distance of the two implied policies from the old one.
     """
 
     def error(implied: Tensor) -> Tensor:
-        off = process.split(noised, implied, time).clean.float() - clean.float()
-        size = reduce(off.detach().abs(), "b c h w -> b", "mean").clamp_min(LEAST_ERROR)
-        return reduce(off.square(), "b c h w -> b", "mean") / size
+        difference = process.predict(noisy, implied, time).clean.float() - clean.float()
+        size = reduce(difference.detach().abs(), "b c h w -> b", "mean").clamp_min(MIN_ERROR)
+        return reduce(difference.square(), "b c h w -> b", "mean") / size
 
     good = error((1 - strength) * old + strength * output)
     bad = error((1 + strength) * old - strength * output)

@@ -1,7 +1,7 @@
-"""Diffusion processes: how an image x turns to noise ε, x_t = a(t) x + b(t) ε, and back.
+"""Diffusion processes, x_t = a(t) x + b(t) ε for an image x and noise ε, and their sampler.
 
-A process says what its denoiser predicts, so that samplers, losses and reinforcement are written
-once for flow matching and for noise prediction.
+A process defines what its denoiser predicts, so that samplers, losses and reinforcement learning
+are written once for flow matching and for noise prediction.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from emosym.errors import UserError
 
 Density = Literal["logit_normal", "uniform"]
-"""How training times are spread."""
+"""Distribution of training times."""
 PredictionType = Literal["epsilon", "v_prediction"]
-Spacing = Literal["leading", "trailing"]
+TimestepSpacing = Literal["leading", "trailing"]
 
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""(latents [B, C, H, W], times [B]) -> what the process's denoiser predicts, [B, C, H, W]."""
+"""(noisy latents [B, C, H, W], times [B]) -> model output of the denoiser, [B, C, H, W]."""
 
 
 class Prediction(NamedTuple):
-    """What a denoiser's output says of noised latents [B, C, H, W]."""
+    """Image and noise that a model output at noisy latents [B, C, H, W] implies."""
 
     clean: Tensor
     """The image x, same shape."""
@@ -35,56 +35,71 @@ class Prediction(NamedTuple):
     """The noise ε, same shape."""
 
 
+class Interval(NamedTuple):
+    """One step of a sampler, from `time` to `next_time`. All are scalars."""
+
+    time: Tensor
+    next_time: Tensor
+    second_time: Tensor
+    """The sampler's second time: replaces the first where a formula diverges there."""
+
+
 class Process(Protocol):
     """A diffusion process and the quantity that its denoiser predicts.
 
-    Times are those the denoiser is given; they fall from noise to image.
+    Times are the denoiser's input; they fall from noise to image.
     """
 
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and b at times of any shape."""
+        ...
 
-    def times(self, share: Tensor) -> Tensor:
-        """Return the times at shares in (0, 1) of the way from image to noise."""
+    def times(self, fraction: Tensor) -> Tensor:
+        """Return the times at fractions in (0, 1) of the way from image to noise."""
+        ...
 
-    def schedule(self, steps: int) -> Tensor:
-        """Return the times of a sampler [steps + 1], from noise to image."""
+    def timesteps(self, num_inference_steps: int) -> Tensor:
+        """Return the times of a sampler [steps + 1], from noise to image, both ends included."""
+        ...
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
-        """Return what an output at times [B] means."""
+    def predict(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
+        """Return image and noise from a model output at times [B]."""
+        ...
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return the output of a perfect denoiser at times [B]."""
+        ...
 
     def gain(self, time: Tensor) -> Tensor:
-        """Return |∂x/∂output| [B]: how an error of the output shows in the image."""
+        """Return |∂x/∂output| [B]: the error of the image for a unit error of the output."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class RectifiedFlow:
     """Rectified flow: x_σ = (1 - σ) x + σ ε, velocity v = ε - x, σ from 1 (noise) to 0 (image).
 
-    Ref: Esser et al. 2024 (arXiv 2403.03206), §5.3.2 (shift).
+    Ref: Esser et al. 2024 (arXiv 2403.03206), section 5.3.2 (shift).
     """
 
     shift: float = 1.0
-    """s of s σ / (1 + (s - 1) σ): more time at high noise for larger images."""
+    """s of s σ / (1 + (s - 1) σ): larger images spend more steps at high noise."""
 
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 - σ and σ."""
         return 1 - time, time
 
-    def times(self, share: Tensor) -> Tensor:
+    def times(self, fraction: Tensor) -> Tensor:
         """Return shifted noise levels."""
-        return self.shift * share / (1 + (self.shift - 1) * share)
+        return self.shift * fraction / (1 + (self.shift - 1) * fraction)
 
-    def schedule(self, steps: int) -> Tensor:
-        """Return σ from 1 to 0, even before the shift."""
-        return self.times(torch.linspace(1, 0, steps + 1))
+    def timesteps(self, num_inference_steps: int) -> Tensor:
+        """Return σ from 1 to 0, evenly spaced before the shift."""
+        return self.times(torch.linspace(1, 0, num_inference_steps + 1))
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
+    def predict(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return x = x_σ - σ v and ε = x_σ + (1 - σ) v."""
-        sigma = _wide(time)
+        sigma = _per_image(time)
         return Prediction(latents - sigma * output, latents + (1 - sigma) * output)
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -99,40 +114,42 @@ class RectifiedFlow:
 class VPDiffusion:
     """Variance-preserving diffusion in discrete steps: a² + b² = 1, a² = ᾱ_t.
 
-    Times are 0 ... T - 1 as in diffusers; -1 is the image at the end of sampling.
+    Times are 0 ... T - 1 as in diffusers; -1 is the image at the end of sampling. The arguments are
+    those of diffusers' DDIM scheduler.
     Ref: Ho et al. 2020 (arXiv 2006.11239); Salimans & Ho 2022 (arXiv 2202.00512) for v.
 
     Args:
-        alphas: ᾱ_t [T], falling.
-        prediction: what the denoiser predicts: ε, or v = a ε - b x.
-        spacing: which of the T times a sampler takes. Ref: Lin et al. 2024 (arXiv 2305.08891).
-        offset: added to the times of `leading`.
-        ends_clean: whether sampling ends at ᾱ = 1; else at ᾱ_0, as Stable Diffusion 1.5 does.
+        alphas_cumprod: ᾱ_t [T], falling.
+        prediction_type: what the denoiser predicts: ε, or v = a ε - b x.
+        timestep_spacing: which of the T times a sampler takes. Ref: Lin et al. 2024 (arXiv
+            2305.08891).
+        steps_offset: added to the times of `leading`.
+        set_alpha_to_one: whether sampling ends at ᾱ = 1; else at ᾱ_0, as in Stable Diffusion 1.5.
 
     Raises:
-        UserError: ᾱ = 0 somewhere with `epsilon`: pure noise says nothing of the image.
+        UserError: ᾱ = 0 somewhere with `epsilon`: the image is undefined at pure noise.
     """
 
     def __init__(
         self,
-        alphas: Tensor,
-        prediction: PredictionType = "epsilon",
+        alphas_cumprod: Tensor,
+        prediction_type: PredictionType = "epsilon",
         *,
-        spacing: Spacing = "leading",
-        offset: int = 0,
-        ends_clean: bool = False,
+        timestep_spacing: TimestepSpacing = "leading",
+        steps_offset: int = 0,
+        set_alpha_to_one: bool = False,
     ) -> None:
-        if prediction == "epsilon" and not (alphas > 0).all():
+        if prediction_type == "epsilon" and not (alphas_cumprod > 0).all():
             raise UserError(
                 "a noise schedule that ends in pure noise needs a v-prediction model",
                 got="prediction_type epsilon",
                 expected="v_prediction",
             )
-        self.prediction = prediction
-        self.spacing = spacing
-        self.offset = offset
-        last = torch.ones(1) if ends_clean else alphas[:1].float()
-        self._alphas = torch.cat([last, alphas.float()])
+        self.prediction_type = prediction_type
+        self.timestep_spacing = timestep_spacing
+        self.steps_offset = steps_offset
+        last = torch.ones(1) if set_alpha_to_one else alphas_cumprod[:1].float()
+        self._alphas = torch.cat([last, alphas_cumprod.float()])
 
     def __len__(self) -> int:
         return len(self._alphas) - 1
@@ -142,46 +159,46 @@ class VPDiffusion:
         alpha = self._alphas.to(time.device)[time.long() + 1]
         return alpha.sqrt(), (1 - alpha).sqrt()
 
-    def times(self, share: Tensor) -> Tensor:
-        """Return ⌊share · T⌋."""
-        return (share * len(self)).floor().clamp(max=len(self) - 1)
+    def times(self, fraction: Tensor) -> Tensor:
+        """Return ⌊fraction · T⌋."""
+        return (fraction * len(self)).floor().clamp(max=len(self) - 1)
 
-    def schedule(self, steps: int) -> Tensor:
+    def timesteps(self, num_inference_steps: int) -> Tensor:
         """Return times spaced as diffusers' DDIM scheduler does, then -1."""
-        count = len(self)
+        count, steps = len(self), num_inference_steps
         if steps > count:
             raise UserError(
                 "more sampling steps than the noise schedule has", got=steps, expected=f"≤ {count}"
             )
-        if self.spacing == "leading":
-            chosen = torch.arange(steps).flip(0) * (count // steps) + self.offset
+        if self.timestep_spacing == "leading":
+            chosen = torch.arange(steps).flip(0) * (count // steps) + self.steps_offset
         else:
             chosen = (count - torch.arange(steps) * (count / steps)).round() - 1
         return torch.cat([chosen.float().clamp(max=count - 1), torch.tensor([-1.0])])
 
-    def split(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
+    def predict(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return x and ε of a predicted ε or v."""
-        a, b = map(_wide, self.coefficients(time))
-        if self.prediction == "epsilon":
+        a, b = map(_per_image, self.coefficients(time))
+        if self.prediction_type == "epsilon":
             return Prediction((latents - b * output) / a, output)
         return Prediction(a * latents - b * output, b * latents + a * output)
 
     def target(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """Return ε, or v = a ε - b x."""
-        if self.prediction == "epsilon":
+        if self.prediction_type == "epsilon":
             return noise
-        a, b = map(_wide, self.coefficients(time))
+        a, b = map(_per_image, self.coefficients(time))
         return a * noise - b * clean
 
     def gain(self, time: Tensor) -> Tensor:
         """Return b / a for ε, b for v."""
         a, b = self.coefficients(time)
-        return b / a if self.prediction == "epsilon" else b
+        return b / a if self.prediction_type == "epsilon" else b
 
 
 def add_noise(process: Process, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     """Return x_t for latents [B, C, H, W] at times [B]."""
-    a, b = map(_wide, process.coefficients(time))
+    a, b = map(_per_image, process.coefficients(time))
     return a * clean + b * noise
 
 
@@ -190,12 +207,12 @@ def training_times(process: Process, normal: Tensor, density: Density) -> Tensor
 
     Ref: Esser et al. 2024, eq. 19 (logit-normal).
     """
-    share = normal.sigmoid() if density == "logit_normal" else torch.special.ndtr(normal)
-    return process.times(share)
+    fraction = normal.sigmoid() if density == "logit_normal" else torch.special.ndtr(normal)
+    return process.times(fraction)
 
 
 def min_snr(process: Process, time: Tensor, gamma: float) -> Tensor:
-    """Return loss weights [B] that make the error of the image count min(SNR, γ).
+    """Return loss weights [B] that weight the error of the image by min(SNR, γ).
 
     For ε this is min(SNR, γ) / SNR, for v min(SNR, γ) / (SNR + 1).
     Ref: Hang et al. 2023 (arXiv 2303.09556), eq. 7 and appendix.
@@ -204,29 +221,50 @@ def min_snr(process: Process, time: Tensor, gamma: float) -> Tensor:
     return (a / b).square().clamp(max=gamma) * process.gain(time).square()
 
 
-def sample(
-    denoise: Denoise, process: Process, noise: Tensor, steps: int, stop: int | None = None
-) -> Tensor:
-    """Go from noise [B, C, H, W] to latents in `steps` deterministic steps x' = a' x̂ + b' ε̂.
+SamplerStep = Callable[[int, Interval, Tensor, Prediction], Tensor]
+"""(index of the step, interval, latents [B, C, H, W], prediction at them) -> next latents."""
 
-    This is Euler's method for a flow and DDIM for a diffusion. Ref: arXiv 2010.02502, eq. 12.
+
+def sample(
+    denoise: Denoise,
+    process: Process,
+    noise: Tensor,
+    num_inference_steps: int,
+    stop: int | None = None,
+    step: SamplerStep | None = None,
+) -> Tensor:
+    """Sample latents from noise [B, C, H, W].
 
     Args:
-        denoise: what the process's denoiser predicts.
-        process: what that means.
+        denoise: model output of the process's denoiser.
+        process: defines times and what model outputs mean.
         noise: standard normal.
-        steps: of the whole schedule.
+        num_inference_steps: steps of the whole sampler.
         stop: how many of them are done; None does all.
+        step: returns the next latents; None takes the deterministic step.
     """
     latents = noise
-    schedule = process.schedule(steps).to(noise.device)
-    for here, there in islice(pairwise(schedule), stop):
-        time = here.expand(len(latents))
-        a, b = process.coefficients(there)
-        split = process.split(latents, denoise(latents, time), time)
-        latents = a * split.clean + b * split.noise
+    timesteps = process.timesteps(num_inference_steps).to(noise.device)
+    for index, (time, next_time) in enumerate(islice(pairwise(timesteps), stop)):
+        interval = Interval(time, next_time, timesteps[1])
+        times = time.expand(len(latents))
+        prediction = process.predict(latents, denoise(latents, times), times)
+        if step is None:
+            latents = deterministic_step(process, interval, prediction)
+        else:
+            latents = step(index, interval, latents, prediction)
     return latents
 
 
-def _wide(value: Tensor) -> Tensor:
+def deterministic_step(process: Process, interval: Interval, prediction: Prediction) -> Tensor:
+    """Return the next latents x' = a' x̂ + b' ε̂.
+
+    This is Euler's method for a flow and DDIM for a diffusion. Ref: arXiv 2010.02502, eq. 12.
+    """
+    a, b = process.coefficients(interval.next_time)
+    return a * prediction.clean + b * prediction.noise
+
+
+def _per_image(value: Tensor) -> Tensor:
+    """Return [B] as [B, 1, 1, 1]."""
     return value[:, None, None, None]

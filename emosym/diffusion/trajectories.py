@@ -1,32 +1,38 @@
-"""Sampling images as a policy: some steps are drawn from a distribution and remembered."""
+"""Sampling images as a policy: some steps are drawn from a distribution and recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from emosym.diffusion.processes import Denoise, Process
-from emosym.diffusion.transitions import Interval, Step, TransitionRule
+from emosym.diffusion.processes import (
+    Denoise,
+    Interval,
+    Prediction,
+    Process,
+    deterministic_step,
+    sample,
+)
+from emosym.diffusion.transitions import GaussianStep, TransitionRule
 
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """The steps of a batch of samples that were drawn: what a policy gradient looks at."""
+    """The stochastic steps of a batch of samples: the data of a policy gradient."""
 
-    images: Tensor
-    """Final latents [B, C, H, W]."""
+    final_latents: Tensor
+    """[B, C, H, W]"""
     latents: Tensor
-    """Where each of S drawn steps began, [S, B, C, H, W]."""
-    samples: Tensor
-    """Where it led, [S, B, C, H, W]."""
+    """Latents before each of S stochastic steps, [S, B, C, H, W]."""
+    next_latents: Tensor
+    """Latents after each, [S, B, C, H, W]."""
     means: Tensor
-    """The means that it was drawn around, [S, B, C, H, W]."""
+    """Means of the distributions of `next_latents`, [S, B, C, H, W]."""
     intervals: list[Interval]
-    """The S steps of the schedule."""
+    """The S steps."""
 
 
 @torch.no_grad()
@@ -35,54 +41,64 @@ def sample_trajectory(
     process: Process,
     noise: Tensor,
     *,
-    steps: int,
-    drawn: Sequence[int],
-    draws: Tensor,
-    exploration: TransitionRule,
+    num_inference_steps: int,
+    stochastic_steps: Sequence[int],
+    step_noise: Tensor,
+    rule: TransitionRule,
     eta: float,
 ) -> Trajectory:
-    """Go from noise [B, C, H, W] to latents; all steps but the drawn ones are deterministic.
+    """Sample latents from noise [B, C, H, W]; all but the stochastic steps are deterministic.
 
     Args:
         denoise: the policy.
         process: what its outputs mean.
         noise: standard normal [B, C, H, W].
-        steps: of the schedule.
-        drawn: places in the schedule, rising, of the steps that are drawn.
-        draws: standard normal [S, B, C, H, W], for the S drawn steps.
-        exploration: their distribution.
-        eta: its noise.
+        num_inference_steps: steps of the sampler.
+        stochastic_steps: indices of the S stochastic steps, rising.
+        step_noise: standard normal [S, B, C, H, W].
+        rule: distribution of the stochastic steps.
+        eta: its noise level.
     """
-    schedule = process.schedule(steps).to(noise.device)
-    latents, kept, intervals = noise, [], []
-    for place, (here, there) in enumerate(pairwise(schedule)):
-        interval = Interval(here, there, schedule[1])
-        time = here.expand(len(latents))
-        split = process.split(latents, denoise(latents, time), time)
-        if place in drawn:
-            step = exploration.transition(process, interval, latents, split, eta)
-            sample = step.mean + step.std * draws[len(kept)]
-            kept.append((latents, sample, step.mean))
-            intervals.append(interval)
-            latents = sample
-        else:
-            a, b = process.coefficients(there)
-            latents = a * split.clean + b * split.noise
-    return Trajectory(latents, *(torch.stack(part) for part in zip(*kept, strict=True)), intervals)
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    means: list[Tensor] = []
+    intervals: list[Interval] = []
+
+    def step(index: int, interval: Interval, latents: Tensor, prediction: Prediction) -> Tensor:
+        if index not in stochastic_steps:
+            return deterministic_step(process, interval, prediction)
+        distribution = rule.transition(process, interval, latents, prediction, eta)
+        drawn = distribution.mean + distribution.std * step_noise[len(after)]
+        before.append(latents)
+        after.append(drawn)
+        means.append(distribution.mean)
+        intervals.append(interval)
+        return drawn
+
+    final_latents = sample(denoise, process, noise, num_inference_steps, step=step)
+    return Trajectory(
+        final_latents, torch.stack(before), torch.stack(after), torch.stack(means), intervals
+    )
 
 
 def log_ratios(
-    explored: Trajectory, outputs: Tensor, process: Process, exploration: TransitionRule, eta: float
+    trajectory: Trajectory, outputs: Tensor, process: Process, rule: TransitionRule, eta: float
 ) -> Tensor:
-    """Return log-ratios [S, B] of a policy whose outputs at `explored.latents` are given.
+    """Return the log-ratios [S, B] of a new policy to the one that sampled the trajectory.
 
-    Gradients reach the outputs [S, B, C, H, W].
+    Args:
+        trajectory: of the old policy.
+        outputs: model outputs of the new policy at `trajectory.latents`, [S, B, C, H, W]; they
+            receive gradients.
+        process: what outputs mean.
+        rule: distribution of the stochastic steps, as in sampling.
+        eta: its noise level, as in sampling.
     """
     rows = []
-    for place, interval in enumerate(explored.intervals):
-        latents = explored.latents[place]
-        split = process.split(latents, outputs[place], interval.here.expand(len(latents)))
-        new = exploration.transition(process, interval, latents, split, eta)
-        old = Step(explored.means[place], new.std)
-        rows.append(exploration.ratio(explored.samples[place], new, old))
+    for index, interval in enumerate(trajectory.intervals):
+        latents = trajectory.latents[index]
+        prediction = process.predict(latents, outputs[index], interval.time.expand(len(latents)))
+        new = rule.transition(process, interval, latents, prediction, eta)
+        old = GaussianStep(trajectory.means[index], new.std)
+        rows.append(rule.log_ratio(trajectory.next_latents[index], new, old))
     return torch.stack(rows)

@@ -17,8 +17,8 @@ from emosym.affect.taxonomies import NORMS, mikels
 from emosym.errors import UserError
 from emosym.inference.recognition import questions, recognise, understandings
 from emosym.interfaces import Prompts
-from emosym.models.emotion_space import MAKE, shares
-from emosym.models.model import MOST_STEPS, EmoSym, check_range
+from emosym.models.emotion_space import FIT_COMMAND, blend_shares
+from emosym.models.model import MAX_STEPS, EmoSym, check_range
 from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
@@ -40,7 +40,7 @@ ANSWER_TOKENS = 128
 
 
 class EmoSymPipeline:
-    """Understand and generate with one model. Implements `eval.protocols.Model`."""
+    """Understand and generate with one model. Implements `emosym.interfaces.EmotionModel`."""
 
     def __init__(self, model: EmoSym, *, batch_size: int = 32, answer_tokens: int = 64) -> None:
         self.model = model
@@ -161,7 +161,9 @@ class EmoSymPipeline:
         device = self.model.device
         reading, affect = self._imagine(requests), wanted_affect(requests).to(device)
         condition = self.model.condition(reading, [r.prompt for r in requests], affect)
-        pixels = self.model.draw(noise.to(device), condition, steps=steps, guidance=guidance)
+        pixels = self.model.generate(
+            noise.to(device), condition, num_inference_steps=steps, guidance_scale=guidance
+        )
         return [to_image(pixel) for pixel in pixels]
 
     @torch.no_grad()
@@ -181,7 +183,7 @@ class EmoSymPipeline:
         give neighbouring images.
 
         Args:
-            emotion: a Mikels label, or the weights of a blend (`emotion_space.shares`).
+            emotion: a Mikels label, or the weights of a blend (`emotion_space.blend_shares`).
             count: images.
             prompt: what the images show; empty leaves it open.
             seed: of the first image.
@@ -195,10 +197,14 @@ class EmoSymPipeline:
         model, shape = self.model, self.model.autoencoder.latent_shape
         images: list[Image.Image] = []
         for own in _batches(range(seed, seed + count), self.batch_size):
-            condition = model.evoke(self._states(emotion, own), [prompt.strip()] * len(own))
+            condition = model.condition_on_states(
+                self._states(emotion, own), [prompt.strip()] * len(own)
+            )
             noise = torch.stack([Draws("image", one).normal(*shape) for one in own])
             noise = noise.to(model.device)
-            pixels = model.draw(noise, condition, steps=steps, guidance=guidance)
+            pixels = model.generate(
+                noise, condition, num_inference_steps=steps, guidance_scale=guidance
+            )
             images += map(to_image, pixels)
         return images
 
@@ -213,7 +219,7 @@ class EmoSymPipeline:
         affect = self.model.understander.affect_head(
             self._states(emotion, range(seed, seed + count))[:, 0]
         )
-        blended = [n for n, share in shares(_weights(emotion)).items() if share]
+        blended = [n for n, share in blend_shares(_weights(emotion)).items() if share]
         alone = blended[0] if len(blended) == 1 else None
         return [
             ImageRequest(prompt=prompt.strip(), emotion=alone, valence=valence, arousal=arousal)
@@ -225,8 +231,8 @@ class EmoSymPipeline:
         processor = self.model.processor
         rollout = Rollout(
             end_of_turn=processor.end_of_turn,
-            forbidden=processor.forbidden_ids,
-            max_tokens=max_tokens,
+            forbidden_ids=processor.forbidden_ids,
+            max_completion_length=max_tokens,
         )
         reading = sample_answers(self.model.understander, asked, rollout)
         return processor.decode(rollout.answers.ids, rollout.answers.mask), reading
@@ -235,7 +241,7 @@ class EmoSymPipeline:
         """Draw a state of the emotion space for each seed, [B, 1 + K, D]."""
         if self.model.space is None:
             raise UserError(
-                "the model has no emotion space", fix=f"make one of labelled images: {MAKE}"
+                "the model has no emotion space", fix=f"make one of labelled images: {FIT_COMMAND}"
             )
         states = self.model.space.sample(_weights(emotion), seeds)
         return states.to(self.model.understander.reasoner.emotion)
@@ -276,9 +282,9 @@ def complete(request: ImageRequest) -> ImageRequest:
 
 
 def check_sampling(steps: int | None, guidance: float | None) -> None:
-    """Raise UserError for steps outside [1, `MOST_STEPS`] or a guidance that is no scale."""
+    """Raise UserError for steps outside [1, `MAX_STEPS`] or a guidance that is no scale."""
     if steps is not None:
-        check_range("the number of sampling steps", steps, 1, MOST_STEPS)
+        check_range("the number of sampling steps", steps, 1, MAX_STEPS)
     if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
         raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
 

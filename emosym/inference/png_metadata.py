@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from emosym.errors import UserError
 from emosym.inference.pipeline import complete
-from emosym.models.emotion_space import shares
+from emosym.models.emotion_space import blend_shares
 from emosym.records import ImageRequest
 from emosym.strict_json import read_json
 
@@ -73,7 +73,7 @@ def read_png_metadata(path: Path) -> PngMetadata | None:
             raise ValueError(f"seed {imprint.seed}")
         complete(imprint.request)
         if imprint.space is not None:
-            shares(imprint.space)
+            blend_shares(imprint.space)
     except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
             f"{path} says in a broken way how it was made",

@@ -21,9 +21,9 @@ from PIL import Image
 from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError
 from emosym.inference.pipeline import check_sampling, complete
+from emosym.interfaces import ImageGenerator, ImageUnderstander, QuestionAnswerer
 from emosym.models.model import check_range
 from emosym.records import ImageRequest, Question, Understanding
-from emosym.roles import Answerer, Drawer, Viewer
 from emosym.tasks import prompts
 from emosym.tasks.answers import parse, thought
 from emosym.tasks.rewards import THRESHOLD
@@ -43,14 +43,14 @@ SMALL_WORDS = frozenset(
 Stopped = Literal["near enough", "all rounds drawn"]
 
 
-class Painter(Drawer, Protocol):
+class Painter(ImageGenerator, Protocol):
     """What draws; `EmoSymPipeline` is one."""
 
     def check_prompt(self, prompt: str) -> None:
         """Raise UserError for a prompt that cannot be drawn."""
 
 
-class Critic(Viewer, Answerer, Protocol):
+class Critic(ImageUnderstander, QuestionAnswerer, Protocol):
     """A judge that also says what to change; `EmoSymPipeline` is one."""
 
 
@@ -231,7 +231,7 @@ def refine(
 
 def best_of(
     painter: Painter,
-    judge: Viewer,
+    judge: ImageUnderstander,
     request: ImageRequest,
     count: int,
     *,
@@ -281,7 +281,7 @@ def _words(text: str) -> list[str]:
 
 def _draw(
     painter: Painter,
-    judge: Viewer,
+    judge: ImageUnderstander,
     request: ImageRequest,
     seeds: range,
     guidance: float | None,

@@ -1,4 +1,4 @@
-"""From what the model understood to what the decoder is told."""
+"""Conditioners: from the understander's states and a wanted affect to conditioning tokens."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from emosym.models.heads import mlp
 class Conditioner(nn.Module):
     """Emotion states and a wanted (valence, arousal) -> extra conditioning tokens.
 
-    What was read becomes N tokens, in a way of its own for each kind; one more token and a pooled
-    vector carry the wanted (valence, arousal) on `affect.PUBLIC`.
+    Each kind maps the states to N tokens in its own way. One more token and a pooled vector carry
+    the wanted valence and arousal on `scales.PUBLIC`.
     """
 
+    affect: nn.Sequential
+    """Fourier features of (valence, arousal) -> token."""
+    pooled: nn.Linear | None
+    """Mean state token and affect token -> pooled vector; None for a decoder without that input."""
     absent: nn.Parameter
-    """[2, E]: the token of what was read, and that of affect, where there is none."""
+    """[2, E]: learned tokens in place of dropped states, and of an affect that is not given."""
 
-    def _tell_affect(self, hidden: int, token_width: int, pooled_width: int) -> None:
-        """Make what the kinds share; last, so that the kind's own weights are drawn first."""
+    def _build_affect(self, hidden: int, token_width: int, pooled_width: int) -> None:
+        """Make the layers that all kinds share.
+
+        A kind calls this last, after its own layers: the order fixes the initial weights of a seed.
+        """
         self.affect = nn.Sequential(
             nn.Linear(2 + 4 * len(FREQUENCIES), hidden), nn.SiLU(), nn.Linear(hidden, token_width)
         )
@@ -33,7 +40,7 @@ class Conditioner(nn.Module):
         self.absent = nn.Parameter(torch.zeros(2, token_width))
 
     def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
-        """Return what was read, [B, K, D] and [B, D], as conditioning tokens [B, N, E]."""
+        """Return states [B, K, D] and [B, D] as conditioning tokens [B, N, E]."""
         raise NotImplementedError
 
     def forward(
@@ -44,25 +51,25 @@ class Conditioner(nn.Module):
         Args:
             h_ctx: [B, K, D]; K may be 0.
             h_emo: [B, D]
-            affect: [B, 2], wanted valence and arousal; NaN rows mean "not asked for".
+            affect: [B, 2], wanted valence and arousal; a row with NaN means none is wanted.
             keep: [B] of bool; False drops the whole condition (for guidance).
         """
-        read = torch.where(keep[:, None, None], self.states(h_ctx, h_emo), self.absent[0])
-        asked = affect.isfinite().all(-1) & keep
-        features = _fourier(torch.where(asked[:, None], affect, 0.0))
+        states = torch.where(keep[:, None, None], self.states(h_ctx, h_emo), self.absent[0])
+        is_given = affect.isfinite().all(-1) & keep
+        features = _fourier(torch.where(is_given[:, None], affect, 0.0))
         wanted = self.affect(features.to(h_emo.dtype))
-        wanted = torch.where(asked[:, None], wanted, self.absent[1])
-        tokens = torch.cat([read, wanted[:, None]], dim=1)
+        wanted = torch.where(is_given[:, None], wanted, self.absent[1])
+        tokens = torch.cat([states, wanted[:, None]], dim=1)
         if self.pooled is None:
             return tokens, tokens.new_zeros(len(tokens), 0)
-        return tokens, self.pooled(torch.cat([read.mean(1), wanted], dim=-1))
+        return tokens, self.pooled(torch.cat([states.mean(1), wanted], dim=-1))
 
 
 class PseudoWordConditioner(Conditioner):
     """One pseudo-word, `mapper(h_emo) + gate · mapper_ctx(mean_k h_ctx)`.
 
-    Both mappers receive the decoder's gradient; the gate is learned from its published inference
-    value 0.01. Ref: EmoSym §2.6-2.7 (fusion at training and at inference).
+    Both mappers receive the decoder's gradient. The gate is learned; it starts at 0.01, the value
+    published for inference. Ref: EmoSym, step 3 (docs/papers.md).
     """
 
     def __init__(self, width: int, hidden: int, token_width: int, pooled_width: int) -> None:
@@ -72,10 +79,10 @@ class PseudoWordConditioner(Conditioner):
         self.gate = nn.Parameter(torch.full((1,), 0.01))
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
-        self._tell_affect(hidden, token_width, pooled_width)
+        self._build_affect(hidden, token_width, pooled_width)
 
     def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
-        """Return the word, [B, 1, E]; `h_ctx` adds nothing where K is 0."""
+        """Return the pseudo-word, [B, 1, E]; with K = 0 it comes from `h_emo` alone."""
         word = self.mapper(self.norm_emo(h_emo))
         if h_ctx.shape[1]:
             word = word + self.gate * self.mapper_ctx(self.norm_ctx(h_ctx.mean(1)))
@@ -83,7 +90,7 @@ class PseudoWordConditioner(Conditioner):
 
 
 class ConnectorConditioner(Conditioner):
-    """A token for each state, [h_ctx; h_emo], after they have read one another."""
+    """One token for each state of [h_ctx; h_emo], after self-attention among them."""
 
     def __init__(
         self, width: int, hidden: int, token_width: int, pooled_width: int, layers: int
@@ -92,7 +99,7 @@ class ConnectorConditioner(Conditioner):
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
         self.connector = Connector(width, token_width, layers)
-        self._tell_affect(hidden, token_width, pooled_width)
+        self._build_affect(hidden, token_width, pooled_width)
 
     def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
         """Return K + 1 tokens, [B, K + 1, E]."""
@@ -105,6 +112,7 @@ FREQUENCIES = (0.5, 1.0, 2.0, 4.0)
 
 
 def _fourier(affect: Tensor) -> Tensor:
+    """Return [..., 2] with sines and cosines of it, [..., 2 + 4 F] for F frequencies."""
     unit = affect / PUBLIC.high
     angles = unit[..., None] * (torch.pi * unit.new_tensor(FREQUENCIES))
     return torch.cat([unit, angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)

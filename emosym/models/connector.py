@@ -1,24 +1,24 @@
-"""A small transformer between what was read and what the decoder attends to."""
+"""A small transformer between the understander's states and the decoder's conditioning."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-HEAD = 64
-"""Wanted width of an attention head."""
+HEAD_WIDTH = 64
+"""Target width of an attention head."""
 
 
 class Connector(nn.Module):
-    """States [B, N, D] that attend to one another, both ways -> conditioning tokens [B, N, E].
+    """States [B, N, D] -> bidirectional self-attention -> conditioning tokens [B, N, E].
 
-    Without positions: a state says by itself which one it is. The tokens leave with unit mean
-    square, as the states of a text encoder do.
-    Ref: MetaQuery (arXiv 2504.06256) §3, encoder before projection.
+    There are no position embeddings: the states of different places already differ. The tokens have
+    unit mean square, like the output of a text encoder.
+    Ref: MetaQuery (arXiv 2504.06256), section 3, encoder before projection.
     """
 
     def __init__(self, width: int, token_width: int, layers: int) -> None:
         super().__init__()
-        heads = max(n for n in range(1, max(1, width // HEAD) + 1) if width % n == 0)
+        heads = max(n for n in range(1, max(1, width // HEAD_WIDTH) + 1) if width % n == 0)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,
@@ -40,7 +40,7 @@ class Connector(nn.Module):
         )
 
     def forward(self, states: Tensor) -> Tensor:
-        """Return tokens in the order of the states."""
+        """Return tokens [B, N, E] in the order of the states [B, N, D]."""
         for layer in self.layers:
             states = layer(states)
         return self.project(self.norm(states))

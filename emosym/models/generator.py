@@ -8,84 +8,96 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emosym.diffusion.processes import Denoise, sample
-from emosym.interfaces import TextFeatures
+from emosym.diffusion.guidance import classifier_free_guidance
+from emosym.diffusion.processes import Denoise, Process, sample
+from emosym.interfaces import Denoiser, TextFeatures
 from emosym.models.conditioner import Conditioner
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Everything the denoiser is told about the image to draw."""
+    """Inputs that describe the images to generate."""
 
     text: TextFeatures
-    """Of the prompts."""
-    free: TextFeatures
-    """Of the empty prompt, B times: what the unconditional branch is told, as the decoder learned
-    it."""
+    """Features of the prompts."""
+    unconditional_text: TextFeatures
+    """Features of the empty prompt, B times: input of the unconditional branch."""
     h_ctx: Tensor
     """[B, K, D]"""
     h_emo: Tensor
     """[B, D]"""
     affect: Tensor
-    """[B, 2] on `affect.PUBLIC`; NaN rows mean "not asked for"."""
+    """[B, 2], wanted valence and arousal on `scales.PUBLIC`; a NaN row means none is wanted."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        """Return the condition with every tensor changed: repeated, say, or cut."""
+    def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
+        """Return the condition with `function` applied to every tensor."""
         return Condition(
-            text=TextFeatures(change(self.text.tokens), change(self.text.pooled)),
-            free=TextFeatures(change(self.free.tokens), change(self.free.pooled)),
-            h_ctx=change(self.h_ctx),
-            h_emo=change(self.h_emo),
-            affect=change(self.affect),
+            text=TextFeatures(function(self.text.tokens), function(self.text.pooled)),
+            unconditional_text=TextFeatures(
+                function(self.unconditional_text.tokens), function(self.unconditional_text.pooled)
+            ),
+            h_ctx=function(self.h_ctx),
+            h_emo=function(self.h_emo),
+            affect=function(self.affect),
         )
 
 
 class Generator(nn.Module):
-    """Noise and a condition -> latents of an image that shows and evokes what was asked."""
+    """Noise and a condition -> latents of an image that shows the prompt and evokes the emotion."""
 
-    def __init__(self, denoiser: nn.Module, conditioner: Conditioner) -> None:
+    def __init__(self, denoiser: Denoiser, conditioner: Conditioner) -> None:
         super().__init__()
-        self.denoiser = denoiser
-        self.process = denoiser.process
+        self.denoiser: Denoiser = denoiser
+        self.process: Process = denoiser.process
         self.conditioner = conditioner
 
     def forward(self, latents: Tensor, time: Tensor, condition: Condition, keep: Tensor) -> Tensor:
-        """Return what the denoiser predicts, [B, C, H, W].
+        """Return the model output of the denoiser, [B, C, H, W].
 
         Args:
-            latents: noised latents [B, C, H, W].
+            latents: noisy latents [B, C, H, W].
             time: times of the process, [B].
-            condition: what each image shows and evokes.
-            keep: [B] of bool; False is the unconditional branch.
+            condition: of each image.
+            keep: [B] of bool; False drops the condition: the unconditional branch.
         """
         emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
-        text, free = condition.text, condition.free
-        tokens = torch.where(keep[:, None, None], text.tokens, free.tokens)
-        pooled = torch.where(keep[:, None], text.pooled, free.pooled) + pooled
+        text, empty = condition.text, condition.unconditional_text
+        tokens = torch.where(keep[:, None, None], text.tokens, empty.tokens)
+        pooled = torch.where(keep[:, None], text.pooled, empty.pooled) + pooled
         return self.denoiser.predict(latents, time, torch.cat([tokens, emotion], 1), pooled)
 
     @torch.no_grad()
-    def sample(self, noise: Tensor, condition: Condition, *, steps: int, guidance: float) -> Tensor:
-        """Return latents [B, C, H, W] after `steps` guided deterministic steps from `noise`."""
-        return sample(self.guided(condition, guidance), self.process, noise, steps)
+    def sample(
+        self,
+        noise: Tensor,
+        condition: Condition,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+    ) -> Tensor:
+        """Return latents [B, C, H, W] after guided deterministic steps from `noise`."""
+        denoise = self.guided(condition, guidance_scale)
+        return sample(denoise, self.process, noise, num_inference_steps)
 
-    def guided(self, condition: Condition, guidance: float) -> Denoise:
-        """Return the denoiser under a condition; guidance 1 uses the condition as it is.
+    def guided(self, condition: Condition, guidance_scale: float) -> Denoise:
+        """Return the denoiser under a condition, with classifier-free guidance.
 
-        Larger follows it harder, at twice the cost. Ref: arXiv 2207.12598.
+        Scale 1 is the conditional branch alone. Any other scale runs both branches as one batch, at
+        twice the cost.
         """
-        if guidance == 1:
-            return lambda latents, time: self(latents, time, condition, _all(latents, True))
-        both = condition.map(lambda part: torch.cat([part, part]))
+        if guidance_scale == 1:
+            return lambda latents, time: self(latents, time, condition, _filled(latents, True))
+        both = condition.map(lambda tensor: torch.cat([tensor, tensor]))
 
         def denoise(latents: Tensor, time: Tensor) -> Tensor:
-            keep = torch.cat([_all(latents, True), _all(latents, False)])
-            pair = self(torch.cat([latents] * 2), torch.cat([time] * 2), both, keep)
-            wanted, free = pair.chunk(2)
-            return free + guidance * (wanted - free)
+            keep = torch.cat([_filled(latents, True), _filled(latents, False)])
+            outputs = self(torch.cat([latents] * 2), torch.cat([time] * 2), both, keep)
+            conditional, unconditional = outputs.chunk(2)
+            return classifier_free_guidance(conditional, unconditional, guidance_scale)
 
         return denoise
 
 
-def _all(latents: Tensor, value: bool) -> Tensor:
+def _filled(latents: Tensor, value: bool) -> Tensor:
+    """Return [B] of bool."""
     return torch.full((len(latents),), value, device=latents.device)

@@ -8,7 +8,7 @@ from emosym.affect.scales import PUBLIC
 
 
 def mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    """Return Linear-ReLU-Linear, the head of EmoSym. Ref: `qwen2_emo_class.py`."""
+    """Return Linear-ReLU-Linear. Ref: EmoSym, model (docs/papers.md)."""
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
@@ -25,7 +25,7 @@ class EmotionHead(nn.Module):
 
 
 class AffectHead(nn.Module):
-    """h_emo [B, D] -> (valence, arousal) [B, 2] inside `affect.PUBLIC`."""
+    """h_emo [B, D] -> (valence, arousal) [B, 2] inside `scales.PUBLIC`."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Telling a text from latent states alone. Ref: ICAE (arXiv 2307.06945) §2.2.1."""
+"""Reconstruction of a text from latent states. Ref: ICAE (arXiv 2307.06945), section 2.2.1."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from emosym.interfaces import Answers, InputEmbeddings
+from emosym.interfaces import Answers, Backbone, InputEmbeddings
 
 
 class LatentReader(nn.Module):
-    """Reads states as soft tokens, then the text: no image, no question.
+    """Reads states as soft tokens, then the text, without image and question.
 
-    Last hidden states stand where embeddings do, without a projection, as in ICAE: what they hold
-    must be said in a form that the language model reads already.
+    Last hidden states are used as input embeddings without a projection, as in ICAE, so that they
+    have to encode the text in a form that the language model can already read.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Backbone = backbone
 
     def forward(self, states: Tensor, text: Answers) -> Tensor:
         """Return logits [B, L, vocabulary] of text tokens from states [B, K, D], K >= 1."""

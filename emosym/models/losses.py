@@ -8,13 +8,14 @@ from einops import rearrange
 from torch import Tensor
 
 TEMPERATURE = 0.07
+"""Of InfoNCE."""
 
 
 def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
     """Return the image-to-text contrastive loss with S_ij = (1 + z_i·u_j / 0.07) / 2.
 
-    Ref: EmoSym §2.4. With N identical pairs the loss is log N. An image without knowledge text is
-    neither a negative nor a term of the mean over B (it counts as zero).
+    With N identical pairs the loss is log N. An image without knowledge text is neither a negative
+    nor a term of the mean over B (it counts as zero). Ref: EmoSym, step 1 (docs/papers.md).
 
     Args:
         states: z, reasoning states of this rank's B images, [B, D].
@@ -30,15 +31,15 @@ def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Ten
 
 
 def distil_loss(states: Tensor, teachers: Tensor, known: Tensor, first: int = 0) -> Tensor:
-    """Return the mean L1 distance of states to their teachers', in deviations of each layer.
+    """Return the mean L1 distance of student to teacher states, in standard deviations of a layer.
 
-    The deviation of a layer is taken over all teachers with knowledge and over D. An image without
-    knowledge counts as zero, as in `info_nce`. No gradient reaches the teachers.
-    Ref: CODI (arXiv 2502.21074) §3.4, L_KD, divided by the deviation as released.
+    The standard deviation of a layer is taken over all teachers with knowledge and over D. An image
+    without knowledge counts as zero, as in `info_nce`. No gradient reaches the teachers.
+    Ref: CODI (arXiv 2502.21074), section 3.4, L_KD, divided by the deviation as in the release.
 
     Args:
-        states: the student at [EMO] after each layer, for this rank's B images, [B, N, D].
-        teachers: the same of the teacher for all M images of the step, [M, N, D].
+        states: student states at [EMO] after each layer, for this rank's B images, [B, N, D].
+        teachers: teacher states for all M images of the step, [M, N, D].
         known: [M] of bool, False where an image has no knowledge text.
         first: index in `teachers` of this rank's first image.
     """
@@ -70,7 +71,7 @@ def class_posterior(
     """Return EmoSym's differentiable reward r̃ and KL(p || q), both means over the batch.
 
     c = 1[argmax p = y]; r̃ = (0.3 c + 0.7 p_y) p_y. The step's loss is CE - (r̃ - λ KL) with
-    λ = `kl_weight(KL)`. Ref: EmoSym §2.5.
+    λ = `kl_weight(KL)`. Ref: EmoSym, step 2 (docs/papers.md).
 
     Args:
         logits: [B, Y] of the policy.
@@ -87,7 +88,10 @@ def class_posterior(
 
 
 def kl_weight(kl: float) -> float:
-    """Return EmoSym's adaptive λ; it weakens when KL is large, as published. Ref: §2.5, §2.9-7."""
+    """Return EmoSym's adaptive λ, which is smaller for a larger KL, as published.
+
+    Ref: EmoSym, step 2 (docs/papers.md).
+    """
     if kl > 0.5:
         return 0.05
     return 0.2 if kl < 0.1 else 0.1

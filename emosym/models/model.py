@@ -1,48 +1,46 @@
-"""The whole model: three parts that train apart and work together."""
+"""The whole model: understander, generator and autoencoder, which are trained separately."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.interfaces import Processor, Prompts
+from emosym.interfaces import Autoencoder, Backbone, Denoiser, Processor, Prompts
 from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
+from emosym.models.emotion_space import EmotionSpace
 from emosym.models.generator import Condition, Generator
 from emosym.models.understander import Understander, UnderstanderOutput
 
-if TYPE_CHECKING:
-    from emosym.models.emotion_space import EmotionSpace
-
 FORMAT = 2
-"""Version of the model folder; another one is refused."""
+"""Version of the model folder; any other version is refused."""
 DECODER = "decoder"
-"""Names the decoder's own text encoder as the encoder of knowledge."""
+"""Value of `knowledge_encoder` for the decoder's own text encoder."""
 
-MOST_STEPS = 1000
-"""Sampling steps; flow matching has long converged."""
+MAX_STEPS = 1000
+"""Largest number of sampling steps; flow matching has converged long before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What shapes the model beside its backbone and decoder.
+    """Settings of the model besides its backbone and decoder; the keys of `emosym.json`.
 
     Raises:
-        UserError: a number outside its range, labels that are not Mikels' or come twice.
+        UserError: a number outside its range, labels that are not Mikels' or are repeated.
     """
 
     format: int = FORMAT
     reasoning_tokens: int = 8
-    """K; 0 leaves [EMO] alone."""
+    """K; 0 leaves the emotion token [EMO] only."""
     hidden: int = 256
     """Width of the heads' and mappers' hidden layers."""
     conditioner: Literal["word", "connector"] = "word"
-    """What the decoder is told of the states: one pseudo-word (EmoSym), or K + 1 tokens through a
-    small transformer (MetaQuery)."""
+    """How states condition the decoder: one pseudo-word (EmoSym), or K + 1 tokens through a small
+    transformer (MetaQuery)."""
     connector_layers: int = 2
     """Layers of that transformer."""
     image_size: int = 64
@@ -54,16 +52,16 @@ class ModelConfig:
     emotions: list[str] = field(default_factory=lambda: list(MIKELS8))
     """Labels in the order of the emotion head's outputs."""
     knowledge_encoder: str = DECODER
-    """What encodes the texts that the knowledge head projects; `model_zoo.text.text_encoders`."""
+    """Encoder of the knowledge texts; see `model_zoo.text.text_encoders`."""
     knowledge_width: int | None = None
-    """Width of its features; null is the decoder's."""
+    """Width of its features; null is the width of the decoder's."""
 
     def __post_init__(self) -> None:
         check_range("reasoning_tokens", self.reasoning_tokens, 0, 1024)
         check_range("hidden", self.hidden, 1, 65_536)
         check_range("connector_layers", self.connector_layers, 1, 64)
         check_range("image_size", self.image_size, 8, 8192)
-        check_range("steps", self.steps, 1, MOST_STEPS)
+        check_range("steps", self.steps, 1, MAX_STEPS)
         check_range("guidance", self.guidance, 0, 1000)
         if not self.emotions or len({*self.emotions} & {*MIKELS8}) < len(self.emotions):
             raise UserError(
@@ -78,9 +76,9 @@ def check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 class EmoSym(nn.Module):
-    """Understander, generator and autoencoder with the processor of their inputs.
+    """Understander, generator and autoencoder, with the processor of their inputs.
 
-    The parts are found by name in `PARTS`; each is trained by its own engine.
+    `PARTS` are the attribute names of the parts; each is trained by its own engine.
     """
 
     PARTS = ("understander", "generator", "autoencoder")
@@ -89,10 +87,10 @@ class EmoSym(nn.Module):
         self,
         config: ModelConfig,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         processor: Processor,
-        denoiser: nn.Module,
-        autoencoder: nn.Module,
+        denoiser: Denoiser,
+        autoencoder: Autoencoder,
     ) -> None:
         super().__init__()
         self.config = config
@@ -105,19 +103,19 @@ class EmoSym(nn.Module):
             knowledge_width=config.knowledge_width or denoiser.knowledge_width,
         )
         self.generator = Generator(denoiser, _conditioner(config, backbone.width, denoiser))
-        self.autoencoder = autoencoder
+        self.autoencoder: Autoencoder = autoencoder
         self.space: EmotionSpace | None = None
-        """Of this understander's states; None where none was fitted."""
+        """Fitted to this understander's states; None where none was fitted."""
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return self.understander.reasoner.emotion.device
 
     def head_state(self) -> dict[str, Tensor]:
-        """Return the parameters that belong to neither a backbone nor a decoder."""
-        theirs = ("understander.backbone.", "generator.denoiser.", "autoencoder.")
-        return {k: v for k, v in self.state_dict().items() if not k.startswith(theirs)}
+        """Return the parameters that belong to neither backbone nor decoder nor autoencoder."""
+        others = ("understander.backbone.", "generator.denoiser.", "autoencoder.")
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(others)}
 
     def load_head_state(self, state: dict[str, Tensor]) -> None:
         """Load what `head_state` returned; names and shapes must match exactly."""
@@ -137,39 +135,49 @@ class EmoSym(nn.Module):
             value.copy_(state[name])
 
     @torch.no_grad()
-    def draw(
-        self, noise: Tensor, condition: Condition, *, steps: int | None, guidance: float | None
+    def generate(
+        self,
+        noise: Tensor,
+        condition: Condition,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> Tensor:
-        """Return pixels [B, 3, H, W] in [-1, 1] from noise of `autoencoder.latent_shape`."""
+        """Return pixels [B, 3, H, W] in [-1, 1] from noise [B, *autoencoder.latent_shape].
+
+        None means the default of the model's configuration.
+        """
+        config = self.config
+        steps = config.steps if num_inference_steps is None else num_inference_steps
+        scale = config.guidance if guidance_scale is None else guidance_scale
         latents = self.generator.sample(
-            noise,
-            condition,
-            steps=self.config.steps if steps is None else steps,
-            guidance=self.config.guidance if guidance is None else guidance,
+            noise, condition, num_inference_steps=steps, guidance_scale=scale
         )
         return self.autoencoder.decode(latents).clamp(-1, 1)
 
     def condition(
-        self, reading: UnderstanderOutput, prompts: list[str], affect: Tensor
+        self, output: UnderstanderOutput, prompts: list[str], affect: Tensor
     ) -> Condition:
-        """Join what was read, the decoder's own text features and the wanted affect [B, 2]."""
-        return self._told(prompts, reading.h_ctx, reading.h_emo, affect)
+        """Return the condition of an understander's output, prompts and wanted affect [B, 2]."""
+        return self._condition(prompts, output.h_ctx, output.h_emo, affect)
 
-    def evoke(self, states: Tensor, prompts: list[str]) -> Condition:
-        """Return the condition of states [B, 1 + K, D] that an emotion space gave.
+    def condition_on_states(self, states: Tensor, prompts: list[str]) -> Condition:
+        """Return the condition of states [B, 1 + K, D] from an emotion space.
 
-        The wanted affect is what a state feels like to the model's own head: in training it came
-        with a state, and was that image's.
+        The wanted affect is the affect head's prediction for a state: in training, too, states come
+        with the affect of their image.
         """
         h_emo = states[:, 0]
         affect = self.understander.affect_head(h_emo).float()
-        return self._told(prompts, states[:, 1:], h_emo, affect)
+        return self._condition(prompts, states[:, 1:], h_emo, affect)
 
-    def _told(self, prompts: list[str], h_ctx: Tensor, h_emo: Tensor, affect: Tensor) -> Condition:
+    def _condition(
+        self, prompts: list[str], h_ctx: Tensor, h_emo: Tensor, affect: Tensor
+    ) -> Condition:
         encode = self.generator.denoiser.encode_text
         return Condition(
             text=encode(prompts),
-            free=encode([""]).expand(len(prompts)),
+            unconditional_text=encode([""]).expand(len(prompts)),
             h_ctx=h_ctx,
             h_emo=h_emo,
             affect=affect,
@@ -181,7 +189,7 @@ class EmoSym(nn.Module):
             return self.understander(prompts)
 
 
-def _conditioner(config: ModelConfig, width: int, denoiser: nn.Module) -> Conditioner:
+def _conditioner(config: ModelConfig, width: int, denoiser: Denoiser) -> Conditioner:
     sizes = (width, config.hidden, denoiser.token_width, denoiser.pooled_width)
     if config.conditioner == "word":
         return PseudoWordConditioner(*sizes)

@@ -1,4 +1,4 @@
-"""The understanding branch: backbone, latent reasoning, heads."""
+"""The understanding branch: backbone, latent reasoning tokens and heads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from emosym.interfaces import Answers, InputEmbeddings, Prompts
+from emosym.interfaces import Answers, Backbone, InputEmbeddings, Prompts
 from emosym.models.heads import AffectHead, EmotionHead, mlp
 from emosym.models.reasoner import Reasoner
 
 
 class Distillation(NamedTuple):
-    """The state at [EMO] after the latents and after the same knowledge in words."""
+    """Hidden states at [EMO] of the student (reasoning tokens) and the teacher (knowledge text)."""
 
     student: Tensor
-    """[B, N, D]: after each of N layers, having read the reasoning tokens."""
+    """[B, N, D]: after each of N layers, with the reasoning tokens before [EMO]."""
     teacher: Tensor
-    """[B, N, D]: after each layer, having read the words in their place."""
+    """[B, N, D]: after each of N layers, with the knowledge text before [EMO]."""
     emotion_logits: Tensor
     """[B, Y] of the teacher."""
     affect: Tensor
@@ -28,9 +28,9 @@ class Distillation(NamedTuple):
 
 
 class UnderstanderOutput(NamedTuple):
-    """What one forward of the understanding branch gives.
+    """Output of one forward pass of the understanding branch.
 
-    A tuple, because the training engine finds the outputs to watch by walking tuples.
+    It is a tuple because DeepSpeed finds the output tensors by walking tuples.
     """
 
     h_ctx: Tensor
@@ -40,34 +40,37 @@ class UnderstanderOutput(NamedTuple):
     emotion_logits: Tensor
     """[B, Y]"""
     affect: Tensor
-    """[B, 2]: valence and arousal on `affect.PUBLIC`."""
+    """[B, 2]: valence and arousal on `scales.PUBLIC`."""
     answer_logits: Tensor | None = None
-    """[B, L, vocabulary]: position t predicts answer token t."""
+    """[B, L, vocabulary]: position t predicts answer token t. None without answers."""
     knowledge: Tensor | None = None
-    """[B, D]: projected knowledge text, when knowledge features were given."""
-    lesson: Distillation | None = None
-    """When the knowledge was also given in words."""
+    """[B, D]: projected knowledge features. None without knowledge features."""
+    distillation: Distillation | None = None
+    """None without a knowledge text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Prompts that have been read up to where their answers begin."""
+    """State after the prompts and reasoning tokens, before the first answer token."""
 
-    reading: UnderstanderOutput
+    output: UnderstanderOutput
+    """Of the prompts."""
     cache: Any
+    """Key-value cache of the backbone."""
     logits: Tensor
-    """[B, vocabulary] of the first token."""
+    """[B, vocabulary] of the first answer token."""
     mask: Tensor
     """[B, T + K + 1]"""
     position: Tensor
-    """[B]: position of the first token."""
+    """[B]: position of the first answer token."""
 
 
 @dataclass(slots=True)
-class Decoding:
-    """The state between two tokens of answers that are being sampled, N = B·G of them at first."""
+class DecodingState:
+    """State between two decoding steps of N answers; N is B·G at first."""
 
     branch: Any
+    """Key-value cache of the answers, see `Backbone.branch`."""
     logits: Tensor
     """[N, vocabulary] of the next token."""
     position: Tensor
@@ -75,28 +78,29 @@ class Decoding:
 
 
 class Sampler(Protocol):
-    """Answers prompts that have just been read; `sampling.Rollout` is one."""
+    """Samples answers to prompts that are prefilled; see `emosym.rl.rollout.Rollout`."""
 
-    repeats: int
+    num_generations: int
     """G, answers a prompt."""
 
-    def __call__(self, understander: Understander, state: Decoding) -> Answers:
+    def __call__(self, understander: Understander, state: DecodingState) -> Answers:
         """Return answers [B·G, L], sampled without gradient from a state of B·G rows."""
+        ...
 
 
 class Understander(nn.Module):
-    """Prompt -> reasoning tokens -> emotion, valence-arousal and an answer in words.
+    """Prompt -> reasoning tokens -> emotion, valence, arousal and an answer in text.
 
     Layout of a sequence: user turn (image, question), assistant turn ([CTX]_1..K, [EMO], answer).
-    Ref: EmoSym §2.3; the answer after the latents is ours.
+    Ref: EmoSym, model (docs/papers.md); the answer after the reasoning tokens is ours.
     """
 
     def __init__(
-        self, backbone: nn.Module, *, tokens: int, hidden: int, classes: int, knowledge_width: int
+        self, backbone: Backbone, *, tokens: int, hidden: int, classes: int, knowledge_width: int
     ) -> None:
         super().__init__()
         width = backbone.width
-        self.backbone = backbone
+        self.backbone: Backbone = backbone
         self.reasoner = Reasoner(tokens, width)
         self.emotion_head = EmotionHead(width, hidden, classes)
         self.affect_head = AffectHead(width, hidden)
@@ -105,67 +109,111 @@ class Understander(nn.Module):
     def forward(
         self,
         prompts: Prompts,
-        answers: Answers | Sampler | None = None,
+        answers: Answers | None = None,
         knowledge: Tensor | None = None,
-        words: Answers | None = None,
+        knowledge_text: Answers | None = None,
+        *,
+        sampler: Sampler | None = None,
     ) -> UnderstanderOutput:
-        """Read prompts, and answers when given, in ONE parallel forward.
+        """Dispatch to one of four ways to read; DeepSpeed's engine calls `forward` alone.
 
-        Where a sampler is given, its answers are: it samples from the prompts as they are read.
+        `sampler` -> `sample_and_read`; `knowledge_text` -> `read_with_teacher`; `answers` ->
+        `read_answers`; none of them -> `read_prompts`.
 
         Args:
             prompts: B user turns.
-            answers: B assistant texts, or B·G in groups of G to a prompt; their logits
-                [B·G, L, vocabulary] are teacher-forced. A prompt is read once for its group where
-                the backbone can (`shares_prefix`), and once for each answer otherwise.
-            knowledge: [B, P] features of the knowledge texts.
-            words: the knowledge texts themselves, not closed, for a `lesson`; answers come in no
-                groups then.
+            answers: assistant texts, [B, L], or [B·G, L] in groups of G to a prompt.
+            knowledge: [B, P] features of the knowledge texts, for `output.knowledge`.
+            knowledge_text: [B, L], not closed by an end of turn, for `output.distillation`.
+            sampler: samples the answers that are then read; excludes the two texts.
+
+        Raises:
+            ValueError: inputs that exclude each other, a number of answers that is no multiple of
+                the number of prompts.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
-        if callable(answers):
-            if self.backbone.shares_prefix:
-                return self._read_sampled(prompts, answers)._replace(knowledge=projected)
-            with torch.no_grad():
-                opened = self.open_answer(prompts)
-            answers = answers(self, self.begin_answers(opened, answers.repeats))
-        group = _group(prompts, answers)
-        if words is not None and group > 1:
-            raise ValueError("words go with one answer a prompt")
-        if answers is not None and group > 1 and self.backbone.shares_prefix:
-            opened = self.open_answer(prompts)
-            return self._read_answers(opened, answers)._replace(knowledge=projected)
-        start = prompts.input_ids.shape[1]
-        tokens = self._open(prompts)
-        teacher = None if words is None else self._read_words(tokens.until(start), words)
-        if answers is not None:
-            embedded = self.backbone.embed_tokens(answers.ids)
-            tokens = tokens.repeat(group).then(embedded, answers.mask)
-        lesson = None
-        if teacher is None:
-            hidden = self.backbone.read(tokens)
+        if sampler is not None:
+            if answers is not None or knowledge_text is not None:
+                raise ValueError("a sampler excludes answers and knowledge_text")
+            output = self.sample_and_read(prompts, sampler)
+        elif knowledge_text is not None:
+            output = self.read_with_teacher(prompts, knowledge_text, answers)
+        elif answers is not None:
+            output = self.read_answers(prompts, answers)
         else:
-            layers = self.backbone.read_layers(tokens)
-            hidden = layers[-1]
-            lesson = Distillation(
-                student=_at(layers, start + self.reasoner.tokens),
-                teacher=teacher,
-                emotion_logits=self.emotion_head(teacher[:, -1]),
-                affect=self.affect_head(teacher[:, -1]),
-            )
-        logits = None
-        if answers is not None:
-            # The state at [EMO] predicts the first answer token, each answer state the next one.
-            logits = self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
-        return self._reading(hidden[::group, start:], logits, projected)._replace(lesson=lesson)
+            output = self.read_prompts(prompts)
+        return output._replace(knowledge=projected)
 
-    def open_answer(self, prompts: Prompts) -> Prefill:
-        """Read prompts up to the first token of their answers."""
-        tokens = self._open(prompts)
+    def read_prompts(self, prompts: Prompts) -> UnderstanderOutput:
+        """Read prompts and reasoning tokens, without answers."""
+        tokens = self._embed(prompts)
+        hidden = self.backbone.read(tokens)
+        return self._output(hidden[:, prompts.input_ids.shape[1] :])
+
+    def read_answers(self, prompts: Prompts, answers: Answers) -> UnderstanderOutput:
+        """Read prompts and G answers each, teacher-forced.
+
+        With G > 1 each prompt is read once for its group where the backbone shares prefixes, else
+        once for each answer.
+
+        Raises:
+            ValueError: the number of answers is no multiple of the number of prompts.
+        """
+        group = _group_size(prompts, answers)
+        if group > 1 and self.backbone.shares_prefix:
+            return self._read_from_cache(self.prefill(prompts), answers)
+        start = prompts.input_ids.shape[1]
+        tokens = self._append_answers(self._embed(prompts), answers, group)
+        hidden = self.backbone.read(tokens)
+        return self._output(hidden[::group, start:], self._answer_logits(hidden, start))
+
+    def read_with_teacher(
+        self, prompts: Prompts, knowledge_text: Answers, answers: Answers | None = None
+    ) -> UnderstanderOutput:
+        """Read prompts twice: with the reasoning tokens (student) and the knowledge text (teacher).
+
+        Raises:
+            ValueError: not one answer a prompt.
+        """
+        if answers is not None and _group_size(prompts, answers) > 1:
+            raise ValueError("knowledge_text takes one answer a prompt")
+        start = prompts.input_ids.shape[1]
+        tokens = self._embed(prompts)
+        teacher = self._read_teacher(tokens.truncate(start), knowledge_text)
+        if answers is not None:
+            tokens = self._append_answers(tokens, answers, 1)
+        layers = self.backbone.read_layers(tokens)
+        distillation = Distillation(
+            student=_states_at(layers, start + self.reasoner.tokens),
+            teacher=teacher,
+            emotion_logits=self.emotion_head(teacher[:, -1]),
+            affect=self.affect_head(teacher[:, -1]),
+        )
+        logits = None if answers is None else self._answer_logits(layers[-1], start)
+        output = self._output(layers[-1][:, start:], logits)
+        return output._replace(distillation=distillation)
+
+    def sample_and_read(self, prompts: Prompts, sampler: Sampler) -> UnderstanderOutput:
+        """Sample G answers to each prompt without gradient, then read them with gradient.
+
+        Where the backbone shares prefixes, each prompt is read once for both.
+        """
+        if self.backbone.shares_prefix:
+            prefill = self.prefill(prompts)
+            answers = sampler(self, self.start_decoding(prefill, sampler.num_generations))
+            return self._read_from_cache(prefill, answers)
+        with torch.no_grad():
+            prefill = self.prefill(prompts)
+        answers = sampler(self, self.start_decoding(prefill, sampler.num_generations))
+        return self.read_answers(prompts, answers)
+
+    def prefill(self, prompts: Prompts) -> Prefill:
+        """Read prompts and reasoning tokens into a cache."""
+        tokens = self._embed(prompts)
         cache = self.backbone.new_cache()
         hidden = self.backbone.read(tokens, cache)
         return Prefill(
-            reading=self._reading(hidden[:, prompts.input_ids.shape[1] :], None, None),
+            output=self._output(hidden[:, prompts.input_ids.shape[1] :]),
             cache=cache,
             logits=self.backbone.logits(hidden[:, -1]),
             mask=tokens.mask,
@@ -173,54 +221,66 @@ class Understander(nn.Module):
         )
 
     @torch.no_grad()
-    def begin_answers(self, opened: Prefill, group: int) -> Decoding:
-        """Get ready to sample G answers to each prompt, in group order."""
-        return Decoding(
-            branch=self.backbone.branch(opened.cache, opened.mask, group),
-            logits=opened.logits.repeat_interleave(group, 0),
-            position=opened.position.repeat_interleave(group, 0),
+    def start_decoding(self, prefill: Prefill, num_generations: int) -> DecodingState:
+        """Return the state before the first token of G answers to each prompt, in group order."""
+        return DecodingState(
+            branch=self.backbone.branch(prefill.cache, prefill.mask, num_generations),
+            logits=prefill.logits.repeat_interleave(num_generations, 0),
+            position=prefill.position.repeat_interleave(num_generations, 0),
         )
 
     @torch.no_grad()
-    def extend_answers(self, state: Decoding, ids: Tensor) -> None:
+    def decode_step(self, state: DecodingState, ids: Tensor) -> None:
         """Append one token [N] to each answer and update the state in place."""
         embedded = self.backbone.embed_tokens(ids)
         hidden = self.backbone.read_one(embedded, state.position.expand(3, -1), state.branch)
         state.logits = self.backbone.logits(hidden)
         state.position = state.position + 1
 
-    def keep_answers(self, state: Decoding, rows: Tensor) -> None:
-        """Go on with some of the answers only, by index; the state changes in place."""
+    def select_rows(self, state: DecodingState, rows: Tensor) -> None:
+        """Keep only some answers, by index; the state changes in place."""
         state.branch.keep(rows)
         state.logits, state.position = state.logits[rows], state.position[rows]
 
-    def _read_words(self, prompt: InputEmbeddings, words: Answers) -> Tensor:
-        """Return the states [B, N, D] at an [EMO] that follows words instead of latents."""
-        told = prompt.then(self.backbone.embed_tokens(words.ids), words.mask)
-        emotion = self.reasoner(len(words.ids))[:, -1:].to(told.embeddings.dtype)
-        # [EMO] stands after the last word of its own row, whatever the padding between them.
-        place = prompt.positions.amax((0, 2)) + words.mask.sum(1) + 1
+    def _embed(self, prompts: Prompts) -> InputEmbeddings:
+        """Return prompts followed by the reasoning tokens and [EMO]."""
+        prompt = self.backbone.embed_prompts(prompts)
+        latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)
+        return prompt.append(latents, prompt.mask.new_ones(latents.shape[:2]))
+
+    def _append_answers(
+        self, tokens: InputEmbeddings, answers: Answers, group: int
+    ) -> InputEmbeddings:
+        embedded = self.backbone.embed_tokens(answers.ids)
+        return tokens.repeat_interleave(group).append(embedded, answers.mask)
+
+    def _answer_logits(self, hidden: Tensor, start: int) -> Tensor:
+        """Return the logits of the answer tokens; `start` is the place of the first latent."""
+        # The state at [EMO] predicts the first answer token, each answer state the next one.
+        return self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
+
+    def _read_teacher(self, prompt: InputEmbeddings, knowledge_text: Answers) -> Tensor:
+        """Return the states [B, N, D] at an [EMO] that follows the knowledge text."""
+        ids, mask = knowledge_text.ids, knowledge_text.mask
+        text = prompt.append(self.backbone.embed_tokens(ids), mask)
+        emotion = self.reasoner(len(ids))[:, -1:].to(text.embeddings.dtype)
+        # The position of [EMO] follows the last real token of its row, not the padding.
+        position = prompt.positions.amax((0, 2)) + mask.sum(1) + 1
         tokens = InputEmbeddings(
-            torch.cat([told.embeddings, emotion], 1),
-            torch.cat([told.mask, told.mask.new_ones(len(words.ids), 1)], 1),
-            torch.cat([told.positions, repeat(place, "b -> a b 1", a=3)], 2),
-            told.deepstack,
+            torch.cat([text.embeddings, emotion], 1),
+            torch.cat([text.mask, text.mask.new_ones(len(ids), 1)], 1),
+            torch.cat([text.positions, repeat(position, "b -> a b 1", a=3)], 2),
+            text.deepstack,
         )
-        return _at(self.backbone.read_layers(tokens), -1)
+        return _states_at(self.backbone.read_layers(tokens), -1)
 
-    def _read_sampled(self, prompts: Prompts, sampler: Sampler) -> UnderstanderOutput:
-        """Read each prompt once, sample from it without gradient, and read what was sampled."""
-        opened = self.open_answer(prompts)
-        answers = sampler(self, self.begin_answers(opened, sampler.repeats))
-        return self._read_answers(opened, answers)
-
-    def _read_answers(self, opened: Prefill, answers: Answers) -> UnderstanderOutput:
-        """Read the G answers [B·G, L] to each prompt through its keys and values."""
-        group = len(answers.ids) // len(opened.mask)
-        opened.cache.batch_repeat_interleave(group)
+    def _read_from_cache(self, prefill: Prefill, answers: Answers) -> UnderstanderOutput:
+        """Read the G answers [B·G, L] to each prompt through the prompt's keys and values."""
+        group = len(answers.ids) // len(prefill.mask)
+        prefill.cache.batch_repeat_interleave(group)
         first, mask, position = (
-            part.repeat_interleave(group, 0)
-            for part in (opened.logits, opened.mask, opened.position)
+            tensor.repeat_interleave(group, 0)
+            for tensor in (prefill.logits, prefill.mask, prefill.position)
         )
         steps = torch.arange(answers.ids.shape[1], device=mask.device)
         tokens = InputEmbeddings(
@@ -228,39 +288,30 @@ class Understander(nn.Module):
             torch.cat([mask, answers.mask], 1),
             (position[:, None] + steps).expand(3, -1, -1),
         )
-        hidden = self.backbone.read(tokens, opened.cache)
+        hidden = self.backbone.read(tokens, prefill.cache)
         logits = torch.cat([first[:, None], self.backbone.logits(hidden[:, :-1])], 1)
-        return opened.reading._replace(answer_logits=logits)
+        return prefill.output._replace(answer_logits=logits)
 
-    def _open(self, prompts: Prompts) -> InputEmbeddings:
-        prompt = self.backbone.embed_prompts(prompts)
-        latents = self.reasoner(len(prompts)).to(prompt.embeddings.dtype)
-        return prompt.then(latents, prompt.mask.new_ones(latents.shape[:2]))
-
-    def _reading(
-        self, span: Tensor, logits: Tensor | None, knowledge: Tensor | None
-    ) -> UnderstanderOutput:
-        h_ctx, h_emo = span[:, : self.reasoner.tokens], span[:, self.reasoner.tokens]
+    def _output(self, latents: Tensor, answer_logits: Tensor | None = None) -> UnderstanderOutput:
+        """Return the output for hidden states that begin at the first latent, [B, >= K + 1, D]."""
+        h_ctx, h_emo = latents[:, : self.reasoner.tokens], latents[:, self.reasoner.tokens]
         return UnderstanderOutput(
             h_ctx=h_ctx,
             h_emo=h_emo,
             emotion_logits=self.emotion_head(h_emo),
             affect=self.affect_head(h_emo),
-            answer_logits=logits,
-            knowledge=knowledge,
+            answer_logits=answer_logits,
         )
 
 
-def _group(prompts: Prompts, answers: Answers | None) -> int:
-    """Return G, answers a prompt; 1 where nothing is answered."""
-    if answers is None:
-        return 1
+def _group_size(prompts: Prompts, answers: Answers) -> int:
+    """Return G, answers a prompt."""
     group, rest = divmod(len(answers.ids), len(prompts))
     if rest or not group:
         raise ValueError(f"{len(answers.ids)} answers to {len(prompts)} prompts")
     return group
 
 
-def _at(layers: list[Tensor], place: int) -> Tensor:
-    """Return the states of one place after each of N layers, [B, N, D]."""
+def _states_at(layers: list[Tensor], place: int) -> Tensor:
+    """Return the hidden states of one place after each of N layers, [B, N, D]."""
     return torch.stack([states[:, place] for states in layers], 1)

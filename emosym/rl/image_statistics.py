@@ -1,7 +1,7 @@
-"""What a batch of images looks like, whatever it shows: how reward hacking is seen.
+"""Statistics of a batch of images that reveal reward hacking.
 
-A generator that fools its judge gives itself away here: its images turn dark or flat, lose their
-edges, or grow alike. Images are arrays [N, H, W, 3] in [0, 1].
+Images of a generator that exploits its judge tend to become dark or flat, to lose edges, or to
+resemble each other. Images are arrays [N, H, W, 3] in [0, 1].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LUMA = (0.299, 0.587, 0.114)
 DARK = 0.1
 """Luma below which a pixel is dark."""
 EDGE = 0.1
-"""Difference in luma of two neighbours above which an edge lies between them."""
+"""Smallest difference in luma of two neighbouring pixels that counts as an edge."""
 LEVELS = 8
 """Bins of each channel in the histogram of colours."""
 
@@ -26,7 +26,7 @@ LEVELS = 8
 def statistics(images: Sequence[Image.Image]) -> dict[str, float]:
     """Return `dark`, `colour_entropy`, `edges` and `diversity` of images of one size.
 
-    `diversity` is left out for a single image: it has none. Its time grows with N².
+    `diversity` is undefined and left out for a single image. Its time grows with N².
 
     Raises `ValueError` without images, or for images of several sizes.
     """
@@ -46,23 +46,23 @@ def dark_fraction(images: NDArray) -> float:
 
 
 def colour_entropy(images: NDArray) -> float:
-    """Return the mean over images of the entropy of their colours in bits, in [0, 9].
+    """Return the mean entropy of the colour histograms of images in bits, in [0, 9].
 
-    Of the histogram of 8 x 8 x 8 equal boxes of RGB: 0 for a flat image.
+    A histogram has 8 x 8 x 8 equal bins of RGB; its entropy is 0 for an image of one colour.
     """
     boxes = np.minimum((images * LEVELS).astype(np.int64), LEVELS - 1) @ (LEVELS**2, LEVELS, 1)
     return float(np.mean([_entropy(np.unique(image, return_counts=True)[1]) for image in boxes]))
 
 
 def edge_density(images: NDArray) -> float:
-    """Return the share of neighbours, beside or below, that an edge parts, in [0, 1].
+    """Return the share of horizontal and vertical neighbours with an edge between them, in [0, 1].
 
-    Of a single pixel it is 0.
+    It is 0 for an image of one pixel.
     """
     luma = images @ LUMA
     steps = [np.abs(np.diff(luma, axis=axis)).ravel() for axis in (1, 2)]
-    parted = np.concatenate(steps) > EDGE
-    return float(parted.mean()) if len(parted) else 0.0
+    is_edge = np.concatenate(steps) > EDGE
+    return float(is_edge.mean()) if len(is_edge) else 0.0
 
 
 def pairwise_rms(images: NDArray) -> float | None:

@@ -11,99 +11,99 @@ from torch import Tensor
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.models.losses import token_log_probs
-from emosym.models.understander import Decoding, Understander, UnderstanderOutput
+from emosym.models.understander import DecodingState, Understander, UnderstanderOutput
 
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """How answers are sampled, and what was.
+    """Sampling settings and, after sampling, the answers with their log-probabilities.
 
-    Given to an understander in place of answers, it makes one pass of prompt, sampling and reading:
-    the prompt is read once for all three.
+    It is the `sampler` of `Understander.forward`: a prompt is then prefilled once for sampling and
+    for the pass with gradient.
     """
 
     end_of_turn: int
     """The id that closes an answer; it is part of the answer."""
-    forbidden: Sequence[int]
+    forbidden_ids: Sequence[int]
     """Ids that are never sampled (vision and control tokens)."""
-    max_tokens: int
-    """Longest answer L."""
-    repeats: int = 1
+    max_completion_length: int
+    """Longest answer L, tokens."""
+    num_generations: int = 1
     """G answers a prompt, row b·G + g."""
     uniform: Tensor | None = None
     """Draws in [0, 1), [B·G, L]: token t is the inverse CDF at uniform[:, t]. None is greedy."""
     temperature: float = 1.0
     """Divides the logits."""
     answers: Answers = field(init=False)
-    """[B·G, ≤ L], once sampled."""
+    """[B·G, ≤ L], after sampling."""
     log_probs: Tensor = field(init=False)
-    """[B·G, ≤ L] under the policy that sampled: tempered, restricted to allowed tokens; 0 behind
-    an answer's end."""
+    """[B·G, ≤ L] under the sampling policy: with temperature, without forbidden ids; 0 after an
+    answer's end."""
 
     @torch.no_grad()
-    def __call__(self, understander: Understander, state: Decoding) -> Answers:
-        """Sample from a state at its beginning, which is used up; return the answers.
+    def __call__(self, understander: Understander, state: DecodingState) -> Answers:
+        """Sample from the state before the first token, which is changed; return the answers.
 
         Raises:
             UserError: probabilities that are not finite.
         """
         count, device = len(state.logits), state.logits.device
-        bar = forbidden_bias(state.logits.shape[-1], self.forbidden).to(device)
-        ids = torch.full((count, self.max_tokens), self.end_of_turn, device=device)
+        bias = forbidden_bias(state.logits.shape[-1], self.forbidden_ids).to(device)
+        ids = torch.full((count, self.max_completion_length), self.end_of_turn, device=device)
         mask = torch.zeros_like(ids)
-        log_probs = torch.zeros((count, self.max_tokens), device=device)
+        log_probs = torch.zeros((count, self.max_completion_length), device=device)
         # Answers that the state still holds, and which of them have not ended.
         rows = torch.arange(count, device=device)
         is_open = torch.ones_like(rows, dtype=torch.bool)
-        for step in range(self.max_tokens):
-            logits = state.logits.float() / self.temperature + bar
-            token = torch.where(is_open, self._pick(logits, rows, step), self.end_of_turn)
+        for step in range(self.max_completion_length):
+            logits = state.logits.float() / self.temperature + bias
+            token = torch.where(is_open, self._sample(logits, rows, step), self.end_of_turn)
             ids[rows, step] = token
             mask[rows, step] = is_open.long()
             log_probs[rows, step] = torch.where(is_open, token_log_probs(logits, token), 0.0)
             is_open = is_open & (token != self.end_of_turn)
-            left = int(is_open.sum())
-            if not left or step + 1 == self.max_tokens:
+            remaining = int(is_open.sum())
+            if not remaining or step + 1 == self.max_completion_length:
                 break
-            if left <= len(rows) // 2:  # each copy of the cache at least halves it
+            if remaining <= len(rows) // 2:  # each copy of the cache at least halves it
                 (kept,) = is_open.nonzero(as_tuple=True)
-                understander.keep_answers(state, kept)
+                understander.select_rows(state, kept)
                 rows, token, is_open = rows[kept], token[kept], is_open[kept]
-            understander.extend_answers(state, token)
+            understander.decode_step(state, token)
         length = step + 1
         self.answers = Answers(ids[:, :length], mask[:, :length])
         self.log_probs = log_probs[:, :length]
         return self.answers
 
-    def _pick(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
-        """Return the next token of each row [B·G that are left]."""
+    def _sample(self, logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        """Return the next token of each remaining answer, whose rows in [B·G] are given."""
         if self.uniform is None:
             return logits.argmax(-1)
-        mass = logits.softmax(-1).cumsum(-1)
-        if not mass[:, -1].isfinite().all():
+        cumulative = logits.softmax(-1).cumsum(-1)
+        if not cumulative[:, -1].isfinite().all():
             raise UserError(
-                "the model's word probabilities are not finite", fix="lower the learning rate"
+                "the probabilities of the next token are not finite", fix="lower the learning rate"
             )
-        point = self.uniform[:, step, None].to(mass)[rows] * mass[:, -1:]
-        return torch.searchsorted(mass, point, right=True).squeeze(1)
+        point = self.uniform[:, step, None].to(cumulative)[rows] * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, point, right=True).squeeze(1)
 
 
 @torch.no_grad()
 def sample_answers(
     understander: Understander, prompts: Prompts, rollout: Rollout
 ) -> UnderstanderOutput:
-    """Answer B prompts without reading the answers again; return the prompts' reading.
+    """Sample answers into `rollout`; return the output of the B prompts, without answer logits.
 
     Raises:
         UserError: probabilities that are not finite.
     """
-    opened = understander.open_answer(prompts)
-    rollout(understander, understander.begin_answers(opened, rollout.repeats))
-    return opened.reading
+    prefill = understander.prefill(prompts)
+    rollout(understander, understander.start_decoding(prefill, rollout.num_generations))
+    return prefill.output
 
 
-def forbidden_bias(vocabulary: int, forbidden: Sequence[int]) -> Tensor:
+def forbidden_bias(vocabulary: int, forbidden_ids: Sequence[int]) -> Tensor:
     """Return [vocabulary] with -inf at forbidden ids and 0 elsewhere."""
     bias = torch.zeros(vocabulary)
-    bias[list(forbidden)] = float("-inf")
+    bias[list(forbidden_ids)] = float("-inf")
     return bias

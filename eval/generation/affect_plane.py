@@ -22,12 +22,12 @@ from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.inference.continuity import Continuity, mean_continuity, small_pixels
 from emosym.inference.sweep import AXES, Axis, Sweep, axis_values
+from emosym.interfaces import EmotionModel, Oracle, Recogniser
 from emosym.records import ImageRequest, Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from eval.generation.measure import EvalRequest
 from eval.metrics import statistics as metrics
 from eval.metrics.continuity import ContinuityScores, continuity_scores
-from eval.protocols import Judge, Model, Oracle
 
 VALUES = axis_values(5)
 """Of each axis: -3, -1.5, 0, 1.5, 3."""
@@ -94,10 +94,10 @@ MEASURED = (
 
 
 def evaluate_plane(
-    model: Model,
+    model: EmotionModel,
     requests: Sequence[EvalRequest],
     *,
-    judge: Judge,
+    judge: Recogniser,
     oracle: Oracle | None = None,
     attainable: Attainable | None = None,
     classify: Classify | None = None,
@@ -188,8 +188,8 @@ class _Turn:
 
 
 def _drawn(
-    model: Model,
-    judge: Judge,
+    model: EmotionModel,
+    judge: Recogniser,
     requests: Sequence[EvalRequest],
     plane: Sweep,
     seeds: Sequence[int],

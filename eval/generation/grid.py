@@ -8,15 +8,15 @@ from PIL import Image
 
 from emosym.inference.sheets import CELL, affect_sheet, stacked
 from emosym.inference.sweep import Sweep, axis_values
+from emosym.interfaces import EmotionModel
 from emosym.records import ImageRequest
-from eval.protocols import Model
 
 VALUES = axis_values(5)
 """-3, -1.5, 0, 1.5, 3 on `affect.PUBLIC`. Ref: arXiv 2501.05710 (EmotiCrafter) §4.2."""
 
 
 def affect_grid(
-    model: Model,
+    model: EmotionModel,
     prompt: str,
     seed: int,
     *,
@@ -37,7 +37,7 @@ def affect_grid(
 
 
 def affect_grids(
-    model: Model,
+    model: EmotionModel,
     prompts: Sequence[str],
     seed: int,
     *,

@@ -13,10 +13,10 @@ from PIL import Image
 from data_tools.affectworld.world import subject_of
 from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError
+from emosym.interfaces import EmotionModel, Oracle, Recogniser
 from emosym.records import ImageRequest, Sample, Split, Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from eval.metrics import statistics as metrics
-from eval.protocols import Judge, Model, Oracle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +87,10 @@ def requests_from(
 
 
 def evaluate_generation(
-    model: Model,
+    model: EmotionModel,
     requests: Sequence[EvalRequest],
     *,
-    judge: Judge,
+    judge: Recogniser,
     oracle: Oracle | None = None,
     seed: int,
     guidance: float | None = None,

@@ -18,10 +18,10 @@ from emosym.console.terminal import print_json, print_table, progress
 from emosym.inference import refine as refining
 from emosym.inference.refine import Critic, Painter, Refinement
 from emosym.inference.sweep import axis_values
+from emosym.interfaces import Oracle
 from emosym.randomness import Draws
 from emosym.records import ImageRequest
 from eval.metrics import statistics as metrics
-from eval.protocols import Oracle
 
 if TYPE_CHECKING:
     from eval.generation.measure import EvalRequest

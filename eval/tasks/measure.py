@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from emosym.errors import UserError, unknown
 from emosym.inference.refine import lost_content
+from emosym.interfaces import QuestionAnswerer
 from emosym.records import Question
-from emosym.roles import Answerer
 from emosym.tasks.answers import Answer, parse
 from emosym.tasks.rewards import REWARDS
 from eval.metrics import statistics as metrics
@@ -44,7 +44,7 @@ class TaskScores:
 
 
 def evaluate_tasks(
-    model: Answerer,
+    model: QuestionAnswerer,
     questions: Sequence[Question],
     *,
     seed: int,

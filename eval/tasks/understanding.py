@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError, unknown
+from emosym.interfaces import AnswerParser, EmotionModel
 from emosym.records import Sample, Understanding
 from eval.metrics import statistics as metrics
-from eval.protocols import Model, Parse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +47,11 @@ class UnderstandingScores:
 
 
 def evaluate_understanding(
-    model: Model,
+    model: EmotionModel,
     samples: Sequence[Sample],
     *,
     train: Sequence[Sample] = (),
-    parse: Parse | None = None,
+    parse: AnswerParser | None = None,
     labels: Sequence[str] = MIKELS8,
     seed: int = 0,
     resamples: int = 500,

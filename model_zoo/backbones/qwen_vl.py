@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from emosym.errors import UserError
-from emosym.interfaces import Answers, InputEmbeddings, Prompts
+from emosym.interfaces import Answers, Backbone, InputEmbeddings, Prompts
 from model_zoo.backbones.decoding import Branch, read_one
 from model_zoo.pretrained import FIX, pretrained, reading
 from model_zoo.text.tokenizer import TAGS, load_tokenizer, save_tokenizer
@@ -33,7 +33,7 @@ FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """`model_type` of the backbones that pass the contract tests."""
 
 
-class QwenVL(nn.Module):
+class QwenVL(Backbone):
     """A model of one of `FAMILIES` behind `emosym.interfaces.Backbone`."""
 
     def __init__(self, model: PreTrainedModel) -> None:

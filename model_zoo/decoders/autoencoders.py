@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from emosym.errors import UserError
+from emosym.interfaces import Autoencoder
 
 
-class VAE(nn.Module):
+class VAE(Autoencoder):
     """A diffusers AutoencoderKL behind `emosym.interfaces.Autoencoder`.
 
     One that says `force_upcast` overflows in float16 (SDXL's does): it computes in float32 there.

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diffusers import ModelMixin, SD3Transformer2DModel, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BatchEncoding
 
 from emosym.diffusion.processes import RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
-from emosym.interfaces import TextFeatures
+from emosym.interfaces import Denoiser, TextFeatures
 from model_zoo.decoders.prompt_encoders import PromptEncoder
 from model_zoo.decoders.schedulers import process_of
 
 
-class StableDiffusion(nn.Module):
+class StableDiffusion(Denoiser):
     """What all families share.
 
     Args:

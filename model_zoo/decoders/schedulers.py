@@ -82,9 +82,11 @@ def process_of(config: Mapping[str, Any]) -> Process:
     return VPDiffusion(
         known.alphas_cumprod,
         said.prediction_type,
-        spacing="trailing" if said.timestep_spacing == "trailing" else "leading",
-        offset=int(_number("steps_offset", said.steps_offset, 0, len(known.alphas_cumprod) - 1)),
-        ends_clean=bool(said.set_alpha_to_one),
+        timestep_spacing="trailing" if said.timestep_spacing == "trailing" else "leading",
+        steps_offset=int(
+            _number("steps_offset", said.steps_offset, 0, len(known.alphas_cumprod) - 1)
+        ),
+        set_alpha_to_one=bool(said.set_alpha_to_one),
     )
 
 

@@ -12,17 +12,16 @@ from PIL import Image
 
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
-from emosym.interfaces import Scorer
+from emosym.interfaces import Recogniser, Scorer
 from emosym.plugins import Registry
 from emosym.records import ImageRequest
 from emosym.rl.scorers import (
     AffectScorer,
     JudgeSpec,
     LabelScorer,
-    Recogniser,
-    Understand,
-    checked,
-    reader,
+    UnderstandImages,
+    check_scores,
+    image_understander,
 )
 from model_zoo import zoo
 from model_zoo.judges.chat import RETRIES, TIMEOUT
@@ -36,7 +35,7 @@ Device = torch.device | str
 def judge(
     name: str, spec: JudgeSpec, *, own: Recogniser | None = None, device: Device = "cpu"
 ) -> Scorer:
-    """Return a judge whose scores are `scorers.checked`.
+    """Return a judge whose scores are checked by `scorers.check_scores`.
 
     Args:
         name: a key of `JUDGES`.
@@ -65,7 +64,7 @@ def judge(
     scorer = build(**given, **{key: value for key, value in around.items() if key in takes})
 
     def score(images: Sequence[Image.Image], requests: Sequence[ImageRequest]) -> np.ndarray:
-        return checked(name, scorer(images, requests), requests)
+        return check_scores(name, scorer(images, requests), requests)
 
     return score
 
@@ -125,10 +124,10 @@ JUDGES: Registry[Callable[..., Scorer]] = Registry(
 """Name -> its builder, whose keywords are the keys of `JudgeSpec` that it takes."""
 
 
-def _reader(own: Recogniser | None, path: str | None, device: Device) -> Understand:
+def _reader(own: Recogniser | None, path: str | None, device: Device) -> UnderstandImages:
     """Return how our own branch reads images, or the model of another folder or name."""
     if path is not None:
-        return reader(EmoSymPipeline(zoo.load(path).to(device)))
+        return image_understander(EmoSymPipeline(zoo.load(path).to(device)))
     if own is None:
         raise UserError("no model to judge with", fix="set path to a model folder")
-    return reader(own)
+    return image_understander(own)

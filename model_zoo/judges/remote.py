@@ -31,9 +31,9 @@ ASKED = Question(
 class RemoteModel:
     """A vision model behind OpenAI's chat completions. It stands where a pipeline understands.
 
-    Implements `eval.protocols.Answerer`. It answers greedily (temperature 0); the same image is
-    asked about once in a call, and once in all where there is a cache, whose answers are those of
-    any server that serves a model of this name.
+    Implements `emosym.interfaces.QuestionAnswerer`. It answers greedily (temperature 0); the same
+    image is asked about once in a call, and once in all where there is a cache, whose answers are
+    those of any server that serves a model of this name.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emosym.interfaces import InputEmbeddings
 from emosym.models.losses import token_log_probs
-from emosym.rl.policy_loss import Clip, policy_loss
+from emosym.rl.policy_loss import policy_loss
 from model_zoo.adapters import (
     ATTENTION,
     LoraSpec,
@@ -235,7 +235,7 @@ def test_a_new_adapter_has_no_distance_from_its_reference():
     gain = torch.tensor([1.0, -0.5])
     mask = torch.ones(2, 20)
     step = policy_loss(
-        "grpo", policy, policy, reference, gain, mask, clip=Clip(), beta=0.04, budget=20
+        "grpo", policy, policy, reference, gain, mask, beta=0.04, max_completion_length=20
     )
     assert [step.kl.item(), step.ratio_deviation.item()] == [0, 0]
     assert step.loss.item() == pytest.approx(-0.25)

@@ -133,10 +133,12 @@ def test_an_emotion_space_is_part_of_the_model(saved, tmp_path):
     identity = zoo.fingerprint(folder)
     assert zoo.fingerprint(zoo.save(model, tmp_path / "again", torch.float16)) == identity
 
-    path, state = folder / zoo.SPACE, model.space.state()
+    path, state = folder / zoo.SPACE, model.space.state_dict()
     safetensors.torch.save_file(state | {"awe.std": awe.std[1:]}, path)
     assert zoo.fingerprint(folder) != identity
-    with pytest.raises(UserError, match=r"space is not one of this model; .*awe.std; .*zoo space"):
+    with pytest.raises(
+        UserError, match=r"space does not belong to this model; .*awe.std; .*zoo space"
+    ):
         zoo.load(folder)
     path.write_bytes(b"nonsense")
     with pytest.raises(UserError, match=r"emotion_space.safetensors cannot be loaded"):
@@ -176,7 +178,10 @@ def test_adapters_are_merged_into_what_is_saved(tmp_path):
     noise = torch.randn(1, *model.autoencoder.latent_shape, generator=rng)
     drawn = [
         m.generator.sample(
-            noise, m.condition(m.read(asked), ["a"], torch.zeros(1, 2)), steps=1, guidance=1.0
+            noise,
+            m.condition(m.read(asked), ["a"], torch.zeros(1, 2)),
+            num_inference_steps=1,
+            guidance_scale=1.0,
         )
         for m in (loaded, model, make.tiny())
     ]

@@ -13,7 +13,8 @@ import torch
 from data_tools.dataset import open_dataset
 from data_tools.images import load_image
 from data_tools.manifest import write_manifest
-from emosym.models.emotion_space import EmotionSpace, Gaussian, fit_space, pick
+from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
+from emosym.models.emotion_space import EmotionSpace, Gaussian
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import train
@@ -32,9 +33,9 @@ def left(folder: Path, model: Path, data: Path, cycle: dict[str, int], **section
 
 def assert_fits(model, world: Path) -> None:
     """Assert that a model's space is that of its own states."""
-    samples = pick(open_dataset(world))
-    again = fit_space(model, samples, lambda sample: load_image(sample.image)).state()
-    found = model.space.state()
+    samples = choose_samples(open_dataset(world))
+    again = fit_emotion_space(model, samples, lambda sample: load_image(sample.image)).state()
+    found = model.space.state_dict()
     assert found.keys() == again.keys()
     assert max((found[name] - again[name]).abs().max() for name in found) < 1e-4
 

@@ -82,7 +82,7 @@ class PhaseContext:
         """Return what the generator is told; a frozen text encoder reads each prompt once."""
         return Condition(
             text=self.texts(texts),
-            free=self.texts([""]).expand(len(texts)),
+            unconditional_text=self.texts([""]).expand(len(texts)),
             h_ctx=reading.h_ctx,
             h_emo=reading.h_emo,
             affect=affect,

@@ -84,12 +84,12 @@ class Compress:
             parts["language"] = config.language_weight * language_loss(
                 reading.answer_logits, answers.ids, answers.mask * known[:, None]
             )
-        if reading.lesson is not None:
-            teachers = ranks.gather(reading.lesson.teacher.detach())
+        if reading.distillation is not None:
+            teachers = ranks.gather(reading.distillation.teacher.detach())
             parts["distil"] = config.distil_weight * distil_loss(
-                reading.lesson.student, teachers, all_known, first
+                reading.distillation.student, teachers, all_known, first
             )
-            parts["teacher"] = self._teacher_loss(reading.lesson, labels, affects, known)
+            parts["teacher"] = self._teacher_loss(reading.distillation, labels, affects, known)
         if config.reconstruct_weight:
             told = self._tell(texts)
             parts["reconstruct"] = config.reconstruct_weight * language_loss(
@@ -107,11 +107,13 @@ class Compress:
         return Answers(told.ids, told.mask * (told.ids != self.context.model.processor.end_of_turn))
 
     def _teacher_loss(
-        self, lesson: Distillation, labels: Tensor, affects: Tensor, known: Tensor
+        self, distillation: Distillation, labels: Tensor, affects: Tensor, known: Tensor
     ) -> Tensor:
         """Return what the reading of the words has to learn where there are words."""
-        label = label_loss(lesson.emotion_logits, labels.masked_fill(~known, -100))
-        affect = affect_loss(lesson.affect, affects.masked_fill(~known[:, None], float("nan")))
+        label = label_loss(distillation.emotion_logits, labels.masked_fill(~known, -100))
+        affect = affect_loss(
+            distillation.affect, affects.masked_fill(~known[:, None], float("nan"))
+        )
         return self.config.label_weight * label + self.config.affect_weight * affect
 
     @torch.no_grad()

@@ -11,7 +11,8 @@ from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
 from emosym.models.losses import token_log_probs
 from emosym.records import Question
-from emosym.rl.policy_loss import Clip, entropy, joint_advantages, policy_loss
+from emosym.rl.advantages import joint_advantages
+from emosym.rl.policy_loss import entropy, policy_loss
 from emosym.rl.rollout import Rollout, forbidden_bias
 from emosym.tasks.answers import parse
 from emosym.tasks.rewards import REWARDS, score
@@ -67,14 +68,14 @@ class VerifyGrpo:
         uniform = part.uniform(group, config.answer_tokens)
         rollout = Rollout(
             end_of_turn=processor.end_of_turn,
-            forbidden=processor.forbidden_ids,
-            max_tokens=config.answer_tokens,
-            repeats=group,
+            forbidden_ids=processor.forbidden_ids,
+            max_completion_length=config.answer_tokens,
+            num_generations=group,
             uniform=rearrange(uniform, "b g l -> (b g) l"),
             temperature=config.temperature,
         )
         # One pass: the prompts are read once, sampled from, and their answers read after them.
-        logits = context.parts["understander"](asked, rollout).answer_logits
+        logits = context.parts["understander"](asked, sampler=rollout).answer_logits
         answers = rollout.answers
         texts = processor.decode(answers.ids, answers.mask)
         fills = (answers.mask.sum(1) / config.answer_tokens).tolist()
@@ -88,16 +89,18 @@ class VerifyGrpo:
         mask = answers.mask * closed[:, None] if config.mask_truncated else answers.mask
 
         terms = policy_loss(
-            config.loss,
+            "grpo" if config.loss == "gspo" else config.loss,
             self._log_probs(logits, answers),
             rollout.log_probs,
             self._reference_log_probs(asked, answers),
             rearrange(self._advantages(rewards.nan_to_num()), "b g -> (b g)"),
             mask,
-            clip=Clip(config.clip, config.clip_high),
+            epsilon=config.clip,
+            epsilon_high=config.clip_high,
             beta=config.beta,
-            budget=config.answer_tokens,
-            tokens=ranks.mean(mask.sum()),
+            importance_sampling_level="sequence" if config.loss == "gspo" else "token",
+            max_completion_length=config.answer_tokens,
+            tokens_per_rank=ranks.mean(mask.sum()),
         )
         named = zip(self.rewards, rewards, strict=True)
         return StepOutput(
@@ -142,7 +145,12 @@ class VerifyGrpo:
         weights = torch.tensor(list(self.rewards.values()), device=rewards.device)
         everyone = rearrange(ranks.gather(rearrange(rewards, "r b g -> b r g")), "b r g -> r b g")
         found = joint_advantages(
-            everyone, weights, spread=self.config.spread, apart=self.config.rewards_apart
+            everyone,
+            weights,
+            scale_rewards=self.config.spread,
+            multi_objective_aggregation=(
+                "normalize_then_sum" if self.config.rewards_apart else "sum_then_normalize"
+            ),
         )
         first = ranks.rank() * rewards.shape[1]
         return found[first : first + rewards.shape[1]]

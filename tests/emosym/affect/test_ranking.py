@@ -11,7 +11,7 @@ TRUE = ("fear", "anger", "neutral")
 
 
 @pytest.mark.parametrize(
-    ("said", "score"),
+    ("predicted", "score"),
     [
         (("fear", "disgust", "neutral"), 0.25 + 0.10 + 0.5 * 2 / 3),  # the published example
         (TRUE, 1.0),
@@ -19,23 +19,25 @@ TRUE = ("fear", "anger", "neutral")
         (("joy", "sadness", "surprise"), 0.0),
         (("joy", "fear", "surprise"), 0.25),  # one shared: no order
         (("anger", "fear"), 0.25 + 0.15),  # two shared, reversed
-        (("fear", "fear", "anger"), 0.25 + 0.15 + 0.5 * 2 / 3),  # said twice, counted once
+        (("fear", "fear", "anger"), 0.25 + 0.15 + 0.5 * 2 / 3),  # named twice, counted once
         (("joy", "sadness", "surprise", "fear"), 0.0),  # a fourth counts nothing
         ((), 0.0),
     ],
 )
-def test_scores_by_hand(said, score):
-    assert ranking_score(TRUE, said) == pytest.approx(score)
+def test_scores_by_hand(predicted, score):
+    assert ranking_score(TRUE, predicted) == pytest.approx(score)
 
 
 def test_only_thirteen_scores_can_be_had():
-    scores = {round(100 * ranking_score(TRUE, said), 2) for said in permutations(EKMAN7, 3)}
+    scores = {
+        round(100 * ranking_score(TRUE, predicted), 2) for predicted in permutations(EKMAN7, 3)
+    }
     possible = {0, 10, 15, 25, 35, 40, 50, 58.33, 66.67, 68.33, 73.33, 83.33, 100}
     assert scores == possible
 
 
 def test_a_guess_earns_what_was_published():
-    guesses = [ranking_score(TRUE, said) for said in permutations(EKMAN7, 3)]
+    guesses = [ranking_score(TRUE, predicted) for predicted in permutations(EKMAN7, 3)]
     assert 100 * sum(guesses) / len(guesses) == pytest.approx(27.86, abs=0.005)
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emosym.affect.scales import PERCENT, PUBLIC, SAM7, SAM9, SIGNED, TEN, UNIT, Affect, Scale
+from emosym.affect.scales import PUBLIC, SAM7, SAM9, UNIT, Affect, Scale
 from emosym.errors import UserError
 
+SIGNED, TEN, PERCENT = Scale(-1.0, 1.0), Scale(1.0, 10.0), Scale(0.0, 100.0)
 SCALES = [PUBLIC, UNIT, SIGNED, SAM7, SAM9, TEN, PERCENT]
 
 
@@ -56,3 +57,24 @@ def test_a_point_knows_its_scale():
         Affect(1, 2).distance(point)
     with pytest.raises(UserError, match="valence is outside its scale; got 8"):
         Affect(8, 1, SAM7)
+
+
+def test_errors_distance_and_nearness_by_hand():
+    one, other = Affect(1, 2), Affect(-1, 1.5)
+    assert one.errors(other) == (2.0, 0.5)
+    assert one.nearness(other) == pytest.approx(1 - 2.5 / 12)
+    assert one.nearness(one) == 1
+    assert Affect(3, -3).nearness(Affect(-3, 3)) == 0
+    assert Affect(0, 1, UNIT).nearness(Affect(1, 1, UNIT)) == 0.5
+    with pytest.raises(ValueError, match="mixed affect scales"):
+        one.nearness(Affect(0, 0, UNIT))
+
+
+def test_two_numbers_are_a_point_together_or_not_at_all():
+    assert Affect.optional(None, None) is None
+    assert Affect.optional(0.0, 1.0, UNIT) == Affect(0, 1, UNIT)
+    for half in ((1.0, None), (None, 1.0)):
+        with pytest.raises(UserError, match="valence and arousal go together; give both"):
+            Affect.optional(*half)
+    with pytest.raises(UserError, match="arousal is outside its scale; got nan"):
+        Affect.optional(0.0, math.nan)

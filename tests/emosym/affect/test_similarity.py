@@ -14,12 +14,71 @@ from emosym.affect.similarity import (
     semantic_similarity,
     similarities,
 )
-from emosym.affect.taxonomies import EKMAN7, EMOTIC26, MIKELS8, PLUTCHIK24, SPELLINGS
+from emosym.affect.taxonomies import EKMAN7, MIKELS8, SPELLINGS
 from emosym.errors import UserError
 
 PUBLISHED = Path(__file__).resolve().parents[4] / "shared" / "data" / "eemo_logic"
 """EEmo-Logic's inputs and matrices, where they are at hand."""
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="needs EEmo-Logic's published files")
+
+PLUTCHIK24 = (
+    "acceptance",
+    "admiration",
+    "amazement",
+    "anger",
+    "annoyance",
+    "anticipation",
+    "apprehension",
+    "boredom",
+    "disgust",
+    "distraction",
+    "ecstasy",
+    "fear",
+    "grief",
+    "interest",
+    "joy",
+    "loathing",
+    "pensiveness",
+    "rage",
+    "sadness",
+    "serenity",
+    "surprise",
+    "terror",
+    "trust",
+    "vigilance",
+)
+"""Plutchik's eight in three strengths. Ref: FindingEmo."""
+
+EMOTIC26 = (
+    "affection",
+    "anger",
+    "annoyance",
+    "anticipation",
+    "aversion",
+    "confidence",
+    "disapproval",
+    "disconnection",
+    "disquietment",
+    "doubt/confusion",
+    "embarrassment",
+    "engagement",
+    "esteem",
+    "excitement",
+    "fatigue",
+    "fear",
+    "happiness",
+    "pain",
+    "peace",
+    "pleasure",
+    "sadness",
+    "sensitivity",
+    "suffering",
+    "surprise",
+    "sympathy",
+    "yearning",
+)
+"""Ref: EMOTIC."""
+
 SETS = (MIKELS8, EKMAN7, PLUTCHIK24, EMOTIC26)
 
 

@@ -24,7 +24,7 @@ PROCESSES = {
     "flow": RectifiedFlow(),
     "shifted": RectifiedFlow(3.0),
     "epsilon": VPDiffusion(ALPHAS, "epsilon"),
-    "v": VPDiffusion(ALPHAS, "v_prediction", spacing="trailing", ends_clean=True),
+    "v": VPDiffusion(ALPHAS, "v_prediction", timestep_spacing="trailing", set_alpha_to_one=True),
 }
 
 
@@ -53,22 +53,24 @@ def test_a_diffusion_by_hand():
     # What follows the last step: the first of the levels, or no noise at all.
     end = torch.tensor([-1.0])
     assert [float(part) for part in process.coefficients(end)] == pytest.approx([0.8, 0.6])
-    clean_end = VPDiffusion(torch.tensor([0.64, 0.36]), ends_clean=True)
+    clean_end = VPDiffusion(torch.tensor([0.64, 0.36]), set_alpha_to_one=True)
     assert [float(part) for part in clean_end.coefficients(end)] == [1.0, 0.0]
 
 
-def test_a_perfect_output_splits_into_image_and_noise(process):
+def test_a_perfect_output_predicts_image_and_noise(process):
     clean, noise, time = images(2), images(3), process.times(torch.tensor([0.1, 0.5, 0.9]))
     output = process.target(clean, noise, time)
-    split = process.split(add_noise(process, clean, noise, time), output, time)
-    assert torch.allclose(split.clean, clean, atol=1e-4)
-    assert torch.allclose(split.noise, noise, atol=1e-4)
+    prediction = process.predict(add_noise(process, clean, noise, time), output, time)
+    assert torch.allclose(prediction.clean, clean, atol=1e-4)
+    assert torch.allclose(prediction.noise, noise, atol=1e-4)
 
 
 def test_the_gain_is_how_an_error_of_the_output_shows_in_the_image(process):
     latents, output = images(4), images(5)
     time = process.times(torch.tensor([0.1, 0.5, 0.9]))
-    moved = process.split(latents, output + 1, time).clean - process.split(latents, output, time)[0]
+    moved = (
+        process.predict(latents, output + 1, time).clean - process.predict(latents, output, time)[0]
+    )
     assert torch.allclose(moved.abs()[:, 0, 0, 0], process.gain(time), rtol=1e-3)
 
 
@@ -107,7 +109,7 @@ def test_min_snr_is_the_published_weight(gamma, process):
         "flow": least * time**2,
         "epsilon": least / snr,
         "v_prediction": least / (snr + 1),
-    }[getattr(process, "prediction", "flow")]
+    }[getattr(process, "prediction_type", "flow")]
     assert torch.allclose(min_snr(process, time, gamma), expected, rtol=1e-4)
 
 
@@ -141,10 +143,10 @@ def test_many_steps_reach_the_exact_solution():
 def test_a_perfect_denoiser_leads_to_the_image_in_any_number_of_steps(process, steps):
     """From pure noise for a flow; a diffusion begins where a little of the image is left."""
     clean, noise = images(4), images(5)
-    first = process.schedule(steps)[:1].expand(3)
+    first = process.timesteps(steps)[:1].expand(3)
     start = add_noise(process, clean, noise, first)
     found = sample(lambda x, t: process.target(clean, noise, t), process, start, steps)
-    a, b = process.coefficients(process.schedule(steps)[-1])
+    a, b = process.coefficients(process.timesteps(steps)[-1])
     assert torch.allclose(found, a * clean + b * noise, atol=1e-3)
 
 
@@ -165,12 +167,12 @@ def test_diffusers_ddim_takes_the_same_steps(prediction, spacing, ends_clean):
     ours = VPDiffusion(
         theirs.alphas_cumprod,
         prediction,
-        spacing=spacing,
-        offset=theirs.config.steps_offset,
-        ends_clean=ends_clean,
+        timestep_spacing=spacing,
+        steps_offset=theirs.config.steps_offset,
+        set_alpha_to_one=ends_clean,
     )
     theirs.set_timesteps(10)
-    assert ours.schedule(10)[:-1].tolist() == theirs.timesteps.tolist()
+    assert ours.timesteps(10)[:-1].tolist() == theirs.timesteps.tolist()
 
     def denoise(latents, time):
         return torch.sin(3 * latents) + time[:, None, None, None] / 1000
@@ -191,4 +193,4 @@ def test_pure_noise_needs_v_prediction():
 
 def test_more_steps_than_the_schedule_has_are_refused():
     with pytest.raises(UserError, match="more sampling steps"):
-        PROCESSES["epsilon"].schedule(1001)
+        PROCESSES["epsilon"].timesteps(1001)

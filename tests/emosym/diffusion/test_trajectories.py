@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from emosym.diffusion.nft import nft_loss, optimality
-from emosym.diffusion.processes import RectifiedFlow, VPDiffusion, add_noise, sample
+from emosym.diffusion.processes import Interval, RectifiedFlow, VPDiffusion, add_noise, sample
 from emosym.diffusion.trajectories import log_ratios, sample_trajectory
-from emosym.diffusion.transitions import TRANSITIONS, Interval
-from emosym.rl.policy_loss import group_advantages
+from emosym.diffusion.transitions import TRANSITIONS
+from emosym.rl.advantages import group_advantages
 
 ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
 CASES = [(name, "flow") for name in TRANSITIONS] + [
@@ -40,33 +40,33 @@ class Painter(nn.Module):
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_exploring_is_the_loop_written_out(name, kind):
-    process, exploration, painter = process_of(kind), TRANSITIONS[name], Painter()
+    process, rule, painter = process_of(kind), TRANSITIONS[name], Painter()
     noise, draws = normal(3, 2, 2, 2), normal(2, 3, 2, 2, 2, seed=1)
     found = sample_trajectory(
         painter,
         process,
         noise,
-        steps=5,
-        drawn=range(1, 3),
-        draws=draws,
-        exploration=exploration,
+        num_inference_steps=5,
+        stochastic_steps=range(1, 3),
+        step_noise=draws,
+        rule=rule,
         eta=0.5,
     )
-    x, schedule, begun = noise, process.schedule(5), []
+    x, schedule, begun = noise, process.timesteps(5), []
     for place, (here, there) in enumerate(pairwise(schedule)):
         time = torch.full((3,), float(here))
-        split = process.split(x, painter(x, time).detach(), time)
+        prediction = process.predict(x, painter(x, time).detach(), time)
         if place in (1, 2):
             begun.append(x)
             interval = Interval(here, there, schedule[1])
-            step = exploration.transition(process, interval, x, split, 0.5)
+            step = rule.transition(process, interval, x, prediction, 0.5)
             x = step.mean + step.std * draws[place - 1]
         else:
             a, b = process.coefficients(there)
-            x = a * split.clean + b * split.noise
-    assert torch.allclose(found.images, x, atol=1e-5)
+            x = a * prediction.clean + b * prediction.noise
+    assert torch.allclose(found.final_latents, x, atol=1e-5)
     assert torch.allclose(found.latents, torch.stack(begun), atol=1e-5)
-    assert [float(i.here) for i in found.intervals] == schedule[1:3].tolist()
+    assert [float(i.time) for i in found.intervals] == schedule[1:3].tolist()
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
@@ -76,15 +76,15 @@ def test_without_noise_it_is_the_sampler(name, kind):
         Painter(),
         process,
         noise,
-        steps=4,
-        drawn=range(3),
-        draws=normal(3, 3, 2, 2, 2, seed=1),
-        exploration=TRANSITIONS[name],
+        num_inference_steps=4,
+        stochastic_steps=range(3),
+        step_noise=normal(3, 3, 2, 2, 2, seed=1),
+        rule=TRANSITIONS[name],
         eta=0.0,
     )
     with torch.no_grad():
         expected = sample(Painter(), process, noise, 4)
-    assert torch.allclose(found.images, expected, atol=1e-5)
+    assert torch.allclose(found.final_latents, expected, atol=1e-5)
 
 
 def rollout(painter: Painter, name: str, process, seed: int, count: int = 48):
@@ -93,13 +93,13 @@ def rollout(painter: Painter, name: str, process, seed: int, count: int = 48):
         painter,
         process,
         noise,
-        steps=5,
-        drawn=range(2),
-        draws=draws,
-        exploration=TRANSITIONS[name],
+        num_inference_steps=5,
+        stochastic_steps=range(2),
+        step_noise=draws,
+        rule=TRANSITIONS[name],
         eta=TRANSITIONS[name].eta,
     )
-    times = torch.stack([interval.here for interval in found.intervals])
+    times = torch.stack([interval.time for interval in found.intervals])
     return found, times
 
 
@@ -136,16 +136,16 @@ def assert_learned(colours: list[torch.Tensor]) -> None:
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_wanted_colour_is_learned_from_log_probabilities(name, kind):
-    process, painter, exploration = process_of(kind), Painter(), TRANSITIONS[name]
+    process, painter, rule = process_of(kind), Painter(), TRANSITIONS[name]
     optimizer = torch.optim.Adam(painter.parameters(), 0.05)
     colours = []
     for update in range(60):
         found, times = rollout(painter, name, process, 10 * update)
-        gained = reward(found.images)
-        colours.append(found.images.mean((0, 2, 3)))
+        gained = reward(found.final_latents)
+        colours.append(found.final_latents.mean((0, 2, 3)))
         advantages = group_advantages(gained[None])[0]
         outputs = again(painter, found, times)
-        logs = log_ratios(found, outputs, process, exploration, exploration.eta)
+        logs = log_ratios(found, outputs, process, rule, rule.eta)
         optimizer.zero_grad()
         (-(logs.exp() * advantages).mean()).backward()
         optimizer.step()
@@ -185,7 +185,7 @@ def test_the_nft_loss_by_hand(kind, strength):
         for share, sign in ((r, 1), (1 - r, -1)):
             implied = (1 - sign * strength) * old[row] + sign * strength * output[row]
             at = time[row : row + 1]
-            image = process.split(mixed[row : row + 1], implied[None], at).clean[0]
+            image = process.predict(mixed[row : row + 1], implied[None], at).clean[0]
             errors = (image - clean[row]).flatten().tolist()
             size = sum(map(abs, errors)) / 4
             total += share * sum(error**2 for error in errors) / 4 / size

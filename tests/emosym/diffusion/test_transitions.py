@@ -7,11 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from emosym.diffusion.processes import Prediction, RectifiedFlow, VPDiffusion
+from emosym.diffusion.processes import Interval, Prediction, RectifiedFlow, VPDiffusion
 from emosym.diffusion.transitions import (
     TRANSITIONS,
-    Interval,
-    Step,
+    GaussianStep,
     cps,
     dance_sde,
     ddim,
@@ -32,8 +31,8 @@ def between(here: float, there: float, second: float = 0.9) -> Interval:
     return Interval(torch.tensor(here), torch.tensor(there), torch.tensor(second))
 
 
-def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> Prediction:
-    return process.split(latents, output, torch.full((len(latents),), time))
+def prediction(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> Prediction:
+    return process.predict(latents, output, torch.full((len(latents),), time))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +42,9 @@ def said(process, latents: torch.Tensor, time: float, output: torch.Tensor) -> P
 def test_the_sde_is_the_published_one(transition, eta, s):
     """mean = x (1 + s²/(2σ) dt) + v (1 + s² (1 - σ)/(2σ)) dt; std = s √-dt; number by number."""
     x, v, sigma, dt = normal(2, 1, 2, 2), normal(2, 1, 2, 2, seed=1), 0.6, -0.1
-    step = transition(RectifiedFlow(), between(0.6, 0.5), x, said(RectifiedFlow(), x, 0.6, v), eta)
+    step = transition(
+        RectifiedFlow(), between(0.6, 0.5), x, prediction(RectifiedFlow(), x, 0.6, v), eta
+    )
     assert float(step.std) == pytest.approx(s * math.sqrt(0.1), rel=1e-5)
     for found, here, speed in zip(step.mean.flatten(), x.flatten(), v.flatten(), strict=True):
         kept = here * (1 + s**2 / (2 * sigma) * dt)
@@ -53,15 +54,17 @@ def test_the_sde_is_the_published_one(transition, eta, s):
 
 def test_at_pure_noise_the_second_level_stands_in_for_the_first():
     x = normal(1, 1, 2, 2)
-    step = flow_sde(RectifiedFlow(), between(1.0, 0.9), x, said(RectifiedFlow(), x, 1.0, x), 0.7)
+    step = flow_sde(
+        RectifiedFlow(), between(1.0, 0.9), x, prediction(RectifiedFlow(), x, 1.0, x), 0.7
+    )
     assert float(step.std) == pytest.approx(0.7 * math.sqrt(1 / 0.1) * math.sqrt(0.1), rel=1e-4)
 
 
 def test_cps_keeps_the_level_of_noise_exactly():
     """S = σ' sin(η π/2); what is kept of the old noise and S make σ' together."""
     x, v = normal(1, 1, 2, 2), normal(1, 1, 2, 2, seed=1)
-    split = said(RectifiedFlow(), x, 0.6, v)
-    step = cps(RectifiedFlow(), between(0.6, 0.5), x, split, 0.8)
+    predicted = prediction(RectifiedFlow(), x, 0.6, v)
+    step = cps(RectifiedFlow(), between(0.6, 0.5), x, predicted, 0.8)
     s = 0.5 * math.sin(0.4 * math.pi)
     assert float(step.std) == pytest.approx(s)
     expected = 0.5 * (x - 0.6 * v) + math.sqrt(0.25 - s**2) * (x + 0.4 * v)
@@ -74,14 +77,14 @@ def test_ddim_with_noise_is_diffusers():
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
     )
     theirs.set_timesteps(steps)
-    ours = VPDiffusion(theirs.alphas_cumprod, ends_clean=True)
-    schedule = ours.schedule(steps)
+    ours = VPDiffusion(theirs.alphas_cumprod, set_alpha_to_one=True)
+    schedule = ours.timesteps(steps)
     for place, (here, there) in enumerate(pairwise(schedule)):
         x, output = normal(2, 1, 2, 2, seed=place), normal(2, 1, 2, 2, seed=99)
         drawn = normal(2, 1, 2, 2, seed=7)
         expected = theirs.step(output, int(here), x, eta=1.0, variance_noise=drawn).prev_sample
-        split = said(ours, x, float(here), output)
-        step = ddim(ours, Interval(here, there, schedule[1]), x, split, 1.0)
+        predicted = prediction(ours, x, float(here), output)
+        step = ddim(ours, Interval(here, there, schedule[1]), x, predicted, 1.0)
         assert torch.allclose(step.mean + step.std * drawn, expected, atol=1e-3, rtol=1e-4)
 
 
@@ -89,7 +92,7 @@ def test_ddim_with_noise_is_diffusers():
 def test_without_noise_a_step_is_the_deterministic_one(name):
     x, v = normal(2, 1, 2, 2), normal(2, 1, 2, 2, seed=1)
     step = TRANSITIONS[name].transition(
-        RectifiedFlow(), between(0.6, 0.5), x, said(RectifiedFlow(), x, 0.6, v), 0.0
+        RectifiedFlow(), between(0.6, 0.5), x, prediction(RectifiedFlow(), x, 0.6, v), 0.0
     )
     assert float(step.std) == 0
     assert torch.allclose(step.mean, x - 0.1 * v, atol=1e-6)
@@ -100,7 +103,7 @@ def test_a_noise_model_has_no_flow_sde(transition):
     process = VPDiffusion(torch.tensor([0.9, 0.5]))
     x = normal(1, 1, 2, 2)
     with pytest.raises(UserError, match="flow models"):
-        transition(process, between(1.0, 0.0), x, said(process, x, 1.0, x), 0.5)
+        transition(process, between(1.0, 0.0), x, prediction(process, x, 1.0, x), 0.5)
 
 
 MEAN, SPREAD = 0.8, 0.5
@@ -124,13 +127,17 @@ def test_the_sde_has_the_marginals_of_the_ode(name):
     CPS is no SDE: its noise is a share of the level at any number of steps.
     """
     found, steps = TRANSITIONS[name], 300
-    schedule, rng = RectifiedFlow().schedule(steps), torch.Generator().manual_seed(0)
+    schedule, rng = RectifiedFlow().timesteps(steps), torch.Generator().manual_seed(0)
     x = torch.randn(10_000, 1, 2, 2, generator=rng)
     half = None
     for here, there in pairwise(schedule):
-        split = RectifiedFlow().split(x, toy(x, here.expand(len(x))), here.expand(len(x)))
+        predicted = RectifiedFlow().predict(x, toy(x, here.expand(len(x))), here.expand(len(x)))
         step = found.transition(
-            RectifiedFlow(), Interval(here, there, schedule[1]), x, split, 0.7 * min(1, found.eta)
+            RectifiedFlow(),
+            Interval(here, there, schedule[1]),
+            x,
+            predicted,
+            0.7 * min(1, found.eta),
         )
         x = step.mean + step.std * torch.randn(x.shape, generator=rng)
         if half is None and there <= 0.5:
@@ -142,18 +149,20 @@ def test_the_sde_has_the_marginals_of_the_ode(name):
     assert x.mean().item() == pytest.approx(MEAN, abs=0.03)
 
 
-def pair() -> tuple[torch.Tensor, Step, Step]:
+def pair() -> tuple[torch.Tensor, GaussianStep, GaussianStep]:
     std = torch.tensor(0.3)
-    old = Step(normal(2, 1, 2, 2), std)
+    old = GaussianStep(normal(2, 1, 2, 2), std)
     sample = old.mean + std * normal(2, 1, 2, 2, seed=1)
-    return sample, Step(old.mean + 0.1 * normal(2, 1, 2, 2, seed=2), std), old
+    return sample, GaussianStep(old.mean + 0.1 * normal(2, 1, 2, 2, seed=2), std), old
 
 
 def test_the_log_probability_is_a_mean_of_normal_densities():
     sample, new, _ = pair()
     density = torch.distributions.Normal(new.mean, 0.3).log_prob(sample)
     assert torch.allclose(log_prob(sample, new), density.mean((1, 2, 3)), atol=1e-5)
-    at_the_mean = log_prob(torch.zeros(1, 1, 2, 2), Step(torch.zeros(1, 1, 2, 2), torch.ones(())))
+    at_the_mean = log_prob(
+        torch.zeros(1, 1, 2, 2), GaussianStep(torch.zeros(1, 1, 2, 2), torch.ones(()))
+    )
     assert at_the_mean.item() == pytest.approx(-0.918939, abs=1e-5)
 
 

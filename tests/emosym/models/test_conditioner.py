@@ -23,7 +23,7 @@ def connected(pooled: int = P) -> ConnectorConditioner:
 
 
 KINDS = {word: 1, connected: K + 1}
-"""How many tokens each kind makes of what was read."""
+"""How many tokens each kind makes of the states."""
 
 
 @pytest.fixture(params=KINDS)
@@ -68,8 +68,8 @@ def test_the_word_by_hand():
     h_ctx, h_emo, affect, keep = inputs()
     tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
     mean = conditioner.norm_ctx(sum(h_ctx[:, k] for k in range(K)) / K)
-    said = conditioner.mapper(conditioner.norm_emo(h_emo)) + 0.01 * conditioner.mapper_ctx(mean)
-    assert torch.allclose(tokens[:, 0], said, atol=1e-6)
+    expected = conditioner.mapper(conditioner.norm_emo(h_emo)) + 0.01 * conditioner.mapper_ctx(mean)
+    assert torch.allclose(tokens[:, 0], expected, atol=1e-6)
     both = torch.cat([tokens[:, 0], tokens[:, 1]], 1)
     assert torch.allclose(pooled, both @ conditioner.pooled.weight.T, atol=1e-5)
 
@@ -88,9 +88,9 @@ def test_the_connector_by_hand():
         x = x + read.out_proj((q @ k.mT / D**0.5).softmax(-1) @ v)
         x = x + layer.linear2(torch.nn.functional.gelu(layer.linear1(layer.norm2(x))))
     first, _, second, _ = connector.project
-    said = second(torch.nn.functional.gelu(first(connector.norm(x))))
-    said = said / said.square().mean(-1, keepdim=True).sqrt()
-    torch.testing.assert_close(tokens[:, :-1], said, atol=1e-4, rtol=1e-4)
+    expected = second(torch.nn.functional.gelu(first(connector.norm(x))))
+    expected = expected / expected.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(tokens[:, :-1], expected, atol=1e-4, rtol=1e-4)
     both = torch.cat([tokens[:, :-1].mean(1), tokens[:, -1]], 1)
     torch.testing.assert_close(pooled, both @ conditioner.pooled.weight.T, atol=1e-5, rtol=1e-5)
 
@@ -127,8 +127,8 @@ def test_without_reasoning_tokens_the_word_is_that_of_the_emotion():
     conditioner = moved(word())
     _, h_emo, affect, keep = inputs()
     tokens, pooled = conditioner(normal(B, 0, D), h_emo, affect, keep)
-    said = conditioner.mapper(conditioner.norm_emo(h_emo))
-    assert torch.allclose(tokens[:, 0], said, atol=1e-6)
+    expected = conditioner.mapper(conditioner.norm_emo(h_emo))
+    assert torch.allclose(tokens[:, 0], expected, atol=1e-6)
     tokens.sum().backward()
     assert conditioner.mapper[0].weight.grad.abs().max() > 0
     assert conditioner.gate.grad is None
@@ -183,7 +183,7 @@ def test_zero_affect_is_asked_for_and_affects_differ(conditioner):
     assert torch.pdist(tokens[:, -1]).min() > 1e-3
 
 
-def test_a_dropped_condition_says_nothing_of_its_inputs(conditioner):
+def test_a_dropped_condition_does_not_depend_on_its_inputs(conditioner):
     h_ctx, h_emo, affect, keep = inputs()
     keep[:2] = False
     tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)

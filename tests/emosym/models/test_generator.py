@@ -39,7 +39,10 @@ def condition(tiny, generator) -> Condition:
 def row(condition: Condition, i: int) -> Condition:
     text = TextFeatures(condition.text.tokens[i : i + 1], condition.text.pooled[i : i + 1])
     rows = {k: getattr(condition, k)[i : i + 1] for k in ("h_ctx", "h_emo", "affect")}
-    free = TextFeatures(condition.free.tokens[i : i + 1], condition.free.pooled[i : i + 1])
+    free = TextFeatures(
+        condition.unconditional_text.tokens[i : i + 1],
+        condition.unconditional_text.pooled[i : i + 1],
+    )
     return Condition(text, free, **rows)
 
 
@@ -54,7 +57,7 @@ def velocity(generator: Generator, latents, sigma, condition: Condition, keep: b
         emotion, pooled = generator.conditioner(
             condition.h_ctx, condition.h_emo, condition.affect, flags
         )
-        text = condition.text if keep else condition.free
+        text = condition.text if keep else condition.unconditional_text
         tokens, pooled = torch.cat([text.tokens, emotion], 1), text.pooled + pooled
         return generator.denoiser.predict(latents, sigma, tokens, pooled)
 
@@ -65,8 +68,8 @@ def test_the_output_by_hand(generator, condition):
     found = generator(latents, sigma, condition, torch.tensor([True, False, True]))
     for i in range(3):
         rows = slice(i, i + 1)
-        said = velocity(generator, latents[rows], sigma[rows], row(condition, i), i != 1)
-        assert torch.allclose(found[rows], said, atol=1e-5)
+        expected = velocity(generator, latents[rows], sigma[rows], row(condition, i), i != 1)
+        assert torch.allclose(found[rows], expected, atol=1e-5)
 
 
 @torch.no_grad()
@@ -81,7 +84,7 @@ def test_an_image_does_not_depend_on_the_others(generator, condition):
 
 
 @torch.no_grad()
-def test_everything_the_condition_says_is_heard(generator, condition):
+def test_the_output_depends_on_every_part_of_the_condition(generator, condition):
     latents, sigma = batch()
     yes = torch.ones(3, dtype=torch.bool)
     output = generator(latents, sigma, condition, yes)
@@ -104,7 +107,7 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
     no = torch.zeros(3, dtype=torch.bool)
     other = Condition(
         text=TextFeatures(-condition.text.tokens, 5 + condition.text.pooled),
-        free=condition.free,
+        unconditional_text=condition.unconditional_text,
         h_ctx=-condition.h_ctx,
         h_emo=-condition.h_emo,
         affect=torch.zeros(3, 2),
@@ -115,20 +118,20 @@ def test_a_dropped_condition_is_one_for_all(generator, condition):
 
 
 @torch.no_grad()
-def test_the_unconditional_branch_is_told_the_empty_prompt(tiny, generator):
+def test_the_unconditional_branch_gets_the_empty_prompt(tiny, generator):
     """A model conditioned on nothing but [""] differs from its dropped branch by emotion alone."""
     width = tiny.understander.backbone.width
-    reading = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
-    said = tiny.condition(reading, ["a red house", ""], torch.full((2, 2), torch.nan))
+    output = SimpleNamespace(h_ctx=normal(2, K, width), h_emo=normal(2, width))
+    built = tiny.condition(output, ["a red house", ""], torch.full((2, 2), torch.nan))
     empty = generator.denoiser.encode_text([""])
-    assert torch.equal(said.free.tokens, empty.tokens.expand(2, -1, -1))
-    assert torch.equal(said.free.pooled, empty.pooled.expand(2, -1))
-    assert torch.allclose(said.text.tokens[1], empty.tokens[0], atol=1e-6)
+    assert torch.equal(built.unconditional_text.tokens, empty.tokens.expand(2, -1, -1))
+    assert torch.equal(built.unconditional_text.pooled, empty.pooled.expand(2, -1))
+    assert torch.allclose(built.text.tokens[1], empty.tokens[0], atol=1e-6)
 
 
 def test_guidance_one_follows_the_condition_as_it_is(generator, condition):
     noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
-    found = generator.sample(noise, condition, steps=1, guidance=1.0)
+    found = generator.sample(noise, condition, num_inference_steps=1, guidance_scale=1.0)
     assert torch.allclose(
         found, noise - velocity(generator, noise, one, condition, True), atol=1e-5
     )
@@ -140,7 +143,7 @@ def test_guidance_by_hand(generator, condition, weight):
     noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
     wanted = velocity(generator, noise, one, condition, True)
     free = velocity(generator, noise, one, condition, False)
-    found = generator.sample(noise, condition, steps=1, guidance=weight)
+    found = generator.sample(noise, condition, num_inference_steps=1, guidance_scale=weight)
     assert torch.allclose(found, noise - (free + weight * (wanted - free)), atol=1e-4)
     assert (wanted - free).abs().max() > 1e-3
 
@@ -152,14 +155,17 @@ def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
         made.process = RectifiedFlow(shift)
         for here, there in pairwise(levels):
             x = x + (there - here) * velocity(made, x, torch.full((3,), here), condition, True)
-        found = made.sample(noise, condition, steps=3, guidance=1.0)
+        found = made.sample(noise, condition, num_inference_steps=3, guidance_scale=1.0)
         assert torch.allclose(found, x, atol=1e-4)
 
 
 def test_equal_noise_gives_equal_images(generator, condition):
     noise = normal(3, 4, 16, 16, seed=6)
-    first, again = (generator.sample(noise, condition, steps=2, guidance=2.0) for _ in range(2))
-    other = generator.sample(noise.flip(0), condition, steps=2, guidance=2.0)
+    first, again = (
+        generator.sample(noise, condition, num_inference_steps=2, guidance_scale=2.0)
+        for _ in range(2)
+    )
+    other = generator.sample(noise.flip(0), condition, num_inference_steps=2, guidance_scale=2.0)
     assert torch.equal(first, again)
     assert (first - other).abs().amax((1, 2, 3))[[0, 2]].min() > 0.1
     assert not first.requires_grad

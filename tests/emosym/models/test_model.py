@@ -73,15 +73,17 @@ def test_draw_gives_pixels_in_range(tiny):
     condition = tiny.condition(reading, ["a lake"], torch.zeros(1, 2))
     shape = tiny.autoencoder.latent_shape
     noise = 3 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
-    pixels = tiny.draw(noise, condition, steps=1, guidance=1.0)
+    pixels = tiny.generate(noise, condition, num_inference_steps=1, guidance_scale=1.0)
     side = tiny.config.image_size
     assert pixels.shape == (1, 3, side, side)
     assert pixels.abs().max() <= 1
-    latents = tiny.generator.sample(noise, condition, steps=1, guidance=1.0)
+    latents = tiny.generator.sample(noise, condition, num_inference_steps=1, guidance_scale=1.0)
     with torch.no_grad():
         assert torch.equal(pixels, tiny.autoencoder.decode(latents).clamp(-1, 1))
-    usual = tiny.draw(noise, condition, steps=None, guidance=None)
-    stated = tiny.draw(noise, condition, steps=tiny.config.steps, guidance=tiny.config.guidance)
+    usual = tiny.generate(noise, condition, num_inference_steps=None, guidance_scale=None)
+    stated = tiny.generate(
+        noise, condition, num_inference_steps=tiny.config.steps, guidance_scale=tiny.config.guidance
+    )
     assert torch.equal(usual, stated)
 
 

@@ -6,101 +6,77 @@ import pytest
 import torch
 from torch import Tensor
 
+from emosym.rl.advantages import group_advantages
 from emosym.rl.policy_loss import (
     CISPO_CAP,
     LOSSES,
     SAPO_TEMPERATURES,
-    Clip,
+    ClipRange,
     entropy,
-    group_advantages,
-    joint_advantages,
     policy_loss,
 )
 
-BUDGET = 8
+LENGTH = 8
+"""Longest answer allowed."""
+CASES = {name: (name, "token") for name in LOSSES} | {
+    f"{name}, one ratio an answer": (name, "sequence") for name in LOSSES
+}
+"""Every loss at both levels of the ratio; grpo at the sequence level is GSPO."""
+every_loss = pytest.mark.parametrize(("name", "level"), CASES.values(), ids=CASES)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def loss_of(name, new, old, reference, advantages, mask, *, clip=Clip(0.2, 0.2), beta=0.0, **more):  # noqa: B008
-    given = (new, old, reference, advantages, mask)
-    return policy_loss(name, *given, clip=clip, beta=beta, budget=BUDGET, **more)
-
-
-# --- Advantages
-
-
-def test_group_advantages_by_hand():
-    """Rewards 1 2 3 4: mean 2.5, deviation (n - 1) of sqrt(5/3)."""
-    spread = math.sqrt(5 / 3) + 1e-4
-    rewards = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]])
-    found = group_advantages(rewards)
-    assert found[0].tolist() == pytest.approx([x / spread for x in (-1.5, -0.5, 0.5, 1.5)])
-    assert found[1].tolist() == [0, 0, 0, 0]
-    # Dr. GRPO divides by nothing; a deviation of the batch is that of all eight rewards.
-    assert group_advantages(rewards, "none")[0].tolist() == [-1.5, -0.5, 0.5, 1.5]
-    values = [1, 2, 3, 4, 0.5, 0.5, 0.5, 0.5]
-    whole = math.sqrt(sum((value - 1.5) ** 2 for value in values) / 7) + 1e-4
-    assert group_advantages(rewards, "batch")[0, 3].item() == pytest.approx(1.5 / whole)
-
-
-def test_advantages_are_of_a_group_only():
-    rewards = normal(3, 5)
-    moved = group_advantages(rewards * torch.tensor([[1.0], [7.0], [1.0]]) + 4)
-    assert torch.allclose(moved, group_advantages(rewards), atol=1e-3)
-    assert group_advantages(rewards).mean(1).abs().max() < 1e-6
-
-
-def test_apart_a_small_reward_counts_as_much_as_a_large_one():
-    """Two rewards that disagree, one with a hundredth of the spread of the other."""
-    large = torch.tensor([[1.0, 0.0, 1.0, 0.0]])
-    small = torch.tensor([[0.0, 0.01, 0.01, 0.0]])
-    rewards, weights = torch.stack([large, small]), torch.ones(2)
-    summed = joint_advantages(rewards, weights)[0]
-    apart = joint_advantages(rewards, weights, apart=True)[0]
-    assert summed[0] > 0 > summed[1]
-    assert apart[:2].tolist() == pytest.approx([0, 0], abs=0.02)
-    # 2, -2, 0, 0 over a deviation of sqrt(8/3).
-    assert apart[2].item() == pytest.approx(math.sqrt(3 / 2), abs=0.02)
-    assert torch.equal(joint_advantages(rewards[:1], 3 * weights[:1]), group_advantages(3 * large))
+def loss_of(name, new, old, reference, advantages, mask, *, level="token", **options):
+    settings = {"epsilon": 0.2, "epsilon_high": 0.2, "beta": 0.0, "max_completion_length": LENGTH}
+    return policy_loss(
+        name,
+        new,
+        old,
+        reference,
+        advantages,
+        mask,
+        importance_sampling_level=level,
+        **(settings | options),
+    )
 
 
 # --- Losses against loops
 
 
-def surrogate(name: str, ratio: float, gain: float, log_prob: float, clip: Clip) -> float:
+def surrogate(name: str, ratio: float, advantage: float, log_prob: float, clip: ClipRange) -> float:
     if name == "cispo":
-        return min(ratio, CISPO_CAP) * gain * log_prob
+        return min(ratio, CISPO_CAP) * advantage * log_prob
     if name == "sapo":
-        temperature = SAPO_TEMPERATURES[0 if gain > 0 else 1]
-        return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * gain
-    return min(ratio * gain, min(max(ratio, 1 - clip.low), 1 + clip.high) * gain)
+        temperature = SAPO_TEMPERATURES[0 if advantage > 0 else 1]
+        return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * advantage
+    return min(ratio * advantage, min(max(ratio, clip.low), clip.high) * advantage)
 
 
-def slow(name, new, old, reference, advantages, mask, clip, beta) -> dict[str, float]:
+def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict[str, float]:
     """The same, token by token."""
     answers, kls, low, high, deviation = [], [], 0, 0, 0.0
     for b in range(len(new)):
         real = [t for t in range(new.shape[1]) if mask[b, t]]
         gaps = [float(new[b, t] - old[b, t]) for t in real]
-        gain, values, divergences = float(advantages[b]), [], []
+        advantage, values, divergences = float(advantages[b]), [], []
         for t, gap in zip(real, gaps, strict=True):
-            ratio = math.exp(sum(gaps) / len(gaps) if name == "gspo" else gap)
+            ratio = math.exp(sum(gaps) / len(gaps) if level == "sequence" else gap)
             far = min(max(float(reference[b, t] - new[b, t]), -20), 20)
             divergences.append(math.exp(far) - far - 1)
-            value = surrogate(name, ratio, gain, float(new[b, t]), clip)
+            value = surrogate(name, ratio, advantage, float(new[b, t]), clip)
             values.append(beta * divergences[-1] - value)
-            low += ratio < 1 - clip.low and gain < 0
-            high += ratio > 1 + clip.high and gain > 0
+            low += ratio < clip.low and advantage < 0
+            high += ratio > clip.high and advantage > 0
             deviation = max(deviation, abs(math.exp(gap) - 1))
         answers.append(values)
         kls.append(sum(divergences) / max(len(real), 1))
     count = sum(map(len, answers))
     total = sum(map(sum, answers))
     reduced = {
-        "dr_grpo": total / (len(answers) * BUDGET),
+        "dr_grpo": total / (len(answers) * LENGTH),
         **dict.fromkeys(("bnpo", "dapo", "cispo"), total / count),
     }
     mean = sum(sum(values) / max(len(values), 1) for values in answers) / len(answers)
@@ -113,17 +89,19 @@ def slow(name, new, old, reference, advantages, mask, clip, beta) -> dict[str, f
     }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@every_loss
 @pytest.mark.parametrize(
-    ("clip", "beta"), [(Clip(), 0.04), (Clip(0.05, 0.1), 0.0), (Clip(1, 10), 1.0)]
+    ("clip", "beta"),
+    [(ClipRange(0.2, 0.28), 0.04), (ClipRange(0.05, 0.1), 0.0), (ClipRange(1, 10), 1.0)],
 )
-def test_every_loss_against_a_slow_twin(name, clip, beta):
+def test_every_loss_against_a_slow_twin(name, level, clip, beta):
     new, old, reference = (normal(5, 6, seed=s) - 2 for s in range(3))
     advantages = normal(5, seed=3)
     mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [0], [5]])).long()
-    given = (name, new, old, reference, advantages, mask)
-    found = loss_of(*given, clip=clip, beta=beta)
-    for field, value in slow(*given, clip, beta).items():
+    given = (new, old, reference, advantages, mask)
+    bounds = {"epsilon": clip.epsilon, "epsilon_high": clip.epsilon_high}
+    found = loss_of(name, *given, level=level, beta=beta, **bounds)
+    for field, value in slow(name, level, *given, clip, beta).items():
         assert getattr(found, field).item() == pytest.approx(value, rel=1e-5), field
 
 
@@ -140,7 +118,7 @@ def test_two_ranks_weigh_every_token_alike(name):
             name,
             *(part[rows] for part in (new, old, reference, advantages, mask)),
             beta=0.04,
-            tokens=mask.sum() / 2,
+            tokens_per_rank=mask.sum() / 2,
         ).loss
         for rows in halves
     ]
@@ -151,7 +129,7 @@ def test_two_ranks_weigh_every_token_alike(name):
 
 
 def test_grpo_by_hand():
-    """One token: ratio 1.5, so a gain of 2 is clipped to 2.4 and a loss of 2 is not."""
+    """One token: ratio 1.5, so a advantage of 2 is clipped to 2.4 and a loss of 2 is not."""
     new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
     one = torch.ones(1, 1)
     rise = loss_of("grpo", new, old, None, torch.tensor([2.0]), one)
@@ -160,7 +138,7 @@ def test_grpo_by_hand():
     assert fall.loss.item() == pytest.approx(3.0)
     assert rise.ratio_deviation.item() == pytest.approx(0.5)
     assert (rise.clipped_high.item(), fall.clipped_high.item()) == (1, 0)
-    higher = loss_of("grpo", new, old, None, torch.tensor([2.0]), one, clip=Clip(0.2, 0.4))
+    higher = loss_of("grpo", new, old, None, torch.tensor([2.0]), one, epsilon_high=0.4)
     assert higher.loss.item() == pytest.approx(-2.8)  # clip-higher: up to 1.4
     apart = loss_of("grpo", new, new, old, torch.tensor([0.0]), one, beta=0.5)
     assert apart.kl.item() == pytest.approx(2 / 3 - math.log(2 / 3) - 1)
@@ -176,24 +154,26 @@ def test_sapo_by_hand():
     assert new.grad.item() == pytest.approx(-3.0)
 
 
-def test_gspo_takes_one_ratio_for_an_answer():
-    """Ratios 4 and 1/4: their geometric mean is 1, so nothing is clipped."""
+def test_at_the_sequence_level_an_answer_has_one_ratio():
+    """GSPO. Ratios 4 and 1/4: their geometric mean is 1, so nothing is clipped."""
     new = torch.tensor([[math.log(4), -math.log(4)]])
     given = (new, torch.zeros(1, 2), None, torch.tensor([1.0]), torch.ones(1, 2))
-    assert loss_of("gspo", *given).loss.item() == pytest.approx(-1.0)
+    assert loss_of("grpo", *given, level="sequence").loss.item() == pytest.approx(-1.0)
     assert loss_of("grpo", *given).loss.item() == pytest.approx(-(1.2 + 0.25) / 2)
 
 
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo", "sapo"])
-def test_at_ratio_one_the_gradient_is_that_of_the_policy_gradient(name):
+@pytest.mark.parametrize(
+    ("name", "level"), [*((name, "token") for name in LOSSES), ("grpo", "sequence")]
+)
+def test_at_ratio_one_the_gradient_is_that_of_the_policy_gradient(name, level):
     new = (normal(4, 3) - 2).requires_grad_()
     advantages = normal(4, seed=1)
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
-    found = loss_of(name, new, new.detach(), new.detach(), advantages, mask, beta=0.04)
+    found = loss_of(name, new, new.detach(), new.detach(), advantages, mask, level=level, beta=0.04)
     assert [found.kl.item(), found.ratio_deviation.item()] == [0, 0]
     found.loss.backward()
     divisor = {
-        "dr_grpo": torch.tensor(4.0 * BUDGET),
+        "dr_grpo": torch.tensor(4.0 * LENGTH),
         **dict.fromkeys(("bnpo", "dapo", "cispo"), mask.sum()),
     }.get(name, 4 * mask.sum(1, keepdim=True))
     assert torch.allclose(new.grad, -advantages[:, None] * mask / divisor, atol=1e-7)
@@ -202,8 +182,8 @@ def test_at_ratio_one_the_gradient_is_that_of_the_policy_gradient(name):
 def test_the_gradient_stops_where_the_ratio_is_clipped():
     old = torch.zeros(4, 1)
     new = torch.tensor([[0.5], [0.5], [-0.5], [-0.5]], requires_grad=True)
-    gain = torch.tensor([1.0, -1.0, 1.0, -1.0])
-    loss_of("grpo", new, old, old, gain, torch.ones(4, 1)).loss.backward()
+    advantage = torch.tensor([1.0, -1.0, 1.0, -1.0])
+    loss_of("grpo", new, old, old, advantage, torch.ones(4, 1)).loss.backward()
     moves = [0, math.exp(0.5), -math.exp(-0.5), 0]
     assert new.grad.squeeze(1).tolist() == pytest.approx([g / 4 for g in moves])
 
@@ -226,8 +206,8 @@ def test_k3_is_never_negative_and_survives_any_distance():
 # --- Learning
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_learns_a_bandit(name):
+@every_loss
+def test_every_loss_learns_a_bandit(name, level):
     """Four arms paying 0, 0.2, 0.4 and 1: after 60 steps of 8 pulls the best is pulled."""
     pays = torch.tensor([0.0, 0.2, 0.4, 1.0])
     logits = torch.zeros(4, requires_grad=True)
@@ -237,9 +217,9 @@ def test_every_loss_learns_a_bandit(name):
     for _ in range(60):
         arms = torch.multinomial(logits.detach().softmax(-1), 8, True, generator=rng)
         log_probs = logits.log_softmax(-1)[arms][:, None]
-        gain = group_advantages(pays[arms][None]).squeeze(0)
-        given = (log_probs, log_probs.detach(), start[arms][:, None], gain, torch.ones(8, 1))
-        loss = loss_of(name, *given, beta=0.01)
+        advantage = group_advantages(pays[arms][None]).squeeze(0)
+        given = (log_probs, log_probs.detach(), start[arms][:, None], advantage, torch.ones(8, 1))
+        loss = loss_of(name, *given, level=level, beta=0.01)
         optimizer.zero_grad()
         loss.loss.backward()
         optimizer.step()

@@ -15,36 +15,36 @@ TEXTS = ["why", "Which emotion does this image evoke, and which words would you 
 LENGTH = 6
 
 
-def sample(tiny: EmoSym, asked, uniform: Tensor | None, **options):
+def sample(tiny: EmoSym, prompts, uniform: Tensor | None, **options):
     settings = {
         "end_of_turn": tiny.processor.end_of_turn,
-        "forbidden": tiny.processor.forbidden_ids,
-        "max_tokens": LENGTH,
+        "forbidden_ids": tiny.processor.forbidden_ids,
+        "max_completion_length": LENGTH,
     }
     rollout = Rollout(uniform=uniform, **settings | options)
-    reading = sample_answers(tiny.understander, asked, rollout)
-    return rollout.answers, reading, rollout.log_probs
+    output = sample_answers(tiny.understander, prompts, rollout)
+    return rollout.answers, output, rollout.log_probs
 
 
-def forced(tiny: EmoSym, asked, answers: Answers, temperature: float = 1.0) -> Tensor:
+def forced(tiny: EmoSym, prompts, answers: Answers, temperature: float = 1.0) -> Tensor:
     """Return teacher-forced log-probabilities of answers, from one forward without a cache."""
     with torch.no_grad():
-        logits = tiny.understander(asked, answers).answer_logits
+        logits = tiny.understander(prompts, answers).answer_logits
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     return token_log_probs(logits / temperature + bias, answers.ids)
 
 
 @pytest.fixture(scope="module")
-def asked(tiny):
+def prompts(tiny):
     """Return prompts of mixed lengths (so padded on the left) with images of mixed sizes."""
     return tiny.processor.prompts(TEXTS, one_each(3))
 
 
 @pytest.fixture(scope="module")
-def sampled(tiny, asked):
+def sampled(tiny, prompts):
     """Return 4 answers to each of 3 prompts."""
     uniform = Draws("sampled").uniform(12, LENGTH)
-    return sample(tiny, asked, uniform, repeats=4)
+    return sample(tiny, prompts, uniform, num_generations=4)
 
 
 def test_log_probs_are_those_of_teacher_forcing(tiny, sampled):
@@ -70,70 +70,70 @@ def test_each_answer_is_as_if_asked_alone(tiny, sampled):
         assert (alone_log_probs[0] - log_probs[row]).abs().max() < 1e-4
 
 
-def test_the_reading_is_that_of_the_prompts(tiny, asked, sampled):
-    _, reading, _ = sampled
-    plain = tiny.read(asked)
-    assert len(reading.h_emo) == 3
-    assert (plain.h_emo - reading.h_emo).abs().max() < 1e-5
-    assert (plain.affect - reading.affect).abs().max() < 1e-5
+def test_the_output_is_that_of_the_prompts(tiny, prompts, sampled):
+    _, output, _ = sampled
+    plain = tiny.read(prompts)
+    assert len(output.h_emo) == 3
+    assert (plain.h_emo - output.h_emo).abs().max() < 1e-5
+    assert (plain.affect - output.affect).abs().max() < 1e-5
 
 
-def test_a_cached_step_has_the_logits_of_a_whole_forward(tiny, asked):
+def test_a_cached_step_has_the_logits_of_a_whole_forward(tiny, prompts):
     with torch.no_grad():
-        state = tiny.understander.begin_answers(tiny.understander.open_answer(asked), 1)
+        state = tiny.understander.start_decoding(tiny.understander.prefill(prompts), 1)
         ids = torch.tensor([[10, 20, 30], [40, 50, 60], [70, 80, 90]])
         answers = Answers(ids, torch.ones_like(ids))
-        whole = tiny.understander(asked, answers).answer_logits
+        whole = tiny.understander(prompts, answers).answer_logits
         for t in range(3):
             assert (state.logits - whole[:, t]).abs().max() < 1e-4
-            tiny.understander.extend_answers(state, ids[:, t])
+            tiny.understander.decode_step(state, ids[:, t])
     assert state.branch.length == 3
 
 
-def test_greedy_is_the_most_probable_and_deterministic(tiny, asked):
-    answers, _, log_probs = sample(tiny, asked, None)
-    again, _, again_log_probs = sample(tiny, asked, None)
+def test_greedy_is_the_most_probable_and_deterministic(tiny, prompts):
+    answers, _, log_probs = sample(tiny, prompts, None)
+    again, _, again_log_probs = sample(tiny, prompts, None)
     assert torch.equal(answers.ids, again.ids)
     assert torch.equal(log_probs, again_log_probs)
     with torch.no_grad():
-        logits = tiny.understander(asked, answers).answer_logits
+        logits = tiny.understander(prompts, answers).answer_logits
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     assert torch.equal((logits + bias).argmax(-1) * answers.mask, answers.ids * answers.mask)
 
 
-def test_a_cold_temperature_is_greedy(tiny, asked):
-    cold, _, log_probs = sample(tiny, asked, Draws("t").uniform(3, LENGTH), temperature=1e-4)
-    greedy, _, _ = sample(tiny, asked, None)
+def test_a_cold_temperature_is_greedy(tiny, prompts):
+    cold, _, log_probs = sample(tiny, prompts, Draws("t").uniform(3, LENGTH), temperature=1e-4)
+    greedy, _, _ = sample(tiny, prompts, None)
     assert torch.equal(cold.ids, greedy.ids)
     assert log_probs.abs().max() < 1e-5  # it was certain
 
 
-def test_log_probs_are_those_of_the_policy_that_sampled(tiny, asked):
-    hot, _, log_probs = sample(tiny, asked, Draws("t").uniform(3, LENGTH), temperature=3.0)
-    warm, _, _ = sample(tiny, asked, Draws("t").uniform(3, LENGTH))
+def test_log_probs_are_those_of_the_policy_that_sampled(tiny, prompts):
+    hot, _, log_probs = sample(tiny, prompts, Draws("t").uniform(3, LENGTH), temperature=3.0)
+    warm, _, _ = sample(tiny, prompts, Draws("t").uniform(3, LENGTH))
     assert not torch.equal(hot.ids, warm.ids)
-    assert ((forced(tiny, asked, hot, 3.0) - log_probs) * hot.mask).abs().max() < 1e-5
-    assert ((forced(tiny, asked, hot) - log_probs) * hot.mask).abs().max() > 0.1
+    assert ((forced(tiny, prompts, hot, 3.0) - log_probs) * hot.mask).abs().max() < 1e-5
+    assert ((forced(tiny, prompts, hot) - log_probs) * hot.mask).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("point", [0.0, 1 - 2**-24])
-def test_forbidden_ids_are_never_sampled(tiny, asked, point):
+def test_forbidden_ids_are_never_sampled(tiny, prompts, point):
     """The ends of the distribution are where an off-by-one would pick them."""
-    size = tiny.understander.open_answer(asked).logits.shape[-1]
+    size = tiny.understander.prefill(prompts).logits.shape[-1]
     forbidden = [i for i in range(size) if i % 5 or i < 50 or i > size - 50]
     uniform = torch.full((3, LENGTH), point)
-    answers, _, log_probs = sample(tiny, asked, uniform, forbidden=forbidden)
+    answers, _, log_probs = sample(tiny, prompts, uniform, forbidden_ids=forbidden)
     assert not set(answers.ids[answers.mask.bool()].tolist()) & set(forbidden)
     assert log_probs.isfinite().all()
-    usual, _, _ = sample(tiny, asked, uniform)
+    usual, _, _ = sample(tiny, prompts, uniform)
     assert not set(usual.ids.flatten().tolist()) & set(tiny.processor.forbidden_ids)
 
 
-def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, asked):
+def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, prompts):
     uniform = Draws("cdf").uniform(3, 1)
-    answers, _, _ = sample(tiny, asked, uniform, max_tokens=1)
+    answers, _, _ = sample(tiny, prompts, uniform, max_completion_length=1)
     with torch.no_grad():
-        logits = tiny.understander.open_answer(asked).logits
+        logits = tiny.understander.prefill(prompts).logits
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     for row, shares in enumerate((logits + bias).double().softmax(-1).tolist()):
         below, token = 0.0, 0
@@ -148,10 +148,15 @@ def test_frequencies_follow_the_distribution(tiny):
     one = tiny.processor.prompts(TEXTS[:1], one_each(1))
     count, bins = 4000, 10
     answers, _, _ = sample(
-        tiny, one, Draws("chi").uniform(count, 1), max_tokens=1, repeats=count, temperature=0.2
+        tiny,
+        one,
+        Draws("chi").uniform(count, 1),
+        max_completion_length=1,
+        num_generations=count,
+        temperature=0.2,
     )
     with torch.no_grad():
-        logits = tiny.understander.open_answer(one).logits[0]
+        logits = tiny.understander.prefill(one).logits[0]
     bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
     shares = ((logits + bias) / 0.2).softmax(-1)
     members = torch.arange(len(shares)) % bins
@@ -161,11 +166,11 @@ def test_frequencies_follow_the_distribution(tiny):
     assert ((found - wanted).square() / wanted).sum().item() < 27.9
 
 
-def test_an_answer_ends_with_its_end_of_turn(tiny, asked):
-    greedy, _, _ = sample(tiny, asked, None)
+def test_an_answer_ends_with_its_end_of_turn(tiny, prompts):
+    greedy, _, _ = sample(tiny, prompts, None)
     end = greedy.ids[1, 2].item()
     first = greedy.ids.tolist()
-    answers, _, log_probs = sample(tiny, asked, None, end_of_turn=end)
+    answers, _, log_probs = sample(tiny, prompts, None, end_of_turn=end)
     for row in range(3):
         length = first[row].index(end) + 1 if end in first[row] else LENGTH
         width = answers.ids.shape[1]
@@ -173,18 +178,23 @@ def test_an_answer_ends_with_its_end_of_turn(tiny, asked):
         assert answers.ids[row].tolist()[:length] == first[row][:length]
         assert set(answers.ids[row].tolist()[length:]) <= {end}
     assert answers.mask[1].sum() == first[1].index(end) + 1
-    assert ((forced(tiny, asked, answers) - log_probs) * answers.mask).abs().max() < 1e-5
+    assert ((forced(tiny, prompts, answers) - log_probs) * answers.mask).abs().max() < 1e-5
 
 
-def test_answers_that_have_ended_are_read_no_more(tiny, asked):
+def test_answers_that_have_ended_are_read_no_more(tiny, prompts):
     """Three ids are left, one of them the end: answers end one by one, the batch gets smaller."""
-    end, size = tiny.processor.end_of_turn, tiny.understander.open_answer(asked).logits.shape[-1]
-    options = {"forbidden": [i for i in range(size) if i not in (end, 60, 61)], "max_tokens": 12}
+    end, size = tiny.processor.end_of_turn, tiny.understander.prefill(prompts).logits.shape[-1]
+    options = {
+        "forbidden_ids": [i for i in range(size) if i not in (end, 60, 61)],
+        "max_completion_length": 12,
+    }
     uniform = Draws("ended").uniform(24, 12)
     rows: list[int] = []
     mlp = tiny.understander.backbone.language.layers[0].mlp
     hook = mlp.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
-    answers, _, log_probs = sample(tiny, asked, uniform, repeats=8, temperature=20.0, **options)
+    answers, _, log_probs = sample(
+        tiny, prompts, uniform, num_generations=8, temperature=20.0, **options
+    )
     hook.remove()
     lengths = answers.mask.sum(1)
     assert lengths.unique().numel() > 4
@@ -202,11 +212,11 @@ def test_answers_that_have_ended_are_read_no_more(tiny, asked):
         assert answers.ids[row, length:].eq(end).all()
 
 
-def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
-    size = tiny.understander.open_answer(asked).logits.shape[-1]
+def test_sampling_stops_when_all_answers_have_ended(tiny, prompts):
+    size = tiny.understander.prefill(prompts).logits.shape[-1]
     end = tiny.processor.end_of_turn
     answers, _, log_probs = sample(
-        tiny, asked, None, forbidden=[i for i in range(size) if i != end]
+        tiny, prompts, None, forbidden_ids=[i for i in range(size) if i != end]
     )
     assert answers.ids.tolist() == [[end]] * 3
     assert log_probs.abs().max() == 0
@@ -214,14 +224,14 @@ def test_sampling_stops_when_all_answers_have_ended(tiny, asked):
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
-def test_one_pass_reads_samples_and_reads_again(tiny, asked, recomputed, monkeypatch):
-    """As sampling first and reading afterwards, in values and gradients; images are seen once."""
+def test_one_pass_reads_samples_and_reads_again(tiny, prompts, recomputed, monkeypatch):
+    """As sampling first and output afterwards, in values and gradients; images are seen once."""
     model, uniform = tiny.understander, Draws("pass").uniform(6, LENGTH)
     if recomputed:
         monkeypatch.setattr(type(model.backbone), "shares_prefix", property(lambda _: False))
-    options = {"repeats": 2, "temperature": 1.5}
-    answers, _, log_probs = sample(tiny, asked, uniform, **options)
-    whole = model(asked, answers)
+    options = {"num_generations": 2, "temperature": 1.5}
+    answers, _, log_probs = sample(tiny, prompts, uniform, **options)
+    whole = model(prompts, answers)
     weights = [model.reasoner.context, model.backbone.model.model.visual.patch_embed.proj.weight]
     expected = torch.autograd.grad(whole.answer_logits.square().mean(), weights)
 
@@ -229,12 +239,12 @@ def test_one_pass_reads_samples_and_reads_again(tiny, asked, recomputed, monkeyp
     hook = model.backbone.vision.register_forward_hook(lambda *_: seen.append(1))
     rollout = Rollout(
         end_of_turn=tiny.processor.end_of_turn,
-        forbidden=tiny.processor.forbidden_ids,
-        max_tokens=LENGTH,
+        forbidden_ids=tiny.processor.forbidden_ids,
+        max_completion_length=LENGTH,
         uniform=uniform,
         **options,
     )
-    found = model(asked, rollout)
+    found = model(prompts, sampler=rollout)
     hook.remove()
     assert len(seen) == (2 if recomputed else 1)
     assert torch.equal(rollout.answers.ids, answers.ids)

@@ -11,7 +11,13 @@ from emosym.config import dump_config, load_config
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest, Understanding
-from emosym.rl.scorers import AffectScorer, JudgeSpec, LabelScorer, checked, reader
+from emosym.rl.scorers import (
+    AffectScorer,
+    JudgeSpec,
+    LabelScorer,
+    check_scores,
+    image_understander,
+)
 from tests.model_zoo import make
 
 IMAGES = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
@@ -24,7 +30,7 @@ def seen(valence: float, arousal: float, **probabilities: float) -> Understandin
     )
 
 
-def saying(*found: Understanding):
+def predicting(*found: Understanding):
     """Return what understands the first image as the first of these, and so on."""
     return lambda images: list(found[: len(images)])
 
@@ -53,7 +59,7 @@ def wanted(valence: float, arousal: float) -> ImageRequest:
     ],
 )
 def test_affect_by_hand(shape, expected):
-    understand = saying(seen(1, -1), seen(1.5, 2.3), seen(-3, 3))
+    understand = predicting(seen(1, -1), seen(1.5, 2.3), seen(-3, 3))
     requests = [wanted(1, -1), wanted(0, 2), wanted(3, -3)]
     scores = AffectScorer(understand, shape)(IMAGES, requests)
     assert scores.dtype == np.float64
@@ -63,25 +69,25 @@ def test_affect_by_hand(shape, expected):
 def test_linear_affect_is_the_published_mean_over_a_grid():
     points = list(product((-3.0, -1.5, 0.0, 1.5, 3.0), repeat=2))
     for (v, a), (w, b) in product(points[::3], points):
-        (score,) = AffectScorer(saying(seen(v, a)))(IMAGES[:1], [wanted(w, b)])
+        (score,) = AffectScorer(predicting(seen(v, a)))(IMAGES[:1], [wanted(w, b)])
         assert score == pytest.approx(1 - (abs(v - w) + abs(a - b)) / 12)
         assert 0 <= score <= 1
 
 
 def test_a_miss_by_just_the_threshold_is_a_miss():
     requests = [wanted(0, 0)] * 3
-    understand = saying(seen(0.5, 0.5), seen(0.49, 0.5), seen(-0.49, 0.49))
+    understand = predicting(seen(0.5, 0.5), seen(0.49, 0.5), seen(-0.49, 0.49))
     assert AffectScorer(understand, "threshold")(IMAGES, requests).tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize("shape", ["linear", "threshold", "gauss"])
 def test_what_is_not_finite_gets_no_score(shape):
-    """A threshold alone would make a miss of it."""
-    understand = saying(seen(0, math.nan), seen(math.inf, 0), seen(0, 0))
+    """The shape `threshold` alone would count it as a miss."""
+    understand = predicting(seen(0, math.nan), seen(math.inf, 0), seen(0, 0))
     scores = AffectScorer(understand, shape)(IMAGES, [wanted(0, 0)] * 3)
     assert np.isnan(scores).tolist() == [True, True, False]
     with pytest.raises(UserError, match=r"judge 'affect' gives no finite score for request 0"):
-        checked("affect", scores, [wanted(0, 0)] * 3)
+        check_scores("affect", scores, [wanted(0, 0)] * 3)
 
 
 def test_affect_needs_valence_and_arousal():
@@ -89,7 +95,7 @@ def test_affect_needs_valence_and_arousal():
         raise AssertionError("it looked before it checked")
 
     requests = [wanted(0, 0), ImageRequest(prompt="a tree", emotion="awe"), wanted(0, 0)]
-    with pytest.raises(UserError, match=r"^request 1 \('a tree', awe\) does not ask for valence"):
+    with pytest.raises(UserError, match=r"^request 1 \('a tree', awe\) has no valence and"):
         AffectScorer(never)(IMAGES, requests)
     with pytest.raises(UserError, match=r"'gaus'.*did you mean 'gauss'"):
         AffectScorer(never, "gaus")
@@ -99,27 +105,27 @@ def test_affect_needs_valence_and_arousal():
 
 
 def test_label_is_the_probability_of_what_was_asked():
-    understand = saying(seen(0, 0, awe=0.7, fear=0.3), seen(0, 0, awe=0.1, fear=0.9))
+    understand = predicting(seen(0, 0, awe=0.7, fear=0.3), seen(0, 0, awe=0.1, fear=0.9))
     requests = [ImageRequest(emotion="fear"), ImageRequest(emotion="fear")]
     assert LabelScorer(understand)(IMAGES[:2], requests).tolist() == [0.3, 0.9]
     with pytest.raises(UserError, match="unknown emotion of a request 'anger'"):
         LabelScorer(understand)(IMAGES[:1], [ImageRequest(emotion="anger")])
-    with pytest.raises(UserError, match=r"^request 0 \(V 1 A -2\) does not ask for an emotion"):
+    with pytest.raises(UserError, match=r"^request 0 \(V 1 A -2\) has no emotion, which"):
         LabelScorer(understand)(IMAGES[:1], [ImageRequest(valence=1, arousal=-2)])
 
 
 def test_our_own_branch_judges():
-    """The real model at its tiny size, against what it says itself."""
+    """The real model at its tiny size, against its own predictions."""
     model = EmoSymPipeline(make.tiny())
     images = make.pictures(3)
     requests = [
         ImageRequest(emotion=name, valence=v, arousal=-v)
         for name, v in (("awe", 2.0), ("fear", -1.0), ("anger", 0.0))
     ]
-    said = [model.understand([image], answer=False)[0] for image in images]
-    affect = AffectScorer(reader(model))(images, requests)
-    label = LabelScorer(reader(model))(images, requests)
-    for found, asked, near, share in zip(said, requests, affect, label, strict=True):
+    predictions = [model.understand([image], answer=False)[0] for image in images]
+    affect = AffectScorer(image_understander(model))(images, requests)
+    label = LabelScorer(image_understander(model))(images, requests)
+    for found, asked, near, share in zip(predictions, requests, affect, label, strict=True):
         distance = abs(found.valence - asked.valence) + abs(found.arousal - asked.arousal)
         assert near == pytest.approx(1 - distance / 12, abs=1e-5)
         assert share == pytest.approx(found.probabilities[asked.emotion], abs=1e-5)
@@ -131,11 +137,11 @@ def test_our_own_branch_judges():
 
 def test_good_scores_pass_as_they_are():
     requests = [wanted(0, 0)] * 2
-    found = checked("x", [1, 0.5], requests)
+    found = check_scores("x", [1, 0.5], requests)
     assert found.dtype == np.float64
     assert found.tolist() == [1, 0.5]
-    assert checked("x", np.array([2, 3], np.float32), requests).tolist() == [2, 3]
-    assert checked("x", [], []).shape == (0,)
+    assert check_scores("x", np.array([2, 3], np.float32), requests).tolist() == [2, 3]
+    assert check_scores("x", [], []).shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -151,12 +157,12 @@ def test_good_scores_pass_as_they_are():
             r"one score for each image.*of shape \[2, 1\].*expected \[2\]",
         ),
         (np.float64(1), r"one score for each image, none for request 0.*got scores of shape \[\]"),
-        (["good", "bad"], "judge 'pick' gives what is no number"),
+        (["good", "bad"], "judge 'pick' gives scores that are not numbers"),
     ],
 )
 def test_bad_scores_stop_with_judge_and_request(scores, problem):
     with pytest.raises(UserError, match=problem):
-        checked("pick", scores, [wanted(0, 0), wanted(1, 2)])
+        check_scores("pick", scores, [wanted(0, 0), wanted(1, 2)])
 
 
 def test_a_spec_comes_from_a_configuration():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from emosym.affect.scales import SIGNED
+from emosym.affect.scales import Scale
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 from eval.generation.affect_plane import MEASURED, PlaneScores, evaluate_plane
@@ -44,7 +44,7 @@ def test_errors_by_hand() -> None:
     scores = score(
         Painter(v_shift=0.5, a_shift=-1.0),
         [asked("a boat")] * 2,
-        oracle=lambda image, subject: affect_of(image).to(SIGNED),
+        oracle=lambda image, subject: affect_of(image).to(Scale(-1.0, 1.0)),
         attainable=lambda subject, v, a: (0.25, 0.5 if v > 0 else 0.0),
     )
     assert scores.oracle_v_error == pytest.approx(0.5, abs=STEP)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emosym.affect.scales import SIGNED, Affect
+from emosym.affect.scales import Affect, Scale
 from emosym.errors import UserError
 from emosym.records import ImageRequest, Sample
 from eval.generation.measure import EvalRequest, evaluate_generation, requests_from
@@ -30,7 +30,7 @@ def test_errors_by_hand() -> None:
 
     def oracle(image, subject):
         subjects.append(subject)
-        return affect_of(image).to(SIGNED)  # another scale: the error is on the public one
+        return affect_of(image).to(Scale(-1.0, 1.0))  # the error is on PUBLIC
 
     scores = evaluate_generation(
         Painter(v_shift=0.5, a_shift=-1.0), requests, judge=Painter(), oracle=oracle, seed=0

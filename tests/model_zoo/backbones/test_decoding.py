@@ -36,7 +36,7 @@ def whole(backbone, prompt: InputEmbeddings, row: int, ids: torch.Tensor) -> tor
         prompt.positions[:, row : row + 1],
         None if prompt.deepstack is None else prompt.deepstack[:, row : row + 1],
     )
-    told = alone.then(backbone.embed_tokens(ids[None]), torch.ones(1, len(ids), dtype=torch.long))
+    told = alone.append(backbone.embed_tokens(ids[None]), torch.ones(1, len(ids), dtype=torch.long))
     return backbone.read(told)[0, -len(ids) :]
 
 

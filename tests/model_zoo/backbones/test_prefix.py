@@ -191,9 +191,9 @@ def test_sampling_and_reading_are_one_policy(model, processor, images, recompute
     prompts, length = processor.prompts(TEXTS, images), 5
     rollout = Rollout(
         end_of_turn=processor.end_of_turn,
-        forbidden=processor.forbidden_ids,
-        max_tokens=length,
-        repeats=GROUP,
+        forbidden_ids=processor.forbidden_ids,
+        max_completion_length=length,
+        num_generations=GROUP,
         uniform=Draws("prefix").uniform(3 * GROUP, length),
     )
     reading = sample_answers(model, prompts, rollout)

@@ -358,9 +358,9 @@ def test_forbidden_ids_are_never_sampled_however_much_they_are_favoured(roomy, f
     def sampled(forbidden):
         rollout = Rollout(
             end_of_turn=processor.end_of_turn,
-            forbidden=forbidden,
-            max_tokens=3,
-            repeats=2000,
+            forbidden_ids=forbidden,
+            max_completion_length=3,
+            num_generations=2000,
             uniform=Draws("forbidden").uniform(2000, 3),
         )
         sample_answers(model, processor.prompts(TEXTS[:1], one_each(1)), rollout)

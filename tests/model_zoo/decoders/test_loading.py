@@ -366,12 +366,12 @@ def test_linspace_is_a_sampler_s_choice(tmp_path, spacing):
         use_karras_sigmas=True,
     )
     process = load_decoder(folder, 16, None, torch.float32)[0].process
-    assert process.schedule(4).tolist() == [751, 501, 251, 1, -1]
+    assert process.timesteps(4).tolist() == [751, 501, 251, 1, -1]
 
 
 def test_zero_terminal_snr_begins_at_pure_noise():
     process = make.decoder("sd21")[0].process
-    times = process.schedule(4)
+    times = process.timesteps(4)
     assert times.tolist() == [999, 749, 499, 249, -1]
     a, b = process.coefficients(times)
     assert (a[0].item(), b[0].item()) == (0, 1)

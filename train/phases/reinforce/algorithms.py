@@ -16,6 +16,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
 
+from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.nft import ADVANTAGE_CAP, nft_loss, optimality
 from emosym.diffusion.processes import Denoise, add_noise, sample, training_times
 from emosym.diffusion.trajectories import log_ratios, sample_trajectory
@@ -23,7 +24,7 @@ from emosym.diffusion.transitions import TRANSITIONS, TransitionRule
 from emosym.inference.pipeline import to_image
 from emosym.models.generator import Condition
 from emosym.records import ImageRequest
-from emosym.rl.policy_loss import joint_advantages
+from emosym.rl.advantages import joint_advantages
 from emosym.tasks.prompts import UNDERSTAND
 from train.distributed import ranks
 from train.phases.base import MicroBatch, PhaseContext
@@ -85,7 +86,7 @@ class Algorithm(ABC):
             return wanted
         with torch.no_grad():
             free = self.context.model.generator(latents, time, condition, ~yes)
-        return free + guidance * (wanted - free)
+        return classifier_free_guidance(wanted, free, guidance)
 
     def anchored(
         self,
@@ -108,7 +109,7 @@ class Algorithm(ABC):
         before = start(latents, time, condition, yes)
         if self.config.guidance != 1:
             free = start(latents, time, condition, ~yes)
-            before = free + self.config.guidance * (before - free)
+            before = classifier_free_guidance(before, free, self.config.guidance)
         kl = (outputs - before).float().square().mean()
         return loss + self.config.beta * kl, {"kl": kl.detach()}
 
@@ -150,8 +151,10 @@ class ScoredAlgorithm(Algorithm):
         found = joint_advantages(
             everyone,
             self.weights.to(everyone),
-            spread=self.config.spread,
-            apart=self.config.rewards_apart,
+            scale_rewards=self.config.spread,
+            multi_objective_aggregation=(
+                "normalize_then_sum" if self.config.rewards_apart else "sum_then_normalize"
+            ),
         )
         first = ranks.rank() * len(grouped)
         own = rearrange(found[first : first + len(grouped)], "b g -> (b g)")
@@ -180,16 +183,16 @@ class PolicyGradient(ScoredAlgorithm):
             self.policy(group.condition),
             process,
             shared,
-            steps=config.steps,
-            drawn=self._window(group.part),
-            draws=rearrange(draws, "b g s ... -> s (b g) ...").to(shared.device),
-            exploration=self.exploration,
+            num_inference_steps=config.steps,
+            stochastic_steps=self._window(group.part),
+            step_noise=rearrange(draws, "b g s ... -> s (b g) ...").to(shared.device),
+            rule=self.exploration,
             eta=self.eta,
         )
-        images = self.images(explored.images)
+        images = self.images(explored.final_latents)
         rewards, advantages, metrics = self.judge(images, group)
         latents = rearrange(explored.latents, "s b ... -> (s b) ...")
-        here = torch.stack([interval.here for interval in explored.intervals])
+        here = torch.stack([interval.time for interval in explored.intervals])
         time = here.repeat_interleave(count)
         condition = group.condition.map(lambda each: torch.cat([each] * config.window))
         outputs = self.outputs(latents, time, condition)
@@ -276,9 +279,9 @@ class RewardGradient(Algorithm):
         policy = self.policy(group.condition)
         with torch.no_grad():
             latents = sample(policy, process, group.noise, config.steps, place)
-        time = process.schedule(config.steps)[place].to(latents).expand(len(latents))
+        time = process.timesteps(config.steps)[place].to(latents).expand(len(latents))
         outputs = self.outputs(latents, time, group.condition)
-        foreseen = process.split(latents, outputs, time).clean
+        foreseen = process.predict(latents, outputs, time).clean
         with _still(context.model.autoencoder):
             pixels = context.model.autoencoder.decode(foreseen).clamp(-1, 1)
         reading = context.reference.see([UNDERSTAND] * len(pixels), pixels)

@@ -17,7 +17,7 @@ from emosym.inference.pipeline import wanted_affect
 from emosym.interfaces import Scorer
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import ImageRequest, Sample
-from emosym.rl.scorers import JudgeSpec, checked
+from emosym.rl.scorers import JudgeSpec, check_scores
 from model_zoo.judges.registry import judge
 from train.reference import ReferenceModel
 
@@ -67,7 +67,7 @@ def oracle_scorer(samples: Sequence[Sample]) -> Scorer | None:
             for image, request in zip(images, requests, strict=True)
         ]
         found = torch.tensor([(each.valence, each.arousal) for each in seen])
-        return checked(ORACLE, _nearness(found, wanted_affect(requests)).numpy(), requests)
+        return check_scores(ORACLE, _nearness(found, wanted_affect(requests)).numpy(), requests)
 
     return score
 
