@@ -115,8 +115,9 @@ def _holds(node: ast.Module | ast.ClassDef, names: list[str]) -> bool:
     if not names:
         return True
     for child in node.body:
-        targets = getattr(child, "targets", [getattr(child, "target", None)])
-        defined = {getattr(child, "name", None), *(getattr(each, "id", None) for each in targets)}
+        targets = [*getattr(child, "targets", ()), getattr(child, "target", None)]
+        each = [one for target in targets for one in getattr(target, "elts", [target])]
+        defined = {getattr(child, "name", None), *(getattr(one, "id", None) for one in each)}
         if names[0] in defined:
             return not names[1:] or (isinstance(child, ast.ClassDef) and _holds(child, names[1:]))
     return False
