@@ -27,7 +27,7 @@ FOLDERS = ("emosym", "model_zoo", "memory_bank", "data_tools", "eval", "train", 
 NAME = re.compile(rf"(?:{'|'.join(FOLDERS)})(?:\.[A-Za-z_]\w*)+")
 SETTING = re.compile(r"([a-z_]\w*(?:\.\w+)*)=(.+)")
 SECTIONS = tuple(field.name for field in dataclasses.fields(TrainConfig))
-KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]\w*)+")
+KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]\w*)+(?<!\.py)")
 PAPER_NAMES = ("EmoSym", "EmoFeedback²", "EEmo-Logic")
 
 
@@ -154,7 +154,7 @@ def sections() -> dict[str, set[str]]:
 
 
 def sources() -> list[Path]:
-    """Return code and presets that may refer to docs/papers.md."""
+    """Return the code and the presets of the product, which may refer to docs/papers.md."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.yaml"],
         cwd=ROOT,
@@ -162,10 +162,8 @@ def sources() -> list[Path]:
         text=True,
         check=True,
     ).stdout.splitlines()
-    return [ROOT / name for name in listed if (ROOT / name).is_file() and ROOT / name != HERE]
-
-
-HERE = Path(__file__).resolve()
+    ours = (ROOT / name for name in listed if name.split("/")[0] in FOLDERS)
+    return [path for path in ours if path.is_file()]
 
 
 def plain(path: Path) -> str:
@@ -261,6 +259,29 @@ def test_every_value_of_a_papers_preset_stands_in_the_tables(path: Path):
     own = set(leaves(yaml.safe_load(path.read_text("utf-8"))))
     ignored = re.compile(r"evaluate\..*|stages\.\d+\.cycle\..*|extends|data\.instructions\.images")
     assert sorted(key for key in own - listed if not ignored.fullmatch(key)) == []
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name != "migration.md"], ids=lambda p: p.name
+)
+def test_modules_and_functions_that_pages_name_exist(page: Path):
+    names = {text.removesuffix("()") for text in quoted(page.read_text("utf-8"))}
+    named = {text for text in names if NAME.fullmatch(text) and not KEY.fullmatch(text)}
+    assert sorted(name for name in named if not exists(name)) == []
+
+
+def test_new_names_of_the_migration_exist():
+    """Modules and classes; the new options are tested where they are declared."""
+    found, heading = [], ""
+    for line in (ROOT / "docs" / "migration.md").read_text("utf-8").splitlines():
+        heading = line[3:] if line.startswith("## ") else heading
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if heading == "Modules" and len(cells) == 2:
+            found += quoted(cells[1])
+        elif heading.startswith("Classes") and len(cells) == 3:
+            found += [f"{module}.{n}" for module in quoted(cells[2]) for n in quoted(cells[1])]
+    assert sorted(name for name in found if not exists(name)) == []
+    assert len(found) > 150
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
