@@ -311,6 +311,19 @@ def test_files_and_modules_that_pages_name_exist(page: Path):
     assert sorted(m for m in modules if not exists(m.rstrip("."))) == []
 
 
+def test_the_path_of_a_training_batch_is_four_files():
+    """Each file of the walk in docs/architecture.md calls the next one."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    section = text.split("## The path of a training batch")[1].split("\n## ")[0]
+    walk = re.findall(r"^\d\. \*\*`(train/[^`]+)`\*\*", section, re.M)
+    assert walk == ["train/__main__.py", "train/run.py", "train/trainer.py", "train/phases/…"]
+    source = [(ROOT / file).read_text("utf-8") for file in walk[:3]]
+    assert re.search(r"from train\.run import .*\bstart\b", source[0])
+    assert re.search(r"from train\.trainer import .*\bTrainer\b", source[1])
+    assert ".train()" in source[1]
+    assert re.search(r"phase\.loss\(", source[2])
+
+
 def test_the_checks_find_what_is_wrong():
     assert exists("emosym.models.losses.info_nce")
     assert exists("emosym.models.emotion_space.EmotionSpace.sample")
