@@ -176,7 +176,7 @@ def draw(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
         )
     ]
     images = EmoSymPipeline(zoo.load(MODEL)).generate(
-        requests, seed=seed * len(requests), steps=SAMPLING_STEPS
+        requests, seed=seed * len(requests), num_inference_steps=SAMPLING_STEPS
     )
     drawn = []
     for number, (request, image) in enumerate(zip(requests, images, strict=True)):

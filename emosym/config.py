@@ -1,8 +1,8 @@
-"""The one way to a configuration: dataclass defaults <- `base` <- YAML preset <- `key=value`.
+"""Configurations: dataclass defaults, then `base`, then a YAML preset, then `key=value` overrides.
 
-A preset may start from another one (`extends: other.yaml`, relative to its own folder). Mappings
-merge key by key; lists, values and an empty mapping (`{}`) replace. Numbers are finite. Code sees
-plain dataclasses, never a DictConfig.
+Later values win. A preset may extend another one (`extends: other.yaml`, relative to its folder).
+Mappings merge key by key; lists, scalars and an empty mapping (`{}`) replace. Numbers are finite.
+The result is a plain dataclass, never a DictConfig.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union, cast
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -27,9 +27,9 @@ from emosym.errors import UserError
 
 Config = TypeVar("Config")
 Layer = tuple[str, dict[str, Any]]
-"""Where values come from (a file name), and the values."""
+"""Name of a source of values (a file), and the values."""
 _BAD: Any = object()
-"""Stands for a value that could not be read; its reason is among the problems."""
+"""Placeholder of a value that could not be read; the reason is among the problems."""
 WORDS = {
     int: "an integer",
     float: "a finite number",
@@ -37,11 +37,13 @@ WORDS = {
     str: "text",
     Path: "a path",
 }
-"""Leaf types as people call them."""
+"""Names of leaf types in error messages."""
+_LOSSY: dict[Any, tuple[type, ...]] = {int: (bool,), float: (bool,), str: (bool, float)}
+"""Leaf type -> types of values that OmegaConf would convert to it, though they are mistakes."""
 DEPTH = 50
-"""Deepest nesting of a file or a value: the parser of YAML dies of a stack without end."""
+"""Maximum nesting of a file or a value; deeper nesting overflows the stack of the YAML parser."""
 _TRAP = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)")
-"""Plain text that YAML takes for another number than people do: 010 is 8, and 1:30 is 90."""
+"""Text that YAML reads as an unexpected number: 010 is 8, and 1:30 is 90."""
 
 
 def load_config(
@@ -83,7 +85,7 @@ def dump_config(config: object) -> str:
 
 
 class _Problems:
-    """Problems in the order they were found, each with the layer that set the value."""
+    """Problems in the order of discovery, each with the layer that set the value."""
 
     def __init__(
         self, source: Path | None, layers: Sequence[Layer], overrides: Sequence[str]
@@ -94,13 +96,13 @@ class _Problems:
         self.found: list[str] = []
 
     def add(self, path: str, why: str) -> None:
-        """Note what is wrong at `path` ('' = the whole configuration)."""
+        """Record a problem at `path` ('' is the whole configuration)."""
         where = f"{path}: " if path else ""
         origin = self._origin(path)
         self.found.append(f"{where}{why}" + (f" (in {origin})" if origin else ""))
 
     def _origin(self, path: str) -> str | None:
-        """Return the last layer that names `path`, or else the section it stands in."""
+        """Return the last layer that sets `path`, or else the section that holds it."""
         while path:
             for name, keys in reversed(self.layers):
                 if path in keys:
@@ -109,7 +111,7 @@ class _Problems:
         return None
 
     def raise_any(self) -> None:
-        """Raise one UserError with all problems, if there are any."""
+        """Raise one UserError that lists all problems, if there are any."""
         if len(self.found) == 1:
             raise UserError(f"{self.name}: {self.found[0]}")
         if self.found:
@@ -118,7 +120,7 @@ class _Problems:
 
 
 def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
-    """Return the layers of a preset file, the farthest ancestor first."""
+    """Return the layers of a preset file, the most distant ancestor first."""
     here = path.resolve()
     if here in seen:
         chain = " -> ".join(file.name for file in (*seen, here))
@@ -141,7 +143,7 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    """Read one YAML file that holds a mapping."""
+    """Read one YAML file whose top level is a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
         _guard(text)
@@ -161,11 +163,11 @@ def _parse(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is a list", expected="a mapping of keys to values")
     if not tree:
         raise UserError(f"{path}: is empty", expected="a mapping of keys to values")
-    return OmegaConf.to_container(tree)
+    return _container(tree)
 
 
 def _guard(text: str) -> None:
-    """Raise YAMLError for what the parser would die of, or read as another number than is meant."""
+    """Raise YAMLError for nesting that is too deep and for numbers that YAML misreads."""
     depth, problem = 0, None
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -188,16 +190,16 @@ def _override(tree: DictConfig, item: str, problems: _Problems) -> None:
     text = item.partition("=")[2]
     try:
         _guard(text)
-        value = OmegaConf.to_container(OmegaConf.from_dotlist(["value=" + text]))["value"]
+        value = _container(OmegaConf.from_dotlist(["value=" + text]))["value"]
         merge = _merges(OmegaConf.select(tree, key), value)
         OmegaConf.update(tree, key, value, merge=merge)
-    # A word as the index of a list is a TypeError there.
+    # OmegaConf raises TypeError for a list index that is no number.
     except (yaml.YAMLError, OmegaConfBaseException, IndexError, TypeError) as error:
         problems.add("", f"override {item!r} cannot be applied: {_first_line(error)}")
 
 
 def _merge(under: Mapping, over: Mapping) -> dict[str, Any]:
-    """Return the tree `over` on top of the tree `under`."""
+    """Return the tree `under`, updated with the tree `over`."""
     merged = {**under}
     for key, value in over.items():
         merged[key] = _merge(under[key], value) if _merges(under.get(key), value) else value
@@ -205,8 +207,8 @@ def _merge(under: Mapping, over: Mapping) -> dict[str, Any]:
 
 
 def _merges(under: Any, over: Any) -> bool:
-    """Tell whether a value joins the one below it: a mapping does, unless it is empty."""
-    # DictConfig, the type of sections below an override, is no Mapping of typing's.
+    """Return whether a value is merged into the one below it: a mapping is, unless it is empty."""
+    # Sections below an override are of type DictConfig, which is no Mapping.
     return isinstance(under, (Mapping, DictConfig)) and isinstance(over, Mapping) and bool(over)
 
 
@@ -220,14 +222,14 @@ def _resolve(tree: DictConfig, problems: _Problems) -> Any:
 
 
 def _read(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
-    """Return `value` as an instance of the annotation `hint`, or `_BAD` with its problems noted.
+    """Return `value` converted to the annotation `hint`, or `_BAD` after recording its problems.
 
-    Containers are walked here so that every problem is found; OmegaConf converts the leaves.
+    Containers are traversed here, so that every problem is found; OmegaConf converts the leaves.
     """
     inner = _inner(hint)
     if value is None and inner is not hint:
         return None
-    if dataclasses.is_dataclass(inner):
+    if isinstance(inner, type) and dataclasses.is_dataclass(inner):
         return _read_dataclass(inner, value, path, problems)
     origin, args = typing.get_origin(inner), typing.get_args(inner)
     if origin is list and isinstance(value, Sequence) and not isinstance(value, str):
@@ -294,16 +296,16 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
     slot = OmegaConf.structured(
         dataclasses.make_dataclass("Slot", [("value", hint, dataclasses.field(default=MISSING))])
     )
-    # OmegaConf takes True for 1.0 and for "True", and 1e-4 for "0.0001": slips of the pen.
-    lossy = {int: bool, float: bool, str: (bool, float)}.get(_inner(hint), ())
+    # OmegaConf converts True to 1.0 and "True", and 1e-4 to "0.0001"; these are mistakes.
+    lossy: tuple[type, ...] = _LOSSY.get(_inner(hint), ())
     try:
         if isinstance(value, lossy):
             raise ValueError(value)
         OmegaConf.update(slot, "value", value)
-        found = OmegaConf.to_container(slot)["value"]
-        if isinstance(found, float) and not math.isfinite(found):
+        converted = _container(slot)["value"]
+        if isinstance(converted, float) and not math.isfinite(converted):
             raise ValueError(value)
-        return found
+        return converted
     except (OmegaConfBaseException, ValueError):
         problems.add(path, f"got {_show(value)}; expected {_describe(hint)}")
         return _BAD
@@ -311,7 +313,12 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
 
 def _defaults(cls: type) -> dict[str, Any]:
     """Return the defaults of a dataclass as plain data; required values are MISSING."""
-    return OmegaConf.to_container(OmegaConf.structured(cls))
+    return _container(OmegaConf.structured(cls))
+
+
+def _container(tree: DictConfig) -> dict[str, Any]:
+    """Return a mapping of OmegaConf as plain data."""
+    return cast(dict[str, Any], OmegaConf.to_container(tree))
 
 
 def _inner(hint: Any) -> Any:
@@ -323,13 +330,13 @@ def _inner(hint: Any) -> Any:
 
 
 def _describe(hint: Any) -> str:
-    """Return an annotation in words for an error message."""
+    """Return the description of an annotation for an error message."""
     inner = _inner(hint)
     if inner is not hint:
         return f"{_describe(inner)} or null"
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return f"a section of keys ({_names(hint)})"
     args = typing.get_args(hint)
     if typing.get_origin(hint) is list:
@@ -340,7 +347,7 @@ def _describe(hint: Any) -> str:
 
 
 def _suggest(key: str, cls: type) -> str:
-    """Return the nearest known key, or where the key really lives, or all keys."""
+    """Return a hint: a similar key, or the path of this key elsewhere, or all keys."""
     near = difflib.get_close_matches(key, _field_names(cls), n=1)
     if not near:
         near = [name for name in _keys(_defaults(cls)) if name.endswith(f".{key}")][:1]
@@ -371,7 +378,7 @@ def _key_of(item: str) -> str:
 
 
 def _prefixes(key: str) -> set[str]:
-    """Return a dotted key and every section it stands in."""
+    """Return a dotted key and the path of every section around it."""
     parts = key.split(".")
     return {".".join(parts[: n + 1]) for n in range(len(parts))}
 
@@ -385,7 +392,7 @@ def _show(value: object) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return containers with paths as text, so that YAML needs no Python tags."""
+    """Return containers with paths as strings, so that YAML needs no Python tags."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -394,5 +401,5 @@ def _plain(value: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    told = str(getattr(error, "problem", None) or error).strip()
-    return told.splitlines()[0] if told else type(error).__name__
+    message = str(getattr(error, "problem", None) or error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

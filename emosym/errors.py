@@ -1,4 +1,4 @@
-"""The one error that people see: a mistake in what they gave us, never a bug of ours."""
+"""`UserError`: an error in the user's input, as opposed to a bug."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what is wrong, what was got, what was expected, what to do.
+    """Bad input. The message is one line: what is wrong, got what, expected what, how to fix it.
 
-    Command lines print `str(error)` and leave with exit code 2; a library caller may catch it.
+    Command lines print `str(error)` and exit with code 2; a caller of the library may catch it.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class UserError(Exception):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
-    """Return the error for a name that is not in a list, with the nearest name if one is near."""
+    """Return the error for an unknown name; it lists the known names and suggests a similar one."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
     fix = f"did you mean {near[0]!r}?" if near else None

@@ -288,8 +288,8 @@ class ImageGenerator(Protocol):
         requests: Sequence[ImageRequest],
         *,
         seed: int | Sequence[int],
-        guidance: float | None = None,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> list[Image.Image]:
         """Return one image per request, in order; the same call gives the same images.
 

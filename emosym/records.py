@@ -1,21 +1,24 @@
-"""Records that travel between folders."""
+"""Records that the folders exchange: samples, questions, predictions and requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from emosym.affect.scales import PUBLIC, Scale
 from emosym.affect.taxonomies import MIKELS8
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image with what is known about it. None means unknown, never zero."""
+    """One image of a dataset with its labels. None means unknown, never zero."""
 
     id: str
     """Unique within its dataset."""
@@ -31,54 +34,54 @@ class Sample:
     dominance: float | None = None
     """On `affect.PUBLIC`, [-3, 3]."""
     prompt: str | None = None
-    """Neutral prompt: what is in the image, no affect word."""
+    """Neutral prompt: the content of the image, without emotional words."""
     emotional_prompt: str | None = None
-    """The same content with colour, light and texture that carry the emotion."""
+    """The same content, with the colours, light and textures that convey the emotion."""
     knowledge: str | None = None
-    """Reasoning knowledge: why the image evokes what it evokes. Ref: EmoSym step 1."""
+    """Reasoning knowledge: why the image evokes its emotion. Ref: EmoSym, step 1."""
     attributes: Mapping[str, object] = field(default_factory=dict)
-    """EmoSet's attributes by EmoSet's names (brightness, colorfulness, scene, object, ...)."""
+    """EmoSet's attributes by name (brightness, colorfulness, scene, object, ...)."""
     votes: Mapping[str, float] | None = None
-    """Mikels label -> weight of the people who felt it, at least 0; they need not sum to 1."""
+    """Mikels label -> weight of the annotators who chose it, at least 0; need not sum to 1."""
     source: str = ""
     """Name of the dataset."""
 
     @property
     def images(self) -> tuple[Path, ...]:
-        """The image, as a `Question` names its images."""
+        """The image as a tuple, as in `Question`."""
         return (self.image,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One thing asked, mostly about an image or a pair, with what is known of the answer."""
+    """A question about an image, a pair of images or none, with its true answer if known."""
 
     id: str
     """Unique within its dataset."""
     task: str
     """A key of `prompts.TASKS`."""
-    images: tuple[Path, ...]
-    """Absolute paths: one image, a pair, or none."""
+    images: tuple[Path | Image.Image, ...]
+    """One image, a pair, or none: absolute paths, or images in memory."""
     split: Split
     text: str
-    """The user's turn, beside the images."""
+    """Text of the user's turn, without the images."""
     truth: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
-    """Key of `answers.READERS` -> true value. An answer is well formed when it says all of them."""
+    """Key of `answers.READERS` -> true value. A well-formed answer has all of them."""
     answer: str = ""
-    """Reference answer, the assistant's whole turn; empty where none is known."""
+    """Reference answer, the whole assistant turn; empty if unknown."""
     labels: tuple[str, ...] = MIKELS8
-    """Emotions to choose from."""
+    """The emotion labels that an answer may choose from."""
     scale: Scale = PUBLIC
-    """Of valence, arousal and dominance in `truth` and in answers."""
+    """Scale of valence, arousal and dominance in `truth` and in answers."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Letter -> what it stands for, of a multiple choice."""
+    """Letter -> text of each option of a multiple choice."""
     aspect: str = ""
-    """What a multiple choice is about (emotion, valence, arousal, dominance)."""
+    """Subject of a multiple choice: emotion, valence, arousal or dominance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Understanding:
-    """What the model says an image evokes."""
+    """The emotion that an image evokes, as predicted by a model."""
 
     emotion: str
     """The most probable Mikels label."""
@@ -89,15 +92,15 @@ class Understanding:
     arousal: float
     """On `affect.PUBLIC`, [-3, 3]."""
     answer: str
-    """The language head's own words: `<think>...</think><answer>...</answer>`."""
+    """Generated text, `<think>...</think><answer>...</answer>`; empty if none was generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """What a generated image should show and evoke. At least one field is set."""
+    """What a generated image shall show and evoke. At least one field is set."""
 
     prompt: str = ""
-    """Neutral content; empty for an image from emotion alone."""
+    """Neutral content; empty for an image of an emotion alone."""
     emotion: str | None = None
     """A Mikels label."""
     valence: float | None = None

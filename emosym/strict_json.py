@@ -1,4 +1,4 @@
-"""JSON that others wrote, read so strictly that what comes out can be stored and printed."""
+"""A strict JSON reader for files from other programs; its values can be stored and printed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import re
 from collections.abc import Sequence
 
 DEPTH = 32
-"""Most levels of nesting; datasets have three."""
+"""Maximum depth of nesting; datasets have three levels."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-"""A surrogate without its other half: JSON can spell it, UTF-8 cannot."""
+"""A lone surrogate: valid in JSON, not in UTF-8."""
 
 
-class BadJson(ValueError):  # noqa: N818 (like `Broken`: a verdict on what was read)
-    """Text that is not the JSON we take."""
+class BadJson(ValueError):  # noqa: N818 (like `Broken`: it describes the input)
+    """Text that is not strict JSON."""
 
     def __init__(self, path: Sequence[str | int], why: str) -> None:
         self.path = tuple(path)
-        """Keys, and places in lists from 0, that lead to what is wrong; empty for the whole."""
+        """Keys and list indices of the wrong value; empty for the whole text."""
         self.why = why
         super().__init__(f"{self.field}: {why}" if self.path else why)
 
     @property
     def field(self) -> str:
-        """The path, joined by dots; `-` for the whole."""
+        """The path, joined by dots; `-` for the whole text."""
         joined = ".".join(map(str, self.path)) or "-"
         return joined.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -33,9 +33,9 @@ class BadJson(ValueError):  # noqa: N818 (like `Broken`: a verdict on what was r
 def read_json(text: str | bytes) -> object:
     """Return the value of a JSON text; bytes are UTF-8.
 
-    Raises `BadJson` for what is not JSON, and for what Python reads but nothing after it can use:
-    NaN, infinities and larger numbers than a float holds, half a character, a key that comes twice
-    in one object (one of its values would be lost), more than `DEPTH` levels.
+    Raises `BadJson` for text that is not JSON, and for JSON that Python accepts but other code
+    cannot use: NaN, infinities, numbers too large for a float, lone surrogates, a repeated key in
+    an object (one of its values would be lost), more than `DEPTH` levels.
     """
     try:
         if isinstance(text, bytes):
@@ -53,27 +53,28 @@ def read_json(text: str | bytes) -> object:
 
 
 def _integer(digits: str) -> int | float:
-    """Read an integer, one that no float holds as an infinity: Python refuses very long ones."""
+    """Read an integer; one too large for a float is infinite, as Python refuses very long ones."""
     return int(digits) if math.isfinite(float(digits)) else float(digits)
 
 
 class _Repeated(dict):
-    """An object in which a key came twice; the parser does not know where it stands."""
+    """An object with a repeated key; the parser does not know its path."""
 
     key: str
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        found = _Repeated(found)
-        keys = [key for key, _ in pairs]
-        found.key = next(key for place, key in enumerate(keys) if key in keys[:place])
-    return found
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    keys = [key for key, _ in pairs]
+    repeated = _Repeated(values)
+    repeated.key = next(key for index, key in enumerate(keys) if key in keys[:index])
+    return repeated
 
 
 def _check(value: object, path: tuple[str | int, ...]) -> None:
-    """Raise `BadJson` for the first value below `path` that is none of ours."""
+    """Raise `BadJson` for the first value below `path` that is not allowed."""
     if len(path) > DEPTH:
         raise BadJson(path[:1], "nested too deeply")
     if isinstance(value, _Repeated):
@@ -83,8 +84,8 @@ def _check(value: object, path: tuple[str | int, ...]) -> None:
             _check(key, (*path, key))
             _check(inner, (*path, key))
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            _check(inner, (*path, place))
+        for index, inner in enumerate(value):
+            _check(inner, (*path, index))
     elif isinstance(value, str) and _HALF_CHARACTER.search(value):
         raise BadJson(path, "a text with half a character (a lone surrogate)")
     elif isinstance(value, float) and not math.isfinite(value):

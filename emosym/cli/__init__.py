@@ -1,4 +1,4 @@
-"""The `emosym` command: it puts the installed folders together, and loads them only when used."""
+"""The `emosym` command. It combines the installed folders, and imports them when they are used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from emosym.cli import bank, data, doctor, generate, refine, understand, zoo
 from emosym.console import guard
 
 app = typer.Typer(
-    help="Understand the emotion an image evokes, and generate images that evoke one.",
+    help="Recognise the emotion that an image evokes, and generate images that evoke one.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",

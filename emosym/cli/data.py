@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from emosym.console.options import MOST_IMAGES, AsJson, Plugins
-from emosym.console.terminal import print_facts, print_json, print_table, progress
+from emosym.console.progress import progress
+from emosym.console.tables import print_facts, print_table
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 
-app = typer.Typer(help="Import, draw, check and count datasets.", no_args_is_help=True)
+app = typer.Typer(help="Import, generate, check and count datasets.", no_args_is_help=True)
 
-New = Annotated[Path, typer.Argument(help="New folder; it appears whole or not at all.")]
+New = Annotated[Path, typer.Argument(help="New folder; on an error it is not created.")]
 
 
 @app.command("import")
@@ -27,7 +30,7 @@ def import_(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import a public dataset: a manifest, its images, and what had to be set aside."""
+    """Import a public dataset: write a manifest, its images, and a list of rejected rows."""
     from data_tools.importing import import_dataset
 
     with progress("importing") as show:
@@ -36,22 +39,22 @@ def import_(
         print_json({"manifest": str(out / "manifest.jsonl"), **asdict(report)})
         return
     print_facts(
-        {"imported": report.imported, "set aside": report.quarantined, **report.by_split},
+        {"imported": report.imported, "rejected": report.quarantined, **report.by_split},
         title=str(out / "manifest.jsonl"),
     )
     if report.quarantined:
-        print(f"why rows were set aside: {out / 'quarantine.jsonl'}")
+        print(f"rejected rows, with reasons: {out / 'quarantine.jsonl'}")
 
 
 @app.command()
 def world(
     out: New,
-    count: Annotated[int, typer.Option(max=MOST_IMAGES, help="Images to draw.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed draws the same world.")] = 0,
-    size: Annotated[int, typer.Option(max=4096, help="Side of the images, pixels.")] = 64,
+    count: Annotated[int, typer.Option(max=MOST_IMAGES, help="Number of images.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same dataset.")] = 0,
+    size: Annotated[int, typer.Option(max=4096, help="Side of the images in pixels.")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Draw AffectWorld, a dataset with true answers, in EmoSet's layout."""
+    """Generate AffectWorld, a synthetic dataset with exact labels, in EmoSet's layout."""
     from data_tools.affectworld.world import write_world
 
     with progress("drawing", count) as show:
@@ -67,7 +70,9 @@ def validate(
     manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl, or its folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check every line and every image of a manifest; each problem is `file:line: field: why`.
+    """Check every line and every image of a manifest.
+
+    Each problem is one line: `file:line: field: reason`.
 
     The exit code is 0 for a valid manifest and 2 for one with problems.
     """
@@ -94,10 +99,10 @@ def stats(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count a dataset by split, emotion and task, with mean and spread of valence and arousal."""
+    """Count a dataset by split, emotion and task, with statistics of valence and arousal."""
     from data_tools.dataset import dataset_stats, open_dataset
 
-    found = dataset_stats(open_dataset(path))
+    found: Mapping[str, Any] = dataset_stats(open_dataset(path))
     if as_json:
         print_json(found)
         return

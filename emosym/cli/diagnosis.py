@@ -1,4 +1,4 @@
-"""What this machine and this installation can do, and what to do about what they cannot."""
+"""Checks of the machine and the installation, with what to do about each problem."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from packaging.requirements import Requirement
 
 PYTHON = (3, 11)
 MEMORY_GIB = 6
-"""Peak of the demo."""
+"""Peak memory of the demo."""
 DISK_GIB = 5
-"""An environment, the demo's run and room for one more."""
+"""An environment and two runs of the demo."""
 _HASHED = re.compile(r"^\| `(.+)` \| `([0-9a-f]{64})` \|$", re.MULTILINE)
-"""A file and its SHA-256 in a model card."""
+"""A table row of a model card: a file and its SHA-256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One finding. `warn` limits what works, `fail` stops it; both say what to do."""
+    """Result of one check. With `warn` something is limited, with `fail` it does not work."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -37,11 +37,11 @@ class Check:
 
 
 def diagnose(weights: Path, place: Path = Path()) -> list[Check]:
-    """Examine this machine and this installation, without changing anything.
+    """Run all checks; nothing is changed.
 
     Args:
-        weights: folder that holds one folder of shipped weights for each zoo member.
-        place: a folder on the disk that runs will be written to.
+        weights: folder of the shipped weights, with one folder for each model.
+        place: a folder on the disk of the runs.
     """
     return [
         python(sys.version_info[:3]),
@@ -56,7 +56,7 @@ def diagnose(weights: Path, place: Path = Path()) -> list[Check]:
 
 
 def python(found: tuple[int, ...]) -> Check:
-    """Compare the interpreter with the oldest supported one."""
+    """Check the version of Python."""
     version = ".".join(map(str, found))
     if found[:2] < PYTHON:
         return Check(name="python", status="fail", found=version, fix="install 3.11 or newer")
@@ -64,7 +64,7 @@ def python(found: tuple[int, ...]) -> Check:
 
 
 def accelerator() -> Check:
-    """Tell which device torch will use."""
+    """Report the device that torch uses."""
     if not torch.cuda.is_available():
         found = f"torch {torch.__version__}, no GPU: {torch.get_num_threads()} CPU threads"
         return Check(name="accelerator", status="ok", found=found)
@@ -74,17 +74,17 @@ def accelerator() -> Check:
 
 
 def dependencies(requirements: Iterable[Requirement], version: Callable[[str], str]) -> list[Check]:
-    """Compare installed versions with the declared ranges.
+    """Compare installed versions with the required ranges.
 
     Args:
-        requirements: what `setup.cfg` declares, extras included.
-        version: returns an installed version; raises `PackageNotFoundError` for a missing one.
+        requirements: those in `setup.cfg`, with extras.
+        version: returns the version of a package; raises `PackageNotFoundError` without it.
     """
     return [_dependency(requirement, version) for requirement in requirements]
 
 
 def _dependency(requirement: Requirement, version: Callable[[str], str]) -> Check:
-    name, wanted = requirement.name, str(requirement.specifier) or "any version"
+    name, required = requirement.name, str(requirement.specifier) or "any version"
     optional = requirement.marker is not None and "extra" in str(requirement.marker)
     try:
         found = version(name)
@@ -94,15 +94,12 @@ def _dependency(requirement: Requirement, version: Callable[[str], str]) -> Chec
         return Check(name=name, status="fail", found="not installed", fix="run `make setup`")
     if requirement.specifier.contains(found, prereleases=True):
         return Check(name=name, status="ok", found=found)
-    fix = f"expected {wanted}; run `make setup`"
+    fix = f"expected {required}; run `make setup`"
     return Check(name=name, status="warn" if optional else "fail", found=found, fix=fix)
 
 
 def _requirements() -> list[Requirement]:
-    """Return what the installed package declares; itself when it is not installed.
-
-    What two extras name alike is one requirement.
-    """
+    """Return the requirements of the installed package, each once; itself without one."""
     try:
         declared = [Requirement(line) for line in metadata.requires("emosym") or []]
     except metadata.PackageNotFoundError:
@@ -111,26 +108,28 @@ def _requirements() -> list[Requirement]:
 
 
 def cores() -> Check:
-    """Count the CPU cores that this process may use."""
+    """Report the number of CPU cores of this process."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Check(name="cores", status="ok", found=f"{usable} usable")
 
 
 def memory_gib(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> float:
-    """Return the memory that this process may use: the machine's, or its container's if less."""
+    """Return the memory of the machine, or of the container if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     text = limit.read_text().strip() if limit.is_file() else "max"
     return min(total, int(text) if text.isdigit() else total) / 2**30
 
 
-def _room(name: str, gib: float, wanted: float, fix: str) -> Check:
-    if gib < wanted:
-        return Check(name=name, status="warn", found=f"{gib:.1f} GiB, less than {wanted}", fix=fix)
+def _room(name: str, gib: float, required: float, fix: str) -> Check:
+    if gib < required:
+        return Check(
+            name=name, status="warn", found=f"{gib:.1f} GiB, less than {required}", fix=fix
+        )
     return Check(name=name, status="ok", found=f"{gib:.1f} GiB")
 
 
 def flash_attention() -> Check:
-    """Tell whether FlashAttention 2 would be used, and why not."""
+    """Report whether FlashAttention 2 is used, and if not, why."""
     name = "flash attention"
     if not torch.cuda.is_available():
         return Check(name=name, status="ok", found="not used: no GPU (SDPA instead)")
@@ -147,7 +146,7 @@ def flash_attention() -> Check:
 
 
 def shipped_weights(weights: Path) -> list[Check]:
-    """Compare the SHA-256 of every shipped model's files with its model card, `README.md`."""
+    """Compare the SHA-256 of the files of every shipped model with its model card, `README.md`."""
     folders = (
         sorted(path for path in weights.iterdir() if path.is_dir()) if weights.is_dir() else []
     )
@@ -163,7 +162,7 @@ def _weights(folder: Path) -> Check:
     card = folder / "README.md"
     if not card.is_file():
         return Check(name=name, status="fail", found=f"no model card in {folder}", fix=restore)
-    told = dict(_HASHED.findall(card.read_text(encoding="utf-8")))
+    expected = dict(_HASHED.findall(card.read_text(encoding="utf-8")))
     files = [
         path
         for path in folder.rglob("*")
@@ -173,9 +172,9 @@ def _weights(folder: Path) -> Check:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
-    changed = sorted({file for file, _ in told.items() ^ hashes.items()})
+    changed = sorted({file for file, _ in expected.items() ^ hashes.items()})
     if changed or not files:
-        found = f"{', '.join(changed) or 'no files'}: not as the model card says"
+        found = f"{', '.join(changed) or 'no files'}: not the hashes of the model card"
         return Check(name=name, status="fail", found=found, fix=restore)
     size = sum(path.stat().st_size for path in files) / 2**20
     return Check(name=name, status="ok", found=f"{len(files)} files, {size:.1f} MiB, hashes agree")

@@ -8,13 +8,14 @@ from pathlib import Path
 import typer
 
 from emosym.console.options import AsJson
-from emosym.console.terminal import print_json, print_table
+from emosym.console.tables import print_table
+from emosym.console.terminal import print_json
 
 EXIT_FAIL = 2
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check this machine and this installation; exit code 2 when something does not work."""
+    """Check the machine and the installation; the exit code is 2 if something does not work."""
     import model_zoo
     from emosym.cli.diagnosis import diagnose
 

@@ -1,4 +1,4 @@
-"""One image as the commands draw it."""
+"""Generating one image with a command, as a PNG with metadata."""
 
 from __future__ import annotations
 
@@ -19,23 +19,35 @@ def draw(
     request: ImageRequest,
     seed: int,
     *,
-    guidance: float | None,
-    steps: int | None,
-    maker: str,
+    guidance_scale: float | None,
+    num_inference_steps: int | None,
+    model_hash: str,
     space: Mapping[str, float] | None = None,
 ) -> tuple[Image.Image, bytes]:
-    """Return an image and its PNG file, with how it was made by the model of hash `maker`.
+    """Generate an image, and its PNG file with metadata.
 
-    Alone, not in a batch: there sums round otherwise, and the same request and seed would give
-    other bytes. With `space`, shares of emotions, the model's emotion space gives the condition,
-    and `request` is what `pipeline.wanted` says of it.
+    The batch size is 1: in a larger batch sums are rounded differently, and the same request and
+    seed would give other bytes. With `space`, shares of emotions, the condition is sampled from
+    the model's emotion space, and `request` is the one that `pipeline.wanted` returned.
     """
-    how = {"seed": seed, "guidance": guidance, "steps": steps}
     if space is None:
-        (image,) = pipeline.generate([request], **how)
+        (image,) = pipeline.generate(
+            [request],
+            seed=seed,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+        )
     else:
-        (image,) = pipeline.imagine(space, prompt=request.prompt, **how)
-    return image, png_of(image, request, seed, pipeline, guidance, steps, maker, space)
+        (image,) = pipeline.imagine(
+            space,
+            prompt=request.prompt,
+            seed=seed,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+        )
+    return image, png_of(
+        image, request, seed, pipeline, guidance_scale, num_inference_steps, model_hash, space
+    )
 
 
 def png_of(
@@ -43,19 +55,19 @@ def png_of(
     request: ImageRequest,
     seed: int,
     pipeline: EmoSymPipeline,
-    guidance: float | None,
-    steps: int | None,
-    maker: str,
+    guidance_scale: float | None,
+    num_inference_steps: int | None,
+    model_hash: str,
     space: Mapping[str, float] | None = None,
 ) -> bytes:
-    """Return the PNG file of an image that the model of hash `maker` drew, with its imprint."""
+    """Return the PNG file, with metadata, of an image that the model of this hash generated."""
     config = pipeline.model.config
-    imprint = PngMetadata(
+    metadata = PngMetadata(
         request=request,
         seed=seed,
-        guidance=config.guidance if guidance is None else guidance,
-        steps=config.steps if steps is None else steps,
-        model=maker,
+        guidance=config.guidance if guidance_scale is None else guidance_scale,
+        steps=config.steps if num_inference_steps is None else num_inference_steps,
+        model=model_hash,
         space=space,
     )
-    return to_png(image, imprint)
+    return to_png(image, metadata)

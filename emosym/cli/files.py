@@ -1,4 +1,4 @@
-"""Files that commands take and leave."""
+"""Input and output files of commands."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Literal
 from emosym.errors import UserError
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-"""What counts as an image inside a folder; a file that is named itself may be called anything."""
+"""Suffixes of images in a folder; a file given by name may have any suffix."""
 
 
 def expand_images(given: Sequence[Path]) -> list[Path]:
-    """Return image files in the order given, a folder as all images below it, sorted.
+    """Return image files in the order given; a folder stands for all images below it, sorted.
 
-    Hidden files and folders are left out. Raises `UserError` for a path that is no regular file,
+    Hidden files and folders are skipped. Raises `UserError` for a path that is no regular file,
     and for a folder without images.
     """
     found: list[Path] = []
@@ -35,13 +35,13 @@ def expand_images(given: Sequence[Path]) -> list[Path]:
             )
         found += inside
     for path in found:
-        if not path.is_file():  # nor does the reading of a pipe or a device have to end
+        if not path.is_file():  # a pipe or a device may have no end
             raise UserError(f"no such image: {path}", expected="an image file or a folder")
     return found
 
 
 def png_or_folder(out: Path) -> Literal["png", "folder"]:
-    """Tell whether --out names one PNG file or a folder; raise UserError for another format."""
+    """Return whether --out names a PNG file or a folder; raise UserError for another format."""
     suffix = out.suffix.lower()
     if suffix == ".png" and not out.is_dir():
         return "png"
@@ -55,11 +55,11 @@ def png_or_folder(out: Path) -> Literal["png", "folder"]:
 
 
 def check_new(paths: Sequence[Path]) -> None:
-    """Raise UserError when one of the files exists already."""
-    taken = [path for path in paths if path.exists()]
-    if taken:
+    """Raise UserError if one of the files exists."""
+    existing = [path for path in paths if path.exists()]
+    if existing:
         raise UserError(
-            f"{taken[0]} exists",
-            got=f"{len(taken)} of {len(paths)} files that exist" if len(paths) > 1 else None,
+            f"{existing[0]} exists",
+            got=f"{len(existing)} of {len(paths)} files that exist" if len(paths) > 1 else None,
             fix="give another --out, or --overwrite",
         )

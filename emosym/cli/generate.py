@@ -9,20 +9,24 @@ from typing import Annotated, Literal
 import typer
 
 from emosym.cli.files import check_new, png_or_folder
-from emosym.cli.loading import identity, load_pipeline
+from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
-    LAST_SEED,
     MOST_IMAGES,
     MOST_POINTS,
     Arousal,
     AsJson,
     Device,
     Emotion,
+    GuidanceScale,
+    InferenceSteps,
     Model,
+    Seed,
     Valence,
 )
-from emosym.console.terminal import print_json, print_table, progress, signed
+from emosym.console.progress import progress
+from emosym.console.tables import print_table, signed
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.files import write_file
 from emosym.records import ImageRequest
@@ -30,34 +34,43 @@ from emosym.records import ImageRequest
 
 def generate(
     out: Annotated[
-        Path, typer.Option(help="A .png file, or a folder: its files are named by their seeds.")
+        Path, typer.Option(help="A .png file, or a folder for files that are named by their seeds.")
     ],
     prompt: Annotated[str, typer.Option(help="What the image shows.")] = "",
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
-    count: Annotated[
+    num_images_per_prompt: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_IMAGES, help="Images, from seeds SEED, SEED + 1, ... [1]"),
+        typer.Option(
+            min=1,
+            max=MOST_IMAGES,
+            metavar="N",
+            help="Images, with the seeds SEED, SEED + 1, ... [1]",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of the first image.")] = 0,
-    guidance: Annotated[
-        float | None, typer.Option(help="How hard to follow the request; default: the model's.")
-    ] = None,
+    seed: Seed = 0,
+    guidance_scale: GuidanceScale = None,
     from_space: Annotated[
-        bool, typer.Option("--from-space", help="Draw --emotion from the model's emotion space.")
+        bool, typer.Option("--from-space", help="Sample --emotion from the model's emotion space.")
     ] = False,
     blend: Annotated[
         str | None,
-        typer.Option(help="Draw a blend from the model's emotion space, e.g. awe=0.7,fear=0.3"),
+        typer.Option(help="Sample a blend from the model's emotion space, e.g. awe=0.7,fear=0.3."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    num_inference_steps: InferenceSteps = None,
     sweep: Annotated[
         Literal["valence", "arousal", "plane"] | None,
-        typer.Option(help="The same request and seed from -3 to 3 along an axis, or all over."),
+        typer.Option(
+            metavar="AXIS",
+            help="Vary valence, arousal or plane (both) from -3 to 3, with one seed.",
+        ),
     ] = None,
     points: Annotated[
-        int | None, typer.Option(min=2, max=MOST_POINTS, help="Points on an axis of a sweep. [5]")
+        int | None,
+        typer.Option(
+            min=2, max=MOST_POINTS, metavar="N", help="Points on each axis of a sweep. [5]"
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files.")] = False,
     model: Model = DEFAULT_MODEL,
@@ -66,28 +79,25 @@ def generate(
 ) -> None:
     """Generate images from a prompt, an emotion, valence and arousal, or all of them.
 
-    An emotion alone brings its own valence and arousal: those of its word, or of images that evoke
-    it where it is drawn from the emotion space. The same request, seed, model and device give the
-    same bytes, however many images are asked for. Each PNG carries its request, so that `emosym
-    bank add` knows what it should evoke.
+    An emotion implies valence and arousal: those of its word, or with --from-space those of images
+    that evoke it. The same request, seed, model and device give the same bytes, for any number of
+    images. Each PNG holds its request, which `emosym bank add` reads.
 
-    A sweep is written as one labelled sheet: to --out itself if that is a .png, else as sheet.png
-    beside the single images. It also says how the model judges them. An axis that is not swept
-    stays as given, or at 0.
+    A sweep is written as one labelled sheet: to --out if that is a .png, else to sheet.png next to
+    the single images. The model's judgement of each image is printed. An axis that is not swept
+    has the given value, or 0.
     """
     from emosym.inference.pipeline import check_sampling, complete
 
     request = ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
     if sweep is not None:
         for option, given in {
-            "--count": count is not None,
+            "--num-images-per-prompt": num_images_per_prompt is not None,
             "--from-space": from_space,
             "--blend": blend is not None,
         }.items():
             if given:
-                raise UserError(
-                    f"{option} has nothing to act on", got="--sweep", fix="leave it out"
-                )
+                raise UserError(f"{option} has no effect with --sweep", fix="leave it out")
         from emosym.cli.sweep import generate_sweep
 
         generate_sweep(
@@ -96,8 +106,8 @@ def generate(
             sweep,
             points,
             seed=seed,
-            guidance=guidance,
-            steps=steps,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
             overwrite=overwrite,
             model=model,
             device=device,
@@ -105,54 +115,61 @@ def generate(
         )
         return
     if points is not None:
-        raise UserError("--points has nothing to act on", got="no --sweep", fix="give --sweep")
-    count = count or 1
+        raise UserError("--points has no effect without --sweep", fix="give --sweep")
+    count = num_images_per_prompt or 1
     space = _space(request, blend, from_space=from_space)
     if space is None:
         request = complete(request)
-    check_sampling(steps, guidance)
+    check_sampling(num_inference_steps, guidance_scale)
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
 
     from emosym.cli.drawing import draw
 
-    maker = identity(model)
+    hashed = model_hash(model)
     requests = dict.fromkeys(targets, request)
     with progress("generating", count) as show:
-        for done, (own, target) in enumerate(targets.items(), start=1):
+        for done, (image_seed, target) in enumerate(targets.items(), start=1):
             if space is not None:
-                (requests[own],) = pipeline.wanted(space, prompt=prompt, seed=own)
+                (requests[image_seed],) = pipeline.wanted(space, prompt=prompt, seed=image_seed)
             _, png = draw(
                 pipeline,
-                requests[own],
-                own,
-                guidance=guidance,
-                steps=steps,
-                maker=maker,
+                requests[image_seed],
+                image_seed,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                model_hash=hashed,
                 space=space,
             )
             write_file(target, png)
             show(done, count)
-    drawn = {} if space is None else {"space": space}
-    records = [
-        {"image": str(path), **asdict(requests[own]), "seed": own, **drawn}
-        for own, path in targets.items()
-    ]
     if as_json:
-        print_json(records)
+        blend_of_all = {} if space is None else {"space": space}
+        print_json(
+            [
+                {
+                    "image": str(path),
+                    **asdict(requests[image_seed]),
+                    "seed": image_seed,
+                    **blend_of_all,
+                }
+                for image_seed, path in targets.items()
+            ]
+        )
         return
     print_table(
         ("image", "prompt", "emotion", "valence", "arousal", "seed"),
         [
             (
-                record["image"],
-                record["prompt"],
-                record["emotion"] or "-",
-                signed(record["valence"]),
-                signed(record["arousal"]),
-                str(record["seed"]),
+                str(path),
+                one.prompt,
+                one.emotion or "-",
+                signed(one.valence),
+                signed(one.arousal),
+                str(image_seed),
             )
-            for record in records
+            for image_seed, path in targets.items()
+            for one in [requests[image_seed]]
         ],
     )
 
@@ -160,10 +177,10 @@ def generate(
 def _space(
     request: ImageRequest, blend: str | None, *, from_space: bool
 ) -> dict[str, float] | None:
-    """Return the shares of emotions to draw from the emotion space; None for a request in words.
+    """Return the shares of emotions to sample from the emotion space; None if it is not used.
 
     Raises:
-        UserError: a blend that is none, options that do not go together.
+        UserError: a blend that cannot be parsed, options that exclude each other.
     """
     from emosym.models.emotion_space import blend_shares
 
@@ -171,43 +188,43 @@ def _space(
         return None
     if request.valence is not None or request.arousal is not None:
         raise UserError(
-            "valence and arousal come from the emotion space",
+            "--valence and --arousal exclude the emotion space",
             fix="leave out --valence and --arousal, or --from-space and --blend",
         )
     if (blend is None) == (request.emotion is None):
         raise UserError(
-            "the emotion space is asked for one emotion or for a blend",
+            "the emotion space takes one emotion or a blend",
             got="both --emotion and --blend" if blend else "neither --emotion nor --blend",
             expected="--emotion NAME --from-space, or --blend NAME=SHARE,...",
         )
-    if blend is None:
+    if request.emotion is not None:
         return blend_shares({request.emotion: 1.0})
     weights: dict[str, float] = {}
-    for part in blend.split(","):
+    for part in (blend or "").split(","):
         name, _, weight = (word.strip() for word in part.partition("="))
         try:
             value = float(weight)
         except ValueError:
             raise UserError(
-                "a blend that cannot be read",
+                "a blend that cannot be parsed",
                 got=repr(part),
                 expected="awe=0.7,fear=0.3 and the like",
             ) from None
         if name in weights:
-            raise UserError(f"{name} comes twice in a blend")
+            raise UserError(f"{name} is twice in the blend")
         weights[name] = value
     return blend_shares(weights)
 
 
 def _targets(out: Path, seeds: range, overwrite: bool) -> dict[int, Path]:
-    """Return the file of each seed; raise UserError where one cannot or may not be written."""
+    """Return the file of each seed; raise UserError if one exists, or if all need a folder."""
     if png_or_folder(out) == "folder":
-        targets = {own: out / f"{own}.png" for own in seeds}
+        targets = {seed: out / f"{seed}.png" for seed in seeds}
     elif len(seeds) == 1:
         targets = {seeds[0]: out}
     else:
         raise UserError(
-            f"{len(seeds)} images do not fit into one file",
+            f"{len(seeds)} images cannot be written to one file",
             got=f"--out {out}",
             expected="a folder",
         )

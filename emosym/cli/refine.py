@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -9,71 +10,76 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.cli.loading import identity, load_pipeline
+from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
-    LAST_SEED,
     MOST_IMAGES,
     Arousal,
     AsJson,
     Device,
     Emotion,
+    GuidanceScale,
+    InferenceSteps,
     Model,
+    Seed,
     Valence,
 )
-from emosym.console.terminal import print_facts, print_json, print_table, progress, signed
+from emosym.console.progress import progress
+from emosym.console.tables import print_facts, print_table, signed
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from emosym.inference.refine import Drawing, Refinement
+    from emosym.inference.refinement import Drawing, Refinement
     from model_zoo.judges.remote import RemoteModel
 
 MOST_ROUNDS = 100
 SELF = "self"
-"""The judge that is the drawing model itself."""
+"""Value of --judge for the generating model itself."""
 
 
 def refine(
     out: Annotated[Path, typer.Option(help="New folder for best.png and trace.json.")],
-    prompt: Annotated[str, typer.Option(help="What the image shows; no rewrite may drop it.")] = "",
+    prompt: Annotated[str, typer.Option(help="What the image shows; rewrites keep it.")] = "",
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, max=MOST_ROUNDS, help="Most rounds; default: 3.")
+        int | None,
+        typer.Option(min=1, max=MOST_ROUNDS, help="Maximum rounds; default: 3."),
     ] = None,
     images: Annotated[
         int | None,
-        typer.Option(min=2, max=MOST_IMAGES // MOST_ROUNDS, help="Images a round; default: 8."),
+        typer.Option(min=2, max=MOST_IMAGES // MOST_ROUNDS, help="Images in a round; default: 8."),
     ] = None,
     epsilon: Annotated[
         float | None,
         typer.Option(
             min=0,
             max=6,
-            help="An image is near enough when valence and arousal together miss by less than twice"
-            " this; 0: none is. Default: 0.5.",
+            help="Stop at an image whose errors of valence and arousal sum to less than twice this;"
+            " 0: never stop. Default: 0.5.",
         ),
     ] = None,
     best_of: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MOST_IMAGES, help="Draw so many in one round instead, and rewrite nothing."
+            min=1,
+            max=MOST_IMAGES,
+            help="Generate this many images in one round, without rewriting.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed of the first image.")] = 0,
-    guidance: Annotated[
-        float | None, typer.Option(help="How hard to follow the request; default: the model's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    seed: Seed = 0,
+    guidance_scale: GuidanceScale = None,
+    num_inference_steps: InferenceSteps = None,
     judge: Annotated[
         str,
         typer.Option(
             help="What judges and rewrites: self, a model's name or folder, or the URL of a server"
-            " that speaks OpenAI's chat completions; its key comes from EMOSYM_JUDGE_KEY."
+            " with OpenAI's chat completions API; its key is read from EMOSYM_JUDGE_KEY."
         ),
     ] = SELF,
     judge_model: Annotated[
@@ -84,11 +90,12 @@ def refine(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw, judge, criticise, rewrite the prompt and draw again, and keep the best image.
+    """Generate, judge, criticise, rewrite the prompt, generate again; keep the best image.
 
-    Valence and arousal (or an emotion, which brings its own) are asked for in every round; the
-    words that change say colour, light, weather or setting. best.png came nearest in the eyes of
-    the judge; `emosym generate` draws it again from its prompt and its seed. trace.json tells all.
+    Every round requests the same valence and arousal (or an emotion, which implies them). Rewrites
+    change words about colour, light, weather or setting. best.png is the image with the least error
+    by the judge; `emosym generate` makes it again from its prompt and seed. trace.json has all
+    rounds.
     """
     from data_tools.staging import staged_folder, write_json
     from emosym.cli.drawing import png_of
@@ -99,22 +106,29 @@ def refine(
         ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal),
         rewritten=best_of is None,
     )
-    check_sampling(steps, guidance)
-    looped = {"rounds": rounds, "images": images, "epsilon": epsilon}
-    looped = {name: value for name, value in looped.items() if value is not None}
+    check_sampling(num_inference_steps, guidance_scale)
     if best_of is not None:
-        _refuse(looped)
+        _check_unused({"--rounds": rounds, "--images": images, "--epsilon": epsilon})
     remote = _remote(judge, judge_model)
-    total = best_of or (rounds or refining.ROUNDS) * (images or refining.IMAGES)
+    rounds = refining.ROUNDS if rounds is None else rounds
+    images = refining.IMAGES if images is None else images
+    total = best_of or rounds * images
     with staged_folder(out) as stage, progress("refining", total) as bar:
         pipeline = load_pipeline(model, device)
         critic = remote or (pipeline if judge == SELF else load_pipeline(judge, device))
-        maker = identity(model)
+        hashed = model_hash(model)
         done = count(1)
 
-        def save(name: str, words: str, own: int, image: Image.Image) -> None:
-            drawn = replace(request, prompt=words)
-            data = png_of(image, drawn, own, pipeline, guidance, steps, maker)
+        def save(name: str, words: str, image_seed: int, image: Image.Image) -> None:
+            data = png_of(
+                image,
+                replace(request, prompt=words),
+                image_seed,
+                pipeline,
+                guidance_scale,
+                num_inference_steps,
+                hashed,
+            )
             (stage / f"{name}.png").write_bytes(data)
 
         def show(words: str, drawing: Drawing, image: Image.Image) -> None:
@@ -122,17 +136,36 @@ def refine(
             if keep:
                 save(str(drawing.seed), words, drawing.seed, image)
 
-        common = {"seed": seed, "guidance": guidance, "steps": steps, "show": show}
         if best_of is None:
-            found = refining.refine(pipeline, critic, request, **looped, **common)
+            found = refining.refine(
+                pipeline,
+                critic,
+                request,
+                rounds=rounds,
+                images=images,
+                epsilon=refining.EPSILON if epsilon is None else epsilon,
+                seed=seed,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                show=show,
+            )
         else:
-            found = refining.best_of(pipeline, critic, request, best_of, **common)
+            found = refining.best_of(
+                pipeline,
+                critic,
+                request,
+                best_of,
+                seed=seed,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                show=show,
+            )
         last, drawing = found.best
         save("best", last.prompt, drawing.seed, found.image)
         trace = {
             "image": str(out / "best.png"),
-            "model": maker,
-            "judge": f"{judge} {judge_model}" if remote else _identity(judge, maker),
+            "model": hashed,
+            "judge": f"{judge} {judge_model}" if remote else _judge_hash(judge, hashed),
             **found.to_dict(),
         }
         write_json(stage / "trace.json", trace)
@@ -142,35 +175,33 @@ def refine(
         _print(found, out)
 
 
-def _refuse(looped: dict[str, object]) -> None:
-    """Raise UserError for the first option that would change nothing beside --best-of."""
-    for name in looped:
-        raise UserError(
-            f"--{name} has nothing to act on",
-            got="--best-of, which draws one round",
-            fix="leave one of them out",
-        )
+def _check_unused(options: Mapping[str, object]) -> None:
+    """Raise UserError for an option that has no effect with --best-of."""
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"{name} has no effect with --best-of", fix="leave one of them out")
 
 
 def _remote(judge: str, judge_model: str | None) -> RemoteModel | None:
-    """Return the client of a judge at a URL, and None for one that is here."""
+    """Return the client of a judge at a URL; None for another judge."""
     if not judge.lower().startswith(("http://", "https://")):
         if judge_model is not None:
             raise UserError(
-                "--judge-model has nothing to act on",
+                "--judge-model has no effect without a URL",
                 got=f"--judge {judge}",
                 fix="give the URL of a server as --judge, or leave it out",
             )
         return None
     if judge_model is None:
-        raise UserError("a judge at a URL needs its model's name", fix="give --judge-model")
+        raise UserError("a judge at a URL needs the name of its model", fix="give --judge-model")
     from model_zoo.judges.remote import RemoteModel
 
     return RemoteModel(judge, judge_model)
 
 
-def _identity(judge: str, maker: str) -> str:
-    return maker if judge == SELF else identity(judge)
+def _judge_hash(judge: str, hashed: str) -> str:
+    """Return the hash of the judge's files; `hashed` is that of the generating model."""
+    return hashed if judge == SELF else model_hash(judge)
 
 
 def _print(found: Refinement, out: Path) -> None:
@@ -191,14 +222,23 @@ def _print(found: Refinement, out: Path) -> None:
             )
         )
     print_table(
-        ("round", "prompt", "mean error", "least", "valence", "arousal", "suggested", "why kept"),
+        (
+            "round",
+            "prompt",
+            "mean error",
+            "least",
+            "valence",
+            "arousal",
+            "suggested",
+            "prompt kept",
+        ),
         rows,
         title=f"stopped: {found.stopped}",
     )
     last, drawing = found.best
     print_facts(
         {
-            "wanted": _affect(found.request.valence, found.request.arousal),
+            "requested": _affect(found.request.valence, found.request.arousal),
             "judged": _affect(drawing.valence, drawing.arousal),
             "prompt": last.prompt or "-",
             "seed": drawing.seed,

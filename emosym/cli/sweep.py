@@ -1,4 +1,4 @@
-"""`emosym generate --sweep`: one request along an axis of affect, or across the plane."""
+"""`emosym generate --sweep`: one request at several values of valence, arousal or both."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from PIL import Image
 
 from emosym.cli.drawing import draw
 from emosym.cli.files import check_new, png_or_folder
-from emosym.cli.loading import identity, load_pipeline
-from emosym.console.terminal import print_json, print_table, progress, signed
+from emosym.cli.loading import load_pipeline, model_hash
+from emosym.console.progress import progress
+from emosym.console.tables import print_table, signed
+from emosym.console.terminal import print_json
 from emosym.files import write_file
 from emosym.inference.continuity import Continuity, small_pixels
 from emosym.inference.pipeline import check_sampling, complete
@@ -24,40 +26,49 @@ SHEET = "sheet.png"
 
 def generate_sweep(
     out: Path,
-    asked: ImageRequest,
+    request: ImageRequest,
     over: Over,
     points: int | None,
     *,
     seed: int,
-    guidance: float | None,
-    steps: int | None,
+    guidance_scale: float | None,
+    num_inference_steps: int | None,
     overwrite: bool,
     model: str,
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Draw, judge and write a sweep, all of it or (on an error) nothing.
+    """Generate, judge and write a sweep; on an error nothing is written.
 
-    Each image has the bytes that `emosym generate` gives its request and seed.
+    Each image has the same bytes as from `emosym generate` with its request and seed.
     """
-    swept = sweep(over, points or POINTS, valence=asked.valence, arousal=asked.arousal)
-    requests = [complete(request) for request in swept.requests(asked)]
-    check_sampling(steps, guidance)
+    swept = sweep(over, points or POINTS, valence=request.valence, arousal=request.arousal)
+    requests = [complete(one) for one in swept.requests(request)]
+    check_sampling(num_inference_steps, guidance_scale)
     folder = out if png_or_folder(out) == "folder" else None
     sheet = out if folder is None else folder / SHEET
-    files = [] if folder is None else [folder / _name(request) for request in requests]
+    files = [] if folder is None else [folder / _name(one) for one in requests]
     if not overwrite:
         check_new([sheet, *files])
     pipeline = load_pipeline(model, device)
-    maker = identity(model)
+    hashed = model_hash(model)
     drawn: list[tuple[Image.Image, bytes]] = []
     with progress("generating", len(requests)) as show:
-        for request in requests:
-            drawn.append(draw(pipeline, request, seed, guidance=guidance, steps=steps, maker=maker))
+        for one in requests:
+            drawn.append(
+                draw(
+                    pipeline,
+                    one,
+                    seed,
+                    guidance_scale=guidance_scale,
+                    num_inference_steps=num_inference_steps,
+                    model_hash=hashed,
+                )
+            )
             show(len(drawn), len(requests))
     images = [image for image, _ in drawn]
     judged, embeddings = pipeline.recognise(images)
-    found = swept.continuity(judged, small_pixels(images), embeddings)
+    measured = swept.continuity(judged, small_pixels(images), embeddings)
 
     for file, (_, png) in zip(files, drawn, strict=bool(files)):
         write_file(file, png)
@@ -65,42 +76,41 @@ def generate_sweep(
     across, up = swept.labels
     write_file(sheet, sheet_png(affect_sheet(images, title.replace("\n", ", "), across, up)))
 
-    records = [
-        {
-            "image": str(files[place]) if files else None,
-            **asdict(request),
-            "seed": seed,
-            "judged_valence": one.valence,
-            "judged_arousal": one.arousal,
-            "judged_emotion": one.emotion,
-        }
-        for place, (request, one) in enumerate(zip(requests, judged, strict=True))
-    ]
     if as_json:
-        continuity = {axis: asdict(measured) for axis, measured in found.items()}
+        continuity = {axis: asdict(measures) for axis, measures in measured.items()}
+        records = [
+            {
+                "image": str(files[index]) if files else None,
+                **asdict(one),
+                "seed": seed,
+                "judged_valence": judgement.valence,
+                "judged_arousal": judgement.arousal,
+                "judged_emotion": judgement.emotion,
+            }
+            for index, (one, judgement) in enumerate(zip(requests, judged, strict=True))
+        ]
         print_json({"sheet": str(sheet), "images": records, "continuity": continuity})
         return
     print_table(
         ("image", "valence", "judged", "arousal", "judged"),
         [
             (
-                record["image"] or "-",
-                *(
-                    signed(record[key])
-                    for axis in ("valence", "arousal")
-                    for key in (axis, f"judged_{axis}")
-                ),
+                str(files[index]) if files else "-",
+                signed(one.valence),
+                signed(judgement.valence),
+                signed(one.arousal),
+                signed(judgement.arousal),
             )
-            for record in records
+            for index, (one, judgement) in enumerate(zip(requests, judged, strict=True))
         ],
         title=str(sheet),
     )
-    _print_continuity(found)
+    _print_continuity(measured)
 
 
-def _print_continuity(found: dict[Axis, Continuity]) -> None:
+def _print_continuity(measured: dict[Axis, Continuity]) -> None:
     print_table(
-        ("along", "Spearman, asked and judged", "colour step", "embedding step", "unevenness"),
+        ("along", "Spearman, requested and judged", "colour step", "embedding step", "unevenness"),
         [
             (
                 axis,
@@ -109,7 +119,7 @@ def _print_continuity(found: dict[Axis, Continuity]) -> None:
                 f"{one.embedding_step:.3f}",
                 "-" if one.unevenness is None else f"{one.unevenness:.2f}",
             )
-            for axis, one in found.items()
+            for axis, one in measured.items()
         ],
     )
 

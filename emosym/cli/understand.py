@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emosym.affect.scales import UNIT
 from emosym.cli.files import expand_images
 from emosym.cli.loading import load_pipeline
-from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.console.terminal import print_json, print_passage, progress, signed
+from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model, Plugins
+from emosym.console.progress import progress
+from emosym.console.tables import signed
+from emosym.console.terminal import print_json, print_passage
 from emosym.errors import UserError, unknown
 from emosym.records import Question
 from emosym.tasks import prompts
@@ -23,40 +25,41 @@ if TYPE_CHECKING:
     from emosym.inference.pipeline import EmoSymPipeline
 
 AFFECT = "affect"
-"""The task whose numbers come from the heads; the others are answered in words alone."""
+"""The task that the heads predict; the others are answered in text."""
 
 TAGS = re.compile(r"(\s*</?(think|answer)>\s*)+")
-"""What divides an answer for the parser; people get a line for each part."""
+"""The tags of an answer; they are printed as line breaks."""
 
 
 def understand(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Model = DEFAULT_MODEL,
     device: Device = None,
+    plugins: Plugins = None,
     task: Annotated[
-        str, typer.Option(help=f"What to ask: {', '.join((AFFECT, *prompts.ASKABLE))}.")
+        str, typer.Option(help=f"What to predict: {', '.join((AFFECT, *prompts.ASKABLE))}.")
     ] = AFFECT,
     as_json: AsJson = False,
 ) -> None:
-    """Say which emotion each image evokes, with valence and arousal from -3 to 3.
+    """Predict the emotion that each image evokes, with valence and arousal from -3 to 3.
 
-    Every image is checked first: with a broken one nothing is printed but its name.
+    Every image is checked first; a broken one is an error, and nothing is predicted.
 
-    Any other --task is one question, answered in words by a model that has learned to; ratings are
-    then from 0 to 1.
+    Other tasks are questions that a model trained for them answers in text. Their ratings are from
+    0 to 1.
     """
     if task != AFFECT and task not in prompts.ASKABLE:
         raise unknown("task", task, (AFFECT, *prompts.ASKABLE))
     paths = expand_images(images)
     check_all(paths)
     pipeline = load_pipeline(model, device)
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
     with progress("understanding", len(paths)) as show:
         for start in range(0, len(paths), pipeline.batch_size):
             batch = paths[start : start + pipeline.batch_size]
             if task == AFFECT:
-                for path, found in zip(batch, pipeline.understand(batch), strict=True):
-                    records.append({"image": str(path), **asdict(found)})
+                for path, understanding in zip(batch, pipeline.understand(batch), strict=True):
+                    records.append({"image": str(path), **asdict(understanding)})
             else:
                 records += ask(pipeline, task, batch)
             show(len(records), len(paths))
@@ -69,12 +72,12 @@ def understand(
         )
 
 
-def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, object]]:
-    """Ask one of `prompts.ASKABLE` about each image.
+def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, Any]]:
+    """Ask one of the questions `prompts.ASKABLE` about each image.
 
     Returns:
-        {"image", "task", "answer", "value"} of each: the words, and what the parser reads in them
-        (a number in [0, 1], a label, a list of labels, a text; None where it reads nothing).
+        {"image", "task", "answer", "value"} of each image: the text, and its parsed value (a number
+        in [0, 1], a label, a tuple of labels, or a text; None where it cannot be parsed).
     """
     from emosym.tasks.answers import parse
 
@@ -87,27 +90,27 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
         {
             "image": question.id,
             "task": task,
-            "answer": words,
-            "value": parse(words, question).said.get(key),
+            "answer": answer,
+            "value": parse(answer, question).said.get(key),
         }
-        for question, words in zip(questions, pipeline.answer(questions), strict=True)
+        for question, answer in zip(questions, pipeline.answer(questions), strict=True)
     ]
 
 
-def _heading(record: dict[str, object]) -> str:
-    """Return what was understood of an image, in a line."""
+def _heading(record: Mapping[str, Any]) -> str:
+    """Return the prediction for an image, in one line."""
     if "value" in record:
         value = record["value"]
         return (
             "-" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
         )
-    share = record["probabilities"][record["emotion"]]
+    probability = record["probabilities"][record["emotion"]]
     affect = f"valence {signed(record['valence'])}, arousal {signed(record['arousal'])}"
-    return f"{record['emotion']} {share:.0%}, {affect}"
+    return f"{record['emotion']} {probability:.0%}, {affect}"
 
 
 def check_all(paths: list[Path]) -> None:
-    """Decode every image; raise one UserError that names those that cannot be read."""
+    """Decode every image; raise one UserError that names all broken ones."""
     from data_tools.images import check_image
     from data_tools.quarantine import Broken
 

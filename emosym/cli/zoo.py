@@ -8,12 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from emosym.cli.loading import load_pipeline
-from emosym.console.options import AsJson, Device
-from emosym.console.terminal import print_facts, print_json, print_table, progress
+from emosym.console.options import AsJson, Device, Plugins
+from emosym.console.progress import progress
+from emosym.console.tables import print_facts, print_table
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.files import write_file
 
-app = typer.Typer(help="The models that come with this installation.", no_args_is_help=True)
+NO_WEIGHTS = "not installed: train them"
+
+app = typer.Typer(help="The models of this installation.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -37,7 +41,10 @@ def list_(as_json: AsJson = False) -> None:
         return
     print_table(
         ("name", "description", "weights"),
-        [(r["name"], r["description"], r["weights"] or "not here: train them") for r in records],
+        [
+            (r["name"], r["description"], r["weights"] or "not installed: train them")
+            for r in records
+        ],
     )
 
 
@@ -66,7 +73,7 @@ def show(
     from rich.markdown import Markdown
 
     print(yaml.safe_dump({name: preset}, sort_keys=False), end="")
-    print_facts(files or {"weights": "not here: train them"}, title=folder or "")
+    print_facts(files or {"weights": NO_WEIGHTS}, title=folder or "")
     if text is not None:
         Console().print(Markdown(text))
 
@@ -76,34 +83,35 @@ def compose(
     out: Annotated[Path, typer.Argument(help="New model folder.")],
     backbone: Annotated[
         str,
-        typer.Option(help="Qwen-VL folder or hub id, or a model: its understander comes whole."),
+        typer.Option(help="Qwen-VL folder or hub id; or a model, whose understander is used."),
     ],
     decoder: Annotated[
         str,
-        typer.Option(help="Model whose decoder is taken, or diffusers folder or hub id."),
+        typer.Option(help="Model whose decoder is used, or diffusers folder or hub id."),
     ] = "emosym-tiny",
     reasoning_tokens: Annotated[
-        int | None, typer.Option(min=0, help="K of a new reasoner; default: 8.")
+        int | None,
+        typer.Option(min=0, help="Reasoning tokens of a new reasoner; default: 8."),
     ] = None,
     min_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Fewest pixels of an image that is read.")
+        int | None, typer.Option(min=1, help="Minimum number of pixels of an input image.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Most pixels of an image that is read.")
+        int | None, typer.Option(min=1, help="Maximum number of pixels of an input image.")
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, help="Side of generated images in pixels; the decoder's own if unset."),
+        typer.Option(min=8, help="Side of generated images in pixels; default: the decoder's."),
     ] = None,
     conditioner: Annotated[
         Literal["word", "connector"],
-        typer.Option(help="What the decoder is told: one word, or a token for each state."),
+        typer.Option(help="Condition of the decoder: one pseudo-word, or a token for each state."),
     ] = "word",
-    seed: Annotated[int, typer.Option(min=0, help="Of the new weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the new weights.")] = 0,
 ) -> None:
-    """Make a model of a backbone and a decoder, ready to train.
+    """Combine a backbone and a decoder into a model that can be trained.
 
-    Reasoning tokens and heads are new, unless the understander comes from a model.
+    Reasoning tokens and heads have random weights, unless the understander is that of a model.
     """
     from model_zoo.quiet import quiet_libraries
 
@@ -115,7 +123,7 @@ def compose(
         raise UserError(
             "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
         )
-    pixels = None if min_pixels is None else (min_pixels, max_pixels)
+    pixels = None if min_pixels is None or max_pixels is None else (min_pixels, max_pixels)
     model = composed(
         backbone,
         decoder,
@@ -132,13 +140,16 @@ def compose(
 def space(
     model: Annotated[str, typer.Argument(help="Name in the model zoo, or a model folder.")],
     data: Annotated[Path, typer.Option(help="A manifest, or the folder of a dataset.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace its space.")] = False,
+    plugins: Plugins = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing space.")
+    ] = False,
     device: Device = None,
 ) -> None:
-    """Give a model an emotion space: what the training images of each emotion put it in.
+    """Fit an emotion space: the distribution of a model's states on images of each emotion.
 
-    It is written into the model's folder, and so the model is another one to memory banks: they
-    know models by their files.
+    It is written to the model's folder. This changes the hash by which memory banks identify the
+    model.
     """
     from model_zoo.quiet import quiet_libraries
 
@@ -152,10 +163,10 @@ def space(
 
     path = zoo.folder_of(model) / zoo.SPACE
     if path.exists() and not overwrite:
-        raise UserError(f"{path} exists", fix="the model has a space already; or --overwrite")
+        raise UserError(f"{path} exists", fix="the model has a space; --overwrite replaces it")
     samples = choose_samples(open_dataset(data))
     made = load_pipeline(model, device).model
-    with progress("reading", len(samples)) as show:
+    with progress("embedding", len(samples)) as show:
         found = fit_emotion_space(
             made,
             samples,
@@ -167,7 +178,7 @@ def space(
 
 
 def _folder(name: str) -> str | None:
-    """Return the folder of a member's weights; None where they are not installed."""
+    """Return the folder of a model's weights; None if they are not installed."""
     from model_zoo import zoo
 
     try:

@@ -1,1 +1,1 @@
-"""What every command line uses: error handling, terminal output, tables, progress."""
+"""What every command line uses: entry, shared options, devices, output, tables, progress."""

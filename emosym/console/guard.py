@@ -1,67 +1,86 @@
-"""The one way into a command line, and out of it."""
+"""Entry point of every command line: checks arguments, and turns errors into one line."""
 
 from __future__ import annotations
 
 import re
 import sys
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from emosym.errors import UserError
 
+RENAMED = {
+    "--count": "--num-images-per-prompt",
+    "--steps": "--num-inference-steps",
+    "--guidance": "--guidance-scale",
+}
+"""Old name of an option -> new name. An error names the new one where the command has it."""
+
 
 def run(app: typer.Typer, name: str) -> NoReturn:
-    """Run the command line `name` and leave.
+    """Run the command line `name` and exit.
 
-    Bad input, wrong usage and what the system refuses are one line on stderr and exit code 2.
+    Bad input, wrong usage and errors of the operating system are one line on stderr, with exit
+    code 2.
     """
     try:
         try:
-            _check_words()
+            _check_arguments()
             code = app(prog_name=name, standalone_mode=False)
         finally:
-            print(end="", flush=True)  # here a full disk can still be told
+            print(end="", flush=True)  # a full disk is an error that can still be reported here
     except UserError as error:
-        told = error
+        problem = error
     except TyperException as error:
-        told = _wrong_usage(error)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stdout = None
+        problem = _usage_error(error)
+    except BrokenPipeError:  # the reader of our output has closed it
+        _discard_stdout()
         sys.exit(1)
     except OSError as error:
-        sys.stdout = None  # it may be what failed; the interpreter would try again and tell again
+        _discard_stdout()
         where = f": {error.filename}" if error.filename else ""
-        told = UserError(
-            f"{error.strerror or error}{where}", fix="mend it, or choose another place"
+        problem = UserError(
+            f"{error.strerror or error}{where}", fix="correct it, or choose another place"
         )
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
         near = error.object[max(error.start - 30, 0) : error.end + 30]
-        told = UserError("this is not UTF-8 text", got=ascii(near))
+        problem = UserError("this is not UTF-8 text", got=ascii(near))
     else:
         sys.exit(code)
-    print(f"error: {told}", file=sys.stderr)
+    print(f"error: {problem}", file=sys.stderr)
     sys.exit(2)
 
 
-def _check_words() -> None:
-    """Refuse what no option can mean, before any work is done."""
-    for before, word in pairwise(sys.argv):
-        word.encode()  # bytes that are no UTF-8 are surrogates here, and would fail late
-        if re.fullmatch(r"(--[\w-]+=)?", word):  # as a path it would be the working folder
+def _discard_stdout() -> None:
+    """Drop stdout: it may be what failed, and the interpreter would flush it again at exit."""
+    stream: Any = None
+    sys.stdout = stream
+
+
+def _check_arguments() -> None:
+    """Raise UserError for an argument that no option can accept."""
+    for before, argument in pairwise(sys.argv):
+        argument.encode()  # bytes that are not UTF-8 are surrogates here, and would fail later
+        if re.fullmatch(r"(--[\w-]+=)?", argument):  # as a path it would be the current folder
             raise UserError(
                 "an argument is empty",
-                got=f"{word or repr(word)} after {before}",
+                got=f"{argument or repr(argument)} after {before}",
                 fix="give it a value, or leave it out",
             )
 
 
-def _wrong_usage(error: TyperException) -> UserError:
-    """Return typer's own error as ours."""
+def _usage_error(error: TyperException) -> UserError:
+    """Return an error of typer as a `UserError`."""
     what = error.format_message().rstrip(".")
     if not what:
-        sys.exit(2)  # no arguments at all: typer has shown the help
+        sys.exit(2)  # no arguments at all: typer has printed the help
     context = getattr(error, "ctx", None)
-    return UserError(what, fix=context and f"see `{context.command_path} --help`")
+    if context is None:
+        return UserError(what)
+    new = RENAMED.get(getattr(error, "option_name", ""))
+    if new is not None and any(new in parameter.opts for parameter in context.command.params):
+        what = f"the option {getattr(error, 'option_name', '')} was renamed to {new}"
+    return UserError(what, fix=f"see `{context.command_path} --help`")

@@ -9,6 +9,21 @@ import typer
 
 from emosym.plugins import load_plugin
 
+MOST_IMAGES = 1_000_000
+"""Upper limit of a number of images: a mistyped larger one would fill the memory or the disk."""
+MOST_POINTS = 25
+"""Upper limit of the points on an axis of a sweep: a plane holds its square in memory."""
+LAST_SEED = 2**63 - 1 - MOST_IMAGES
+"""Largest seed of a first image: the memory bank stores seeds as 64-bit integers."""
+DEFAULT_MODEL = "emosym-tiny"
+
+
+def _check_seed(seed: int) -> int:
+    """Return a seed; raise BadParameter if it is out of range."""
+    if not 0 <= seed <= LAST_SEED:
+        raise typer.BadParameter(f"{seed} is not in the range 0 to {LAST_SEED}")
+    return seed
+
 
 def _load_plugins(paths: list[Path] | None) -> list[Path]:
     """Load each plugin in the order given, before the command runs."""
@@ -34,18 +49,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 Model = Annotated[str, typer.Option(help="Name in the model zoo, or a model folder.")]
 Device = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda, cuda:1 ...; default: the GPU where there is one."),
+    typer.Option(help="cpu, cuda, cuda:1 ...; default: the GPU if there is one."),
 ]
-Emotion = Annotated[str | None, typer.Option(help="One of Mikels' eight, e.g. awe.")]
+Emotion = Annotated[str | None, typer.Option(help="One of Mikels' eight emotions, e.g. awe.")]
 Valence = Annotated[
-    float | None, typer.Option(help="From -3 (unpleasant) to 3 (pleasant); with --arousal.")
+    float | None, typer.Option(help="From -3 (unpleasant) to 3 (pleasant); requires --arousal.")
 ]
 Arousal = Annotated[float | None, typer.Option(help="From -3 (calm) to 3 (excited).")]
-
-MOST_IMAGES = 1_000_000
-"""A typing slip beyond it would fill the memory or the disk."""
-MOST_POINTS = 25
-"""Of a sweep, on an axis: its sheet is held in memory, and a plane has the square of it."""
-LAST_SEED = 2**63 - 1 - MOST_IMAGES
-"""SQLite, and so the memory bank, ends at 2^63."""
-DEFAULT_MODEL = "emosym-tiny"
+GuidanceScale = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance-scale", help="Weight of classifier-free guidance; default: the model's."
+    ),
+]
+InferenceSteps = Annotated[
+    int | None,
+    typer.Option("--num-inference-steps", help="Sampling steps; default: the model's."),
+]
+# Without min and max: their digits would fill the help and cut the names of other options.
+Seed = Annotated[int, typer.Option(callback=_check_seed, help="Seed of the first image.")]

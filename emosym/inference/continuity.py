@@ -1,10 +1,10 @@
-"""How images change while one of valence and arousal rises and nothing else does.
+"""How continuously images change while valence or arousal rises and nothing else changes.
 
-Whether the change follows what was asked (Spearman), and in how small and how even steps. The steps
-stand in for LPIPS-Continuous, whose network's weights this project does not have: they are *not*
-LPIPS. Images that never change have the smallest steps, so read them beside Spearman.
+Spearman's ρ measures whether the change follows the request. Step sizes measure how smooth it is.
+They replace LPIPS-Continuous, whose network weights this project does not ship; they are *not*
+LPIPS. Images that never change have the smallest steps, so step sizes mean nothing without ρ.
 
-Ref: LPIPS-Continuous, arXiv 2501.05710 (EmotiCrafter) §4.2.
+Ref: LPIPS-Continuous, arXiv 2501.05710 (EmotiCrafter), section 4.2.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from PIL import Image
 from emosym.affect.correlation import check_arrays, spearman
 
 SIDE = 64
-"""Images are compared at this side in pixels: a finer grain is noise, and models of different
-resolution compare."""
+"""Side in pixels at which images are compared: removes noise, and makes models of different
+resolution comparable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuity:
-    """One line of images, or the mean of several."""
+    """Measures of one series of images, or their means over several."""
 
     spearman: float
-    """ρ of asked and judged, in [-1, 1]. Judged all alike follows no order: 0."""
+    """ρ of requested and judged values, in [-1, 1]; 0 where all judged values are equal."""
     colour_step: float
-    """Mean RMS distance in sRGB of neighbours, in [0, 1]."""
+    """Mean RMS distance of neighbouring images in sRGB, in [0, 1]."""
     embedding_step: float
-    """Mean 1 − cosine of neighbours' embeddings, in [0, 2]."""
+    """Mean 1 − cosine of the embeddings of neighbouring images, in [0, 2]."""
     unevenness: float | None
-    """Largest colour step over the mean one: 1 is even; None where no image changes."""
+    """Largest colour step divided by the mean one, at least 1; None where no image changes."""
 
 
 def continuity(judged: NDArray, pixels: NDArray, embeddings: NDArray) -> Continuity:
-    """Measure one line of P images whose asked value rises from each to the next.
+    """Measure a series of P images whose requested value rises from each to the next.
 
     Args:
-        judged: what is seen of the value that was asked for, [P].
+        judged: the judged value of each image, [P].
         pixels: as `small_pixels`, [P, H, W, 3] in [0, 1].
-        embeddings: [P, D]; none is zero.
+        embeddings: [P, D], none of length zero.
 
     Raises `ValueError` for fewer than two images, unequal lengths, or values that are not finite.
     """
     check_arrays(judged, pixels, embeddings)
     if len(judged) < 2:
-        raise ValueError("a line has two images or more")
-    colour = np.array([rms(one, two) for one, two in pairwise(pixels)])
+        raise ValueError("a series has two images or more")
+    colours = np.array([rms(one, two) for one, two in pairwise(pixels)])
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    followed = spearman(judged, np.arange(len(judged)))
+    rho = spearman(judged, np.arange(len(judged)))
     return Continuity(
-        spearman=0.0 if followed is None else followed,
-        colour_step=float(colour.mean()),
+        spearman=0.0 if rho is None else rho,
+        colour_step=float(colours.mean()),
         embedding_step=float(np.mean(1 - (unit[:-1] * unit[1:]).sum(1))),
-        unevenness=float(colour.max() / colour.mean()) if colour.any() else None,
+        unevenness=float(colours.max() / colours.mean()) if colours.any() else None,
     )
 
 
 def mean_continuity(lines: Sequence[Continuity]) -> Continuity:
-    """Return the mean of each measure over lines; of unevenness over those that have one."""
+    """Return the mean of each measure over series; of unevenness over those that have one."""
     uneven = [line.unevenness for line in lines if line.unevenness is not None]
     return Continuity(
         spearman=fmean(line.spearman for line in lines),
@@ -75,7 +75,7 @@ def mean_continuity(lines: Sequence[Continuity]) -> Continuity:
 
 
 def small_pixels(images: Sequence[Image.Image]) -> NDArray:
-    """Return images as float32 [N, 64, 64, 3] in [0, 1], larger ones averaged down."""
+    """Return images as float32 [N, 64, 64, 3] in [0, 1], averaged over blocks of pixels."""
     box = Image.Resampling.BOX
     return np.stack(
         [np.asarray(image.convert("RGB").resize((SIDE, SIDE), box)) for image in images]

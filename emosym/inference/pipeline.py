@@ -1,11 +1,12 @@
-"""The model in use: images to emotions, emotions to images."""
+"""`EmoSymPipeline`: from images to emotions, and from emotions to images, with one model."""
 
 from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import NORMS, mikels
 from emosym.errors import UserError
-from emosym.inference.recognition import questions, recognise, understandings
+from emosym.inference.placement import parse_dtype, usable_device
+from emosym.inference.recognition import questions as emotion_prompts
+from emosym.inference.recognition import recognise, understandings
 from emosym.interfaces import Prompts
 from emosym.models.emotion_space import FIT_COMMAND, blend_shares
 from emosym.models.model import MAX_STEPS, EmoSym, check_range
@@ -25,22 +28,27 @@ from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
 from emosym.tasks import prompts
 
-LOADER = "model_zoo.zoo:load"
+LOAD = "model_zoo.zoo:load"
 """Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
 
-QUIET = "model_zoo.quiet:quiet_libraries"
-"""Lazy target that silences what the model libraries say at import; it comes before `LOADER`."""
+SAVE = "model_zoo.zoo:save"
+"""Lazy target of `save_pretrained`."""
 
-IMAGES = "data_tools.images:load_image"
+QUIET = "model_zoo.quiet:quiet_libraries"
+"""Lazy target that silences the import messages of the model libraries; called before `LOAD`."""
+
+LOAD_IMAGE = "data_tools.images:load_image"
 """Lazy target that reads an image file safely."""
 
-
 ANSWER_TOKENS = 128
-"""Longest answer to a question where nothing else is said; it suffices for short reasoning."""
+"""Default length limit of an answer to a question, in tokens; long enough for short reasoning."""
 
 
 class EmoSymPipeline:
-    """Understand and generate with one model. Implements `emosym.interfaces.EmotionModel`."""
+    """Understand and generate images with one model.
+
+    Implements `emosym.interfaces.EmotionModel`.
+    """
 
     def __init__(self, model: EmoSym, *, batch_size: int = 32, answer_tokens: int = 64) -> None:
         self.model = model
@@ -49,36 +57,86 @@ class EmoSymPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path = "emosym-tiny", *, device: str = "cpu"
+        cls,
+        name_or_path: str | Path = "emosym-tiny",
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        *,
+        torch_dtype: torch.dtype | str | None = None,
     ) -> EmoSymPipeline:
-        """Load a member of the zoo by name, or a model folder (a run's `model`).
+        """Load a model of the model zoo by name, or a model folder (`model` in a run's folder).
+
+        Args:
+            name_or_path: name or folder.
+            dtype: type of the weights, or its name; default: float32.
+            device: where the model goes; default: the CPU.
+            torch_dtype: another name of `dtype`, as in transformers.
 
         Raises:
-            UserError: unknown name, not a model folder, weights of another shape.
+            UserError: unknown name, not a model folder, weights that do not fit, a device that
+                cannot be used, an unknown dtype, or `dtype` and `torch_dtype` that differ.
+        """
+        if None not in (dtype, torch_dtype) and parse_dtype(dtype) != parse_dtype(torch_dtype):
+            raise UserError(
+                "dtype and torch_dtype are the same option",
+                got=f"{dtype} and {torch_dtype}",
+                fix="give one of them",
+            )
+        weights_dtype = parse_dtype(dtype if torch_dtype is None else torch_dtype)
+        weights_device = usable_device(device)
+        _lazy(QUIET)()
+        return cls(_lazy(LOAD)(name_or_path, weights_dtype).to(weights_device))
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write a model folder that `from_pretrained` loads; an older model there is replaced.
+
+        Raises:
+            UserError: the folder holds something else than a model, or cannot be written.
         """
         _lazy(QUIET)()
-        return cls(_lazy(LOADER)(name_or_path).to(device))
+        return _lazy(SAVE)(self.model, folder)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the model's weights."""
+        return self.model.understander.reasoner.emotion.dtype
+
+    def to(self, *args: Any, **kwargs: Any) -> EmoSymPipeline:
+        """Move or cast the model, with the arguments of `torch.nn.Module.to`; return the pipeline.
+
+        `pipeline.to("cuda")`, `pipeline.to(torch.bfloat16)`, `pipeline.to("cuda", torch.float16)`.
+        """
+        self.model.to(*args, **kwargs)
+        return self
 
     @torch.no_grad()
     def understand(
         self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
     ) -> list[Understanding]:
-        """Say what each image evokes; `answer=False` skips the words and is faster."""
+        """Predict the emotion that each image evokes.
+
+        Without `answer` no text is generated, which is faster.
+        """
         if not answer:
             return self.recognise(images)[0]
-        found: list[Understanding] = []
+        results: list[Understanding] = []
         for batch in _batches(images, self.batch_size):
-            asked = questions(self.model, [open_image(image) for image in batch])
-            texts, reading = self._say(asked, self.answer_tokens)
-            found += understandings(self.model, reading, texts)
-        return found
+            inputs = emotion_prompts(self.model, [open_image(image) for image in batch])
+            texts, output = self._generate_text(inputs, self.answer_tokens)
+            results += understandings(self.model, output, texts)
+        return results
 
     def recognise(
         self, images: Sequence[Image.Image | Path | str]
     ) -> tuple[list[Understanding], np.ndarray]:
-        """Understand images without words and return their embeddings too, in one reading.
+        """Return predictions without text, and the images' embeddings, from one forward pass.
 
-        An embedding is `h_emo`, float32 [N, D]: what the memory bank compares.
+        An embedding is `h_emo`, float32 [N, D]. The memory bank compares images by it.
         """
         return recognise(
             self.model,
@@ -88,7 +146,7 @@ class EmoSymPipeline:
         )
 
     def embed_images(self, images: Sequence[Image.Image | Path | str]) -> np.ndarray:
-        """Return what the memory bank compares images by: `h_emo`, float32 [N, D]."""
+        """Return the images' embeddings `h_emo`, float32 [N, D]."""
         return self.recognise(images)[1]
 
     @torch.no_grad()
@@ -99,25 +157,25 @@ class EmoSymPipeline:
         max_tokens: int | None = None,
         batch_size: int | None = None,
     ) -> list[str]:
-        """Answer each question in words, greedily: the likeliest token at every place.
+        """Answer each question in text, by greedy decoding.
 
-        The answers do not depend on the batch size; `answers.parse` reads them.
+        The answers do not depend on the batch size. `emosym.tasks.answers.parse` parses them.
 
         Args:
-            questions: each about one image or a pair; files are read as they are needed.
-            max_tokens: longest answer; default: `ANSWER_TOKENS`. EEmo-Logic allows 1024.
-            batch_size: questions read together; default: the pipeline's.
+            questions: each with its images, as files or in memory; files are read batch by batch.
+            max_tokens: length limit of an answer; default: `ANSWER_TOKENS`. EEmo-Logic uses 1024.
+            batch_size: questions in a batch; default: the pipeline's.
 
         Raises:
             UserError: an image cannot be read, a question holds a control token.
         """
-        said: list[str] = []
+        texts: list[str] = []
         for batch in _batches(questions, batch_size or self.batch_size):
-            said += self._say(self._pose(batch), max_tokens or ANSWER_TOKENS)[0]
-        return said
+            texts += self._generate_text(self._tokenize(batch), max_tokens or ANSWER_TOKENS)[0]
+        return texts
 
     def check_prompt(self, prompt: str) -> None:
-        """Raise UserError for a prompt with a control token, or longer than the decoder reads."""
+        """Raise UserError for a prompt with a control token, or too long for the text encoder."""
         self.model.processor.check([prompt])
         self.model.generator.denoiser.tokenize([prompt])
 
@@ -127,25 +185,36 @@ class EmoSymPipeline:
         requests: Sequence[ImageRequest],
         *,
         seed: int | Sequence[int] = 0,
-        guidance: float | None = None,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_images_per_prompt: int = 1,
     ) -> list[Image.Image]:
-        """Draw one image for each request.
+        """Generate images for each request.
 
-        Image i starts from the noise of seed + i, or of its own seed where a list is given.
+        Args:
+            requests: what the images show and evoke.
+            seed: image i starts from the noise of seed + i; a list gives each image its own seed.
+            num_inference_steps: sampling steps; default: the model's.
+            guidance_scale: weight of classifier-free guidance; default: the model's.
+            num_images_per_prompt: images of each request, next to each other in the result.
 
         Raises:
             UserError: as `complete`, `check_sampling` and `to_image`.
+            ValueError: a list of seeds with another length than the images.
         """
-        check_sampling(steps, guidance)
-        whole = [complete(request) for request in requests]
-        seeds = [seed + i for i in range(len(whole))] if isinstance(seed, int) else list(seed)
-        shape = self.model.autoencoder.latent_shape
+        check_sampling(num_inference_steps, guidance_scale)
+        check_range("num_images_per_prompt", num_images_per_prompt, 1, math.inf)
+        completed = [complete(request) for request in requests]
+        repeated = [request for request in completed for _ in range(num_images_per_prompt)]
+        seeds = [seed + i for i in range(len(repeated))] if isinstance(seed, int) else list(seed)
         images: list[Image.Image] = []
-        for batch in _batches(list(zip(whole, seeds, strict=True)), self.batch_size):
-            noise = torch.stack([Draws("image", own).normal(*shape) for _, own in batch])
-            asked = [request for request, _ in batch]
-            images += self.draw(asked, noise, guidance=guidance, steps=steps)
+        for batch in _batches(list(zip(repeated, seeds, strict=True)), self.batch_size):
+            images += self.draw(
+                [request for request, _ in batch],
+                self._noise([own_seed for _, own_seed in batch]),
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+            )
         return images
 
     @torch.no_grad()
@@ -154,91 +223,104 @@ class EmoSymPipeline:
         requests: Sequence[ImageRequest],
         noise: Tensor,
         *,
-        guidance: float | None = None,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> list[Image.Image]:
-        """Draw requests in one batch from given noise [B, C, H, W]."""
-        device = self.model.device
-        reading, affect = self._imagine(requests), wanted_affect(requests).to(device)
-        condition = self.model.condition(reading, [r.prompt for r in requests], affect)
-        pixels = self.model.generate(
-            noise.to(device), condition, num_inference_steps=steps, guidance_scale=guidance
+        """Generate one image for each request in one batch, from given noise [B, C, H, W]."""
+        affect = wanted_affect(requests).to(self.device)
+        condition = self.model.condition(
+            self._read_requests(requests), [request.prompt for request in requests], affect
         )
-        return [to_image(pixel) for pixel in pixels]
+        pixels = self.model.generate(
+            noise.to(self.device),
+            condition,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )
+        return [to_image(image) for image in pixels]
 
     @torch.no_grad()
     def imagine(
         self,
         emotion: str | Mapping[str, float],
-        count: int = 1,
+        num_images_per_prompt: int = 1,
         *,
         prompt: str = "",
         seed: int = 0,
-        guidance: float | None = None,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> list[Image.Image]:
-        """Draw images from an emotion alone: each from a state of the model's emotion space.
+        """Generate images of an emotion, each from a state sampled from the model's emotion space.
 
-        Image i has the state and the noise of seed + i. With the same seeds, neighbouring blends
-        give neighbouring images.
+        Image i has the state and the noise of seed + i. With the same seeds, similar blends give
+        similar images.
 
         Args:
             emotion: a Mikels label, or the weights of a blend (`emotion_space.blend_shares`).
-            count: images.
+            num_images_per_prompt: number of images.
             prompt: what the images show; empty leaves it open.
-            seed: of the first image.
-            guidance: how hard to follow the condition; default: the model's.
-            steps: sampling steps; default: the model's.
+            seed: seed of the first image.
+            num_inference_steps: sampling steps; default: the model's.
+            guidance_scale: weight of classifier-free guidance; default: the model's.
 
         Raises:
-            UserError: a model without a space, as `EmotionSpace.blend`, `check_sampling`.
+            UserError: a model without an emotion space; as `EmotionSpace.blend`, `check_sampling`.
         """
-        check_sampling(steps, guidance)
-        model, shape = self.model, self.model.autoencoder.latent_shape
+        check_sampling(num_inference_steps, guidance_scale)
         images: list[Image.Image] = []
-        for own in _batches(range(seed, seed + count), self.batch_size):
-            condition = model.condition_on_states(
-                self._states(emotion, own), [prompt.strip()] * len(own)
+        for seeds in _batches(range(seed, seed + num_images_per_prompt), self.batch_size):
+            states = self._sample_states(emotion, seeds)
+            pixels = self.model.generate(
+                self._noise(seeds).to(self.device),
+                self.model.condition_on_states(states, [prompt.strip()] * len(seeds)),
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
             )
-            noise = torch.stack([Draws("image", one).normal(*shape) for one in own])
-            noise = noise.to(model.device)
-            pixels = model.generate(
-                noise, condition, num_inference_steps=steps, guidance_scale=guidance
-            )
-            images += map(to_image, pixels)
+            images += [to_image(image) for image in pixels]
         return images
 
     @torch.no_grad()
     def wanted(
-        self, emotion: str | Mapping[str, float], count: int = 1, *, prompt: str = "", seed: int = 0
+        self,
+        emotion: str | Mapping[str, float],
+        num_images_per_prompt: int = 1,
+        *,
+        prompt: str = "",
+        seed: int = 0,
     ) -> list[ImageRequest]:
-        """Return what each image of `imagine` shall show and evoke; raises as `imagine`.
+        """Return the request that each image of `imagine` answers; raises as `imagine`.
 
-        Valence and arousal are those of its state; the emotion is named where it is the only one.
+        Valence and arousal are those of its state. The emotion is set if it is the only one.
         """
-        affect = self.model.understander.affect_head(
-            self._states(emotion, range(seed, seed + count))[:, 0]
-        )
-        blended = [n for n, share in blend_shares(_weights(emotion)).items() if share]
-        alone = blended[0] if len(blended) == 1 else None
+        states = self._sample_states(emotion, range(seed, seed + num_images_per_prompt))
+        affect = self.model.understander.affect_head(states[:, 0])
+        blended = [name for name, share in blend_shares(_weights(emotion)).items() if share]
+        label = blended[0] if len(blended) == 1 else None
         return [
-            ImageRequest(prompt=prompt.strip(), emotion=alone, valence=valence, arousal=arousal)
+            ImageRequest(prompt=prompt.strip(), emotion=label, valence=valence, arousal=arousal)
             for valence, arousal in affect.float().tolist()
         ]
 
-    def _say(self, asked: Prompts, max_tokens: int) -> tuple[list[str], UnderstanderOutput]:
-        """Answer prompts greedily; return the words and the prompts' reading."""
+    def _noise(self, seeds: Sequence[int]) -> Tensor:
+        """Return the initial noise of each seed, [B, C, H, W] on the CPU."""
+        shape = self.model.autoencoder.latent_shape
+        return torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])
+
+    def _generate_text(
+        self, inputs: Prompts, max_tokens: int
+    ) -> tuple[list[str], UnderstanderOutput]:
+        """Answer prompts by greedy decoding; return the texts and the output on the prompts."""
         processor = self.model.processor
         rollout = Rollout(
             end_of_turn=processor.end_of_turn,
             forbidden_ids=processor.forbidden_ids,
             max_completion_length=max_tokens,
         )
-        reading = sample_answers(self.model.understander, asked, rollout)
-        return processor.decode(rollout.answers.ids, rollout.answers.mask), reading
+        output = sample_answers(self.model.understander, inputs, rollout)
+        return processor.decode(rollout.answers.ids, rollout.answers.mask), output
 
-    def _states(self, emotion: str | Mapping[str, float], seeds: Sequence[int]) -> Tensor:
-        """Draw a state of the emotion space for each seed, [B, 1 + K, D]."""
+    def _sample_states(self, emotion: str | Mapping[str, float], seeds: Sequence[int]) -> Tensor:
+        """Sample a state of the emotion space for each seed, [B, 1 + K, D]."""
         if self.model.space is None:
             raise UserError(
                 "the model has no emotion space", fix=f"make one of labelled images: {FIT_COMMAND}"
@@ -246,30 +328,31 @@ class EmoSymPipeline:
         states = self.model.space.sample(_weights(emotion), seeds)
         return states.to(self.model.understander.reasoner.emotion)
 
-    def _pose(self, batch: Sequence[Question]) -> Prompts:
-        texts = [question.text for question in batch]
-        shown = [[open_image(image) for image in question.images] for question in batch]
-        return self.model.processor.prompts(texts, shown).to(self.model.device)
+    def _tokenize(self, questions: Sequence[Question]) -> Prompts:
+        """Tokenise questions with their images, on the model's device."""
+        texts = [question.text for question in questions]
+        images = [[open_image(image) for image in question.images] for question in questions]
+        return self.model.processor.prompts(texts, images).to(self.device)
 
-    def _imagine(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
-        asked = self.model.processor.prompts([prompts.imagine(r) for r in requests], None)
-        return self.model.read(asked.to(self.model.device))
+    def _read_requests(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
+        """Run the understander on the instructions that the requests make."""
+        texts = [prompts.imagine(request) for request in requests]
+        return self.model.read(self.model.processor.prompts(texts, None).to(self.device))
 
 
 def complete(request: ImageRequest) -> ImageRequest:
-    """Check a request and fill in the norms of its emotion when no affect is given.
+    """Check a request, and fill in valence and arousal from its emotion if they are not given.
 
     Raises:
-        UserError: nothing asked for, half a V-A pair, an unknown emotion, V/A off the scale.
+        UserError: an empty request, one of valence and arousal without the other, an unknown
+            emotion, valence or arousal outside [-3, 3].
     """
     half = (request.valence is None) != (request.arousal is None)
     if half:
         raise UserError("valence and arousal go together", fix="give both, or neither")
     prompt = request.prompt.strip()
     if not prompt and request.emotion is None and request.valence is None:
-        raise UserError(
-            "nothing was asked for", expected="a prompt, an emotion, or valence and arousal"
-        )
+        raise UserError("an empty request", expected="a prompt, an emotion, or valence and arousal")
     emotion = mikels(request.emotion) if request.emotion is not None else None
     valence, arousal = request.valence, request.arousal
     if valence is not None and arousal is not None:
@@ -281,20 +364,23 @@ def complete(request: ImageRequest) -> ImageRequest:
     return ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
 
 
-def check_sampling(steps: int | None, guidance: float | None) -> None:
-    """Raise UserError for steps outside [1, `MAX_STEPS`] or a guidance that is no scale."""
-    if steps is not None:
-        check_range("the number of sampling steps", steps, 1, MAX_STEPS)
-    if guidance is not None and not (math.isfinite(guidance) and guidance >= 0):
-        raise UserError("the guidance scale", got=guidance, expected="a finite number, 0 or more")
+def check_sampling(num_inference_steps: int | None, guidance_scale: float | None) -> None:
+    """Raise UserError for steps outside [1, `MAX_STEPS`], or a negative or infinite scale."""
+    if num_inference_steps is not None:
+        check_range("the number of inference steps", num_inference_steps, 1, MAX_STEPS)
+    if guidance_scale is not None and not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+        raise UserError(
+            "the guidance scale", got=guidance_scale, expected="a finite number, 0 or more"
+        )
 
 
 def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
+    """Return a blend; a label alone has all the weight."""
     return {emotion: 1.0} if isinstance(emotion, str) else emotion
 
 
 def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
-    """Return [B, 2] on `affect.PUBLIC`, NaN where no affect is asked for."""
+    """Return the requested valence and arousal, [B, 2] on `affect.PUBLIC`; NaN where not set."""
     rows = [
         (math.nan, math.nan) if r.valence is None or r.arousal is None else (r.valence, r.arousal)
         for r in requests
@@ -306,22 +392,22 @@ def to_image(pixels: Tensor) -> Image.Image:
     """Turn pixels [3, H, W] in [-1, 1] into an 8-bit image.
 
     Raises:
-        UserError: they are not finite.
+        UserError: a pixel is NaN or infinite.
     """
     if not pixels.isfinite().all():
         raise UserError(
-            "the model draws numbers that are not finite",
-            fix="lower the guidance; if that does not help its weights are damaged",
+            "the generated image has pixels that are not finite",
+            fix="lower the guidance scale; if that does not help, the weights are damaged",
         )
     levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
 def open_image(image: Image.Image | Path | str) -> Image.Image:
-    """Return an image, or the file of one, as RGB; raise UserError for a file that is none."""
+    """Return an image or an image file as RGB; raise UserError for a file that is not an image."""
     if isinstance(image, Image.Image):
         return image.convert("RGB")
-    return _lazy(IMAGES)(Path(image))
+    return _lazy(LOAD_IMAGE)(Path(image))
 
 
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
@@ -329,6 +415,7 @@ def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
         yield items[start : start + size]
 
 
-def _lazy(target: str):
+def _lazy(target: str) -> Callable[..., Any]:
+    """Import the function `module:name` when it is needed."""
     module, name = target.split(":")
     return getattr(importlib.import_module(module), name)

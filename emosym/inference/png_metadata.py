@@ -1,4 +1,4 @@
-"""What a generated PNG says about itself: the request, the seed and the model that made it."""
+"""Metadata of a generated PNG: the request, the seed and the model that made it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -23,7 +24,7 @@ KEY = "emosym"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PngMetadata:
-    """How an image was made."""
+    """How an image was generated."""
 
     request: ImageRequest
     seed: int
@@ -31,27 +32,27 @@ class PngMetadata:
     guidance: float
     steps: int
     model: str
-    """Identity of the model, as `zoo.fingerprint` gives it."""
+    """Hash of the model's files, from `zoo.fingerprint`."""
     space: Mapping[str, float] | None = None
-    """Emotion -> share of the blend, where the model's emotion space gave the condition."""
+    """Emotion -> share of the blend, if the image was generated from the emotion space."""
 
 
-def to_png(image: Image.Image, imprint: PngMetadata) -> bytes:
-    """Return a PNG file with its imprint; equal arguments give equal bytes."""
-    fields = asdict(imprint)
-    if imprint.space is None:
+def to_png(image: Image.Image, metadata: PngMetadata) -> bytes:
+    """Return a PNG file with metadata; equal arguments give equal bytes."""
+    fields = asdict(metadata)
+    if metadata.space is None:
         del fields["space"]
     about = PngInfo()
-    about.add_text(KEY, json.dumps(fields.pop("request") | fields))  # ASCII, as PNG's tEXt wants
+    about.add_text(KEY, json.dumps(fields.pop("request") | fields))  # ASCII, for PNG's tEXt
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
 
 
 def read_png_metadata(path: Path) -> PngMetadata | None:
-    """Return what a file says about how it was made; None when it says nothing.
+    """Return a file's metadata; None for a file without any.
 
-    Raises `UserError` when there is an imprint that cannot be read.
+    Raises `UserError` for metadata that cannot be parsed.
     """
     with Image.open(path) as image:
         image.load()  # text may follow the pixels
@@ -59,25 +60,39 @@ def read_png_metadata(path: Path) -> PngMetadata | None:
     if text is None:
         return None
     try:
-        fields = read_json(text)
-        request = {name: fields.pop(name) for name in ImageRequest.__slots__}
-        imprint = PngMetadata(request=ImageRequest(**request), **fields)
-        kinds = [(imprint.request.prompt, str), (imprint.seed, int), (imprint.model, str)]
-        kinds += [(imprint.guidance, float | int), (imprint.steps, int)]
-        kinds += [(imprint.request.emotion, str | None)]
-        kinds += [(imprint.request.valence, float | int | None)]
-        kinds += [(imprint.request.arousal, float | int | None)]
-        if not all(isinstance(value, kind) for value, kind in kinds):
-            raise ValueError("a field of another type")
-        if not 0 <= imprint.seed < 2**63:
-            raise ValueError(f"seed {imprint.seed}")
-        complete(imprint.request)
-        if imprint.space is not None:
-            blend_shares(imprint.space)
+        return _parse(read_json(text))
     except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
-            f"{path} says in a broken way how it was made",
+            f"{path} has broken metadata",
             got=error,
             fix="save the image without its metadata",
         ) from error
-    return imprint
+
+
+def _parse(fields: object) -> PngMetadata:
+    """Return metadata from JSON.
+
+    Raises some exception for a field that is missing, unknown or wrong.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError("not an object")
+    request = {name: fields.pop(name) for name in ImageRequest.__slots__}
+    metadata = PngMetadata(request=ImageRequest(**request), **fields)
+    kinds: list[tuple[object, tuple[type, ...]]] = [
+        (metadata.request.prompt, (str,)),
+        (metadata.seed, (int,)),
+        (metadata.model, (str,)),
+        (metadata.guidance, (float, int)),
+        (metadata.steps, (int,)),
+        (metadata.request.emotion, (str, NoneType)),
+        (metadata.request.valence, (float, int, NoneType)),
+        (metadata.request.arousal, (float, int, NoneType)),
+    ]
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise ValueError("a field of another type")
+    if not 0 <= metadata.seed < 2**63:
+        raise ValueError(f"seed {metadata.seed}")
+    complete(metadata.request)
+    if metadata.space is not None:
+        blend_shares(metadata.space)
+    return metadata

@@ -1,4 +1,4 @@
-"""What images evoke, without words, as any reader of prompts sees it."""
+"""Emotion recognition without generated text, by any understander."""
 
 from __future__ import annotations
 
@@ -25,56 +25,56 @@ def recognise(
     *,
     batch_size: int = 32,
 ) -> tuple[list[Understanding], np.ndarray]:
-    """Return what each image evokes and its embedding `h_emo`, float32 [N, D], in one reading.
+    """Return the emotion of each image and its embedding `h_emo`, float32 [N, D].
 
     Args:
-        model: whose processor and labels are used.
-        read: its understander, or what that was at another time.
-        images: RGB, read as they are needed.
-        batch_size: images read together.
+        model: its processor and labels are used.
+        read: its understander, or a frozen copy of it.
+        images: RGB, consumed batch by batch.
+        batch_size: images in a batch.
 
     Raises:
-        UserError: what is read is not finite.
+        UserError: an output is NaN or infinite.
     """
-    found: list[Understanding] = []
-    vectors = [np.empty((0, model.understander.backbone.width), np.float32)]
+    results: list[Understanding] = []
+    embeddings = [np.empty((0, model.understander.backbone.width), np.float32)]
     stream = iter(images)
     while batch := list(islice(stream, batch_size)):
-        reading = read(questions(model, batch))
-        found += understandings(model, reading, [""] * len(batch))
-        vectors.append(reading.h_emo.float().cpu().numpy())
-    return found, np.concatenate(vectors)
+        output = read(questions(model, batch))
+        results += understandings(model, output, [""] * len(batch))
+        embeddings.append(output.h_emo.float().cpu().numpy())
+    return results, np.concatenate(embeddings)
 
 
 def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:
-    """Ask what each image evokes, on the model's device."""
-    asked = model.processor.prompts([prompts.UNDERSTAND] * len(images), [[im] for im in images])
-    return asked.to(model.device)
+    """Return the tokenised question `prompts.UNDERSTAND` for each image, on the model's device."""
+    texts = [prompts.UNDERSTAND] * len(images)
+    return model.processor.prompts(texts, [[image] for image in images]).to(model.device)
 
 
 def understandings(
-    model: EmoSym, reading: UnderstanderOutput, texts: Sequence[str]
+    model: EmoSym, output: UnderstanderOutput, texts: Sequence[str]
 ) -> list[Understanding]:
-    """Put a reading of B images, and the model's words on them, into records.
+    """Return the records of an output on B images and of the texts generated for them.
 
     Raises:
-        UserError: what was read is not finite.
+        UserError: an output is NaN or infinite.
     """
-    names = model.config.emotions
-    shares = reading.emotion_logits.float().softmax(-1)
-    affects = reading.affect.float()
-    if not (shares.isfinite().all() and affects.isfinite().all()):
+    labels = model.config.emotions
+    probabilities = output.emotion_logits.float().softmax(-1)
+    affects = output.affect.float()
+    if not (probabilities.isfinite().all() and affects.isfinite().all()):
         raise UserError(
-            "the model sees numbers that are not finite",
+            "the model's predictions are not finite",
             fix="its weights are damaged: load another checkpoint",
         )
     return [
         Understanding(
-            emotion=names[int(share.argmax())],
-            probabilities=dict(zip(names, share.tolist(), strict=True)),
+            emotion=labels[int(row.argmax())],
+            probabilities=dict(zip(labels, row.tolist(), strict=True)),
             valence=float(affect[0]),
             arousal=float(affect[1]),
             answer=text,
         )
-        for text, share, affect in zip(texts, shares, affects, strict=True)
+        for text, row, affect in zip(texts, probabilities, affects, strict=True)
     ]

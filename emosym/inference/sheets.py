@@ -1,4 +1,4 @@
-"""Pictures of pictures: labelled sheets of images along affect, and the contact sheet."""
+"""Sheets of images: labelled grids along valence and arousal, and contact sheets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CELL = 112
 """Side of a cell in pixels."""
 GAP = 4
 LEFT = 64
-"""Room for the labels of the axis that goes up."""
+"""Width in pixels of the labels of the vertical axis."""
 TOP = 28
-"""Room for the title."""
+"""Height of the title."""
 BOTTOM = 44
-"""Room for the labels of the axis that goes across."""
+"""Height of the labels of the horizontal axis."""
 LINE = 18
 """Height of a line of text."""
 
@@ -34,10 +34,10 @@ Labels = tuple[str, Sequence[float]]
 def affect_sheet(
     images: Sequence[Image.Image], title: str, across: Labels, up: Labels, *, cell: int = CELL
 ) -> Image.Image:
-    """Return a labelled sheet: one axis grows to the right, the other upwards.
+    """Return a labelled sheet: the axis `across` grows to the right, the axis `up` upwards.
 
-    With one value up it is a strip. `images` come row by row from the lowest one, each row from
-    left to right. Raises `ValueError` when they are not as many as the cells.
+    With one value of `up` it is a strip. `images` are ordered by row from the lowest one, each row
+    from left to right. Raises `ValueError` if there are more or fewer images than cells.
     """
     (across_name, columns), (up_name, rows) = across, up
     if len(images) != len(columns) * len(rows):
@@ -63,12 +63,12 @@ def affect_sheet(
 
 
 def cell_origin(row: int, column: int, cell: int = CELL) -> tuple[int, int]:
-    """Return the upper left pixel of a cell of an affect sheet; row 0 is the highest."""
+    """Return the upper left pixel of a cell of an affect sheet; row 0 is the topmost."""
     return LEFT + column * (cell + GAP), TOP + row * (cell + GAP)
 
 
 def stacked(sheets: Sequence[Image.Image]) -> Image.Image:
-    """Return sheets one below the other; raise `ValueError` when there is none."""
+    """Return sheets stacked vertically; raise `ValueError` for none."""
     if not sheets:
         raise ValueError("no sheet to stack")
     whole = Image.new(
@@ -88,9 +88,10 @@ def contact_sheet(
     columns: int = 8,
     cell: int = CELL,
 ) -> Image.Image:
-    """Return all images with their captions, wrapped to the cell, left to right, top down.
+    """Return all images with their captions, from left to right and top to bottom.
 
-    Raises `ValueError` when there is no image or the captions are not as many as the images.
+    Captions are wrapped to the width of a cell. Raises `ValueError` for no images, or if there are
+    more or fewer captions than images.
     """
     if not images or len(images) != len(captions):
         raise ValueError(f"{len(images)} images with {len(captions)} captions")
@@ -110,7 +111,7 @@ def contact_sheet(
 
 
 def sheet_png(sheet: Image.Image) -> bytes:
-    """Return a PNG file that says of itself that it is a sheet; see `is_sheet`."""
+    """Return a PNG file that is marked as a sheet; see `is_sheet`."""
     about = PngInfo()
     about.add_text(_MARK, "sheet of images")
     buffer = io.BytesIO()
@@ -119,7 +120,7 @@ def sheet_png(sheet: Image.Image) -> bytes:
 
 
 def is_sheet(path: Path) -> bool:
-    """Tell whether a file is a sheet that we wrote; what is no image is none."""
+    """Return whether a file is a sheet that `sheet_png` made; False for a file that is no image."""
     try:
         with Image.open(path) as image:
             return _MARK in image.info
@@ -128,7 +129,7 @@ def is_sheet(path: Path) -> bool:
 
 
 def caption(request: ImageRequest) -> str:
-    """Return what was asked for, on one to three lines, for a contact sheet."""
+    """Return a request as a caption of one to three lines."""
     lines = [request.prompt, request.emotion or ""]
     if request.valence is not None and request.arousal is not None:
         lines.append(f"V {request.valence:+.1f}, A {request.arousal:+.1f}")
@@ -148,7 +149,7 @@ def _signed(value: float) -> str:
 
 
 def _wrapped(text: str, width: int, size: int) -> list[str]:
-    """Return the lines of `text`, broken between words (a word that is too long is cut)."""
+    """Return the lines of `text`, wrapped between words; a word that is too long is cut."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""
@@ -163,7 +164,7 @@ def _wrapped(text: str, width: int, size: int) -> list[str]:
 
 
 def _fitted(text: str, width: int, size: int) -> str:
-    """Return the longest beginning of `text` that fits, with an ellipsis where it was cut."""
+    """Return the longest prefix of `text` that fits, with an ellipsis if it was cut."""
     if _font(size).getlength(text) <= width:
         return text
     while text and _font(size).getlength(text + "…") > width:

@@ -208,8 +208,8 @@ def _drawn(
         images = model.generate(
             [request for asked, _ in chunk for request in asked],
             seed=[noise for _, noise in chunk for _ in range(points)],
-            guidance=guidance,
-            steps=steps,
+            guidance_scale=guidance,
+            num_inference_steps=steps,
         )
         judged, embeddings = judge.recognise(images)
         pixels = small_pixels(images)

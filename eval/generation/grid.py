@@ -31,7 +31,9 @@ def affect_grid(
     """
     sweep = Sweep(valences=tuple(sorted(values)), arousals=tuple(sorted(values)))
     requests = sweep.requests(ImageRequest(prompt=prompt))
-    images = model.generate(requests, seed=[seed] * len(requests), guidance=guidance, steps=steps)
+    images = model.generate(
+        requests, seed=[seed] * len(requests), guidance_scale=guidance, num_inference_steps=steps
+    )
     across, up = sweep.labels
     return affect_sheet(images, prompt, across, up, cell=cell)
 

@@ -119,8 +119,8 @@ def evaluate_generation(
             model.generate(
                 [wanted.request for wanted in chunk],
                 seed=_noise_seed(seed, start, turn),
-                guidance=guidance,
-                steps=steps,
+                guidance_scale=guidance,
+                num_inference_steps=steps,
             )
             for turn in range(images_per_request)
         ]

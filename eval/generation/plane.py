@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.cli.loading import load_pipeline
 from emosym.console import guard
-from emosym.console.options import DEFAULT_MODEL, LAST_SEED, AsJson, Device
-from emosym.console.terminal import print_json, print_table, progress
+from emosym.console.devices import default_device
+from emosym.console.options import (
+    DEFAULT_MODEL,
+    LAST_SEED,
+    AsJson,
+    Device,
+    GuidanceScale,
+    InferenceSteps,
+)
+from emosym.console.progress import progress
+from emosym.console.tables import print_table
+from emosym.console.terminal import print_json
 from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
@@ -52,10 +61,8 @@ def plane(
     seed: Annotated[
         int, typer.Option(min=0, max=LAST_SEED, help="Of the prompts; images: SEED, SEED + 1, ...")
     ] = 0,
-    guidance: Annotated[
-        float | None, typer.Option(help="How hard to follow the request; default: the model's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    guidance: GuidanceScale = None,
+    steps: InferenceSteps = None,
     judge: Annotated[
         str | None, typer.Option(help="Model that judges the images; default: the model itself.")
     ] = None,
@@ -66,11 +73,12 @@ def plane(
 
     Sentences and noise follow from the seed alone, so two models are asked the same.
     """
-    from emosym.inference.pipeline import check_sampling
+    from emosym.inference.pipeline import EmoSymPipeline, check_sampling
 
     check_sampling(steps, guidance)
-    pipeline = load_pipeline(model, device)
-    judged_by = load_pipeline(judge, device) if judge else pipeline
+    device = device or default_device()
+    pipeline = EmoSymPipeline.from_pretrained(model, device=device)
+    judged_by = EmoSymPipeline.from_pretrained(judge, device=device) if judge else pipeline
 
     from data_tools.affectworld.truth import oracle
     from eval.generation.affect_plane import evaluate_plane

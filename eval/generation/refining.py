@@ -11,12 +11,22 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-from emosym.cli.loading import load_pipeline
 from emosym.console import guard
-from emosym.console.options import DEFAULT_MODEL, LAST_SEED, AsJson, Device
-from emosym.console.terminal import print_json, print_table, progress
+from emosym.console.devices import default_device
+from emosym.console.options import (
+    DEFAULT_MODEL,
+    LAST_SEED,
+    AsJson,
+    Device,
+    GuidanceScale,
+    InferenceSteps,
+)
+from emosym.console.progress import progress
+from emosym.console.tables import print_table
+from emosym.console.terminal import print_json
 from emosym.inference import refine as refining
-from emosym.inference.refine import Critic, Painter, Refinement
+from emosym.inference.refine import Critic, PromptGenerator
+from emosym.inference.refinement import Refinement
 from emosym.inference.sweep import axis_values
 from emosym.interfaces import Oracle
 from emosym.randomness import Draws
@@ -34,7 +44,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def compare(
-    painter: Painter,
+    painter: PromptGenerator,
     critic: Critic,
     oracle: Oracle,
     requests: Sequence[EvalRequest],
@@ -64,7 +74,11 @@ def compare(
     """
     total = rounds * images
     for place, wanted in enumerate(requests):
-        common = {"seed": seed + place * total, "guidance": guidance, "steps": steps}
+        common = {
+            "seed": seed + place * total,
+            "guidance_scale": guidance,
+            "num_inference_steps": steps,
+        }
         once = _Once(painter, images)
         refined = refining.refine(
             *(once, critic, wanted.request),
@@ -95,7 +109,7 @@ class _Once:
     care so that a seed gives its bytes, and which moves no mean.
     """
 
-    def __init__(self, painter: Painter, images: int) -> None:
+    def __init__(self, painter: PromptGenerator, images: int) -> None:
         self.check_prompt = painter.check_prompt
         self._painter = painter
         self._images = images
@@ -106,15 +120,18 @@ class _Once:
         requests: Sequence[ImageRequest],
         *,
         seed: int,
-        guidance: float | None,
-        steps: int | None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
     ) -> list[Image.Image]:
         """Return the image of one request; guidance and steps are the same in every call."""
         (request,) = requests
         if (request, seed) not in self._drawn:
             seeds = range(seed, seed + self._images)
             images = self._painter.generate(
-                [request] * len(seeds), seed=list(seeds), guidance=guidance, steps=steps
+                [request] * len(seeds),
+                seed=list(seeds),
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
             )
             self._drawn |= {(request, own): image for own, image in zip(seeds, images, strict=True)}
         return [self._drawn[request, seed]]
@@ -156,18 +173,16 @@ def main(
     rounds: Annotated[int, typer.Option(min=2, max=100, help="Rounds.")] = refining.ROUNDS,
     images: Annotated[int, typer.Option(min=2, max=100, help="Images a round.")] = refining.IMAGES,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of prompts and images.")] = 0,
-    guidance: Annotated[
-        float | None, typer.Option(help="How hard to follow the request; default: the model's.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; default: the model's.")] = None,
+    guidance: GuidanceScale = None,
+    steps: InferenceSteps = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Refine prompts of AffectWorld all over the plane, against the best of as many images."""
-    from emosym.inference.pipeline import check_sampling
+    from emosym.inference.pipeline import EmoSymPipeline, check_sampling
 
     check_sampling(steps, guidance)
-    pipeline = load_pipeline(model, device)
+    pipeline = EmoSymPipeline.from_pretrained(model, device=device or default_device())
 
     from data_tools.affectworld.truth import oracle
     from eval.generation.plane import world_prompts

@@ -71,8 +71,8 @@ class Painter:
         requests: Sequence[ImageRequest],
         *,
         seed: int | Sequence[int],
-        guidance: float | None = None,
-        steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
     ) -> list[Image.Image]:
         own = [seed + i for i in range(len(requests))] if isinstance(seed, int) else list(seed)
         self.seeds += own

@@ -67,7 +67,8 @@ def test_a_decoder_comes_from_a_diffusers_folder(tmp_path, family, steps, guidan
     assert loaded.generator.denoiser.text_tokens == (256 if family == "sd3" else None)
     request = ImageRequest(prompt="a tree", valence=2.0, arousal=-1.0)
     first, again = (
-        EmoSymPipeline(made).generate([request], steps=2, seed=0) for made in (model, loaded)
+        EmoSymPipeline(made).generate([request], num_inference_steps=2, seed=0)
+        for made in (model, loaded)
     )
     assert first[0].size == (16, 16)
     assert first[0].tobytes() == again[0].tobytes()
@@ -157,7 +158,7 @@ def test_a_model_gives_its_understander_whole(tmp_path):
     assert loaded.config.reasoning_tokens == taught.config.reasoning_tokens
     request = ImageRequest(prompt="a cat", valence=1.0, arousal=0.0)
     side = loaded.config.image_size
-    assert EmoSymPipeline(loaded).generate([request], steps=1)[0].size == (side, side)
+    assert EmoSymPipeline(loaded).generate([request], num_inference_steps=1)[0].size == (side, side)
 
 
 def test_a_taught_understander_keeps_its_number_of_tokens():

@@ -149,7 +149,7 @@ def test_a_used_model_saves_the_files_it_came_from(saved, tmp_path):
     first = zoo.save(zoo.load(saved), tmp_path / "first")
     model = EmoSymPipeline(zoo.load(first), answer_tokens=2)
     model.understand([make.picture()] * 2)
-    model.generate([ImageRequest(prompt="a tree")], steps=1)
+    model.generate([ImageRequest(prompt="a tree")], num_inference_steps=1)
     again = zoo.save(model.model, tmp_path / "elsewhere")
     assert zoo.model_files(again) == zoo.model_files(first)
     assert str(tmp_path) not in "".join(p.read_text() for p in again.rglob("*.json"))

@@ -68,8 +68,12 @@ def test_it_understands_and_draws(bare):
     model = EmoSymPipeline.from_pretrained(bare)
     (seen,) = model.understand([picture()])
     assert sum(seen.probabilities.values()) == pytest.approx(1, abs=1e-5)
-    (image,) = model.generate([ImageRequest(prompt="a boat", valence=2, arousal=1)], steps=1)
-    (other,) = model.generate([ImageRequest(prompt="a boat", valence=-2, arousal=1)], steps=1)
+    (image,) = model.generate(
+        [ImageRequest(prompt="a boat", valence=2, arousal=1)], num_inference_steps=1
+    )
+    (other,) = model.generate(
+        [ImageRequest(prompt="a boat", valence=-2, arousal=1)], num_inference_steps=1
+    )
     assert image.tobytes() != other.tobytes()
 
 

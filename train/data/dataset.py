@@ -79,8 +79,10 @@ class TrainingSet:
             picked.append(tasks[task][orders[task, epoch][offset]])
         return picked
 
-    def image(self, path: Path) -> Image.Image:
-        """Return an image, from memory when it is there."""
+    def image(self, path: Path | Image.Image) -> Image.Image:
+        """Return an image; files are read once and kept in memory while there is room."""
+        if isinstance(path, Image.Image):
+            return path
         key = str(path)
         if key in self._images:
             self._images.move_to_end(key)

@@ -6,7 +6,7 @@ import typer
 
 from emosym.cli.bank import add, exchange, history, listing, search, upkeep
 
-app = typer.Typer(help="Keep emotional images and find them again.", no_args_is_help=True)
+app = typer.Typer(help="Store emotional images and search them.", no_args_is_help=True)
 app.command()(upkeep.init)
 app.command()(add.add)
 app.command()(search.search)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emosym.cli.bank.options import Source, Wait
 from emosym.cli.files import expand_images
-from emosym.cli.loading import identity, load_pipeline
+from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
     Arousal,
@@ -22,7 +22,9 @@ from emosym.console.options import (
     Plugins,
     Valence,
 )
-from emosym.console.terminal import print_json, print_table, progress
+from emosym.console.progress import progress
+from emosym.console.tables import print_table
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,17 +33,17 @@ if TYPE_CHECKING:
 
 
 def add(
-    bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; made when missing.")],
+    bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; created if missing.")],
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, or folders of them.")],
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
     source: Annotated[
         Source | None,
-        typer.Option(help="Default: synthetic for what `emosym generate` made, else real."),
+        typer.Option(help="Default: synthetic for images of `emosym generate`, else real."),
     ] = None,
     gated: Annotated[
-        bool, typer.Option("--gated", help="Ask the admission gates; default: keep all.")
+        bool, typer.Option("--gated", help="Apply the admission gates; default: add all.")
     ] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
@@ -49,11 +51,11 @@ def add(
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Add images to a memory bank, all of them or (on an error) none.
+    """Add images to a memory bank; on an error none is added.
 
-    What the options do not say about an image, the request that `emosym generate` left in its
-    file does. An image that the bank holds already is refused and listed, not an error. Sheets of
-    images, as `emosym generate --sweep` leaves them, are left out and listed.
+    Values that no option gives are read from the metadata that `emosym generate` wrote to the file.
+    An image that is in the bank already is refused and listed; that is no error. Sheets of images,
+    as from `emosym generate --sweep`, are skipped and listed.
     """
     from emosym.inference.sheets import is_sheet
     from memory_bank import AdmissionPolicy, MemoryBank, admit
@@ -66,12 +68,12 @@ def add(
     drafts = _drafts(
         paths, {"emotion": emotion, "valence": valence, "arousal": arousal, "source": source}
     )
-    embedder = identity(model)
+    embedder = model_hash(model)
     exists = bank.is_file() or (bank.is_dir() and any(bank.iterdir()))
-    if exists:  # a wrong bank is told before the long work
+    if exists:  # so that a wrong bank is an error before the long work
         MemoryBank.open(bank, model_hash=embedder).close()
     pipeline = load_pipeline(model, device)
-    candidates = _judged(drafts, pipeline)
+    candidates = _judged(paths, drafts, pipeline)
     if not exists:
         width = pipeline.model.understander.backbone.width
         MemoryBank.create(bank, width, embedder).close()
@@ -83,7 +85,7 @@ def add(
             recorded = store.add(candidates)
         stats = store.stats()
     fates = {id(one.candidate): one for one in (*recorded.admitted, *recorded.refused)}
-    records = [
+    records: list[dict[str, Any]] = [
         {
             "image": str(candidate.image),
             "admitted": fates[id(candidate)].admitted,
@@ -108,11 +110,11 @@ def add(
         )
         return
     print_table(
-        ("image", "", "why", "emotion", "its probability", "judged"),
+        ("image", "", "reason", "emotion", "its probability", "predicted"),
         [
             (
                 record["image"],
-                "kept" if record["admitted"] else "refused",
+                "added" if record["admitted"] else "refused",
                 record["reason"],
                 record["emotion"] or "-",
                 f"{record['confidence']:.0%}",
@@ -123,11 +125,11 @@ def add(
         title=f"{bank}: version {recorded.version}, {stats['size']} images",
     )
     for sheet in sheets:
-        print(f"left out, as it is a sheet of images: {sheet}")
+        print(f"skipped, as it is a sheet of images: {sheet}")
 
 
 def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
-    """Return what is known of each image before the model looks; raise UserError for bad ones."""
+    """Return candidates without predictions; raise UserError for a bad image or value."""
     import numpy as np
 
     from emosym.inference.png_metadata import read_png_metadata
@@ -138,19 +140,21 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
     with progress("checking images", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             read_image(path)
-            known: dict[str, object] = {"source": "real"}
-            imprint = read_png_metadata(path)
-            if imprint is not None:
-                known = {"source": "synthetic", **asdict(imprint.request)}
-                known |= {"seed": imprint.seed, "model_hash": imprint.model}
-            known |= {key: value for key, value in given.items() if value is not None}
-            drafts.append(Candidate(image=path, embedding=np.empty(0), **known))
+            fields: dict[str, Any] = {"source": "real"}
+            metadata = read_png_metadata(path)
+            if metadata is not None:
+                fields = {"source": "synthetic", **asdict(metadata.request)}
+                fields |= {"seed": metadata.seed, "model_hash": metadata.model}
+            fields |= {key: value for key, value in given.items() if value is not None}
+            drafts.append(Candidate(image=path, embedding=np.empty(0), **fields))
             show(done, len(paths))
     return drafts
 
 
-def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candidate]:
-    """Return the candidates with embeddings and the model's own view of them."""
+def _judged(
+    paths: Sequence[Path], drafts: Sequence[Candidate], pipeline: EmoSymPipeline
+) -> list[Candidate]:
+    """Return the candidates with embeddings and predictions of the model."""
     from data_tools.images import load_image
     from memory_bank import candidate_from
 
@@ -158,7 +162,7 @@ def _judged(drafts: Sequence[Candidate], pipeline: EmoSymPipeline) -> list[Candi
     with progress("understanding", len(drafts)) as show:
         for start in range(0, len(drafts), pipeline.batch_size):
             batch = drafts[start : start + pipeline.batch_size]
-            images = [load_image(draft.image) for draft in batch]
+            images = [load_image(path) for path in paths[start : start + pipeline.batch_size]]
             seen, vectors = pipeline.recognise(images)
             for draft, image, one, vector in zip(batch, images, seen, vectors, strict=True):
                 candidates.append(candidate_from(draft, draft.image, image, one, vector))

@@ -12,12 +12,13 @@ import typer
 from emosym.cli.bank.options import (
     At,
     Bank,
-    Only,
+    Filters,
     Wait,
     filtered,
 )
 from emosym.console.options import AsJson
-from emosym.console.terminal import print_json, progress
+from emosym.console.progress import progress
+from emosym.console.terminal import print_json
 
 
 @filtered
@@ -27,13 +28,13 @@ def export(
         Path,
         typer.Argument(help="New file NAME.parquet or NAME.tar (WebDataset), or a new folder."),
     ],
-    only: Only,
+    filters: Filters,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write images of a memory bank, with all that is known of them, for other tools and banks.
+    """Export images of a memory bank with all their fields, for other tools and banks.
 
-    A folder has the images and `metadata.jsonl`, as `datasets` loads it.
+    A folder gets the images and `metadata.jsonl`, which the library `datasets` loads.
     """
     from memory_bank import MemoryBank
     from memory_bank.exchange import export_bank
@@ -41,7 +42,7 @@ def export(
     with MemoryBank.open(bank) as store, progress("exporting") as show:
         if at is not None:
             store.reload(at)
-        count = export_bank(store, out, show, **only)
+        count = export_bank(store, out, show, **filters)
     if as_json:
         print_json({"out": str(out), "count": count})
     else:
@@ -49,12 +50,12 @@ def export(
 
 
 def import_(
-    bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; made when missing.")],
-    source: Annotated[Path, typer.Argument(help="What `emosym bank export` wrote.")],
+    bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; created if missing.")],
+    source: Annotated[Path, typer.Argument(help="Output of `emosym bank export`.")],
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Take what was exported into a memory bank of the same model, all of it or nothing."""
+    """Import an export into a memory bank of the same model; on an error nothing is imported."""
     from memory_bank import MemoryBank
     from memory_bank.exchange import embedder_of, import_bank
 
@@ -72,6 +73,6 @@ def import_(
     if as_json:
         print_json({"bank": str(bank), "size": size, **asdict(taken)})
         return
-    print(f"{bank}: version {taken.version}, {size} images; {taken.admitted} came in")
+    print(f"{bank}: version {taken.version}, {size} images; {taken.admitted} added")
     if taken.refused:
-        print(f"{taken.refused} were here already")
+        print(f"{taken.refused} were in the bank already")

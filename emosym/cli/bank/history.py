@@ -1,4 +1,4 @@
-"""`emosym bank log`, `diff`, `tag`, `rollback` and `rm`: how a bank changes."""
+"""`emosym bank log`, `diff`, `tag`, `rollback` and `rm`: the versions of a memory bank."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import typer
 
 from emosym.cli.bank.options import (
     Bank,
-    Only,
+    Filters,
     Wait,
     filtered,
 )
 from emosym.cli.bank.printing import print_entries, record_of
 from emosym.console.options import AsJson
-from emosym.console.terminal import print_facts, print_json, print_table
+from emosym.console.tables import print_facts, print_table
+from emosym.console.terminal import print_json
 from emosym.errors import UserError
 
 
 def log(bank: Bank, as_json: AsJson = False) -> None:
-    """Show all that ever changed a memory bank, also what was rolled back since."""
+    """Show all changes of a memory bank, including those that were rolled back."""
     from memory_bank import MemoryBank
 
     with MemoryBank.open(bank) as store:
@@ -38,41 +39,40 @@ def diff(
     new: Annotated[str | None, typer.Argument(help="Version or tag; default: the newest.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which images came and left between two versions of a memory bank."""
+    """Show the images that were added and removed between two versions of a memory bank."""
     from memory_bank import MemoryBank
 
     with MemoryBank.open(bank) as store:
         found = store.diff(old, store.version if new is None else new)
-        came, left = (
-            [record_of(store, entry) for entry in entries] for entries in (found.came, found.left)
-        )
+        came = [record_of(store, entry) for entry in found.came]
+        left = [record_of(store, entry) for entry in found.left]
     if as_json:
         print_json({"came": came, "left": left})
         return
     until = f"from {old} to {'the newest version' if new is None else new}"
-    print_entries(came, f"{len(came)} came {until}")
-    print_entries(left, f"{len(left)} left {until}")
+    print_entries(came, f"{len(came)} added {until}")
+    print_entries(left, f"{len(left)} removed {until}")
 
 
 def tag(
     bank: Bank,
-    name: Annotated[str | None, typer.Argument(help="New tag; without one, list them.")] = None,
+    name: Annotated[str | None, typer.Argument(help="New tag; if missing, list the tags.")] = None,
     version: Annotated[
-        str | None, typer.Option(help="What to name: a version or tag; default: the newest.")
+        str | None, typer.Option(help="Version or tag to name; default: the newest.")
     ] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the tag.")] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Name a version of a memory bank, or list or delete such names."""
+    """Create, list or delete tags: names of versions of a memory bank."""
     from memory_bank import MemoryBank
 
     if name is None and (delete or version is not None):
-        raise UserError("a tag to make or delete needs a name", fix="give NAME after the bank")
+        raise UserError("no tag to create or delete", fix="give NAME after the bank")
     if delete and version is not None:
-        raise UserError("--delete and --version", fix="give one of them")
+        raise UserError("--delete and --version exclude each other", fix="give one of them")
     with MemoryBank.open(bank, "r" if name is None else "a", wait=wait) as store:
-        if delete:
+        if name is not None and delete:
             store.untag(name)
         elif name is not None:
             store.tag(name, version)
@@ -88,19 +88,23 @@ def rollback(
     version: Annotated[str | None, typer.Argument(help="Version or tag to go back to.")] = None,
     before_step: Annotated[
         int | None,
-        typer.Option(help="Go back to before anything of this training step or a later one came."),
+        typer.Option(help="Go back to before the first image of this training step or later."),
     ] = None,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Restore a memory bank as it was at a version; everything newer is forgotten."""
+    """Restore a version of a memory bank; newer versions are deleted."""
     from memory_bank import MemoryBank
 
-    if (version is None) == (before_step is None):
-        raise UserError("where to go back to", expected="a version or tag, or --before-step STEP")
+    targets = [target for target in (version, before_step) if target is not None]
+    if len(targets) != 1:
+        raise UserError(
+            "a rollback needs one target", expected="a version or tag, or --before-step STEP"
+        )
     with MemoryBank.open(bank, "a", wait=wait) as store:
         before, tags = store.version, store.tags()
-        now = store.rollback(store.version_before(before_step) if version is None else version)
+        before_first = None if before_step is None else store.version_before(before_step)
+        now = store.rollback(targets[0] if before_first is None else before_first)
         dropped = sorted(tags.keys() - store.tags().keys())
         size = len(store)
     facts = {"version": now, "before": before, "size": size, "dropped_tags": dropped}
@@ -109,35 +113,37 @@ def rollback(
         return
     print(f"{bank}: version {now}, {size} images; was version {before}")
     if dropped:
-        print(f"tags of forgotten versions are gone: {', '.join(dropped)}")
+        print(f"deleted tags of deleted versions: {', '.join(dropped)}")
 
 
 @filtered
 def rm(
     bank: Bank,
-    only: Only,
+    filters: Filters,
     ids: Annotated[list[int] | None, typer.Argument(help="Ids of entries; see `ls`.")] = None,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Take images out of a memory bank: by ids, by filters, or those of the ids that filters want.
+    """Remove images from a memory bank, by ids, by filters, or by both.
 
-    A rollback brings them back; only `compact` forgets them for good.
+    A rollback restores them; only `compact` deletes them for good.
     """
     from memory_bank import MemoryBank
 
-    if not ids and not only:
-        raise UserError("nothing says which images", expected="ids or filters")
+    if not ids and not filters:
+        raise UserError("no images are selected", expected="ids or filters")
     with MemoryBank.open(bank, "a", wait=wait) as store:
         for number in ids or ():
             store.entry(number)
-        gone = [
-            record_of(store, entry) for entry in store.entries(**only) if not ids or entry.id in ids
+        removed = [
+            record_of(store, entry)
+            for entry in store.entries(**filters)
+            if not ids or entry.id in ids
         ]
-        version = store.remove([record["id"] for record in gone])
+        version = store.remove([record["id"] for record in removed])
         size = len(store)
     if as_json:
-        print_json({"version": version, "size": size, "removed": gone})
+        print_json({"version": version, "size": size, "removed": removed})
         return
-    print_entries(gone, f"{len(gone)} taken out")
+    print_entries(removed, f"{len(removed)} removed")
     print_facts({"version": version, "size": size}, title=str(bank))

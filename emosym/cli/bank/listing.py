@@ -1,38 +1,40 @@
-"""`emosym bank ls`, `show` and `stats`: what is in a bank."""
+"""`emosym bank ls`, `show` and `stats`: the contents of a memory bank."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from emosym.cli.bank.options import (
     At,
     Bank,
-    Only,
+    Filters,
     Sheet,
     filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.console.options import AsJson
-from emosym.console.terminal import print_facts, print_json, print_table
+from emosym.console.tables import print_facts, print_table
+from emosym.console.terminal import print_json
 
 
 @filtered
 def ls(
     bank: Bank,
-    only: Only,
+    filters: Filters,
     at: At = None,
     sheet: Sheet = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the images of a memory bank, all or those that the filters want."""
+    """List the images of a memory bank that match all filters."""
     from memory_bank import MemoryBank
 
     check_sheet(sheet)
     with MemoryBank.open(bank) as store:
         version = store.version if at is None else store.reload(at)
-        records = [record_of(store, entry) for entry in store.entries(**only)]
+        records = [record_of(store, entry) for entry in store.entries(**filters)]
     if sheet is not None:
         write_sheet(sheet, records)
     if as_json:
@@ -47,7 +49,7 @@ def show(
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all that a memory bank knows of some of its images."""
+    """Show all fields of some images of a memory bank."""
     from memory_bank import MemoryBank
 
     with MemoryBank.open(bank) as store:
@@ -63,20 +65,20 @@ def show(
 
 
 def stats(bank: Bank, at: At = None, as_json: AsJson = False) -> None:
-    """Show a memory bank in numbers."""
+    """Show statistics of a memory bank."""
     from memory_bank import MemoryBank
 
     with MemoryBank.open(bank) as store:
         if at is not None:
             store.reload(at)
-        found = store.stats()
+        found: Mapping[str, Any] = store.stats()
     if as_json:
         print_json({"bank": str(bank), **found})
         return
     numbers = {key: value for key, value in found.items() if not isinstance(value, dict)}
     print_facts(numbers, title=str(bank))
-    counts, drawn = found["by_emotion"], found["by_emotion_synthetic"]
+    counts, synthetic = found["by_emotion"], found["by_emotion_synthetic"]
     print_table(
         ("emotion", "images", "synthetic"),
-        [(name, str(count), str(drawn[name])) for name, count in counts.items()],
+        [(name, str(count), str(synthetic[name])) for name, count in counts.items()],
     )

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,34 +15,37 @@ from emosym.errors import UserError
 Bank = Annotated[Path, typer.Argument(help="Folder of the memory bank.")]
 Source = Literal["real", "synthetic"]
 Wait = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait for another writer to end.", metavar="SECONDS")
+    float,
+    typer.Option(min=0, help="Seconds to wait for another writer.", metavar="SECONDS"),
 ]
-At = Annotated[str | None, typer.Option(help="Look at this version or tag; default: the newest.")]
+At = Annotated[str | None, typer.Option(help="Version or tag to read; default: the newest.")]
 Sheet = Annotated[
-    Path | None, typer.Option(help="Also draw the images, side by side, into this new PNG.")
+    Path | None, typer.Option(help="Also write the images as a contact sheet to this new PNG.")
 ]
 
-Only = dict[str, object]
+Filters = dict[str, Any]
 """Fields of `memory_bank.Filter`."""
 
 
 def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `narrowed`, in the place of its parameter `only`."""
+    """Replace a command's parameter `filters` by the options of `parse_filters`."""
     own = inspect.signature(command, eval_str=True).parameters
-    options = inspect.signature(narrowed, eval_str=True).parameters
+    options = inspect.signature(parse_filters, eval_str=True).parameters
 
     @functools.wraps(command)
-    def run(**given: object) -> None:
-        only = narrowed(**{name: given.pop(name) for name in options})
-        command(**given, only=only)
+    def run(**values: Any) -> None:
+        filters = parse_filters(**{name: values.pop(name) for name in options})
+        command(**values, filters=filters)
 
-    run.__signature__ = inspect.Signature(
-        [each for name in own for each in (options.values() if name == "only" else [own[name]])]
-    )
+    parameters = [
+        each for name in own for each in (options.values() if name == "filters" else [own[name]])
+    ]
+    # typer reads the signature of a command.
+    setattr(run, "__signature__", inspect.Signature(parameters))  # noqa: B010
     return run
 
 
-def narrowed(
+def parse_filters(
     emotion: Annotated[str | None, typer.Option(help="Only images of this emotion.")] = None,
     source: Annotated[Source | None, typer.Option(help="Only images of this source.")] = None,
     min_score: Annotated[
@@ -65,11 +68,11 @@ def narrowed(
     max_step: Annotated[
         int | None, typer.Option(help="Only images of this training step or earlier.")
     ] = None,
-) -> Only:
-    """Return the fields of `memory_bank.Filter` that options give; raise UserError for bad ones."""
+) -> Filters:
+    """Return the fields of `memory_bank.Filter` that are set; raise UserError for a bad value."""
     from memory_bank import Filter
 
-    given = {
+    values = {
         "emotion": emotion,
         "source": source,
         "min_scores": _bounds("--min-score", min_score),
@@ -77,12 +80,13 @@ def narrowed(
         "min_step": min_step,
         "max_step": max_step,
     }
-    fields = {name: value for name, value in given.items() if value not in (None, {})}
+    fields: Filters = {name: value for name, value in values.items() if value not in (None, {})}
     Filter(**fields)
     return fields
 
 
 def _bounds(option: str, words: Sequence[str] | None) -> dict[str, float]:
+    """Parse the values NAME=NUMBER of an option."""
     bounds: dict[str, float] = {}
     for word in words or ():
         name, _, number = word.rpartition("=")
@@ -92,7 +96,7 @@ def _bounds(option: str, words: Sequence[str] | None) -> dict[str, float]:
             name = ""
         if not name or name in bounds:
             raise UserError(
-                f"{option} says no bound" if not name else f"{option} bounds {name} twice",
+                f"{option} is not a bound" if not name else f"{option} bounds {name} twice",
                 got=repr(word),
                 expected="NAME=NUMBER, e.g. confidence=0.8",
             )

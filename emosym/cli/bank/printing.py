@@ -1,13 +1,13 @@
-"""Entries as the commands show them: records, tables, contact sheets."""
+"""Entries of a memory bank as records, tables and contact sheets."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from emosym.console.terminal import print_table, signed
+from emosym.console.tables import print_table, signed
 from emosym.errors import UserError
 from emosym.files import write_file
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from memory_bank import Entry, MemoryBank
 
 MOST_PICTURES = 2000
-"""Of a sheet, which is held in memory."""
+"""Maximum number of images of a sheet, which is held in memory."""
 
-Record = dict[str, object]
+Record = dict[str, Any]
+"""An entry as JSON data."""
 
 
 def record_of(bank: MemoryBank, entry: Entry) -> Record:
-    """Return an entry with the path of its image, ready for JSON."""
+    """Return an entry, with the path of its image, as JSON data."""
     return {"image": str(bank.image_path(entry)), **asdict(entry)}
 
 
 def print_entries(records: Sequence[Record], title: str, measure: str | None = None) -> None:
-    """Print entries as a table, with their `measure` first where there is one."""
+    """Print entries as a table; `measure` is the key of the first column, if any."""
     print_table(
         (
             *((measure,) if measure else ()),
@@ -40,7 +41,7 @@ def print_entries(records: Sequence[Record], title: str, measure: str | None = N
                 str(record["source"]),
                 _label(record),
                 *(_affect(record, axis) for axis in ("valence", "arousal")),
-                record["prompt"] or "-",
+                str(record["prompt"] or "-"),
             )
             for record in records
         ],
@@ -49,7 +50,7 @@ def print_entries(records: Sequence[Record], title: str, measure: str | None = N
 
 
 def check_sheet(sheet: Path | None) -> None:
-    """Raise UserError, before any work, for a sheet that could not be written."""
+    """Raise UserError for a sheet that cannot be written; called before any work."""
     if sheet is None:
         return
     if sheet.suffix.lower() != ".png":
@@ -59,16 +60,16 @@ def check_sheet(sheet: Path | None) -> None:
 
 
 def write_sheet(sheet: Path, records: Sequence[Record], measure: str | None = None) -> None:
-    """Draw the images with what is known of them. Raises UserError for none, or too many."""
+    """Write a contact sheet of the images. Raises UserError for none or too many."""
     from data_tools.images import load_image
     from emosym.inference.sheets import contact_sheet, sheet_png
 
     if not 0 < len(records) <= MOST_PICTURES:
         raise UserError(
-            "a sheet of this many images",
+            "too many images for a sheet, or none",
             got=len(records),
             expected=f"1 to {MOST_PICTURES}",
-            fix="narrow it down with filters, or leave out --sheet",
+            fix="use filters, or leave out --sheet",
         )
     images = [load_image(Path(str(record["image"]))).resize((224, 224)) for record in records]
     write_file(sheet, sheet_png(contact_sheet(images, [_caption(r, measure) for r in records])))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,19 +14,19 @@ from emosym.affect.scales import Affect
 from emosym.cli.bank.options import (
     At,
     Bank,
-    Only,
+    Filters,
     Sheet,
     filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.cli.files import SUFFIXES
-from emosym.cli.loading import identity, load_pipeline
+from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
 from emosym.console.terminal import print_json
 from emosym.errors import UserError
 
 WANTED = ("valence", "arousal")
-"""Keys of a query by affect."""
+"""Keys of a query for valence and arousal."""
 
 
 @filtered
@@ -33,38 +34,38 @@ def search(
     bank: Bank,
     query: Annotated[
         str,
-        typer.Argument(help="An image file, affect ('valence=1 arousal=-2'), or words of prompts."),
+        typer.Argument(help="An image file, 'valence=1 arousal=-2', or words of prompts."),
     ],
-    only: Only,
-    k: Annotated[int, typer.Option("-k", min=1, help="Images to find.")] = 10,
+    filters: Filters,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of images.")] = 10,
     at: At = None,
     sheet: Sheet = None,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find images of a memory bank: by what an image evokes, by affect, or by words.
+    """Search the images of a memory bank by an image, by valence and arousal, or by words.
 
-    An image is compared by the cosine of its embedding, affect by its distance to what is on
-    record, words with the prompts (BM25; any of the words counts). Only an image needs the model.
+    An image is compared by the cosine of embeddings; valence and arousal by their distance; words
+    with the prompts by BM25 (a prompt need not have all of them). Only an image needs the model.
     """
     from memory_bank import MemoryBank
 
-    wanted = _query(query)
+    target = _parse_query(query)
     check_sheet(sheet)
-    embedder = identity(model) if isinstance(wanted, Path) else None
+    embedder = model_hash(model) if isinstance(target, Path) else None
     with MemoryBank.open(bank, model_hash=embedder) as store:
         if at is not None:
             store.reload(at)
-        if isinstance(wanted, Path):
-            vectors = load_pipeline(model, device).embed_images([wanted])
-            (hits,) = store.search(vectors, k, **only)
+        if isinstance(target, Path):
+            vectors = load_pipeline(model, device).embed_images([target])
+            hits: Sequence[Any] = store.search(vectors, k, **filters)[0]
             measure = "cosine"
-        elif isinstance(wanted, Affect):
-            hits = store.search_affect(wanted, k, **only)
+        elif isinstance(target, Affect):
+            hits = store.search_affect(target, k, **filters)
             measure = "distance"
         else:
-            hits = store.search_text(wanted, k, **only)
+            hits = store.search_text(target, k, **filters)
             measure = "match"
         records = [{measure: getattr(hit, measure), **record_of(store, hit.entry)} for hit in hits]
     if sheet is not None:
@@ -75,24 +76,26 @@ def search(
         print_entries(records, f"{len(records)} nearest to {query}", measure)
 
 
-def _query(text: str) -> Path | Affect | str:
-    """Read a query: a file, `valence=V arousal=A`, or words. Raises UserError for a mistake."""
+def _parse_query(text: str) -> Path | Affect | str:
+    """Return a query: a file, valence and arousal, or words. Raises UserError for bad syntax."""
     if _is_file(text):
         return Path(text)
     if Path(text).suffix.lower() in SUFFIXES:
-        raise UserError(f"no such image: {text}", expected="an image file, affect or words")
+        raise UserError(
+            f"no such image: {text}", expected="an image file, valence and arousal, or words"
+        )
     words = [word.partition("=") for word in re.split(r"[\s,;]+", text.strip())]
     if not any(equals for _, equals, _ in words):
         return text
     fields = {key: _number(key, value) for key, equals, value in words if equals}
     if set(fields) != set(WANTED) or len(words) != len(WANTED):
         raise UserError(
-            "the query says no affect",
+            "the query has no valence and arousal",
             got=repr(text),
             expected="'valence=V arousal=A' with numbers in [-3, 3]",
-            fix="for one emotion alone add --emotion NAME",
+            fix="to search one emotion add --emotion NAME",
         )
-    return Affect(**fields)
+    return Affect(fields["valence"], fields["arousal"])
 
 
 def _is_file(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""`emosym bank init`, `verify`, `compact` and `rebuild`: care for a bank as a whole."""
+"""`emosym bank init`, `verify`, `compact` and `rebuild`: maintenance of a memory bank."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from typing import Annotated
 import typer
 
 from emosym.cli.bank.options import Bank, Wait
-from emosym.cli.loading import identity, load_pipeline
+from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
-from emosym.console.terminal import print_facts, print_json, progress
+from emosym.console.progress import progress
+from emosym.console.tables import print_facts
+from emosym.console.terminal import print_json
 
 EXIT_PROBLEMS = 2
 
 
 def init(
-    bank: Annotated[Path, typer.Argument(help="New folder, or a bank of an older format.")],
+    bank: Annotated[Path, typer.Argument(help="New folder, or a memory bank of an older format.")],
     model: Annotated[
-        str | None, typer.Option(help=f"Model that embeds its images; default: {DEFAULT_MODEL}.")
+        str | None, typer.Option(help=f"Model that embeds the images; default: {DEFAULT_MODEL}.")
     ] = None,
     device: Device = None,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Make an empty memory bank, or bring one of an older format up to date."""
+    """Create an empty memory bank, or upgrade one of an older format."""
     from memory_bank import MemoryBank
 
     if not (bank / "bank.sqlite").is_file():
         name = model or DEFAULT_MODEL
         width = load_pipeline(name, device).model.understander.backbone.width
-        MemoryBank.create(bank, width, identity(name)).close()
-    embedder = None if model is None else identity(model)
+        MemoryBank.create(bank, width, model_hash(name)).close()
+    embedder = None if model is None else model_hash(model)
     with MemoryBank.open(bank, "a", model_hash=embedder, wait=wait) as store:
         facts = {"bank": str(bank), "version": store.version, "size": len(store)}
         facts |= {"dim": store.dim, "model_hash": store.model_hash}
@@ -51,7 +53,7 @@ def verify(bank: Bank, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"bank": str(bank), "version": version, "size": size, "problems": problems})
     else:
-        print("\n".join(problems) or f"{bank}: version {version}, {size} images, all is well")
+        print("\n".join(problems) or f"{bank}: version {version}, {size} images, no problems")
     if problems:
         raise typer.Exit(EXIT_PROBLEMS)
 
@@ -61,18 +63,18 @@ def compact(
     oldest: Annotated[
         str | None,
         typer.Option(
-            help="Oldest version or tag to keep; default: every tagged one and the newest."
+            help="Oldest version or tag to keep; default: all tagged versions and the newest."
         ),
     ] = None,
     refusals: Annotated[
-        bool, typer.Option("--refusals", help="Forget the refused candidates too.")
+        bool, typer.Option("--refusals", help="Delete the records of refused candidates too.")
     ] = False,
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Forget for good what left a memory bank, and give the space back.
+    """Delete removed images of a memory bank for good, and free their space.
 
-    Rollbacks reach back to the oldest version that is kept, no further.
+    Rollbacks cannot go back beyond the oldest version that is kept.
     """
     from memory_bank import MemoryBank
 
@@ -85,11 +87,11 @@ def compact(
         print_json(facts)
         return
     print(
-        f"{bank}: forgot {forgotten.entries} entries and {forgotten.refusals} refusals;"
-        f" {before:,} bytes are {after:,}; the oldest version is {forgotten.oldest}"
+        f"{bank}: deleted {forgotten.entries} entries and {forgotten.refusals} refusals;"
+        f" {after:,} bytes, before {before:,}; the oldest version is {forgotten.oldest}"
     )
     if forgotten.tags:
-        print(f"tags of forgotten versions are gone: {', '.join(forgotten.tags)}")
+        print(f"deleted tags of deleted versions: {', '.join(forgotten.tags)}")
 
 
 def rebuild(
@@ -99,9 +101,9 @@ def rebuild(
     wait: Wait = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Embed all images of a memory bank with another model; its history starts anew.
+    """Embed all images of a memory bank with another model.
 
-    What judges said stays as it is. Older versions and tags are forgotten.
+    Judgements are kept. Older versions and tags are deleted.
     """
     from memory_bank import MemoryBank
 
@@ -110,15 +112,15 @@ def rebuild(
         pipeline = load_pipeline(model, device)
         width = pipeline.model.understander.backbone.width
         with progress("embedding", len(store)) as show:
-            version = store.rebuild(pipeline.embed_images, width, identity(model), show)
-        facts = {"version": version, "size": len(store), "dim": store.dim}
+            version = store.rebuild(pipeline.embed_images, width, model_hash(model), show)
+        facts: dict[str, object] = {"version": version, "size": len(store), "dim": store.dim}
         facts |= {"model_hash": store.model_hash, "dropped_tags": tags}
     if as_json:
         print_json(facts)
         return
     print(f"{bank}: version {version}, {facts['size']} images, vectors of {model}")
     if tags:
-        print(f"tags of forgotten versions are gone: {', '.join(tags)}")
+        print(f"deleted tags of deleted versions: {', '.join(tags)}")
 
 
 def _bytes(folder: Path) -> int:

@@ -37,7 +37,18 @@ def drawn(model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "out"
     done = emosym(
         *("generate", "--emotion", "awe", "--prompt", "a tree"),
-        *("--count", 3, "--seed", 4, "--steps", 2, "--out", folder, "--model", model),
+        *(
+            "--num-images-per-prompt",
+            3,
+            "--seed",
+            4,
+            "--num-inference-steps",
+            2,
+            "--out",
+            folder,
+            "--model",
+            model,
+        ),
     )
     assert (done.code, done.err) == (0, "")
     return folder

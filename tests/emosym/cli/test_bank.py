@@ -203,7 +203,7 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
         (" ", "a search without words; got ' '; expected words of a prompt"),
         ("!? --", "a search without words"),
         ("valence=1", "got 'valence=1'; expected"),
-        ("valence=1 valence=2", "the query says no affect; got"),
+        ("valence=1 valence=2", "the query has no valence and arousal; got"),
         ("valence=nan arousal=0", "valence is outside its scale"),
         ("valence=1 arousal=x", "arousal is not a number; got 'x'"),
         ("valence=1, arousal=4", "arousal is outside its scale; got 4.0"),

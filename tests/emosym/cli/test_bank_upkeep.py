@@ -50,7 +50,7 @@ def test_a_life_of_a_bank(rich, tmp_path):
     assert facts["bytes"] < facts["bytes_before"]
     told = "a version that the memory bank has forgotten; got 2; expected 3 to 3"
     refused(emosym("bank", "rollback", rich, 2), told)
-    assert emosym("bank", "verify", rich).out == f"{rich}: version 3, 5 images, all is well\n"
+    assert emosym("bank", "verify", rich).out == f"{rich}: version 3, 5 images, no problems\n"
     events = emosym("bank", "log", rich, "--json").json
     assert [(event["what"], event["version"]) for event in events] == [
         *(("init", 0), ("add", 1), ("add", 2), ("remove", 3), ("compact", 3), ("compact", 3)),
@@ -63,7 +63,7 @@ def test_rollback_says_which_tags_go(rich):
     emosym("bank", "tag", rich, "first", "--version", 1)
     done = emosym("bank", "rollback", rich, "first")
     assert done.out == (
-        f"{rich}: version 1, 4 images; was version 2\ntags of forgotten versions are gone: new\n"
+        f"{rich}: version 1, 4 images; was version 2\ndeleted tags of deleted versions: new\n"
     )
     assert emosym("bank", "tag", rich, "--json").json == {"first": 1}
     assert emosym("bank", "tag", rich, "first", "--delete", "--json").json == {}
@@ -104,8 +104,8 @@ def test_scores_narrow_down(rich):
     assert ids(rich, "--min-score", f"confidence={middle}") == high
     assert ids(rich, "--min-score", f"confidence={middle}", "--max-score", "contrast=0.0") == []
     for option, told in (
-        ("confidence", "--min-score says no bound; got 'confidence'; expected NAME=NUMBER"),
-        ("confidence=high", "--min-score says no bound"),
+        ("confidence", "--min-score is not a bound; got 'confidence'; expected NAME=NUMBER"),
+        ("confidence=high", "--min-score is not a bound"),
         ("confidence=nan", "the bound of confidence; got nan; expected a finite number"),
         ("x'); DROP TABLE entries; --=1", 'unknown score "x\'); DROP TABLE entries; --"'),
         ("confidance=1", "did you mean 'confidence'?"),
@@ -125,7 +125,7 @@ def test_out_and_in(rich, tmp_path, name):
     taken = emosym("bank", "import", new, out, "--json").json
     assert (taken["version"], taken["size"], taken["admitted"], taken["refused"]) == (1, 3, 3, 0)
     assert emosym("bank", "verify", new).code == 0
-    assert "3 were here already" in emosym("bank", "import", rich, out).out
+    assert "3 were in the bank already" in emosym("bank", "import", rich, out).out
     refused(emosym("bank", "export", rich, out), "exists; give another name")
 
 
@@ -244,11 +244,11 @@ def test_sheets_of_a_sweep_stay_out(model, tmp_path):
     sweep = tmp_path / "sweep"
     done = emosym(
         *("generate", "--sweep", "valence", "--points", 3, "--prompt", "a tree"),
-        *("--steps", 2, "--out", sweep, "--model", model),
+        *("--num-inference-steps", 2, "--out", sweep, "--model", model),
     )
     assert (done.code, done.err) == (0, "")
     added = emosym("bank", "add", tmp_path / "bank", sweep, "--model", model)
-    assert f"left out, as it is a sheet of images: {sweep / 'sheet.png'}" in added.out
+    assert f"skipped, as it is a sheet of images: {sweep / 'sheet.png'}" in added.out
     assert len(ids(tmp_path / "bank")) == 3
     add = emosym("bank", "add", tmp_path / "bank", sweep / "sheet.png", "--model", model)
     refused(add, "nothing to add; got only sheets of images")

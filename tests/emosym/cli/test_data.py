@@ -50,7 +50,7 @@ def test_a_quarantined_row_is_counted_and_where_to_read_of_it_is_told(world, tmp
     victim.write_bytes(victim.read_bytes()[:100])
     done = emosym("data", "import", "emoset", source, out)
     assert (done.code, done.err) == (0, "")
-    assert f"why rows were set aside: {out / 'quarantine.jsonl'}" in done.out
+    assert f"rejected rows, with reasons: {out / 'quarantine.jsonl'}" in done.out
     (row,) = map(json.loads, (out / "quarantine.jsonl").read_text().splitlines())
     assert row["record"] == victim.stem
 

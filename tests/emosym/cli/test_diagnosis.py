@@ -83,7 +83,10 @@ def test_shipped_weights_are_checked_against_their_card(tmp_path):
         "weights of void": "fail",
     }
     assert "1 files, 0.0 MiB, hashes agree" in checks["weights of good"].found
-    assert "heart/a.safetensors: not as the model card" in checks[f"weights of {bad.name}"].found
+    assert (
+        "heart/a.safetensors: not the hashes of the model card"
+        in checks[f"weights of {bad.name}"].found
+    )
     assert "no model card" in checks["weights of uncarded"].found
     assert "heart/a.safetensors: not as" in checks["weights of void"].found
     for path, data in (("heart/a.safetensors", b"weightz"), ("emosym.json", b"{}")):

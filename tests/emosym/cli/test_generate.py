@@ -19,14 +19,14 @@ from tests.emosym.cli.command import emosym, names_in, refused
 
 
 def test_the_same_seed_gives_the_same_bytes_however_many_are_asked_for(model, drawn, tmp_path):
-    request = ("generate", "--emotion", "awe", "--prompt", "a tree", "--steps", 2)
+    request = ("generate", "--emotion", "awe", "--prompt", "a tree", "--num-inference-steps", 2)
     for seed in (4, 6):
         out = tmp_path / f"{seed}.png"
         assert emosym(*request, "--seed", seed, "--out", out, "--model", model).code == 0
         assert out.read_bytes() == (drawn / f"{seed}.png").read_bytes()
     assert len({(drawn / f"{seed}.png").read_bytes() for seed in (4, 5, 6)}) == 3
     other = tmp_path / "other.png"
-    guided = emosym(*request, "--seed", 4, "--guidance", 7, "--out", other, "--model", model)
+    guided = emosym(*request, "--seed", 4, "--guidance-scale", 7, "--out", other, "--model", model)
     assert guided.code == 0
     with Image.open(other) as one, Image.open(drawn / "4.png") as two:
         assert one.tobytes() != two.tobytes()
@@ -36,7 +36,19 @@ def test_generate_prints_the_json_of_the_contract(model, tmp_path):
     out = tmp_path / "new" / "folder"
     done = emosym(
         *("generate", "--prompt", " a boat ", "--valence", "-1.5", "--arousal", "2"),
-        *("--count", 2, "--seed", 7, "--steps", 1, "--out", out, "--model", model, "--json"),
+        *(
+            "--num-images-per-prompt",
+            2,
+            "--seed",
+            7,
+            "--num-inference-steps",
+            1,
+            "--out",
+            out,
+            "--model",
+            model,
+            "--json",
+        ),
     )
     assert done.err == ""
     common = {"prompt": "a boat", "emotion": None, "valence": -1.5, "arousal": 2.0}
@@ -52,7 +64,18 @@ def test_generate_prints_the_json_of_the_contract(model, tmp_path):
 def test_an_emotion_alone_brings_its_own_affect(model, tmp_path):
     out = tmp_path / "x.png"
     done = emosym(
-        *("generate", "--emotion", "Sad", "--steps", 1, "--out", out, "--model", model, "--json")
+        *(
+            "generate",
+            "--emotion",
+            "Sad",
+            "--num-inference-steps",
+            1,
+            "--out",
+            out,
+            "--model",
+            model,
+            "--json",
+        )
     )
     norm = NORMS["sadness"].to(PUBLIC)
     assert done.json == [
@@ -85,23 +108,26 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ([], "nothing was asked for"),
-        (["--prompt", "  "], "nothing was asked for"),
+        ([], "an empty request"),
+        (["--prompt", "  "], "an empty request"),
         (["--emotion", "angr"], "unknown emotion 'angr'; expected one of amusement"),
         (["--emotion", "angr"], "did you mean 'anger'?"),
         (["--valence", "1"], "valence and arousal go together; give both, or neither"),
         (["--emotion", "awe", "--arousal", "1"], "valence and arousal go together"),
         (["--valence", "3.5", "--arousal", "0"], "valence is outside its scale; got 3.5"),
         (["--valence", "0", "--arousal", "nan"], "arousal is outside its scale; got nan"),
-        (["--prompt", "x", "--guidance", "nan"], "the guidance scale; got nan"),
-        (["--prompt", "x", "--guidance", "inf"], "the guidance scale; got inf"),
-        (["--prompt", "x", "--guidance", "-1"], "the guidance scale; got -1"),
-        (["--prompt", "x", "--steps", "0"], "the number of sampling steps; got 0"),
-        (["--prompt", "x", "--steps", str(10**12)], f"got {10**12}; expected 1 to 1000"),
+        (["--prompt", "x", "--guidance-scale", "nan"], "the guidance scale; got nan"),
+        (["--prompt", "x", "--guidance-scale", "inf"], "the guidance scale; got inf"),
+        (["--prompt", "x", "--guidance-scale", "-1"], "the guidance scale; got -1"),
+        (["--prompt", "x", "--num-inference-steps", "0"], "the number of inference steps; got 0"),
+        (
+            ["--prompt", "x", "--num-inference-steps", str(10**12)],
+            f"got {10**12}; expected 1 to 1000",
+        ),
         (["--prompt", "x", "--seed", str(2**63)], "Invalid value for '--seed'"),
         (
-            ["--prompt", "x", "--count", str(10**12)],
-            "'--count': Input should be less than or equal to 1000000",
+            ["--prompt", "x", "--num-images-per-prompt", str(10**12)],
+            "'--num-images-per-prompt': Input should be less than or equal to 1000000",
         ),
     ],
 )
@@ -113,16 +139,16 @@ def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path)
 
 
 def test_an_image_that_is_not_finite_is_never_written(model, tmp_path):
-    request = ("generate", "--prompt", "x", "--steps", 1, "--out", tmp_path / "x.png")
-    wild = emosym(*request, "--guidance", "1e300", "--model", model)
-    refused(wild, "draws numbers that are not finite", "lower the guidance")
+    request = ("generate", "--prompt", "x", "--num-inference-steps", 1, "--out", tmp_path / "x.png")
+    wild = emosym(*request, "--guidance-scale", "1e300", "--model", model)
+    refused(wild, "has pixels that are not finite", "lower the guidance scale")
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     from safetensors.torch import load_file, save_file
 
     path = broken / "decoder" / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: value * math.nan for name, value in load_file(path).items()}, path)
-    refused(emosym(*request, "--model", broken), "draws numbers that are not finite")
+    refused(emosym(*request, "--model", broken), "has pixels that are not finite")
     assert not (tmp_path / "x.png").exists()
 
 
@@ -134,10 +160,10 @@ def test_a_prompt_that_does_not_fit_leaves_nothing(model, tmp_path):
 
 
 def test_where_images_go(model, tmp_path):
-    request = ("generate", "--prompt", "x", "--steps", 1, "--model", model)
+    request = ("generate", "--prompt", "x", "--num-inference-steps", 1, "--model", model)
     refused(
-        emosym(*request, "--count", 2, "--out", tmp_path / "x.png"),
-        "2 images do not fit into one file",
+        emosym(*request, "--num-images-per-prompt", 2, "--out", tmp_path / "x.png"),
+        "2 images cannot be written to one file",
         "expected a folder",
     )
     refused(
@@ -157,7 +183,17 @@ def test_a_file_is_replaced_only_when_asked_to(model, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "1.png").write_bytes(b"precious")
-    request = ("generate", "--prompt", "x", "--steps", 1, "--count", 2, "--out", out)
+    request = (
+        "generate",
+        "--prompt",
+        "x",
+        "--num-inference-steps",
+        1,
+        "--num-images-per-prompt",
+        2,
+        "--out",
+        out,
+    )
     refused(
         emosym(*request, "--model", model),
         f"{out / '1.png'} exists",
@@ -216,7 +252,7 @@ def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
 def test_a_space_is_replaced_only_when_asked_to(spacious, model, world, tmp_path):
     again = ("zoo", "space", spacious, "--data", world)
     before = (spacious / "emotion_space.safetensors").read_bytes()
-    refused(emosym(*again), "emotion_space.safetensors exists", "or --overwrite")
+    refused(emosym(*again), "emotion_space.safetensors exists", "--overwrite replaces it")
     assert emosym(*again, "--overwrite").code == 0
     assert (spacious / "emotion_space.safetensors").read_bytes() == before
     refused(emosym("zoo", "space", model, "--data", tmp_path), "has no layout that is known")
@@ -229,8 +265,17 @@ def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
     from model_zoo import zoo
 
     out = tmp_path / "out"
-    request = ("generate", "--emotion", "sad", "--from-space", "--steps", 1, "--model", spacious)
-    found = emosym(*request, "--seed", 3, "--count", 2, "--out", out, "--json").json
+    request = (
+        "generate",
+        "--emotion",
+        "sad",
+        "--from-space",
+        "--num-inference-steps",
+        1,
+        "--model",
+        spacious,
+    )
+    found = emosym(*request, "--seed", 3, "--num-images-per-prompt", 2, "--out", out, "--json").json
     pipeline = EmoSymPipeline.from_pretrained(spacious)
     for record, wanted in zip(found, pipeline.wanted("sadness", 2, seed=3), strict=True):
         assert record["emotion"] == "sadness"
@@ -241,13 +286,13 @@ def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
     assert (imprint.seed, imprint.space) == (4, {"sadness": 1.0})
     assert imprint.request.valence == found[1]["valence"]
     assert imprint.model == zoo.fingerprint(spacious)
-    (image,) = pipeline.imagine("sadness", seed=4, steps=1)
+    (image,) = pipeline.imagine("sadness", seed=4, num_inference_steps=1)
     with Image.open(out / "4.png") as written:
         assert written.tobytes() == image.tobytes()
 
 
 def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
-    request = ("generate", "--prompt", "a boat", "--steps", 1, "--model", spacious)
+    request = ("generate", "--prompt", "a boat", "--num-inference-steps", 1, "--model", spacious)
     done = emosym(*request, "--blend", " awe=3, fear=1", "--out", tmp_path / "x.png", "--json")
     (record,) = done.json
     assert (record["prompt"], record["emotion"]) == ("a boat", None)
@@ -258,17 +303,17 @@ def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--from-space"], "asked for one emotion or for a blend; got neither --emotion nor"),
+        (["--from-space"], "takes one emotion or a blend; got neither --emotion nor"),
         (["--blend", "awe=1", "--emotion", "awe"], "got both --emotion and --blend"),
         (["--emotion", "aw", "--from-space"], "unknown emotion 'aw'"),
         (
             ["--emotion", "awe", "--from-space", "--valence", "1", "--arousal", "1"],
-            "valence and arousal come from the emotion space; leave out --valence",
+            "--valence and --arousal exclude the emotion space; leave out --valence",
         ),
-        (["--blend", "awe"], "a blend that cannot be read; got 'awe'; expected awe=0.7,fear=0.3"),
-        (["--blend", "awe=x"], "a blend that cannot be read; got 'awe=x'"),
-        (["--blend", "awe=1,"], "a blend that cannot be read; got ''; expected"),
-        (["--blend", "awe=1,awe=2"], "awe comes twice in a blend"),
+        (["--blend", "awe"], "a blend that cannot be parsed; got 'awe'; expected awe=0.7,fear=0.3"),
+        (["--blend", "awe=x"], "a blend that cannot be parsed; got 'awe=x'"),
+        (["--blend", "awe=1,"], "a blend that cannot be parsed; got ''; expected"),
+        (["--blend", "awe=1,awe=2"], "awe is twice in the blend"),
         (["--blend", "joy=1"], "unknown emotion 'joy'"),
         (["--blend", "awe=nan"], "the weight of awe in a blend; got nan"),
     ],

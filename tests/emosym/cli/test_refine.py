@@ -19,7 +19,18 @@ def refined(tmp_path_factory):
     out = tmp_path_factory.mktemp("refined") / "out"
     done = emosym(
         *("refine", "--prompt", "a cat in the hills", *WANTED, "--rounds", 2, "--images", 2),
-        *("--epsilon", 0, "--seed", 3, "--steps", 2, "--keep", "--out", out, "--json"),
+        *(
+            "--epsilon",
+            0,
+            "--seed",
+            3,
+            "--num-inference-steps",
+            2,
+            "--keep",
+            "--out",
+            out,
+            "--json",
+        ),
     )
     assert done.err == ""
     return done.json, out
@@ -64,7 +75,7 @@ def test_generate_draws_the_best_image_again(refined, tmp_path):
     again = tmp_path / "again.png"
     done = emosym(
         *("generate", "--prompt", best["prompt"], *WANTED, "--seed", best["seed"]),
-        *("--steps", 2, "--out", again),
+        *("--num-inference-steps", 2, "--out", again),
     )
     assert done.code == 0
     assert again.read_bytes() == (out / "best.png").read_bytes()
@@ -74,7 +85,7 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
     out = tmp_path / "out"
     done = emosym(
         *("refine", "--emotion", "awe", "--best-of", 3, "--judge", "emosym-tiny"),
-        *("--steps", 1, "--out", out, "--model", model),
+        *("--num-inference-steps", 1, "--out", out, "--model", model),
     )
     assert (done.code, done.err) == (0, "")
     assert "stopped: all rounds drawn" in done.out
@@ -89,19 +100,34 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--prompt", "x"], "there is nothing to judge images by; expected valence and arousal"),
+        (["--prompt", "x"], "cannot be judged without a target; expected valence and arousal"),
         (["--emotion", "awe"], "there is no prompt to rewrite"),
         (["--prompt", "x", "--valence", "1"], "valence and arousal go together"),
         (["--prompt", "x", "--valence", "4", "--arousal", "0"], "valence is outside its scale"),
-        (["--prompt", "x", *WANTED, "--best-of", "3", "--rounds", "2"], "--rounds has nothing"),
-        (["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"], "--images has nothing"),
-        (["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"], "--epsilon has nothing"),
+        (
+            ["--prompt", "x", *WANTED, "--best-of", "3", "--rounds", "2"],
+            "--rounds has no effect with --best-of",
+        ),
+        (
+            ["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"],
+            "--images has no effect with --best-of",
+        ),
+        (
+            ["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"],
+            "--epsilon has no effect with --best-of",
+        ),
         (
             ["--prompt", "x", *WANTED, "--judge", "HTTP://x"],
-            "needs its model's name",
+            "needs the name of its model",
         ),
-        (["--prompt", "x", *WANTED, "--judge-model", "m"], "--judge-model has nothing to act on"),
-        (["--prompt", "x", *WANTED, "--steps", "0"], "the number of sampling steps; got 0"),
+        (
+            ["--prompt", "x", *WANTED, "--judge-model", "m"],
+            "--judge-model has no effect without a URL",
+        ),
+        (
+            ["--prompt", "x", *WANTED, "--num-inference-steps", "0"],
+            "the number of inference steps; got 0",
+        ),
         (["--prompt", "x", *WANTED, "--images", "1"], "Invalid value for '--images'"),
         (["--prompt", "x", *WANTED, "--epsilon", "nan"], "Invalid value for '--epsilon'"),
         (["--prompt", "x", *WANTED, "--epsilon", "-1"], "Invalid value for '--epsilon'"),
@@ -116,7 +142,16 @@ def test_bad_input_is_told_before_a_model_is_loaded(options, told, tmp_path):
 
 
 def test_what_only_a_model_can_tell_leaves_nothing(model, tmp_path):
-    request = ("refine", *WANTED, "--out", tmp_path / "out", "--steps", 1, "--model", model)
+    request = (
+        "refine",
+        *WANTED,
+        "--out",
+        tmp_path / "out",
+        "--num-inference-steps",
+        1,
+        "--model",
+        model,
+    )
     refused(emosym(*request, "--prompt", "lake " * 60), "too long for the decoder's text encoder")
     refused(emosym(*request, "--prompt", "x", "--judge", "no-such-judge"), "no-such-judge")
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +177,7 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
     with serving(script) as server:
         done = emosym(
             *("refine", "--prompt", "a cat in the hills", *WANTED, "--rounds", 2, "--images", 2),
-            *("--steps", 1, "--judge", server.url, "--judge-model", "seer", "--json"),
+            *("--num-inference-steps", 1, "--judge", server.url, "--judge-model", "seer", "--json"),
             *("--out", tmp_path / "out", "--model", model),
         )
     assert done.err == ""
@@ -159,7 +194,18 @@ def test_a_judge_that_is_down_leaves_nothing(model, tmp_path):
     with serving(lambda handler, body: None) as server:
         pass
     done = emosym(
-        *("refine", "--prompt", "a cat", *WANTED, "--rounds", 1, "--images", 2, "--steps", 1),
+        *(
+            "refine",
+            "--prompt",
+            "a cat",
+            *WANTED,
+            "--rounds",
+            1,
+            "--images",
+            2,
+            "--num-inference-steps",
+            1,
+        ),
         *("--judge", server.url, "--judge-model", "seer", "--model", model),
         *("--out", tmp_path / "out"),
     )

@@ -7,7 +7,7 @@ from emosym.inference import sheets
 from emosym.inference.png_metadata import read_png_metadata
 from tests.emosym.cli.command import emosym, names_in, refused
 
-ASKED = ("generate", "--prompt", "a boat", "--steps", 1, "--seed", 7)
+ASKED = ("generate", "--prompt", "a boat", "--num-inference-steps", 1, "--seed", 7)
 
 
 def test_a_folder_gets_the_sheet_and_each_image(model, tmp_path):
@@ -74,16 +74,22 @@ def test_a_png_is_the_sheet_alone(model, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--sweep", "valence", "--valence", "1"], "valence is what is swept; got valence 1"),
-        (["--sweep", "plane", "--arousal", "0"], "arousal is what is swept"),
+        (
+            ["--sweep", "valence", "--valence", "1"],
+            "swept and takes no value; got valence 1",
+        ),
+        (["--sweep", "plane", "--arousal", "0"], "arousal is swept and takes no value"),
         (["--sweep", "arousal", "--valence", "4"], "valence is outside its scale; got 4"),
-        (["--sweep", "valence", "--count", "1"], "--count has nothing to act on; got --sweep"),
+        (
+            ["--sweep", "valence", "--num-images-per-prompt", "1"],
+            "--num-images-per-prompt has no effect with --sweep",
+        ),
         (["--sweep", "valence", "--points", "1"], "Invalid value for '--points'"),
         (["--sweep", "valence", "--points", "26"], "Invalid value for '--points'"),
         (["--sweep", "dominance"], "Invalid value for '--sweep'"),
-        (["--points", "3"], "--points has nothing to act on; got no --sweep"),
+        (["--points", "3"], "--points has no effect without --sweep"),
         (["--sweep", "valence", "--emotion", "angr"], "unknown emotion 'angr'"),
-        (["--sweep", "valence", "--guidance", "nan"], "the guidance scale; got nan"),
+        (["--sweep", "valence", "--guidance-scale", "nan"], "the guidance scale; got nan"),
     ],
 )
 def test_a_bad_sweep_is_told_before_a_model_is_loaded(options, told, tmp_path):
@@ -93,8 +99,17 @@ def test_a_bad_sweep_is_told_before_a_model_is_loaded(options, told, tmp_path):
 
 
 def test_an_image_that_is_not_finite_leaves_nothing(model, tmp_path):
-    wild = ("--sweep", "valence", "--points", 2, "--guidance", "1e300", "--out", tmp_path / "out")
-    refused(emosym(*ASKED, *wild, "--model", model), "numbers that are not finite")
+    wild = (
+        "--sweep",
+        "valence",
+        "--points",
+        2,
+        "--guidance-scale",
+        "1e300",
+        "--out",
+        tmp_path / "out",
+    )
+    refused(emosym(*ASKED, *wild, "--model", model), "pixels that are not finite")
     assert list(tmp_path.iterdir()) == []
 
 

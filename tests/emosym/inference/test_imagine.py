@@ -34,17 +34,18 @@ def gap(a, b) -> int:
 
 
 def test_images_follow_from_emotion_and_seed(pipeline):
-    drawn = pipeline.imagine("awe", 3, seed=4, steps=2)
+    drawn = pipeline.imagine("awe", 3, seed=4, num_inference_steps=2)
     assert [image.size for image in drawn] == [(64, 64)] * 3
     assert gap(drawn[0], drawn[1]) > 2
-    for image, twin in zip(drawn, pipeline.imagine({"Awe": 2.0}, 3, seed=4, steps=2), strict=True):
+    twins = pipeline.imagine({"Awe": 2.0}, 3, seed=4, num_inference_steps=2)
+    for image, twin in zip(drawn, twins, strict=True):
         assert image.tobytes() == twin.tobytes()
-    (alone,) = pipeline.imagine("awe", seed=5, steps=2)
+    (alone,) = pipeline.imagine("awe", seed=5, num_inference_steps=2)
     assert gap(alone, drawn[1]) <= 1
     for other in (
-        pipeline.imagine("fear", 1, seed=4, steps=2),
-        pipeline.imagine("awe", 1, seed=4, steps=2, prompt="a tree"),
-        pipeline.imagine({"awe": 1, "fear": 1}, 1, seed=4, steps=2),
+        pipeline.imagine("fear", 1, seed=4, num_inference_steps=2),
+        pipeline.imagine("awe", 1, seed=4, num_inference_steps=2, prompt="a tree"),
+        pipeline.imagine({"awe": 1, "fear": 1}, 1, seed=4, num_inference_steps=2),
     ):
         assert gap(other[0], drawn[0]) > 1
     assert pipeline.imagine("awe", 0) == []

@@ -39,8 +39,8 @@ def gap(a: Image.Image, b: Image.Image) -> int:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (ImageRequest(), "nothing was asked for"),
-        (ImageRequest(prompt=" \n"), "nothing was asked for"),
+        (ImageRequest(), "an empty request"),
+        (ImageRequest(prompt=" \n"), "an empty request"),
         (ImageRequest(prompt="x", valence=1.0), "valence and arousal go together"),
         (ImageRequest(emotion="awe", arousal=1.0), "valence and arousal go together"),
         (ImageRequest(emotion="aweful"), r"unknown emotion 'aweful'.*did you mean 'awe'\?"),
@@ -167,6 +167,17 @@ def test_a_pair_is_one_question_beside_single_images(pipeline, questions):
     assert len(set(together)) > 2, "the second image is seen, and the order of both"
 
 
+def test_a_question_may_hold_its_images_in_memory(pipeline, questions):
+    in_memory = []
+    for question in questions:
+        with Image.open(question.images[0]) as image:
+            in_memory.append(dataclasses.replace(question, images=(image.convert("RGB"),)))
+    found = pipeline.answer(in_memory, max_tokens=12)
+    assert found == pipeline.answer(questions, max_tokens=12)
+    mixed = [in_memory[0], *questions[1:]]
+    assert pipeline.answer(mixed, max_tokens=12) == found
+
+
 def test_a_question_without_images_stands_beside_others(pipeline, questions):
     bare = dataclasses.replace(questions[0], images=())
     other = dataclasses.replace(bare, text="Write the prompt anew.")
@@ -211,7 +222,7 @@ def test_an_image_of_another_mode_is_read_as_colours(pipeline):
 
 @pytest.fixture(scope="module")
 def images(pipeline):
-    return pipeline.generate(REQUESTS, seed=5, steps=3)
+    return pipeline.generate(REQUESTS, seed=5, num_inference_steps=3)
 
 
 def test_images_have_the_size_of_the_model(images, tiny):
@@ -220,27 +231,29 @@ def test_images_have_the_size_of_the_model(images, tiny):
 
 
 def test_equal_seeds_give_equal_bytes(pipeline, images):
-    again = pipeline.generate(REQUESTS, seed=5, steps=3)
+    again = pipeline.generate(REQUESTS, seed=5, num_inference_steps=3)
     assert [a.tobytes() for a in again] == [b.tobytes() for b in images]
-    other = pipeline.generate(REQUESTS, seed=6, steps=3)
+    other = pipeline.generate(REQUESTS, seed=6, num_inference_steps=3)
     assert min(gap(a, b) for a, b in zip(other, images, strict=True)) > 2
 
 
 def test_image_i_comes_from_seed_plus_i(pipeline, images):
     for i in (1, 3):
-        alone = pipeline.generate([REQUESTS[i]], seed=5 + i, steps=3)[0]
+        alone = pipeline.generate([REQUESTS[i]], seed=5 + i, num_inference_steps=3)[0]
         assert gap(alone, images[i]) <= 1
-    listed = pipeline.generate(REQUESTS, seed=[5, 6, 7, 8], steps=3)
+    listed = pipeline.generate(REQUESTS, seed=[5, 6, 7, 8], num_inference_steps=3)
     assert [a.tobytes() for a in listed] == [b.tobytes() for b in images]
     shape = pipeline.model.autoencoder.latent_shape
     noise = torch.stack([Draws("image", 5 + i).normal(*shape) for i in range(4)])
-    drawn = pipeline.draw([complete(request) for request in REQUESTS], noise, steps=3)
+    drawn = pipeline.draw([complete(request) for request in REQUESTS], noise, num_inference_steps=3)
     assert [a.tobytes() for a in drawn] == [b.tobytes() for b in images]
 
 
 def test_batch_size_changes_no_image(tiny, images):
     for size in (1, 3):
-        found = EmoSymPipeline(tiny, batch_size=size).generate(REQUESTS, seed=5, steps=3)
+        found = EmoSymPipeline(tiny, batch_size=size).generate(
+            REQUESTS, seed=5, num_inference_steps=3
+        )
         assert max(gap(a, b) for a, b in zip(found, images, strict=True)) <= 1
 
 
@@ -251,10 +264,32 @@ def test_the_request_and_the_guidance_are_heard(pipeline):
         ImageRequest(prompt="a tree", valence=3.0, arousal=0.0),
         ImageRequest(prompt="a tree", emotion="fear", valence=0.0, arousal=0.0),
     ]
-    drawn = pipeline.generate([base, *others], seed=[1] * 4, steps=2, guidance=4.0)
+    drawn = pipeline.generate(
+        [base, *others], seed=[1] * 4, num_inference_steps=2, guidance_scale=4.0
+    )
     assert min(gap(drawn[0], other) for other in drawn[1:]) > 0
-    plain = pipeline.generate([base], seed=1, steps=2, guidance=1.0)
+    plain = pipeline.generate([base], seed=1, num_inference_steps=2, guidance_scale=1.0)
     assert gap(drawn[0], plain[0]) > 1
+
+
+def test_several_images_of_a_prompt_stand_next_to_each_other(pipeline):
+    repeated = [request for request in REQUESTS[:2] for _ in range(3)]
+    one_by_one = pipeline.generate(repeated, seed=5, num_inference_steps=2)
+    for seed in (5, list(range(5, 11))):
+        found = pipeline.generate(
+            REQUESTS[:2], seed=seed, num_inference_steps=2, num_images_per_prompt=3
+        )
+        assert [a.tobytes() for a in found] == [b.tobytes() for b in one_by_one]
+    with pytest.raises(UserError, match="num_images_per_prompt; got 0"):
+        pipeline.generate(REQUESTS, num_images_per_prompt=0)
+
+
+@pytest.mark.parametrize("old", ["steps", "guidance", "count"])
+def test_an_old_keyword_is_a_type_error(pipeline, old):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
+        pipeline.generate(REQUESTS, **{old: 2})
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{old}'"):
+        pipeline.imagine("awe", **{old: 2})
 
 
 def test_a_list_of_seeds_must_fit(pipeline):
@@ -280,3 +315,72 @@ def test_pixels_become_levels():
 def test_loading_by_an_unknown_name():
     with pytest.raises(UserError, match=r"unknown model 'emosym-tini'.*did you mean 'emosym-tiny'"):
         EmoSymPipeline.from_pretrained("emosym-tini")
+
+
+# --- loading and saving
+
+
+def test_a_saved_pipeline_gives_the_same_images_and_predictions(pipeline, images, tmp_path):
+    folder = pipeline.save_pretrained(tmp_path / "model")
+    assert folder == tmp_path / "model"
+    loaded = EmoSymPipeline.from_pretrained(folder)
+    loaded.answer_tokens = pipeline.answer_tokens
+    again = loaded.generate(REQUESTS, seed=5, num_inference_steps=3)
+    assert [a.tobytes() for a in again] == [b.tobytes() for b in images]
+    assert loaded.understand(pictures(3)) == pipeline.understand(pictures(3))
+    assert loaded.embed_images(pictures(3)).tolist() == pipeline.embed_images(pictures(3)).tolist()
+    with pytest.raises(UserError, match="exists and is not a model folder"):
+        pipeline.save_pretrained(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(pipeline, tmp_path_factory):
+    return pipeline.save_pretrained(tmp_path_factory.mktemp("saved") / "model")
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"dtype": torch.bfloat16}, torch.bfloat16),
+        ({"dtype": "float16"}, torch.float16),
+        ({"torch_dtype": "torch.bfloat16"}, torch.bfloat16),
+        ({"torch_dtype": torch.float16, "dtype": "float16"}, torch.float16),
+    ],
+)
+def test_the_dtype_is_that_of_the_weights(saved, options, dtype):
+    loaded = EmoSymPipeline.from_pretrained(saved, **options)
+    assert loaded.dtype == dtype
+    assert {p.dtype for p in loaded.model.parameters()} == {dtype}
+    assert loaded.device == torch.device("cpu")
+
+
+def test_dtype_and_device_are_positional_too(saved):
+    loaded = EmoSymPipeline.from_pretrained(saved, torch.bfloat16, "cpu")
+    assert (loaded.dtype, loaded.device) == (torch.bfloat16, torch.device("cpu"))
+
+
+def test_a_pipeline_is_cast_and_moved(saved):
+    loaded = EmoSymPipeline.from_pretrained(saved)
+    assert loaded.to("cpu") is loaded
+    assert loaded.to(torch.float64).dtype == torch.float64
+    assert loaded.to("cpu", torch.float32).dtype == torch.float32
+    assert loaded.to(device="cpu", dtype=torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"dtype": "int8"}, "unknown dtype 'int8'; expected one of bfloat16, float16, float32"),
+        ({"torch_dtype": "bfloat"}, "did you mean 'bfloat16'"),
+        (
+            {"dtype": "float16", "torch_dtype": torch.bfloat16},
+            "dtype and torch_dtype are the same option; got float16 and torch.bfloat16",
+        ),
+        ({"device": "gpu9"}, "cannot use the device 'gpu9'"),
+        ({"device": "meta"}, "cannot use the device 'meta'"),
+    ],
+)
+def test_a_dtype_or_device_that_cannot_be_used(saved, options, problem):
+    with pytest.raises(UserError, match=problem):
+        EmoSymPipeline.from_pretrained(saved, **options)

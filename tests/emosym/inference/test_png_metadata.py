@@ -11,8 +11,8 @@ from emosym.inference.png_metadata import PngMetadata, read_png_metadata, to_png
 from emosym.records import ImageRequest
 
 
-def test_an_imprint_comes_back_in_any_script(tmp_path):
-    imprint = PngMetadata(
+def test_an_metadata_comes_back_in_any_script(tmp_path):
+    metadata = PngMetadata(
         request=ImageRequest(prompt='ein "See" 夜\n', valence=-1.25, arousal=0.5),
         seed=2**62,
         guidance=1.5,
@@ -20,17 +20,17 @@ def test_an_imprint_comes_back_in_any_script(tmp_path):
         model="m",
     )
     image = Image.new("RGB", (4, 4), (1, 2, 3))
-    data = to_png(image, imprint)
-    assert data == to_png(image, imprint)
+    data = to_png(image, metadata)
+    assert data == to_png(image, metadata)
     (tmp_path / "x.png").write_bytes(data)
-    assert read_png_metadata(tmp_path / "x.png") == imprint
+    assert read_png_metadata(tmp_path / "x.png") == metadata
     for name in ("plain.png", "plain.jpg"):
         image.save(tmp_path / name)
         assert read_png_metadata(tmp_path / name) is None
 
 
-def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
-    imprint = PngMetadata(
+def test_metadata_holds_the_blend_of_an_emotion_space(tmp_path):
+    metadata = PngMetadata(
         request=ImageRequest(valence=-1.25, arousal=0.5),
         seed=3,
         guidance=2.0,
@@ -38,23 +38,25 @@ def test_a_blend_of_the_emotion_space_is_in_the_imprint(tmp_path):
         model="m",
         space={"awe": 0.75, "fear": 0.25},
     )
-    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), imprint))
-    assert read_png_metadata(tmp_path / "x.png") == imprint
+    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), metadata))
+    assert read_png_metadata(tmp_path / "x.png") == metadata
 
 
 HUGE = '{"seed": 1' + "0" * 5000 + "}"
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "3", '{"prompt": 1}', "[" * 5000, HUGE])
-def test_a_broken_imprint_is_told(tmp_path, text):
+def test_broken_metadata_is_an_error(tmp_path, text):
     about = PngInfo()
     about.add_text("emosym", text)
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
-    with pytest.raises(UserError, match=r"x\.png says in a broken way how it was made"):
+    with pytest.raises(
+        UserError, match=r"x\.png has broken metadata; got .*; save the image without its metadata"
+    ):
         read_png_metadata(tmp_path / "x.png")
 
 
-def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
+def test_metadata_with_a_wrong_field_is_an_error(tmp_path):
     right = {"prompt": "p", "emotion": None, "valence": None, "arousal": None}
     right |= {"seed": 1, "guidance": 2.0, "steps": 3, "model": "m"}
     wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
@@ -67,7 +69,7 @@ def test_an_imprint_with_a_field_that_cannot_be_is_told(tmp_path):
         about.add_text("emosym", json.dumps(right | change))
         Image.new("RGB", (4, 4)).save(tmp_path / "x.png", pnginfo=about)
         if change:
-            with pytest.raises(UserError, match=r"x\.png says in a broken way"):
+            with pytest.raises(UserError, match=r"x\.png has broken metadata"):
                 read_png_metadata(tmp_path / "x.png")
         else:
             assert read_png_metadata(tmp_path / "x.png").seed == 1

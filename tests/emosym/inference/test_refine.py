@@ -1,4 +1,4 @@
-"""Refinement against a painter and a critic whose numbers are known, and with the real model."""
+"""Refinement with a generator and a critic whose numbers are known, and with the real model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
-from emosym.inference.refine import TOGETHER, best_of, lost_content, refine
+from emosym.inference.refine import JUDGED_TOGETHER, best_of, lost_content, refine
 from emosym.records import ImageRequest, Question, Understanding
 
 REQUEST = ImageRequest(prompt="a cat in the rain", valence=1.0, arousal=-1.0)
@@ -23,7 +23,7 @@ BRIGHT = "<answer>Suggestions: bright, pale</answer>"
 REWRITTEN = "<think></think><answer>a cat in the rain, in bright pale light</answer>"
 
 
-class Painter:
+class Generator:
     """Draws an image whose colour is its seed, and reads `WINDOW` words."""
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class Painter:
         requests: Sequence[ImageRequest],
         *,
         seed: int | Sequence[int],
-        guidance: float | None = None,
-        steps: int | None = None,
+        guidance_scale: float | None = None,
+        num_inference_steps: int | None = None,
     ) -> list[Image.Image]:
         (request,) = requests
         self.asked.append((request, seed))
@@ -78,30 +78,33 @@ class Critic:
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
         (question,) = questions
         self.questions.append(question)
-        self.shown.append([Image.open(path).getpixel((0, 0))[0] for path in question.images])
+        self.shown.append([image.getpixel((0, 0))[0] for image in question.images])
         return [self.texts.pop(0)]
 
 
-def drawn(painter: Painter) -> list[tuple[str, int]]:
-    return [(request.prompt, seed) for request, seed in painter.asked]
+def drawn(generator: Generator) -> list[tuple[str, int]]:
+    return [(request.prompt, seed) for request, seed in generator.asked]
 
 
 # --- rounds, by hand
 
 
 def test_three_rounds_by_hand() -> None:
-    painter = Painter()
+    generator = Generator()
     second = REWRITTEN.replace("bright pale", "dark soft")
     critic = Critic([1.5, 2.0, 1.75, 1.25, 1.5, 1.25], [BRIGHT, REWRITTEN, BRIGHT, second])
-    found = refine(painter, critic, REQUEST, rounds=3, images=2, seed=0)
-    lit, relit = "a cat in the rain, in bright pale light", "a cat in the rain, in dark soft light"
-    assert drawn(painter) == [
+    found = refine(generator, critic, REQUEST, rounds=3, images=2, seed=0)
+    rewritten, rewritten_again = (
+        "a cat in the rain, in bright pale light",
+        "a cat in the rain, in dark soft light",
+    )
+    assert drawn(generator) == [
         *((REQUEST.prompt, 0), (REQUEST.prompt, 1)),
-        *((lit, 2), (lit, 3)),
-        *((relit, 4), (relit, 5)),
+        *((rewritten, 2), (rewritten, 3)),
+        *((rewritten_again, 4), (rewritten_again, 5)),
     ]
-    assert {(r.valence, r.arousal) for r, _ in painter.asked} == {(1.0, -1.0)}
-    assert [one.prompt for one in found.rounds] == [REQUEST.prompt, lit, relit]
+    assert {(r.valence, r.arousal) for r, _ in generator.asked} == {(1.0, -1.0)}
+    assert [one.prompt for one in found.rounds] == [REQUEST.prompt, rewritten, rewritten_again]
     assert [[d.error for d in one.drawings] for one in found.rounds] == [
         [1.5, 2.0],
         [1.75, 1.25],
@@ -117,15 +120,15 @@ def test_three_rounds_by_hand() -> None:
     assert critic.texts == [], "after the last round nobody is asked"
 
 
-def test_the_critic_sees_best_and_worst_and_its_words_are_kept() -> None:
+def test_the_critic_gets_best_and_worst_image_and_its_answers_are_kept() -> None:
     words = "<think>The light is dark.</think>" + BRIGHT
     critic = Critic([2.0, 3.0, 1.5, 2.0, 2.0, 2.0], [words, REWRITTEN])
-    found = refine(Painter(), critic, REQUEST, rounds=2, images=3)
+    found = refine(Generator(), critic, REQUEST, rounds=2, images=3)
     first, last = found.rounds
     criticised, rewritten = critic.questions
     assert (criticised.task, rewritten.task) == ("criticise", "rewrite")
     assert critic.shown == [[2, 1], []]
-    assert not any(path.exists() for path in criticised.images)
+    assert all(isinstance(image, Image.Image) for image in criticised.images), "in memory"
     assert "a cat in the rain, valence 1.0, arousal -1.0, from" in criticised.text
     assert "in the mean: valence 3.2, arousal -1.0." in criticised.text, "1 + (2 + 3 + 1.5) / 3"
     assert "as far beyond: valence -1.2, arousal -1.0." in criticised.text, "2 * 1.0 - 3.2"
@@ -138,12 +141,12 @@ def test_the_critic_sees_best_and_worst_and_its_words_are_kept() -> None:
     assert (last.critique, last.rewrite, last.kept) == (None, None, None)
 
 
-def test_images_that_surround_what_is_wanted_are_not_talked_about() -> None:
-    painter, critic = Painter(), Critic([-2.0, 1.5, 1.5, 2.0, 2.0, 2.0], [BRIGHT, REWRITTEN])
-    found = refine(painter, critic, REQUEST, rounds=3, images=2, seed=0)
+def test_a_round_on_both_sides_of_the_request_is_not_criticised() -> None:
+    generator, critic = Generator(), Critic([-2.0, 1.5, 1.5, 2.0, 2.0, 2.0], [BRIGHT, REWRITTEN])
+    found = refine(generator, critic, REQUEST, rounds=3, images=2, seed=0)
     first, second, _ = found.rounds
     assert (first.critique, first.rewrite) == (None, None)
-    assert first.kept == "its images surround what is wanted"
+    assert first.kept == "the images lie on both sides of the request"
     assert second.prompt == REQUEST.prompt, "more of the same"
     assert critic.shown == [[2, 3], []], "the second round lies to one side"
     assert second.kept is None
@@ -151,22 +154,25 @@ def test_images_that_surround_what_is_wanted_are_not_talked_about() -> None:
 
 
 @pytest.mark.parametrize(("third", "back"), [(2.75, True), (2.5, False)])
-def test_a_rewrite_that_draws_worse_is_given_up(third: float, back: bool) -> None:
+def test_a_rewrite_with_a_larger_mean_error_is_dropped(third: float, back: bool) -> None:
     """The first round's mean error is 2.25, the second's 2.25 (kept) or more."""
     errors = [2.5, 2.0, third, 2.0, 2.0, 2.0, 2.0, 2.0]
     again = REWRITTEN.replace("bright pale", "dark soft")
     critic = Critic(errors, [BRIGHT, REWRITTEN, BRIGHT, again, BRIGHT, again])
-    found = refine(Painter(), critic, REQUEST, rounds=4, images=2, seed=0)
-    lit, relit = "a cat in the rain, in bright pale light", "a cat in the rain, in dark soft light"
-    assert [one.prompt for one in found.rounds[:2]] == [REQUEST.prompt, lit]
+    found = refine(Generator(), critic, REQUEST, rounds=4, images=2, seed=0)
+    rewritten, rewritten_again = (
+        "a cat in the rain, in bright pale light",
+        "a cat in the rain, in dark soft light",
+    )
+    assert [one.prompt for one in found.rounds[:2]] == [REQUEST.prompt, rewritten]
     if back:
-        why = "its images are farther than those of the prompt before"
+        why = "a larger mean error than with the prompt before"
         assert (found.rounds[1].kept, found.rounds[1].critique) == (why, None)
-        assert [one.prompt for one in found.rounds[2:]] == [REQUEST.prompt, relit]
+        assert [one.prompt for one in found.rounds[2:]] == [REQUEST.prompt, rewritten_again]
         assert found.rounds[2].kept is None, "its images are asked about anew"
     else:
         assert found.rounds[1].kept is None
-        assert found.rounds[2].prompt == relit
+        assert found.rounds[2].prompt == rewritten_again
 
 
 @pytest.mark.parametrize(
@@ -174,7 +180,7 @@ def test_a_rewrite_that_draws_worse_is_given_up(third: float, back: bool) -> Non
 )
 def test_it_stops_below_twice_epsilon(least: float, epsilon: float, rounds: int) -> None:
     critic = Critic([2.0, least, 2.0, 2.0], [BRIGHT, REWRITTEN])
-    found = refine(Painter(), critic, REQUEST, rounds=2, images=2, epsilon=epsilon)
+    found = refine(Generator(), critic, REQUEST, rounds=2, images=2, epsilon=epsilon)
     assert len(found.rounds) == rounds
     assert found.stopped == ("near enough" if rounds == 1 else "all rounds drawn")
     assert found.best[1].error == least
@@ -182,13 +188,13 @@ def test_it_stops_below_twice_epsilon(least: float, epsilon: float, rounds: int)
 
 def test_it_stops_in_a_later_round_too() -> None:
     critic = Critic([2.0, 1.5, 0.5, 2.0], [BRIGHT, REWRITTEN])
-    found = refine(Painter(), critic, REQUEST, rounds=3, images=2)
+    found = refine(Generator(), critic, REQUEST, rounds=3, images=2)
     assert (len(found.rounds), found.stopped) == (2, "near enough")
 
 
 def test_equal_errors_show_two_images() -> None:
     critic = Critic([2.0] * 6, ["nothing"])
-    found = refine(Painter(), critic, REQUEST, rounds=2, images=3)
+    found = refine(Generator(), critic, REQUEST, rounds=2, images=3)
     assert critic.shown == [[0, 2]]
     assert found.best[1].seed == 0
 
@@ -196,11 +202,11 @@ def test_equal_errors_show_two_images() -> None:
 @pytest.mark.parametrize(
     ("texts", "why"),
     [
-        (["I like it"], "no suggestion can be read"),
-        (["<answer>Suggestions: </answer>"], "no suggestion can be read"),
-        (["<answer>Suggestions: dark,, pale</answer>"], "no suggestion can be read"),
-        ([BRIGHT, "a cat in the rain, dark"], "the rewrite cannot be read"),
-        ([BRIGHT, "<answer> </answer>"], "the rewrite cannot be read"),
+        (["I like it"], "the suggestions cannot be parsed"),
+        (["<answer>Suggestions: </answer>"], "the suggestions cannot be parsed"),
+        (["<answer>Suggestions: dark,, pale</answer>"], "the suggestions cannot be parsed"),
+        ([BRIGHT, "a cat in the rain, dark"], "the rewrite cannot be parsed"),
+        ([BRIGHT, "<answer> </answer>"], "the rewrite cannot be parsed"),
         ([BRIGHT, "<answer>a dog in the sun</answer>"], "the rewrite drops cat, rain"),
         ([BRIGHT, "<answer>a  cat in the rain</answer>"], "the rewrite changes nothing"),
         (
@@ -210,18 +216,18 @@ def test_equal_errors_show_two_images() -> None:
     ],
 )
 def test_a_rewrite_that_cannot_be_used_keeps_the_prompt(texts: list[str], why: str) -> None:
-    painter = Painter()
-    found = refine(painter, Critic([2.0] * 4, texts), REQUEST, rounds=2, images=2, seed=0)
+    generator = Generator()
+    found = refine(generator, Critic([2.0] * 4, texts), REQUEST, rounds=2, images=2, seed=0)
     assert found.rounds[0].kept == why
     assert found.rounds[0].rewrite == (texts[1] if len(texts) == 2 else None)
-    assert drawn(painter) == [(REQUEST.prompt, seed) for seed in range(4)]
+    assert drawn(generator) == [(REQUEST.prompt, seed) for seed in range(4)]
 
 
 def test_a_rewrite_of_many_lines_becomes_one() -> None:
-    painter = Painter()
+    generator = Generator()
     text = "<answer>\nRain;\n  and A cat\n</answer>"
-    refine(painter, Critic([2.0] * 4, [BRIGHT, text]), REQUEST, rounds=2, images=2)
-    assert drawn(painter)[-1] == ("Rain; and A cat", 3)
+    refine(generator, Critic([2.0] * 4, [BRIGHT, text]), REQUEST, rounds=2, images=2)
+    assert drawn(generator)[-1] == ("Rain; and A cat", 3)
 
 
 def test_content_is_its_words() -> None:
@@ -233,7 +239,7 @@ def test_content_is_its_words() -> None:
 
 def test_the_trace_is_plain_data() -> None:
     critic = Critic([2.0, 1.5, 1.75, 2.0], [BRIGHT, REWRITTEN])
-    found = refine(Painter(), critic, REQUEST, rounds=2, images=2, seed=0)
+    found = refine(Generator(), critic, REQUEST, rounds=2, images=2, seed=0)
     trace = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert trace["request"] == {
         **{"prompt": REQUEST.prompt, "emotion": None},
@@ -249,31 +255,35 @@ def test_the_trace_is_plain_data() -> None:
     assert [d["seed"] for one in trace["rounds"] for d in one["drawings"]] == [0, 1, 2, 3]
 
 
-# --- the control
+# --- best of
 
 
-def test_best_of_draws_one_prompt_and_asks_for_no_words() -> None:
-    count = TOGETHER + 2
+def test_best_of_uses_one_prompt_and_no_text() -> None:
+    count = JUDGED_TOGETHER + 2
     errors = [2.0] * count
-    errors[TOGETHER + 1] = errors[3] = -0.5
-    painter, critic = Painter(), Critic(errors)
+    errors[JUDGED_TOGETHER + 1] = errors[3] = -0.5
+    generator, critic = Generator(), Critic(errors)
     shown = []
     found = best_of(
-        painter, critic, REQUEST, count, show=lambda words, one, _: shown.append((words, one.seed))
+        generator,
+        critic,
+        REQUEST,
+        count,
+        show=lambda words, one, _: shown.append((words, one.seed)),
     )
-    assert drawn(painter) == shown == [(REQUEST.prompt, seed) for seed in range(count)]
-    assert critic.together == [TOGETHER, 2]
+    assert drawn(generator) == shown == [(REQUEST.prompt, seed) for seed in range(count)]
+    assert critic.together == [JUDGED_TOGETHER, 2]
     assert critic.questions == []
     assert found.best[1].seed == 3, "the first of equals"
     assert found.image.getpixel((0, 0)) == (3, 0, 0)
     assert (len(found.rounds), found.stopped) == (1, "all rounds drawn")
-    assert (found.rounds[0].best, found.rounds[0].worst) == (3, TOGETHER)
+    assert (found.rounds[0].best, found.rounds[0].worst) == (3, JUDGED_TOGETHER)
 
 
-def test_the_control_needs_no_prompt_but_affect() -> None:
-    found = best_of(Painter(), Critic([0.5]), ImageRequest(valence=1.0, arousal=-1.0), 1)
+def test_best_of_needs_no_prompt_but_affect() -> None:
+    found = best_of(Generator(), Critic([0.5]), ImageRequest(valence=1.0, arousal=-1.0), 1)
     assert found.best[1].error == 0.5
-    found = best_of(Painter(), Critic([0.5]), ImageRequest(emotion="awe"), 1)
+    found = best_of(Generator(), Critic([0.5]), ImageRequest(emotion="awe"), 1)
     assert found.request.valence == pytest.approx(1.3875)
 
 
@@ -283,7 +293,11 @@ def test_the_control_needs_no_prompt_but_affect() -> None:
 @pytest.mark.parametrize(
     ("request_", "options", "told"),
     [
-        (ImageRequest(prompt="a cat"), {}, "there is nothing to judge images by; expected val"),
+        (
+            ImageRequest(prompt="a cat"),
+            {},
+            "images cannot be judged without a target",
+        ),
         (ImageRequest(valence=1.0, arousal=0.0), {}, "there is no prompt to rewrite"),
         (ImageRequest(prompt="a", valence=1.0), {}, "valence and arousal go together"),
         (ImageRequest(prompt="a", valence=4.0, arousal=0.0), {}, "valence is outside its scale"),
@@ -292,28 +306,30 @@ def test_the_control_needs_no_prompt_but_affect() -> None:
         (REQUEST, {"images": 1}, "images a round; got 1"),
         (REQUEST, {"epsilon": -0.1}, "epsilon; got -0.1"),
         (REQUEST, {"epsilon": math.nan}, "epsilon; got nan"),
-        (REQUEST, {"steps": 0}, "the number of sampling steps; got 0"),
-        (REQUEST, {"guidance": math.inf}, "the guidance scale; got inf"),
+        (REQUEST, {"num_inference_steps": 0}, "the number of inference steps; got 0"),
+        (REQUEST, {"guidance_scale": math.inf}, "the guidance scale; got inf"),
     ],
 )
-def test_bad_input_is_told_before_anything_is_drawn(request_, options, told) -> None:
-    painter = Painter()
+def test_bad_input_is_an_error_before_any_image(request_, options, told) -> None:
+    generator = Generator()
     with pytest.raises(UserError, match=f"^{told}"):
-        refine(painter, Critic([0.0] * 99), request_, **options)
-    assert painter.asked == []
+        refine(generator, Critic([0.0] * 99), request_, **options)
+    assert generator.asked == []
     with pytest.raises(UserError, match="the number of images; got 0"):
-        best_of(painter, Critic([]), REQUEST, 0)
+        best_of(generator, Critic([]), REQUEST, 0)
 
 
-def test_a_judge_without_numbers_is_told() -> None:
-    with pytest.raises(UserError, match=r"no numbers for the image of seed 1; got valence nan"):
-        refine(Painter(), Critic([2.0, math.nan]), REQUEST, images=2)
+def test_a_judge_that_gives_nan_is_an_error() -> None:
+    with pytest.raises(
+        UserError, match="no finite numbers for the image of seed 1; got valence nan"
+    ):
+        refine(Generator(), Critic([2.0, math.nan]), REQUEST, images=2)
 
 
 # --- the real model
 
 
-def test_a_real_model_draws_judges_and_speaks(tiny) -> None:
+def test_a_real_model_generates_judges_and_criticises(tiny) -> None:
     """Random weights say nothing useful: the prompt stays, and every number is the model's own."""
     pipeline = EmoSymPipeline(tiny)
     request = ImageRequest(prompt="a boat at sea", valence=-1.0, arousal=2.0)
@@ -324,15 +340,15 @@ def test_a_real_model_draws_judges_and_speaks(tiny) -> None:
         rounds=2,
         images=2,
         seed=5,
-        steps=2,
+        num_inference_steps=2,
         epsilon=0,
         max_tokens=4,
     )
     seen = [drawing for one in found.rounds for drawing in one.drawings]
     assert [drawing.seed for drawing in seen] == [5, 6, 7, 8]
-    assert found.rounds[0].kept == "no suggestion can be read"
+    assert found.rounds[0].kept == "the suggestions cannot be parsed"
     for drawing in seen:
-        image = pipeline.generate([request], seed=drawing.seed, steps=2)
+        image = pipeline.generate([request], seed=drawing.seed, num_inference_steps=2)
         (judged,) = pipeline.understand(image, answer=False)
         assert (drawing.valence, drawing.arousal) == pytest.approx(
             (judged.valence, judged.arousal), abs=1e-5

@@ -41,8 +41,12 @@ def test_an_axis_that_is_not_swept_stays() -> None:
 @pytest.mark.parametrize(
     ("over", "given", "told"),
     [
-        ("valence", {"valence": 1.0}, "valence is what is swept; got valence 1; leave it out"),
-        ("plane", {"arousal": 0.0}, "arousal is what is swept; got arousal 0"),
+        (
+            "valence",
+            {"valence": 1.0},
+            "valence is swept and takes no value; got valence 1; leave it out",
+        ),
+        ("plane", {"arousal": 0.0}, "arousal is swept and takes no value; got arousal 0"),
         ("valence", {"arousal": 3.5}, "arousal is outside its scale; got 3.5"),
     ],
 )

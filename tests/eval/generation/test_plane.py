@@ -25,7 +25,7 @@ def plane(*words: object) -> subprocess.CompletedProcess:
 
 
 def test_the_shipped_model_follows_the_plane() -> None:
-    done = plane("emosym-tiny", "--prompts", 2, "--images", 1, "--steps", 3, "--json")
+    done = plane("emosym-tiny", "--prompts", 2, "--images", 1, "--num-inference-steps", 3, "--json")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
     assert (scores["model"], scores["judge"]) == ("emosym-tiny", "emosym-tiny")
@@ -48,7 +48,7 @@ def test_prompts_name_all_subjects_alike_and_follow_the_seed() -> None:
 
 def test_bad_input_is_one_line_before_a_model_is_loaded() -> None:
     for words, told in (
-        (("--guidance", "nan"), "the guidance scale; got nan"),
+        (("--guidance-scale", "nan"), "the guidance scale; got nan"),
         ((), "unknown model"),
     ):
         done = plane("no-such-model", *words)

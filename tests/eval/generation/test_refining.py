@@ -33,7 +33,7 @@ class Painter:
     def check_prompt(self, prompt):
         pass
 
-    def generate(self, requests, *, seed, guidance=None, steps=None):
+    def generate(self, requests, *, seed, guidance_scale=None, num_inference_steps=None):
         self.drawn.append(len(requests))
         return [
             Image.new("L", (1, 1), own + 100 * ("bright" in one.prompt))
@@ -113,7 +113,18 @@ def test_each_point_has_as_many_prompts_each_of_its_own():
 
 
 def test_the_command():
-    few = ["--prompts", "1", "--points", "2", "--rounds", "2", "--images", "2", "--steps", "2"]
+    few = [
+        "--prompts",
+        "1",
+        "--points",
+        "2",
+        "--rounds",
+        "2",
+        "--images",
+        "2",
+        "--num-inference-steps",
+        "2",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "eval.generation.refining", "--json", *few],
         cwd=ROOT,

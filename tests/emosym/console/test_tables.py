@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from emosym.console.terminal import print_facts, print_table
+from emosym.console.tables import print_facts, print_table
 
 LONG = "images/" + 50 * "ab" + ".png"
 

@@ -1,0 +1,39 @@
+"""Where a model's weights go, and of which type they are."""
+
+from __future__ import annotations
+
+import torch
+
+from emosym.errors import UserError, unknown
+
+DTYPES = ("float32", "float16", "bfloat16")
+"""Types of weights that are known by name."""
+
+
+def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    """Return a dtype, given by itself or by its name; float32 for None.
+
+    Raises `UserError` for a name that is not in `DTYPES`.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    name = "float32" if dtype is None else dtype.removeprefix("torch.")
+    if name not in DTYPES:
+        raise unknown("dtype", name, DTYPES)
+    return getattr(torch, name)
+
+
+def usable_device(device: torch.device | str | None) -> torch.device | str:
+    """Return a device that holds tensors; the CPU for None. Raises `UserError` for another."""
+    if device is None:
+        return "cpu"
+    try:
+        torch.zeros(1, device=device).item()  # "meta" makes tensors without values
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"cannot use the device {str(device)!r}",
+            got=str(error).partition("\n")[0],
+            expected="cpu, cuda or cuda:NUMBER",
+            fix="see `emosym doctor`",
+        ) from error
+    return device

@@ -1,0 +1,103 @@
+"""The record of a refinement: its rounds, its images as judged, and the critic's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Literal
+
+from PIL import Image
+
+from emosym.records import ImageRequest
+
+Stopped = Literal["near enough", "all rounds drawn"]
+"""Why no further round follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """One generated image and the judge's view of it."""
+
+    seed: int
+    valence: float
+    """Judged, on `affect.PUBLIC`."""
+    arousal: float
+    """Judged, on `affect.PUBLIC`."""
+    error: float
+    """|ΔV| + |ΔA| to the request, in [0, 12]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Critique:
+    """The critic's answer about a round, given its best and its worst image."""
+
+    words: str
+    """The whole answer."""
+    analysis: str
+    """The reasoning in the answer; empty where it cannot be parsed."""
+    suggestions: tuple[str, ...]
+    """At most `prompts.MOST_SUGGESTIONS`; empty where none can be parsed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """The images of one prompt, and how the next prompt was found."""
+
+    prompt: str
+    drawings: tuple[Drawing, ...]
+    best: int
+    """Index of the least error in `drawings`; the first of equals."""
+    worst: int
+    """Index of the largest error; the last of equals."""
+    critique: Critique | None = None
+    """None for a round that was not criticised."""
+    rewrite: str | None = None
+    """The critic's whole answer to the request for a new prompt; None if there was no request."""
+    kept: str | None = None
+    """Why the next round uses an earlier prompt; None if it uses a new one, or does not exist."""
+
+    @property
+    def mean_error(self) -> float:
+        """The mean error of the images."""
+        return fmean(drawing.error for drawing in self.drawings)
+
+    @property
+    def mean_affect(self) -> tuple[float, float]:
+        """The mean judged valence and arousal of the images, on `affect.PUBLIC`."""
+        return (
+            fmean(drawing.valence for drawing in self.drawings),
+            fmean(drawing.arousal for drawing in self.drawings),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refinement:
+    """The best image of all rounds, and the rounds."""
+
+    request: ImageRequest
+    """The completed request."""
+    image: Image.Image
+    rounds: tuple[Round, ...]
+    stopped: Stopped
+
+    @property
+    def best(self) -> tuple[Round, Drawing]:
+        """The image's round and drawing: the least error, the first of equals."""
+        found = min(self.rounds, key=lambda one: one.drawings[one.best].error)
+        return found, found.drawings[found.best]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything except the image as plain data."""
+        found, drawing = self.best
+        best = {"round": self.rounds.index(found), "prompt": found.prompt, **asdict(drawing)}
+        return {
+            "request": asdict(self.request),
+            "best": best,
+            "stopped": self.stopped,
+            "rounds": [asdict(one) | {"mean_error": one.mean_error} for one in self.rounds],
+        }
+
+
+Show = Callable[[str, Drawing, Image.Image], None]
+"""Called with each judged image, and the prompt that it was generated from."""
