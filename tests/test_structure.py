@@ -26,7 +26,8 @@ FLOORS = (
     ("models",),
     ("rl",),
     ("inference", "console"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 """Parts of `emosym/`, lowest first: a part imports lower floors and itself."""
 
