@@ -265,9 +265,9 @@ def test_a_bad_override_is_one_clear_line(override, problem):
 )
 def test_a_bad_file_is_one_clear_line(tmp_path, text, problem):
     write(tmp_path, run=text)
-    said = message(lambda: load_config(Run, tmp_path / "run.yaml"))
-    assert said.startswith(str(tmp_path / "run.yaml"))
-    assert problem in said
+    error = message(lambda: load_config(Run, tmp_path / "run.yaml"))
+    assert error.startswith(str(tmp_path / "run.yaml"))
+    assert problem in error
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -357,15 +357,15 @@ def test_an_old_key_is_refused_with_its_new_name(tmp_path):
     ],
 )
 def test_an_old_key_is_refused_in_every_kind_of_section(override, problem):
-    said = message(lambda: load_config(Outer, None, ["total=1", override]))
-    assert said == f"configuration: {problem} (in override {override!r})"
+    error = message(lambda: load_config(Outer, None, ["total=1", override]))
+    assert error == f"configuration: {problem} (in override {override!r})"
 
 
 def test_old_keys_are_reported_together_with_all_other_problems(tmp_path):
     write(tmp_path, run="speed: 3\noptim: {lr: 1, learning_rate: x, beta: 2}\nsede: 1\n")
     path = tmp_path / "run.yaml"
-    said = message(lambda: load_config(Outer, path, ["parts.a.lr=5"]))
-    assert said.startswith(f"{path}: 6 problems: ")
+    error = message(lambda: load_config(Outer, path, ["parts.a.lr=5"]))
+    assert error.startswith(f"{path}: 6 problems: ")
     for problem in (
         "speed: renamed; got speed=3; use total",
         "optim.lr: renamed; got lr=1; use optim.learning_rate",
@@ -374,8 +374,8 @@ def test_old_keys_are_reported_together_with_all_other_problems(tmp_path):
         "sede: unknown key; did you mean 'seed'?",
         "parts.a.lr: renamed; got lr=5; use parts.a.learning_rate",
     ):
-        assert problem in said
-    assert "required" not in said  # `total` was given, under its old name
+        assert problem in error
+    assert "required" not in error  # `total` was given, under its old name
 
 
 def test_renamed_is_no_option_itself():

@@ -127,7 +127,10 @@ def test_a_dataset_of_a_plugin_is_imported_and_opened(tmp_path):
     for level, name in enumerate(("a.png", "b.png")):
         Image.new("RGB", (16, 16), (level * 90, 0, 0)).save(source / name)
     plugin = write(tmp_path, SOURCE)
-    refused(emosym("data", "import", "flat", source, tmp_path / "out"), "unknown dataset 'flat'")
+    refused(
+        emosym("data", "import", "flat", source, tmp_path / "out"),
+        "unknown dataset 'flat'; expected one of emoset, oasis",
+    )
     done = emosym("data", "import", "flat", source, tmp_path / "out", "--plugin", plugin, "--json")
     assert done.json["imported"] == 2
     stats = emosym("data", "stats", source, "--plugin", plugin, "--plugin", plugin, "--json")

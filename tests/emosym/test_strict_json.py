@@ -26,7 +26,7 @@ def test_a_pair_of_surrogates_and_a_byte_order_mark_are_text():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         (b"\xff", "not UTF-8 text"),
         ("", "not JSON: Expecting value at column 1"),
@@ -44,10 +44,10 @@ def test_a_pair_of_surrogates_and_a_byte_order_mark_are_text():
         ('{"b": 1, "b": {"a": 1, "a": 1}}', "b: this key comes twice"),
     ],
 )
-def test_what_cannot_be_used_is_told_with_its_field(text, said):
+def test_what_cannot_be_used_is_an_error_with_its_field(text, problem):
     with pytest.raises(BadJson) as error:
         read_json(text)
-    assert str(error.value) == said
+    assert str(error.value) == problem
 
 
 def test_places_in_lists_are_numbers_and_keys_are_texts():

@@ -157,16 +157,16 @@ def test_a_broken_image_adds_nothing_and_makes_no_bank(model, pictures, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         (["--emotion", "joyful"], "unknown emotion 'joyful'"),
         (["--valence", "1"], "valence and arousal belong together"),
         (["--valence", "9", "--arousal", "0"], "valence is outside its scale; got 9"),
     ],
 )
-def test_bad_labels_are_told_before_a_model_is_loaded(pictures, tmp_path, options, told):
+def test_bad_labels_are_errors_before_a_model_is_loaded(pictures, tmp_path, options, problem):
     add = ("bank", "add", tmp_path / "bank", pictures, "--model", "no-such-model")
-    refused(emosym(*add, *options), told)
+    refused(emosym(*add, *options), problem)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -183,7 +183,7 @@ def test_a_bank_belongs_to_its_model(bank, model, pictures, tmp_path):
     assert emosym("bank", "stats", bank, "--json").json["version"] == 1
 
 
-def test_what_is_no_bank_is_told(model, pictures, tmp_path):
+def test_what_is_no_bank_is_an_error(model, pictures, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -197,7 +197,7 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "problem"),
     [
         ("gone.png", "no such image: gone.png"),
         (" ", "a search without words; got ' '; expected words of a prompt"),
@@ -211,5 +211,5 @@ def test_what_is_no_bank_is_told(model, pictures, tmp_path):
         ("emotion=awe", "emotion is not a number"),
     ],
 )
-def test_a_bad_query_is_told(bank, model, query, told):
-    refused(emosym("bank", "search", bank, query, "--model", model), told)
+def test_a_bad_query_is_an_error(bank, model, query, problem):
+    refused(emosym("bank", "search", bank, query, "--model", model), problem)

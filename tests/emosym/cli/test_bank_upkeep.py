@@ -48,8 +48,8 @@ def test_a_life_of_a_bank(rich, tmp_path):
     facts = emosym("bank", "compact", rich, "--oldest", "3", "--json").json
     assert (facts["oldest"], facts["entries"], facts["tags"]) == (3, 2, ["drawn", "real"])
     assert facts["bytes"] < facts["bytes_before"]
-    told = "a version that the memory bank has forgotten; got 2; expected 3 to 3"
-    refused(emosym("bank", "rollback", rich, 2), told)
+    problem = "a version that the memory bank has forgotten; got 2; expected 3 to 3"
+    refused(emosym("bank", "rollback", rich, 2), problem)
     assert emosym("bank", "verify", rich).out == f"{rich}: version 3, 5 images, no problems\n"
     events = emosym("bank", "log", rich, "--json").json
     assert [(event["what"], event["version"]) for event in events] == [
@@ -103,7 +103,7 @@ def test_scores_narrow_down(rich):
     high = [number for number, value in known.items() if value >= middle]
     assert ids(rich, "--min-score", f"confidence={middle}") == high
     assert ids(rich, "--min-score", f"confidence={middle}", "--max-score", "contrast=0.0") == []
-    for option, told in (
+    for option, problem in (
         ("confidence", "--min-score is not a bound; got 'confidence'; expected NAME=NUMBER"),
         ("confidence=high", "--min-score is not a bound"),
         ("confidence=nan", "the bound of confidence; got nan; expected a finite number"),
@@ -111,7 +111,7 @@ def test_scores_narrow_down(rich):
         ("confidance=1", "did you mean 'confidence'?"),
     ):
         for command in ("ls", "rm"):
-            refused(emosym("bank", command, rich, "--min-score", option), told)
+            refused(emosym("bank", command, rich, "--min-score", option), problem)
     refused(emosym("bank", "rm", rich), "nothing says which images; expected ids or filters")
     refused(emosym("bank", "rm", rich, 1, 99), "no such entry in the memory bank; got id 99")
     assert (len(ids(rich)), emosym("bank", "verify", rich).code) == (7, 0)
@@ -155,7 +155,7 @@ def test_a_broken_import_through_a_link_leaves_the_link(rich, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (("show", "BANK", 2**63), "no such entry in the memory bank; got id 9223372036854775808"),
         (("rm", "BANK", 10**30), "no such entry in the memory bank; got id 1000"),
@@ -164,9 +164,9 @@ def test_a_broken_import_through_a_link_leaves_the_link(rich, tmp_path):
         (("tag", "BANK", "2", "--delete"), "unknown tag '2'"),
     ],
 )
-def test_numbers_that_no_bank_has(bank, arguments, told):
+def test_numbers_that_no_bank_has(bank, arguments, problem):
     done = emosym("bank", *(bank if word == "BANK" else word for word in arguments))
-    refused(done, told)
+    refused(done, problem)
     assert ids(bank) == [1, 2, 3, 4]
 
 
@@ -213,7 +213,7 @@ def test_verify_tells_what_is_wrong(rich):
     assert "entry 3: unreadable image" in emosym("bank", "verify", rich).out
 
 
-def test_a_second_writer_is_told_or_waits(rich):
+def test_a_second_writer_fails_or_waits(rich):
     from memory_bank import MemoryBank
 
     with MemoryBank.open(rich, "a"):
@@ -227,7 +227,7 @@ def test_a_second_writer_is_told_or_waits(rich):
     assert emosym("bank", "tag", rich, "x", "--wait", 1).code == 0
 
 
-def test_a_newer_format_is_told_by_every_command(rich, pictures, tmp_path, model):
+def test_a_newer_format_is_an_error_of_every_command(rich, pictures, tmp_path, model):
     database = sqlite3.connect(rich / "bank.sqlite", isolation_level=None)
     database.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
     database.close()

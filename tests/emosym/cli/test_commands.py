@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from emosym.cli import app
-from tests.emosym.cli.command import ROOT, commands, emosym, refused, start
+from tests.emosym.cli.command import ROOT, Done, commands, emosym, refused, start
 
 
 def test_the_commands_are_those_of_the_contract():
@@ -83,7 +83,7 @@ def test_the_entry_point_is_this_command():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (["understnd"], "No such command"),
         (["understand"], "Missing argument"),
@@ -93,8 +93,8 @@ def test_the_entry_point_is_this_command():
         (["bank", "search", "b", "q", "--source", "drawn"], "synthetic"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments, told):
-    refused(emosym(*arguments), told, "; see `emosym")
+def test_wrong_usage_is_one_line(arguments, problem):
+    refused(emosym(*arguments), problem, "; see `emosym")
 
 
 @pytest.mark.parametrize("module", ["eval", "train", "model_zoo"])
@@ -107,7 +107,7 @@ def test_wrong_usage_of_the_other_command_lines_is_the_same_line(module):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (["understand", "a" * 300], f"{os.strerror(errno.ENAMETOOLONG)}: aaa"),
         (["generate", "--prompt", "x", "--out", f"{'a' * 300}/x.png"], "File name too long: aaa"),
@@ -121,9 +121,9 @@ def test_wrong_usage_of_the_other_command_lines_is_the_same_line(module):
         (["bank", "add", "bank", ""], "give it a value, or leave it out"),
     ],
 )
-def test_what_no_command_can_use_is_one_line(arguments, told, tmp_path, monkeypatch):
+def test_what_no_command_can_use_is_one_line(arguments, problem, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(emosym(*arguments), told)
+    refused(emosym(*arguments), problem)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +143,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (running.stderr.read(), running.wait(timeout=120)) == ("", 1)
 
 
-def test_ctrl_c_leaves_quietly_and_leaves_nothing_behind(tmp_path):
+def test_ctrl_c_leaves_quietly_and_leaves_no_files(tmp_path):
     running = start("data", "world", tmp_path / "world", "--count", 1_000_000)
     end = time.monotonic() + 60
     while not any(tmp_path.glob(".world.*/image/*/*")) and time.monotonic() < end:
@@ -171,3 +171,16 @@ def test_the_make_targets_speak_this_command(tmp_path, model, pictures, bank):
         assert line[-2:] == ["--model", "emosym-tiny"]
         assert emosym(*line[:-1], model).code == 0
     assert planned("doctor") == ["doctor"]
+
+
+def test_the_package_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "emosym", "zoo", "show", "emosym-tini"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    refused(
+        Done(done.returncode, done.stdout, done.stderr),
+        "error: unknown model 'emosym-tini'; expected one of emosym-tiny",
+    )

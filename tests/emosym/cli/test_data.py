@@ -43,7 +43,7 @@ def test_a_world_is_imported_validated_and_counted(world, tmp_path):
     assert f"{stats['valence']['mean']:.4g}" in shown
 
 
-def test_a_quarantined_row_is_counted_and_where_to_read_of_it_is_told(world, tmp_path):
+def test_a_rejected_row_is_counted_and_its_list_is_named(world, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     shutil.copytree(world, source)
     victim = sorted(source.rglob("*.jpg"))[0]
@@ -77,7 +77,7 @@ def test_problems_of_a_manifest_are_listed_and_the_exit_code_says_so(pictures, t
     ] == lines
 
 
-def test_bad_data_is_told(world, pictures, tmp_path):
+def test_bad_data_is_an_error(world, pictures, tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     gone = tmp_path / "gone"

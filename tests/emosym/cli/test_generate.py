@@ -18,7 +18,7 @@ from emosym.records import ImageRequest
 from tests.emosym.cli.command import emosym, names_in, refused
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_are_asked_for(model, drawn, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_images(model, drawn, tmp_path):
     request = ("generate", "--emotion", "awe", "--prompt", "a tree", "--num-inference-steps", 2)
     for seed in (4, 6):
         out = tmp_path / f"{seed}.png"
@@ -106,7 +106,7 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         ([], "an empty request"),
         (["--prompt", "  "], "an empty request"),
@@ -131,10 +131,10 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
         ),
     ],
 )
-def test_a_bad_request_is_told_before_a_model_is_loaded(options, told, tmp_path):
+def test_a_bad_request_is_an_error_before_a_model_is_loaded(options, problem, tmp_path):
     out = tmp_path / "x.png"
     done = emosym("generate", *options, "--out", out, "--model", "no-such-model")
-    refused(done, told)
+    refused(done, problem)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -152,7 +152,7 @@ def test_an_image_that_is_not_finite_is_never_written(model, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
-def test_a_prompt_that_does_not_fit_leaves_nothing(model, tmp_path):
+def test_a_prompt_that_does_not_fit_leaves_no_files(model, tmp_path):
     out = tmp_path / "out"
     done = emosym("generate", "--prompt", "lake " * 60, "--out", out, "--model", model)
     refused(done, "is too long for the decoder's text encoder", "shorten the prompt")
@@ -179,7 +179,7 @@ def test_where_images_go(model, tmp_path):
     assert names_in(tmp_path / "dir.png") == ["0.png"]
 
 
-def test_a_file_is_replaced_only_when_asked_to(model, tmp_path):
+def test_a_file_is_replaced_only_with_overwrite(model, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "1.png").write_bytes(b"precious")
@@ -207,17 +207,17 @@ def test_a_file_is_replaced_only_when_asked_to(model, tmp_path):
     assert (out / "1.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_rest(tmp_path):
+def test_a_full_disk_leaves_the_old_file_and_no_temporary_one(tmp_path):
     path = tmp_path / "x.png"
     path.write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as problem:
             write_file(path, bytes(5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert f"cannot write {path}; got {os.strerror(errno.EFBIG)}" in str(told.value)
+    assert f"cannot write {path}; got {os.strerror(errno.EFBIG)}" in str(problem.value)
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["x.png"]
 
@@ -249,7 +249,7 @@ def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
     assert abs(found["awe"].std[0].numpy() - awe.std(0)).max() < 1e-4
 
 
-def test_a_space_is_replaced_only_when_asked_to(spacious, model, world, tmp_path):
+def test_a_space_is_replaced_only_with_overwrite(spacious, model, world, tmp_path):
     again = ("zoo", "space", spacious, "--data", world)
     before = (spacious / "emotion_space.safetensors").read_bytes()
     refused(emosym(*again), "emotion_space.safetensors exists", "--overwrite replaces it")
@@ -301,7 +301,7 @@ def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         (["--from-space"], "takes one emotion or a blend; got neither --emotion nor"),
         (["--blend", "awe=1", "--emotion", "awe"], "got both --emotion and --blend"),
@@ -318,9 +318,9 @@ def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
         (["--blend", "awe=nan"], "the weight of awe in a blend; got nan"),
     ],
 )
-def test_a_bad_blend_is_told_before_a_model_is_loaded(options, told, tmp_path):
+def test_a_bad_blend_is_an_error_before_a_model_is_loaded(options, problem, tmp_path):
     done = emosym("generate", *options, "--out", tmp_path / "x.png", "--model", "no-such-model")
-    refused(done, told)
+    refused(done, problem)
     assert list(tmp_path.iterdir()) == []
 
 

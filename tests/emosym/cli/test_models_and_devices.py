@@ -19,7 +19,7 @@ def test_a_model_that_is_not_there(pictures, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "problem"),
     [
         ("heads.safetensors", lambda data: data[:1000], "heads.safetensors cannot be loaded"),
         ("emosym.json", lambda data: b"{", "JSONDecodeError"),
@@ -29,7 +29,7 @@ def test_a_model_that_is_not_there(pictures, tmp_path):
     ],
     ids=["cut", "not json", "unknown key", "another shape", "missing"],
 )
-def test_a_damaged_model_folder_is_one_line(model, pictures, tmp_path, file, change, told):
+def test_a_damaged_model_folder_is_one_line(model, pictures, tmp_path, file, change, problem):
     folder = tmp_path / "model"
     shutil.copytree(model, folder, copy_function=os.link)
     path = folder / file
@@ -38,7 +38,7 @@ def test_a_damaged_model_folder_is_one_line(model, pictures, tmp_path, file, cha
     if change is not None:
         assert change(data) != data
         path.write_bytes(change(data))
-    refused(emosym("understand", pictures / "a.png", "--model", folder), told)
+    refused(emosym("understand", pictures / "a.png", "--model", folder), problem)
 
 
 def test_a_device_that_is_not_there(model, pictures):

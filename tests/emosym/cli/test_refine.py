@@ -36,28 +36,28 @@ def refined(tmp_path_factory):
     return done.json, out
 
 
-def test_refine_leaves_the_best_image_and_the_trace(refined):
-    told, out = refined
+def test_refine_writes_the_best_image_and_the_trace(refined):
+    problem, out = refined
     assert names_in(out) == ["3.png", "4.png", "5.png", "6.png", "best.png", "trace.json"]
-    assert json.loads((out / "trace.json").read_text("utf-8")) == told
-    assert told["image"] == str(out / "best.png")
-    assert told["stopped"] == "all rounds drawn"
-    assert told["judge"] == told["model"]
-    drawings = [drawing for one in told["rounds"] for drawing in one["drawings"]]
+    assert json.loads((out / "trace.json").read_text("utf-8")) == problem
+    assert problem["image"] == str(out / "best.png")
+    assert problem["stopped"] == "all rounds drawn"
+    assert problem["judge"] == problem["model"]
+    drawings = [drawing for one in problem["rounds"] for drawing in one["drawings"]]
     assert [drawing["seed"] for drawing in drawings] == [3, 4, 5, 6]
     best = min(drawings, key=lambda drawing: drawing["error"])
-    assert told["best"].items() >= best.items()
+    assert problem["best"].items() >= best.items()
     assert (out / "best.png").read_bytes() == (out / f"{best['seed']}.png").read_bytes()
-    first, last = told["rounds"]
+    first, last = problem["rounds"]
     assert first["critique"]["words"]
     assert (first["kept"] is None) == (last["prompt"] != first["prompt"])
     assert last["critique"] is None
 
 
 def test_the_numbers_are_those_of_the_shipped_model(refined):
-    told, out = refined
+    problem, out = refined
     pipeline = EmoSymPipeline.from_pretrained()
-    for drawing in (d for one in told["rounds"] for d in one["drawings"]):
+    for drawing in (d for one in problem["rounds"] for d in one["drawings"]):
         (seen,) = pipeline.understand([out / f"{drawing['seed']}.png"], answer=False)
         assert drawing["valence"] == pytest.approx(seen.valence, abs=1e-4)
         assert drawing["arousal"] == pytest.approx(seen.arousal, abs=1e-4)
@@ -67,11 +67,11 @@ def test_the_numbers_are_those_of_the_shipped_model(refined):
 
 
 def test_generate_draws_the_best_image_again(refined, tmp_path):
-    told, out = refined
-    best = told["best"]
+    problem, out = refined
+    best = problem["best"]
     imprint = read_png_metadata(out / "best.png")
     assert imprint.request == ImageRequest(prompt=best["prompt"], valence=-1.5, arousal=2.0)
-    assert (imprint.seed, imprint.steps, imprint.model) == (best["seed"], 2, told["model"])
+    assert (imprint.seed, imprint.steps, imprint.model) == (best["seed"], 2, problem["model"])
     again = tmp_path / "again.png"
     done = emosym(
         *("generate", "--prompt", best["prompt"], *WANTED, "--seed", best["seed"]),
@@ -98,7 +98,7 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         (["--prompt", "x"], "cannot be judged without a target; expected valence and arousal"),
         (["--emotion", "awe"], "there is no prompt to rewrite"),
@@ -135,13 +135,13 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
         (["--prompt", "x", *WANTED], "no-such-model"),
     ],
 )
-def test_bad_input_is_told_before_a_model_is_loaded(options, told, tmp_path):
+def test_bad_input_is_an_error_before_a_model_is_loaded(options, problem, tmp_path):
     done = emosym("refine", *options, "--out", tmp_path / "out", "--model", "no-such-model")
-    refused(done, told)
+    refused(done, problem)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_only_a_model_can_tell_leaves_nothing(model, tmp_path):
+def test_an_error_of_the_model_leaves_no_files(model, tmp_path):
     request = (
         "refine",
         *WANTED,
@@ -167,12 +167,12 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
     def script(handler, body):
         asked = text(body)
         if "Which emotion does this image evoke?" in asked:
-            said = "Emotion: awe; Valence: 1.0; Arousal: 2.0"
+            answer = "Emotion: awe; Valence: 1.0; Arousal: 2.0"
         elif len(pictures(body)) == 2:
-            said = "Suggestions: dark"
+            answer = "Suggestions: dark"
         else:
-            said = "a cat in the hills, dark"
-        handler.say(f"<think></think><answer>{said}</answer>")
+            answer = "a cat in the hills, dark"
+        handler.say(f"<think></think><answer>{answer}</answer>")
 
     with serving(script) as server:
         done = emosym(
@@ -190,7 +190,7 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
     assert {body["model"] for body in server.asked} == {"seer"}
 
 
-def test_a_judge_that_is_down_leaves_nothing(model, tmp_path):
+def test_a_judge_that_is_down_leaves_no_files(model, tmp_path):
     with serving(lambda handler, body: None) as server:
         pass
     done = emosym(

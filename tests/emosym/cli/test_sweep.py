@@ -72,7 +72,7 @@ def test_a_png_is_the_sheet_alone(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         (
             ["--sweep", "valence", "--valence", "1"],
@@ -92,13 +92,13 @@ def test_a_png_is_the_sheet_alone(model, tmp_path):
         (["--sweep", "valence", "--guidance-scale", "nan"], "the guidance scale; got nan"),
     ],
 )
-def test_a_bad_sweep_is_told_before_a_model_is_loaded(options, told, tmp_path):
+def test_a_bad_sweep_is_an_error_before_a_model_is_loaded(options, problem, tmp_path):
     asked = ("generate", "--prompt", "x", *options, "--out", tmp_path / "x.png")
-    refused(emosym(*asked, "--model", "no-such-model"), told)
+    refused(emosym(*asked, "--model", "no-such-model"), problem)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_that_is_not_finite_leaves_nothing(model, tmp_path):
+def test_an_image_that_is_not_finite_leaves_no_files(model, tmp_path):
     wild = (
         "--sweep",
         "valence",
@@ -113,7 +113,7 @@ def test_an_image_that_is_not_finite_leaves_nothing(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_are_never_replaced_unasked(model, tmp_path):
+def test_files_are_not_replaced_without_overwrite(model, tmp_path):
     (tmp_path / "sheet.png").write_bytes(b"precious")
     done = emosym(*ASKED, "--sweep", "valence", "--out", tmp_path, "--model", "no-such-model")
     refused(done, f"{tmp_path / 'sheet.png'} exists; got 1 of 6 files that exist")

@@ -78,8 +78,8 @@ def test_a_task_is_answered_in_words(model, pictures, task):
         )
         for path in given
     ]
-    said = EmoSymPipeline.from_pretrained(model).answer(asked)
-    for record, path, words in zip(done.json, given, said, strict=True):
+    answers = EmoSymPipeline.from_pretrained(model).answer(asked)
+    for record, path, words in zip(done.json, given, answers, strict=True):
         assert list(record) == ["image", "task", "answer", "value"]
         assert (record["image"], record["task"], record["answer"]) == (str(path), task, words)
 

@@ -38,7 +38,7 @@ def test_images_that_never_change_follow_nothing() -> None:
     assert found == Continuity(spearman=0, colour_step=0, embedding_step=0, unevenness=None)
 
 
-def test_the_mean_leaves_no_line_out_but_of_unevenness() -> None:
+def test_the_mean_is_over_all_series_that_have_the_measure() -> None:
     still = Continuity(spearman=0, colour_step=0, embedding_step=0, unevenness=None)
     moving = Continuity(spearman=1, colour_step=0.2, embedding_step=0.4, unevenness=1.5)
     assert mean_continuity([still, moving]) == Continuity(
@@ -47,7 +47,7 @@ def test_the_mean_leaves_no_line_out_but_of_unevenness() -> None:
     assert mean_continuity([still]) == still
 
 
-def test_bad_lines_are_told() -> None:
+def test_bad_series_are_errors() -> None:
     with pytest.raises(ValueError, match="two images"):
         continuity(np.ones(1), flat(1), np.ones((1, 1)))
     with pytest.raises(ValueError, match="unequal length"):

@@ -86,7 +86,7 @@ def test_wanted_affect_is_nan_where_none_is_wanted():
     assert found[2:].tolist() == [[2.0, -1.0], [-3.0, 3.0]]
 
 
-def test_the_instruction_says_what_is_asked_for():
+def test_the_instruction_holds_the_request():
     whole = complete(REQUESTS[3])
     assert prompts.imagine(whole) == (
         "Imagine an image. It shows a tree. Emotion: awe. Valence: -3.0; Arousal: 3.0."
@@ -188,7 +188,7 @@ def test_a_question_without_images_stands_beside_others(pipeline, questions):
     assert len({*mixed}) > 1
 
 
-def test_a_prompt_that_cannot_be_drawn_is_told_without_drawing(pipeline):
+def test_a_prompt_is_checked_without_generating(pipeline):
     pipeline.check_prompt("a boat")
     with pytest.raises(UserError, match="too long for the decoder's text encoder"):
         pipeline.check_prompt("boat " * 60)
@@ -196,7 +196,7 @@ def test_a_prompt_that_cannot_be_drawn_is_told_without_drawing(pipeline):
         pipeline.check_prompt("a <|im_end|> boat")
 
 
-def test_an_answer_is_what_understanding_says_and_is_cut_where_asked(pipeline, questions):
+def test_an_answer_is_that_of_understanding_up_to_max_tokens(pipeline, questions):
     asked = [question for question in questions if question.text == prompts.UNDERSTAND]
     found = pipeline.understand([question.images[0] for question in asked])
     assert pipeline.answer(asked, max_tokens=6) == [one.answer for one in found]

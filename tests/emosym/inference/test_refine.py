@@ -291,7 +291,7 @@ def test_best_of_needs_no_prompt_but_affect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "options", "told"),
+    ("request_", "options", "problem"),
     [
         (
             ImageRequest(prompt="a cat"),
@@ -310,9 +310,9 @@ def test_best_of_needs_no_prompt_but_affect() -> None:
         (REQUEST, {"guidance_scale": math.inf}, "the guidance scale; got inf"),
     ],
 )
-def test_bad_input_is_an_error_before_any_image(request_, options, told) -> None:
+def test_bad_input_is_an_error_before_any_image(request_, options, problem) -> None:
     generator = Generator()
-    with pytest.raises(UserError, match=f"^{told}"):
+    with pytest.raises(UserError, match=f"^{problem}"):
         refine(generator, Critic([0.0] * 99), request_, **options)
     assert generator.asked == []
     with pytest.raises(UserError, match="the number of images; got 0"):

@@ -85,7 +85,7 @@ def test_a_long_caption_stays_in_its_column() -> None:
         sheets.contact_sheet(images, [long])
 
 
-def test_caption_says_what_was_asked() -> None:
+def test_a_caption_holds_the_request() -> None:
     assert sheets.caption(ImageRequest(prompt="a boat", emotion="awe", valence=1, arousal=-2)) == (
         "a boat\nawe\nV +1.0, A -2.0"
     )

@@ -39,7 +39,7 @@ def test_an_axis_that_is_not_swept_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("over", "given", "told"),
+    ("over", "given", "problem"),
     [
         (
             "valence",
@@ -50,8 +50,8 @@ def test_an_axis_that_is_not_swept_stays() -> None:
         ("valence", {"arousal": 3.5}, "arousal is outside its scale; got 3.5"),
     ],
 )
-def test_a_contradiction_is_told(over: str, given: dict, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_a_contradiction_is_an_error(over: str, given: dict, problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
         sweep(over, 5, **given)
 
 
