@@ -34,7 +34,7 @@ def left(folder: Path, model: Path, data: Path, cycle: dict[str, int], **section
 def assert_fits(model, world: Path) -> None:
     """Assert that a model's space is that of its own states."""
     samples = choose_samples(open_dataset(world))
-    again = fit_emotion_space(model, samples, lambda sample: load_image(sample.image)).state()
+    again = fit_emotion_space(model, samples, lambda sample: load_image(sample.image)).state_dict()
     found = model.space.state_dict()
     assert found.keys() == again.keys()
     assert max((found[name] - again[name]).abs().max() for name in found) < 1e-4
