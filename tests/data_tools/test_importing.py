@@ -154,7 +154,7 @@ def test_rows_without_a_usable_id_and_links_to_used_images_are_set_aside(world, 
         "id: missing; every sample needs it",
         "id: missing; every sample needs it",
         "id: expected a string, got a list",
-        "id: expected a text, got a number",
+        "id: expected a string, got a number",
     ]
     assert len(found) == 5
     assert validate_manifest(tmp_path / "out" / "manifest.jsonl") == []
