@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from PIL import Image
 from torch import nn
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
+from model_zoo import zoo
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
 from train import checkpoint
 from train.config import RunConfig
@@ -259,7 +261,7 @@ class Trainer:
         firsts = [(m * ranks.size() + ranks.rank()) * share for m in range(accumulation)]
         return [slice(first, first + share) for first in firsts]
 
-    def _load_images(self, paths: Iterable[Path]) -> None:
+    def _load_images(self, paths: Iterable[Path | Image.Image]) -> None:
         """Decode this rank's images, before any rank waits for another one inside the loss."""
         with self.context.save_on_failure():
             for path in paths:
@@ -377,7 +379,7 @@ class Trainer:
         """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
         understander, generator = self.config.lora.understander, self.config.lora.generator
         if understander is not None:
-            backbone = model.understander.backbone
+            backbone = zoo.components(model).backbone
             add_lora(
                 backbone,
                 LoraSpec(
@@ -389,7 +391,7 @@ class Trainer:
                 ),
             )
         if generator is not None:
-            denoiser = model.generator.denoiser
+            denoiser = zoo.components(model).denoiser
             add_lora(
                 denoiser,
                 LoraSpec(

@@ -97,7 +97,8 @@ def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
     assert refused(first) == (
         "error: batch sizes are global and must divide over ranks and micro-batches;"
         " got compress.batch_size=3 with NPROC=2 and gradient_accumulation_steps=1;"
-        " expected multiples of 2; change NPROC, engine.gradient_accumulation_steps or compress.batch_size"
+        " expected multiples of 2;"
+        " change NPROC, engine.gradient_accumulation_steps or compress.batch_size"
     )
     assert (second.code, second.errors) == (2, [])  # one rank of a machine reports it
     assert not run.exists()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import torch
-from torch import nn
 
-from emosym.interfaces import TextFeatures
+from emosym.interfaces import Denoiser, TextFeatures
 
 CACHE_SIZE = 4096
 """Prompts whose features are kept; the least recently used is dropped first."""
@@ -19,7 +18,7 @@ class PromptFeatureCache:
     A frozen encoder reads each prompt alone, so that the rest of a batch cannot change its bits.
     """
 
-    def __init__(self, denoiser: nn.Module, *, frozen: bool) -> None:
+    def __init__(self, denoiser: Denoiser, *, frozen: bool) -> None:
         self.denoiser = denoiser
         self.frozen = frozen
         self._cache: OrderedDict[str, TextFeatures] = OrderedDict()
