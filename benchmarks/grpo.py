@@ -146,10 +146,10 @@ def ours(folder: Path, model: EmoSym, images: list[Path]) -> Run:
         phase="verify_grpo",
         options={
             "batch_size": SETTING["prompts"],
-            "group": SETTING["group"],
-            "answer_tokens": SETTING["tokens"],
+            "num_generations": SETTING["group"],
+            "max_completion_length": SETTING["tokens"],
             "beta": BETA,
-            "rewards": {"format": 1.0, "emotion": 0.0, "affect_threshold": 0.0},
+            "reward_weights": {"format": 1.0, "emotion": 0.0, "affect_threshold": 0.0},
         },
         engine="understander",
         learning_rate=LEARNING_RATE,

@@ -36,8 +36,8 @@ from emosym.records import ImageRequest, Sample
 from memory_bank import Candidate, MemoryBank
 from model_zoo import zoo
 from train import run as runs
-from train.phases import PHASES
-from train.phases.remember.phase import Remember
+from train.phases.registry import PHASES
+from train.phases.remember import Remember
 
 MODEL = "emosym-tiny"
 IMAGES, LABELS = 3000, 150
@@ -50,16 +50,16 @@ PORTIONS = 4
 """Steps of `remember` in an arm, evenly spaced; together they offer every image once."""
 
 PUBLISHED = (
-    "remember.gates=[confidence]",
-    "remember.replacement=highest_confidence",
-    "remember.diversity_loss=1",
-    "remember.admission_low=0",
-    "remember.admission_high=1",
+    "remember.admission.gates=[confidence]",
+    "remember.admission.replacement=highest_confidence",
+    "remember.admission.max_diversity_loss=1",
+    "remember.admission.min_admission_rate=0",
+    "remember.admission.max_admission_rate=1",
 )
 ARMS: dict[str, tuple[str, ...] | None] = {
     "no bank": None,
-    "as released": (*PUBLISHED, "remember.top_share=1"),
-    "as stated": (*PUBLISHED, "remember.top_share=0.2"),
+    "as released": (*PUBLISHED, "remember.admission.top_quantile=1"),
+    "as stated": (*PUBLISHED, "remember.admission.top_quantile=0.2"),
     "ours": (),
 }
 """Arm -> its overrides of the preset; None for no bank."""

@@ -83,8 +83,8 @@ def ours(folder: Path, model: EmoSym, samples: list[Sample], algorithm: str) -> 
         options={
             "algorithm": algorithm,
             "batch_size": PROMPTS,
-            "group": GROUP,
-            "steps": STEPS,
+            "num_images_per_prompt": GROUP,
+            "num_inference_steps": STEPS,
             "beta": BETA,
         },
         engine="generator",

@@ -22,6 +22,7 @@ from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from emosym.config import load_config
 from emosym.console import guard
+from emosym.diffusion.transitions import TRANSITIONS
 from emosym.errors import unknown
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import EmoSym
@@ -31,23 +32,24 @@ from eval.generation.plane import world_prompts
 from eval.generation.subject import SubjectClassifier
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries
-from train.config import TrainConfig
+from train.config import RunConfig
 from train.data.run_data import RunData
 from train.distributed import ranks
+from train.phases.registry import train_config
 from train.phases.reinforce.algorithms import ALGORITHMS
 from train.trainer import Trainer
 
 PRESET = Path(__file__).parents[1] / "train" / "presets" / "tiny" / "reinforce-tiny.yaml"
 IMAGES = 3000
 START, CONTROL = "start", "generate alone"
-JUDGED: dict[str, object] = {"group": 8}
+JUDGED: dict[str, object] = {"num_images_per_prompt": 8}
 """Options of algorithms that compare the images of a prompt: twice the preset's group."""
 CHANGES: dict[str, dict[str, object]] = {
     **{name: JUDGED for name in ALGORITHMS},
-    "nft": {**JUDGED, "window_within": 0.5},
+    "nft": JUDGED,
     "direct": {},
 }
-"""Algorithm -> options in which it departs from the preset. NFT reads no part of the schedule."""
+"""Algorithm -> options in which it differs from the preset, beside the algorithm's own."""
 RATES = [1e-4, 4e-4]
 PROBE = 2
 """Cycles of the phases that are timed to estimate the seconds of a step, after one to warm up."""
@@ -123,16 +125,19 @@ def _trainer(
     return trainer, sum(config.stages[0].cycle.values())
 
 
-def configured(algorithm: str, rate: float, steps: int) -> TrainConfig:
+def configured(algorithm: str, rate: float, steps: int) -> RunConfig:
     """Return the configuration of an algorithm, or of the control."""
-    overrides = [f"engine.generator.lr={rate}", "reinforce.patience=0"]
+    overrides = [f"engine.generator.learning_rate={rate}", "reinforce.patience=0"]
     if algorithm == CONTROL:
         overrides.append(f"stages=[{{steps: {steps}, cycle: {{generate: 1}}}}]")
     else:
         overrides.append(f"stages.0.steps={steps}")
-        options = {"algorithm": algorithm, **CHANGES[algorithm]}
-        overrides += [f"reinforce.{name}={value}" for name, value in options.items()]
-    return load_config(TrainConfig, PRESET, overrides)
+        overrides += [f"reinforce.{name}={value}" for name, value in CHANGES[algorithm].items()]
+        if algorithm != "direct":  # the preset's algorithm, whose options others do not have
+            overrides += [f"reinforce.algorithm={algorithm}", "reinforce.algorithm_options={}"]
+        if algorithm in TRANSITIONS:
+            overrides.append("reinforce.algorithm_options={sde_window_range: 0.75}")
+    return load_config(train_config(), PRESET, overrides)
 
 
 def scores(model: EmoSym, prompts: int) -> dict[str, float]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from emosym.config import load_config
 from emosym.models.model import EmoSym
-from train.config import TrainConfig
 from train.data.run_data import RunData
+from train.phases.registry import train_config
 from train.trainer import Trainer
 
 
@@ -34,11 +34,17 @@ def single_phase_trainer(
         learning_rate: of that part.
     """
     config = load_config(
-        TrainConfig,
+        train_config(),
         None,
         base={
             "stages": [{"steps": 1000, "cycle": {phase: 1}}],
-            "engine": {engine: {"lr": learning_rate, "warmup": 0, "decay": "constant"}},
+            "engine": {
+                engine: {
+                    "learning_rate": learning_rate,
+                    "warmup_steps": 0,
+                    "lr_scheduler_type": "constant",
+                }
+            },
             phase: dict(options),
         },
     )

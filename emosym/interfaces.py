@@ -226,6 +226,7 @@ class TextFeatures:
 class Denoiser(nn.Module, ABC):
     """A conditional denoiser with its text encoder."""
 
+    text_encoder: nn.Module
     process: Process
     """The diffusion process whose quantities `predict` returns."""
     token_width: int

@@ -235,12 +235,12 @@ def test_presets_are_shipped():
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_a_shipped_preset_loads_and_round_trips(path, tmp_path):
-    from train.config import TrainConfig
+    from train.phases.registry import train_config
 
-    config = load_config(TrainConfig, path)
+    config = load_config(train_config(), path)
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump_config(config), encoding="utf-8")
-    assert load_config(TrainConfig, copy) == config
+    assert load_config(train_config(), copy) == config
 
 
 def test_the_makefile_names_presets_that_exist():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from emosym.console import guard
+from emosym.console.options import Plugins
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -32,6 +34,7 @@ def train() -> None:
 def run(
     preset: Annotated[Path, typer.Argument(help="YAML preset, e.g. train/presets/demo.yaml.")],
     overrides: Overrides = None,
+    plugins: Plugins = None,
     data: Annotated[str | None, typer.Option(help="Manifest or dataset folder.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="New folder of the run; default: runs/PRESET.")
@@ -48,14 +51,16 @@ def run(
 def resume(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     overrides: Overrides = None,
+    plugins: Plugins = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
-    from train.run import resume as again
+    from train.run import resume as resume_run
 
-    _guarded(run, lambda: again(run, overrides or []))
+    _guarded(run, lambda: resume_run(run, overrides or []))
 
 
-def _guarded(run: Path, work) -> None:
+def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
+    """Run a command and print its report; errors become one line and an exit code."""
     from rich.console import Console
 
     from eval.reports.table import comparison_table
@@ -63,21 +68,23 @@ def _guarded(run: Path, work) -> None:
     from train.trainer import Interrupted
 
     try:
-        report: dict[str, Any] = work()
+        report = work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:  # no space left, no right to write: not a bug, and not a traceback
+    except OSError as error:  # no space left or no permission: one line, no traceback
         # Not Path.is_file: it raises where the folder cannot be looked into.
         begun = os.path.isfile(run / "config.yaml")
-        then = f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
-        print(f"error: {error}; mend it, then {then}", file=sys.stderr)
+        advice = (
+            f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
+        )
+        print(f"error: {error}; correct it, then {advice}", file=sys.stderr)
         raise SystemExit(2) from None
     except ranks.OtherRankError:
         raise SystemExit(2) from None
     except Interrupted:
         if ranks.is_first():
-            print(f"saved; continue with {ranks.again(run)}", file=sys.stderr)
+            print(f"saved; continue with {ranks.resume_command(run)}", file=sys.stderr)
         raise SystemExit(SAVED) from None
     finally:
         ranks.leave()

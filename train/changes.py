@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what it is."""
+"""Which options may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
-from train.config import TrainConfig
+from train.config import RunConfig
+from train.phases.registry import PHASES
 
 FIXED = (
     "model",
@@ -16,31 +17,30 @@ FIXED = (
     "seed",
     "data",
     "reasoning_tokens",
-    "compress.knowledge_encoder",
     "lora",
     "freeze",
     "engine.zero_stage",
     "engine.precision",
-    *(f"engine.{part}.{key}" for part in EmoSym.PARTS for key in ("ema", "ema_every")),
-    "generate.train_text_encoder",
-    "remember.real",
+    *(f"engine.{part}.{key}" for part in EmoSym.PARTS for key in ("ema_decay", "ema_update_every")),
     "evaluate.before",
 )
-"""What a run is, and what has had its effect before the first step. All else counts from now on."""
+"""Options that define the run or took effect before the first step, beside `Phase.fixed`. Others
+take effect from the resumed step on."""
 
 
-def check_changes(old: TrainConfig, new: TrainConfig, *, measured: bool) -> None:
-    """Refuse to go on with another run under the same name.
+def check_changes(old: RunConfig, new: RunConfig, *, measured: bool) -> None:
+    """Refuse to resume a run with an option that cannot change.
 
     Args:
-        old: what the run was started with.
-        new: what it shall go on with.
-        measured: its starting model was measured, so the trained one is measured alike.
+        old: the configuration that the run was started with.
+        new: the configuration to resume with.
+        measured: whether the starting model was evaluated; the trained one is evaluated alike.
 
     Raises:
         UserError: naming the first key that cannot change.
     """
-    fixed = tuple(f"{key}." for key in ((*FIXED, "evaluate") if measured else FIXED))
+    keys = [*FIXED, *(f"{name}.{key}" for name, phase in PHASES.items() for key in phase.fixed)]
+    fixed = tuple(f"{key}." for key in ([*keys, "evaluate"] if measured else keys))
     before, after = (dict(_values(dataclasses.asdict(config))) for config in (old, new))
     for key in before | after:
         was, becomes = before.get(key), after.get(key)
@@ -54,7 +54,7 @@ def check_changes(old: TrainConfig, new: TrainConfig, *, measured: bool) -> None
 
 
 def _values(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every value with its dotted key."""
+    """Yield each value with its dotted key."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _values(value, f"{path}{key}.")

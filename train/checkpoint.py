@@ -1,4 +1,4 @@
-"""Checkpoints: written under a temporary name by all ranks, then renamed by one."""
+"""Checkpoints: all ranks write under a temporary name, then rank 0 renames the folder."""
 
 from __future__ import annotations
 
@@ -18,51 +18,51 @@ from torch import nn
 from emosym.config import load_config
 from emosym.errors import UserError
 from emosym.files import move
+from train.data.candidate_queue import CandidateQueue
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
-from train.phases.remember.queue import CandidateQueue
 
 STATE = "state.json"
 AVERAGES = "averages"
 """Folder of the averages in a checkpoint, a file for each part that has one."""
 WAITING = "waiting.safetensors"
-"""Images that wait for their admission to the bank; absent where none does."""
+"""File of the candidates that wait for their admission to the bank; absent if there are none."""
 _NAME = re.compile(r"step-(\d{7})")
 _BEFORE = "delete this checkpoint to use the one before"
-_MISFITS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
+_LOAD_ERRORS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
 """What DeepSpeed and torch raise for a state of another shape."""
 
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """What a run knows beside its weights."""
+    """The state of a run apart from its weights."""
 
     step: int
     """Steps done."""
     bank_version: int
     bank_digest: str
-    """Tells the run's memory bank at its version from any other bank."""
-    compared: list[list[float]]
-    """Reward and second judge of the last steps that `reinforce` compares."""
+    """Hash of the run's memory bank at that version."""
+    monitors: dict[str, list[list[float]]]
+    """Phase -> the rows that its monitor keeps, see `Phase.monitor`."""
     seconds: float
     """Wall time spent so far."""
     world_size: int
     model_hash: str
-    """The model that the run started from: frozen weights and the reference come from it."""
+    """Of the model that the run started from, which holds the frozen weights and the reference."""
     digests: dict[str, str]
     """Part -> SHA-256 of its trainable parameters, checked after loading."""
     files: dict[str, int]
-    """File of the checkpoint -> bytes, checked before loading: DeepSpeed takes a missing file of
-    optimizer states for a fresh optimizer."""
+    """File of the checkpoint -> bytes, checked before loading: DeepSpeed starts a fresh optimizer
+    where the file of its states is missing."""
 
     @classmethod
     def of_start(cls, world_size: int, model_hash: str) -> State:
-        """Return the state of a run that has done nothing yet."""
+        """Return the state of a run before its first step."""
         return cls(
             step=0,
             bank_version=0,
             bank_digest="",
-            compared=[],
+            monitors={},
             seconds=0.0,
             world_size=world_size,
             model_hash=model_hash,
@@ -84,9 +84,9 @@ def save(
     waiting: CandidateQueue,
     keep: int,
 ) -> Path:
-    """Write a checkpoint of all that a run is; return its folder once every rank is done.
+    """Write a checkpoint and return its folder once every rank is done.
 
-    A step that is saved already is left as it is: steps are exact, so it holds the same.
+    A checkpoint that exists is not written again: steps are exact, so it would be the same.
 
     Raises:
         UserError: no space left, or the folder cannot be written; older checkpoints are untouched.
@@ -117,9 +117,9 @@ def save(
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
             move(temporary, target)
             for old in found(folder)[:-keep]:
-                # Renamed first: a kill in the middle leaves no checkpoint that is half there.
+                # Renamed first, so that a kill meanwhile leaves no checkpoint with files missing.
                 shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         if ranks.is_first():
             shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
@@ -151,19 +151,19 @@ def load(
     waiting: CandidateQueue,
     model_hash: str,
 ) -> State:
-    """Load a checkpoint into all that a run is and check that it is what was saved.
+    """Load a checkpoint into engines, averages and queue, and check that it is what was saved.
 
     Raises:
         UserError: another number of ranks, another starting model, parts or shapes that differ,
             a file that is missing or cut short, weights that differ.
     """
-    with ranks.raise_once():  # what all ranks read; the shards below are each rank's own
+    with ranks.raise_once():  # all ranks read these files; each has its own shards below
         state = _checked_state(path, set(engines), model_hash)
     for part, engine in engines.items():
         try:
             # Frozen weights are not in the checkpoint; `digest` checks all that are.
             engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
-        except (*_MISFITS, pickle.UnpicklingError) as error:
+        except (*_LOAD_ERRORS, pickle.UnpicklingError) as error:
             raise UserError(
                 f"checkpoint {path.name} does not fit part {part}",
                 got=_last_line(error),
@@ -189,7 +189,7 @@ def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
         raise UserError(f"checkpoint {path} cannot be read", got=error, fix=_BEFORE) from error
     if state.name != path.name:
         raise UserError(
-            f"checkpoint {path.name} is another's: {path / STATE}: step",
+            f"checkpoint {path.name} holds another step: {path / STATE}: step",
             got=state.step,
             fix=_BEFORE,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +20,14 @@ from emosym.models.understander import UnderstanderOutput
 from emosym.records import Understanding
 from model_zoo.adapters import adapter_names, adapters_off
 
+Output = TypeVar("Output")
 
-class FrozenModule:
-    """A module as it was when the run started; a copy of what trains, the rest is shared.
 
-    Adapters start at zero effect, so they need no copy: they are switched off.
+class FrozenModule(Generic[Output]):
+    """A module as it was when the run started.
+
+    It copies the weights that train and shares the others. Adapters are switched off instead of
+    copied: their effect is zero at the start.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,58 +40,58 @@ class FrozenModule:
         }
 
     @torch.no_grad()
-    def __call__(self, *inputs: object) -> object:
+    def __call__(self, *inputs: object) -> Output:
         """Run the module with its starting weights, without gradient."""
         with adapters_off(self.module):
             return functional_call(self.module, self.start, inputs)
 
 
 class ReferenceModel:
-    """Reads with the starting weights; judge, embedder of the bank and anchor of the KL.
+    """The understander with its starting weights; judge, embedder of the bank, anchor of the KL.
 
     Implements `emosym.interfaces.Recogniser`.
     """
 
     def __init__(self, model: EmoSym) -> None:
         self.model = model
-        self.understander = FrozenModule(model.understander)
+        self.understander: FrozenModule[UnderstanderOutput] = FrozenModule(model.understander)
 
     def __call__(self, prompts: Prompts, answers: Answers | None = None) -> UnderstanderOutput:
-        """Read with the starting weights."""
+        """Run the understander with the starting weights."""
         return self.understander(prompts, answers)
 
-    def see(self, texts: Sequence[str], pixels: Tensor) -> UnderstanderOutput:
-        """Read questions on pictures [B, 3, H, W] in [-1, 1], with gradient to the pixels alone."""
-        asked = self.model.processor.see(texts, pixels).to(pixels.device)
+    def understand_pixels(self, texts: Sequence[str], pixels: Tensor) -> UnderstanderOutput:
+        """Run it on questions about pixels [B, 3, H, W] in [-1, 1]; gradients reach only those."""
+        prompts = self.model.processor.see(texts, pixels).to(pixels.device)
         understander = self.model.understander
-        with _unchecked(understander), adapters_off(understander):
-            return functional_call(understander, self.understander.start, (asked, None))
+        with _no_checkpointing(understander), adapters_off(understander):
+            return functional_call(understander, self.understander.start, (prompts, None))
 
-    def tell(self, states: Tensor, text: Answers) -> Tensor:
-        """Return logits [B, L, vocabulary] of texts, read from states [B, K, D] alone.
+    def decode_states(self, states: Tensor, text: Answers) -> Tensor:
+        """Return logits [B, L, vocabulary] of texts, given states [B, K, D] alone.
 
         Gradients reach the states and no weight.
         """
         backbone = self.model.understander.backbone
         start = self.understander.start.items()
-        start = {k: v for k, v in start if k.startswith("backbone.")}
-        with _unchecked(backbone), adapters_off(backbone):
-            return functional_call(LatentReader(backbone), start, (states, text))
+        weights: dict[str, Any] = {k: v for k, v in start if k.startswith("backbone.")}
+        with _no_checkpointing(backbone), adapters_off(backbone):
+            return functional_call(LatentReader(backbone), weights, (states, text))
 
     def recognise(self, images: Iterable[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
-        """Return what images evoked at the start, and their embeddings [N, D]."""
+        """Return the reference's judgement of N images, and their embeddings [N, D]."""
         return recognise(self.model, self, images)
 
 
 @contextlib.contextmanager
-def _unchecked(module: nn.Module) -> Iterator[None]:
-    """Keep layers from being checkpointed, which they are in training mode alone.
+def _no_checkpointing(module: nn.Module) -> Iterator[None]:
+    """Switch gradient checkpointing off, which is active in training mode only.
 
-    They would be read again on the way back, with the weights of then.
+    The backward pass would recompute the layers with the weights of that time, not of the start.
     """
-    trains = module.training
+    training = module.training
     module.eval()
     try:
         yield
     finally:
-        module.train(trains)
+        module.train(training)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 
 from emosym.errors import unknown
@@ -14,7 +14,7 @@ from train.config import OptimizerConfig, StageConfig
 class Schedule:
     """The phases of a run, step by step."""
 
-    def __init__(self, stages: Sequence[StageConfig], known: Sequence[str]) -> None:
+    def __init__(self, stages: Sequence[StageConfig], known: Collection[str]) -> None:
         self.phases: list[str] = []
         """Phase of each step."""
         for number, stage in enumerate(stages):
@@ -46,10 +46,10 @@ class Schedule:
 
 def learning_rate(config: OptimizerConfig, step: int, total: int) -> float:
     """Return the learning rate of step `step` of the `total` steps that move a part."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    if config.decay == "constant":
-        return config.lr
-    done = (step - config.warmup) / max(1, total - config.warmup)
-    left = 1 - done if config.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return config.lr * (config.floor + (1 - config.floor) * left)
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.lr_scheduler_type == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    left = 1 - done if config.lr_scheduler_type == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.learning_rate * (config.min_lr_rate + (1 - config.min_lr_rate) * left)

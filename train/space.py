@@ -1,4 +1,4 @@
-"""The emotion space that a run leaves in its model."""
+"""The emotion space of the model that a run saves."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from train.phases.base import PhaseContext
 
 
 def space_of(context: PhaseContext) -> EmotionSpace | None:
-    """Return the emotion space of a run's model as it is now, in evaluation mode.
+    """Return the emotion space of a run's model, which is in evaluation mode.
 
-    One is fitted where the generator trained, and anew where the model had one and its states may
-    have moved. It is None where no training image has an emotion.
+    It is fitted if the generator trained, and fitted again if the model had one and the
+    understander trained. It is None if no training image has an emotion.
 
     Raises:
         UserError: as `fit_emotion_space`.
     """
     model = context.model
-    trained = context.parts["generator"] is not model.generator
-    moved = context.parts["understander"] is not model.understander
-    if not trained and not (moved and model.space is not None):
+    generator_trained = context.parts["generator"] is not model.generator
+    understander_trained = context.parts["understander"] is not model.understander
+    if not generator_trained and not (understander_trained and model.space is not None):
         return model.space
     samples = choose_samples(context.training_set.samples)
     if not samples:

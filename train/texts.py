@@ -1,55 +1,53 @@
-"""The texts of a dataset and the model that is to read them."""
+"""The texts that a run will give to its model, checked before the first step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.records import Question, Sample
-from train.config import TrainConfig
-from train.phases import PHASES
+from train.config import RunConfig
+from train.phases.base import Text
+from train.phases.registry import PHASES
 from train.schedule import Schedule
 
 
 def check_texts(
-    config: TrainConfig,
+    config: RunConfig,
     model: EmoSym,
     samples: Sequence[Sample],
     questions: Sequence[Question],
 ) -> None:
-    """Look at every text that the run will read, before a step far on meets one it cannot.
+    """Check every text that phases and evaluation will read, so that no step fails on one.
 
     Raises:
-        UserError: a text with a control token, or longer than the decoder reads, and whose it is.
+        UserError: a text with a control token, or longer than the decoder's text encoder reads;
+            with the id of its sample or question.
     """
-    used = Schedule(config.stages, tuple(PHASES)).totals()
-    shown = {"train"} if used.keys() & {"generate", "remember"} else set()
-    lit = {"train"} if "generate" in used and config.generate.emotional_share else set()
-    if config.evaluate.requests or config.evaluate.grids:
-        shown.add("test")
-    told = {"train"} if "compress" in used and config.compress.language_weight else set()
-    for sample in samples:
-        try:
-            if sample.split in shown and sample.prompt is not None:
-                _check_prompt(model, sample.prompt)
-            if sample.split in lit and sample.emotional_prompt is not None:
-                _check_prompt(model, sample.emotional_prompt)
-            if sample.split in told and sample.knowledge is not None:
-                model.processor.check([sample.knowledge])
-        except UserError as error:
-            raise UserError(f"sample {sample.id!r} cannot be used: {error}") from error
-    if not used.keys() & {"instruct", "verify_grpo"}:
+    phases = list(Schedule(config.stages, PHASES).totals())
+    for kind, items in (("sample", samples), ("question", questions)):
+        for item in items:
+            for text in _texts(config, phases, item):
+                try:
+                    model.processor.check([text.value])
+                    if text.decoder:
+                        model.generator.denoiser.tokenize([text.value])
+                except UserError as error:
+                    raise UserError(f"{kind} {item.id!r} cannot be used: {error}") from error
+
+
+def _texts(config: RunConfig, phases: Sequence[str], item: Sample | Question) -> Iterable[Text]:
+    if item.split == "train":
+        kind = "samples" if isinstance(item, Sample) else "questions"
+        for name in phases:
+            if PHASES[name].batch_kind == kind:
+                yield from PHASES[name].texts(config.section(name), item)
+    if item.split != "test":
         return
-    for question in questions:
-        try:
-            model.processor.check([question.text])
-            if "instruct" in used:
-                model.processor.check([question.answer])
-        except UserError as error:
-            raise UserError(f"question {question.id!r} cannot be used: {error}") from error
-
-
-def _check_prompt(model: EmoSym, prompt: str) -> None:
-    model.processor.check([prompt])
-    model.generator.denoiser.tokenize([prompt])
+    evaluate = config.evaluate
+    if isinstance(item, Question):
+        if evaluate.questions:
+            yield Text(item.text)
+    elif item.prompt is not None and (evaluate.requests or evaluate.grids):
+        yield Text(item.prompt, decoder=True)

@@ -1,4 +1,4 @@
-"""The one loop: a step asks its phase for a loss, and moves the parts that the phase owns."""
+"""The one loop: a step asks its phase for a loss and moves the parts that the phase owns."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
+from PIL import Image
+from torch import nn
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
+from model_zoo import zoo
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
 from train import checkpoint
-from train.config import TrainConfig
+from train.config import RunConfig
+from train.data.bank_session import BankConfig, BankSession
 from train.data.dataset import TrainingSet
-from train.data.knowledge import KnowledgeEncoder
+from train.data.knowledge import KnowledgeConfig, KnowledgeEncoder
 from train.data.prompt_features import PromptFeatureCache
 from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
 from train.logs import Logs
-from train.phases import PHASES
-from train.phases.base import MicroBatch, PhaseContext, freeze
-from train.phases.reinforce import hacking
-from train.phases.remember.bank_session import BankSession
+from train.phases.base import Alarm, MicroBatch, Need, Phase, PhaseContext, freeze
+from train.phases.registry import PHASES
 from train.reference import FrozenModule, ReferenceModel
 from train.schedule import Schedule, learning_rate
-from train.starting import identity, refit
+from train.starting_model import changed_hash, refit
+
+Batch = Sequence[Sample] | Sequence[Question]
 
 
 class Interrupted(Exception):  # noqa: N818  it is no error
@@ -44,52 +48,48 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         run: Path,
         model: EmoSym,
-        material: RunData,
+        data: RunData,
         model_hash: str,
     ) -> None:
         self.config = config
         self.run = run
-        self.schedule = Schedule(config.stages, tuple(PHASES))
-        used = self.schedule.totals()
+        self.schedule = Schedule(config.stages, PHASES)
+        self._classes: dict[str, type[Phase[Any, Any]]] = {
+            name: PHASES[name] for name in self.schedule.totals()
+        }
         device = ranks.device()
         model = model.to(device).train()
-        knowledge = None
-        if "compress" in used:
-            name = config.compress.knowledge_encoder or model.config.knowledge_encoder
-            knowledge = KnowledgeEncoder(name, model, device)
+        knowledge = self._knowledge_encoder(model, device)
         changes = refit(model, config.reasoning_tokens, knowledge, config.seed)
-        model_hash = identity(model_hash, changes, config.seed)
+        model_hash = changed_hash(model_hash, changes, config.seed)
         for change in changes if ranks.is_first() else []:
             print(change)
-        self._freeze(model, used)
+        text_encoder = model.generator.denoiser.text_encoder
+        unfrozen = self._freeze(model, [model.autoencoder, text_encoder])
         self._adapt(model)
         if config.engine.gradient_checkpointing:
             model.understander.backbone.checkpoint_gradients()
             model.generator.denoiser.checkpoint_gradients()
         reference = ReferenceModel(model)
-        bank = run / "bank" if "remember" in used else None
-        memory = BankSession(bank, config.remember, model, reference, model_hash)
         self.context = PhaseContext(
             config=config,
             model=model,
             parts={name: getattr(model, name) for name in EmoSym.PARTS},
-            training_set=TrainingSet(
-                material.samples, material.questions, config.data, config.seed
-            ),
+            training_set=TrainingSet(data.samples, data.questions, config.data, config.seed),
             reference=reference,
-            start=FrozenModule(model.generator) if "reinforce" in used else None,
-            texts=PromptFeatureCache(
-                model.generator.denoiser, frozen=not config.generate.train_text_encoder
+            starting_generator=FrozenModule(model.generator) if self._sections("start") else None,
+            prompt_features=PromptFeatureCache(
+                model.generator.denoiser, frozen=text_encoder not in unfrozen
             ),
-            memory=memory,
-            knowledge=knowledge,
+            memory=self._bank(model, reference, model_hash),
+            knowledge_encoder=knowledge,
             device=device,
             save=self.save,
         )
-        self.phases = {name: PHASES[name](self.context) for name in used}
+        self.phases = {name: phase(self.context) for name, phase in self._classes.items()}
         owned = {part for phase in self.phases.values() for part in phase.owns}
         with engines.quiet():
             self.engines = {
@@ -102,8 +102,9 @@ class Trainer:
         self.context.parts |= self.engines
         self.averages = self._averages()
         for part, average in self.averages.items() if ranks.is_first() else []:
-            print(f"{part}: the run measures and leaves an average of its weights ({average})")
+            print(f"{part}: the run evaluates and saves an average of its weights ({average})")
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
+        self._alarm: Alarm | None = None
         self._stop = False
 
     @property
@@ -143,8 +144,9 @@ class Trainer:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
-            UserError: a loss or gradient that is not finite, an image that cannot be read; the
-                step is refused, the state before it saved.
+            UserError: a loss or gradient that is not finite or an image that cannot be read: the
+                step is refused and the state before it saved. Or an alarm of a phase's monitor: the
+                state after the step is saved.
             ranks.OtherRankError: the same, on another rank.
         """
         self.context.memory.fill(self.context.training_set)
@@ -155,15 +157,14 @@ class Trainer:
         try:
             while self.state.step < total:
                 step, phase = self.state.step, self.schedule.phase_at(self.state.step)
-                begun = time.monotonic()
+                step_started = time.monotonic()
                 metrics = self.step()
                 self.state.seconds = before + time.monotonic() - started
-                pace = self.phases[phase].batch_size / (time.monotonic() - begun)
-                logs.row(step, phase, metrics, pace)
-                if metrics.get("hacking", 0.0) > hacking.ALARM:
-                    self.state.compared.clear()  # who goes on all the same is not stopped at once
+                rate = self.phases[phase].batch_size / (time.monotonic() - step_started)
+                logs.row(step, phase, metrics, rate)
+                if self._alarm is not None:
                     self.save()
-                    raise self._hacked(metrics["hacking"])
+                    raise self._alarm_error(self._alarm)
                 stopping = ranks.any_rank(self._stop)
                 if stopping or self.state.step % self.config.save_every == 0:
                     self.save()
@@ -176,26 +177,17 @@ class Trainer:
                 signal.signal(number, handler)
 
     def step(self) -> dict[str, float]:
-        """Run the next step of the schedule and return what it measured; raises as `train`."""
+        """Run the next step of the schedule and return its metrics; raises as `train`."""
         name = self.schedule.phase_at(self.state.step)
         metrics = self._step(self.state.step, name)
         self.state.step += 1
-        if self.phases[name].owns and self.phases[name].compares:
-            metrics["hacking"] = self._compare(*self.phases[name].compares, metrics)
+        history = self.state.monitors.setdefault(name, [])
+        self._alarm = self.phases[name].monitor(metrics, history)
         return metrics
-
-    def _compare(self, reward: str, second: str, metrics: dict[str, float]) -> float:
-        """Remember a step's reward and second judge; return how far they have parted lately."""
-        seen = self.state.compared
-        seen.append([metrics[reward], metrics[second]])
-        del seen[: -self.config.reinforce.patience]
-        if len(seen) < self.config.reinforce.patience:
-            return 0.0
-        return hacking.divergence(*zip(*seen, strict=True))
 
     def save(self) -> None:
         """Write a checkpoint of the state between two steps."""
-        if self.context.memory.bank is not None:  # a stage without one must not forget it
+        if self.context.memory.bank is not None:  # else keep the version of an earlier stage
             self.state.bank_version = self.context.memory.version
             self.state.bank_digest = self.context.memory.digest()
         checkpoint.save(
@@ -209,7 +201,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Let the model be what the run leaves behind: parts that have an average are it."""
+        """Put the averages of weights in the place of the weights, for what the run saves."""
         with contextlib.ExitStack() as stack:
             for average in self.averages.values():
                 stack.enter_context(average.in_use())
@@ -222,12 +214,12 @@ class Trainer:
     def _step(self, step: int, name: str) -> dict[str, float]:
         phase = self.phases[name]
         set_dropout(self.context.model, phase.dropout)
-        if not phase.owns:  # an ActingPhase
-            return phase.run(step, self.schedule.count(name, step))
-        total, accumulation = phase.batch_size, self.config.engine.accumulation
-        samples = self._batch(step, name)
+        if not phase.owns:
+            return phase.act(step, self.schedule.count(name, step))
+        total, accumulation = phase.batch_size, self.config.engine.gradient_accumulation_steps
+        items = self._batch(step, name)
         micro_rows = self._micro_rows(total)
-        self._open([sample for rows in micro_rows for sample in samples[rows]])
+        self._load_images(path for rows in micro_rows for i in items[rows] for path in i.images)
         for part in phase.owns:
             done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
             optimizer = getattr(self.config.engine, part)
@@ -236,24 +228,24 @@ class Trainer:
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
             draws = Draws(self.config.seed, name, step)
-            # What a model draws for itself (dropout) also follows from the step.
+            # Random draws inside the model (dropout) also follow from the step.
             own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
             torch.manual_seed(own.generator.initial_seed())
-            outcome = phase.loss(MicroBatch(samples[rows], rows, total, draws))
-            loss = outcome.loss
+            output = phase.loss(MicroBatch(items[rows], rows, total, draws))
+            loss = output.loss
             bad = not math.isfinite(loss.item())
             if ranks.any_rank(bad):
-                self._refuse(f"loss {loss.item()}", samples[rows] if bad else [])
+                self._refuse(f"loss {loss.item()}", items[rows] if bad else [])
             self.engines[phase.owns[-1]].backward(loss)
             if micro == accumulation:
-                for part in phase.owns:  # all of them before any moves
+                for part in phase.owns:  # check all parts before one of them moves
                     if engines.overflowed(self.engines[part]):
-                        first = samples if ranks.is_first() else []
+                        first = items if ranks.is_first() else []
                         self._refuse(f"a gradient of {part} that is not finite", first)
             for part in phase.owns:
                 self.engines[part].step()
             gathered.append(
-                {"loss": loss.item(), **{k: float(v) for k, v in outcome.metrics.items()}}
+                {"loss": loss.item(), **{k: float(v) for k, v in output.metrics.items()}}
             )
         for part in phase.owns:
             if part in self.averages:
@@ -264,15 +256,15 @@ class Trainer:
 
     def _micro_rows(self, total: int) -> list[slice]:
         """Return this rank's rows of the global batch, one slice a micro-batch."""
-        accumulation = self.config.engine.accumulation
+        accumulation = self.config.engine.gradient_accumulation_steps
         share = total // (ranks.size() * accumulation)
         firsts = [(m * ranks.size() + ranks.rank()) * share for m in range(accumulation)]
         return [slice(first, first + share) for first in firsts]
 
-    def _open(self, samples: list[Sample] | list[Question]) -> None:
-        """Decode this rank's images before any rank waits for another inside the loss."""
-        with self.context.outside():
-            for path in (path for sample in samples for path in sample.images):
+    def _load_images(self, paths: Iterable[Path | Image.Image]) -> None:
+        """Decode this rank's images, before any rank waits for another one inside the loss."""
+        with self.context.save_on_failure():
+            for path in paths:
                 self.context.training_set.image(path)
 
     def _moves(self, part: str, before: int) -> int:
@@ -283,77 +275,111 @@ class Trainer:
             if part in phase.owns
         )
 
-    def _batch(self, step: int, name: str) -> list[Sample] | list[Question]:
-        phase = self.phases[name]
-        position = self.schedule.count(name, step) * phase.batch_size
-        samples = self.context.training_set.take(phase.material, name, position, phase.batch_size)
+    def _batch(self, step: int, name: str) -> Batch:
+        phase, training_set = self.phases[name], self.context.training_set
+        size, position = phase.batch_size, self.schedule.count(name, step) * phase.batch_size
         if not phase.replays:
-            return samples
+            return training_set.take(phase.batch_kind, name, position, size)
+        samples = training_set.take("samples", name, position, size)
         memory = self.context.memory
-        contrasted = memory.contrast(samples, phase.hard_negatives)
-        mixed = memory.mix(contrasted, (self.config.seed, step, memory.version))
-        order = Draws(self.config.seed, "mix", step).permutation(len(mixed)).tolist()
-        return [mixed[place] for place in order]
+        samples = memory.contrast(samples, phase.hard_negatives)
+        samples = memory.mix(samples, (self.config.seed, step, memory.version))
+        order = Draws(self.config.seed, "mix", step).permutation(len(samples)).tolist()
+        return [samples[place] for place in order]
 
-    def _refuse(self, what: str, samples: list[Sample]) -> NoReturn:
-        """Save the state before this step and leave; the rank that holds `samples` tells why."""
+    def _refuse(self, problem: str, items: Batch) -> NoReturn:
+        """Save the state before this step and stop; the rank that is given `items` says why."""
         self.save()
-        if not samples:
+        if not items:
             raise ranks.OtherRankError
         step = self.state.step
         raise UserError(
             f"step {step} ({self.schedule.phase_at(step)}) was refused",
-            got=f"{what} for images {', '.join(sample.id for sample in samples[:8])}",
+            got=f"{problem} for images {', '.join(item.id for item in items[:8])}",
             fix="the state before it is saved; fix the data, or lower the learning rate and delete"
-            f" the newest checkpoint, then {ranks.again(self.run)}",
+            f" the newest checkpoint, then {ranks.resume_command(self.run)}",
         )
 
-    def _hacked(self, parted: float) -> Exception:
+    def _alarm_error(self, alarm: Alarm) -> Exception:
         if not ranks.is_first():
             return ranks.OtherRankError()
-        steps = self.config.reinforce.patience
         return UserError(
-            "the reward rises while the second judge falls: the generator fools its judge",
-            got=f"{parted:.1f} standard errors apart in {steps} steps (reinforce/hacking)",
-            fix="its state is saved: raise reinforce.beta, take another judge, or go on with"
-            f" reinforce.patience=0: {ranks.again(self.run)}",
+            alarm.problem,
+            got=alarm.got,
+            fix=f"the state is saved: {alarm.fix}: {ranks.resume_command(self.run)}",
         )
 
     def _ask_to_stop(self, *_: object) -> None:
         self._stop = True
 
-    def _averages(self) -> dict[str, WeightAverage]:
-        """Make the averages that are asked for, from the weights that the run starts with."""
-        asked = {part: getattr(self.config.engine, part) for part in EmoSym.PARTS}
-        asked = {part: optimizer for part, optimizer in asked.items() if optimizer.ema is not None}
-        for part in (part for part in asked if part not in self.engines):
-            raise UserError(
-                f"engine.{part}.ema averages a part that no phase of the stages moves",
-                got=", ".join(self.phases),
-                fix=f"set engine.{part}.ema=null",
-            )
-        return {
-            part: WeightAverage(
-                getattr(self.context.model, part), optimizer.ema, optimizer.ema_every
-            )
-            for part, optimizer in asked.items()
-        }
+    def _sections(self, need: Need) -> list[Any]:
+        """Return the sections of the run's phases that need something."""
+        return [
+            self.config.section(name)
+            for name, phase in self._classes.items()
+            if need in phase.needs
+        ]
 
-    def _freeze(self, model: EmoSym, used: dict[str, int]) -> None:
-        if "autoencode" not in used:
-            freeze(model.autoencoder)
-        if not self.config.generate.train_text_encoder:
-            freeze(model.generator.denoiser.text_encoder)
+    def _knowledge_encoder(self, model: EmoSym, device: torch.device) -> KnowledgeEncoder | None:
+        sections: list[KnowledgeConfig] = self._sections("knowledge")
+        if not sections:
+            return None
+        named = [each.knowledge_encoder for each in sections if each.knowledge_encoder]
+        if len(set(named)) > 1:
+            raise UserError("the phases of a run share one knowledge encoder", got=", ".join(named))
+        name = named[0] if named else model.config.knowledge_encoder
+        return KnowledgeEncoder(name, model, device)
+
+    def _bank(self, model: EmoSym, reference: ReferenceModel, model_hash: str) -> BankSession:
+        sections: list[BankConfig] = self._sections("bank")
+        if len(sections) > 1:
+            raise UserError("two phases of the stages have options of the memory bank")
+        path = self.run / "bank" if sections else None
+        options = sections[0] if sections else BankConfig()
+        return BankSession(path, options, model, reference, model_hash)
+
+    def _averages(self) -> dict[str, WeightAverage]:
+        """Make the averages that the options name, from the weights that the run starts with."""
+        averages = {}
+        for part in EmoSym.PARTS:
+            optimizer = getattr(self.config.engine, part)
+            if optimizer.ema_decay is None:
+                continue
+            if part not in self.engines:
+                raise UserError(
+                    f"engine.{part}.ema_decay averages a part that no phase of the stages moves",
+                    got=", ".join(self.phases),
+                    fix=f"set engine.{part}.ema_decay=null",
+                )
+            module = getattr(self.context.model, part)
+            averages[part] = WeightAverage(module, optimizer.ema_decay, optimizer.ema_update_every)
+        return averages
+
+    def _freeze(self, model: EmoSym, optional: Sequence[nn.Module]) -> list[nn.Module]:
+        """Freeze the optional modules that no phase trains, and the modules that the run freezes.
+
+        Returns:
+            The modules that phases unfreeze.
+        """
+        unfrozen = [
+            module
+            for name, phase in self._classes.items()
+            for module in phase.unfreezes(self.config.section(name), model)
+        ]
+        for module in optional:
+            if module not in unfrozen:
+                freeze(module)
         if "backbone" in self.config.freeze:
             freeze(model.understander.backbone)
         if "denoiser" in self.config.freeze:
             freeze(model.generator.denoiser)
+        return unfrozen
 
     def _adapt(self, model: EmoSym) -> None:
         """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
         understander, generator = self.config.lora.understander, self.config.lora.generator
         if understander is not None:
-            backbone = model.understander.backbone
+            backbone = zoo.components(model).backbone
             add_lora(
                 backbone,
                 LoraSpec(
@@ -365,7 +391,7 @@ class Trainer:
                 ),
             )
         if generator is not None:
-            denoiser = model.generator.denoiser
+            denoiser = zoo.components(model).denoiser
             add_lora(
                 denoiser,
                 LoraSpec(
@@ -388,24 +414,27 @@ def _means(gathered: list[dict[str, float]]) -> dict[str, float]:
     return dict(zip(names, (total / count).tolist(), strict=True))
 
 
-def check_sizes(config: TrainConfig) -> None:
-    """Print how each phase's global batch falls on ranks and micro-batches.
+def check_sizes(config: RunConfig) -> None:
+    """Print how each phase's global batch is divided over ranks and micro-batches.
 
     Raises:
         UserError: an unknown phase, a size that does not divide.
     """
-    accumulation = config.engine.accumulation
+    accumulation = config.engine.gradient_accumulation_steps
     per_step = ranks.size() * accumulation
-    used = Schedule(config.stages, tuple(PHASES)).totals()
-    sizes = {name: getattr(getattr(config, name), "batch_size", None) for name in used}
-    sizes = {name: size for name, size in sizes.items() if size is not None}
+    sizes = {
+        name: config.section(name).batch_size
+        for name in Schedule(config.stages, PHASES).totals()
+        if hasattr(config.section(name), "batch_size")
+    }
     wrong = [f"{name}.batch_size={size}" for name, size in sizes.items() if size % per_step]
     if wrong:
         raise UserError(
-            "batch sizes are global and must divide over ranks and accumulation",
-            got=f"{', '.join(wrong)} with NPROC={ranks.size()} x accumulation={accumulation}",
+            "batch sizes are global and must divide over ranks and micro-batches",
+            got=f"{', '.join(wrong)} with NPROC={ranks.size()} and"
+            f" gradient_accumulation_steps={accumulation}",
             expected=f"multiples of {per_step}",
-            fix=f"change NPROC, engine.accumulation or {wrong[0].split('=')[0]}",
+            fix=f"change NPROC, engine.gradient_accumulation_steps or {wrong[0].split('=')[0]}",
         )
     if ranks.is_first():
         for name, size in sizes.items():

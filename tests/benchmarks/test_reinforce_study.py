@@ -6,18 +6,23 @@ import pytest
 
 from benchmarks.reinforce_study import CONTROL, PRESET, configured, table
 from emosym.config import load_config
-from train.config import TrainConfig
+from train.phases.registry import train_config
 from train.phases.reinforce.algorithms import ALGORITHMS
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_an_algorithm_departs_from_the_preset_in_what_it_needs_alone(algorithm):
-    base, found = load_config(TrainConfig, PRESET), configured(algorithm, 4e-4, 30)
+    base, found = load_config(train_config(), PRESET), configured(algorithm, 4e-4, 30)
     assert found.reinforce.algorithm == algorithm
-    assert found.reinforce.group == (base.reinforce.group if algorithm == "direct" else 8)
+    assert found.reinforce.num_images_per_prompt == (
+        base.reinforce.num_images_per_prompt if algorithm == "direct" else 8
+    )
     assert (found.stages[0].steps, found.stages[0].cycle) == (30, base.stages[0].cycle)
-    assert found.engine.generator.lr == 4e-4
-    for name in ("batch_size", "steps", "guidance", "beta", "own_target", "rewards"):
+    assert found.engine.generator.learning_rate == 4e-4
+    for name in (
+        *("batch_size", "num_inference_steps", "guidance_scale"),
+        *("beta", "own_target", "reward_weights"),
+    ):
         assert getattr(found.reinforce, name) == getattr(base.reinforce, name)
 
 

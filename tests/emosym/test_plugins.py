@@ -191,13 +191,13 @@ def test_a_judge_of_a_plugin_scores_images(tmp_path):
 
 def test_a_preset_cannot_name_a_plugin(tmp_path):
     from emosym.config import load_config
-    from train.config import TrainConfig
+    from train.phases.registry import train_config
 
     plugin = write(tmp_path, "raise AssertionError('a preset ran code')\n")
     for key in ("plugin", "plugins"):
         preset = tmp_path / "preset.yaml"
         preset.write_text(json.dumps({key: [str(plugin)]}), encoding="utf-8")
         with pytest.raises(UserError, match=f"{key}: unknown key"):
-            load_config(TrainConfig, preset)
+            load_config(train_config(), preset)
         with pytest.raises(UserError, match=f"{key}: unknown key"):
-            load_config(TrainConfig, None, [f"{key}=[{plugin}]"])
+            load_config(train_config(), None, [f"{key}=[{plugin}]"])

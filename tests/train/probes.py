@@ -32,25 +32,24 @@ from emosym.records import Question
 from emosym.tasks.answers import Answer
 from emosym.tasks.rewards import REWARDS, Reward
 from model_zoo import zoo
-from train.config import TrainConfig
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData
 from train.distributed import ranks
 from train.logs import Logs
-from train.phases import PHASES
 from train.phases.base import MicroBatch, StepOutput
 from train.phases.compress import Compress
+from train.phases.registry import PHASES, train_config
 from train.schedule import learning_rate
 from train.trainer import Trainer
 
-TIMING = ("samples_per_s", "peak_memory_gb")
+TIMING = ("samples_per_s", "host_memory_gb", "gpu_memory_gb")
 TOY = {"toy": 1.0, "format": 0, "emotion": 0, "affect_threshold": 0}
 """Only the reward of `toy_reward`."""
 
 
 def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     """Return a preset of small sizes; `sections` are merged over it."""
-    optimizer = {"lr": 2e-3, "weight_decay": 0.1, "warmup": 2}
+    optimizer = {"learning_rate": 2e-3, "weight_decay": 0.1, "warmup_steps": 2}
     whole: dict[str, Any] = {
         "model": str(model),
         "data": {"path": str(data)},
@@ -58,16 +57,18 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
         "compress": {"batch_size": 4},
         "instruct": {"batch_size": 4},
         "verify_posterior": {"batch_size": 4},
-        "verify_grpo": {"batch_size": 2, "group": 2, "answer_tokens": 6},
+        "verify_grpo": {"batch_size": 2, "num_generations": 2, "max_completion_length": 6},
         "generate": {"batch_size": 4},
-        "reinforce": {"batch_size": 2, "group": 2, "steps": 2},
+        "reinforce": {"batch_size": 2, "num_images_per_prompt": 2, "num_inference_steps": 2},
         "autoencode": {"batch_size": 4},
         "remember": {
             "per_emotion": 1,
             "real": 2,
-            "top_share": 1.0,
-            "affect_bound": 6.0,
-            "novelty": 1.0,
+            "admission": {
+                "top_quantile": 1.0,
+                "max_affect_error": 6.0,
+                "near_copy_quantile": 1.0,
+            },
         },
         "evaluate": {"before": False, "images": 0, "requests": 0, "grids": 0},
         "save_every": 100,
@@ -111,7 +112,7 @@ def write_model(folder: Path, tokens: int = 4) -> None:
 @contextlib.contextmanager
 def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iterator[Trainer]:
     """Give a trainer in a run folder, at the run's last checkpoint; it sees `images` images."""
-    config = load_config(TrainConfig, None, base=whole)
+    config = load_config(train_config(), None, base=whole)
     folder = zoo.folder_of(config.model)
     samples = [s for s in open_dataset(Path(config.data.path)) if s.split == "train"][:images]
     if ranks.is_first():
@@ -119,8 +120,8 @@ def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iter
     ranks.barrier()
     train.run.check_sizes(config)
     questions = build_questions(samples, config.data.tasks, config.seed)
-    material = RunData(samples, questions)
-    made = Trainer(config, run, zoo.load(folder), material, zoo.fingerprint(folder))
+    data = RunData(samples, questions)
+    made = Trainer(config, run, zoo.load(folder), data, zoo.fingerprint(folder))
     made.restore()
     try:
         yield made
@@ -202,7 +203,7 @@ def against_plain_torch(
         adam = {
             part: torch.optim.AdamW(
                 parameters,
-                lr=getattr(engine, part).lr,
+                lr=getattr(engine, part).learning_rate,
                 weight_decay=getattr(engine, part).weight_decay,
             )
             for part, parameters in owned.items()
@@ -218,12 +219,12 @@ def against_plain_torch(
             for part in phase.owns:
                 for parameter in owned[part]:
                     parameter.grad = torch.zeros_like(parameter)
-            for micro in range(engine.accumulation):
-                share = phase.batch_size // engine.accumulation
+            for micro in range(engine.gradient_accumulation_steps):
+                share = phase.batch_size // engine.gradient_accumulation_steps
                 here = slice(micro * share, (micro + 1) * share)
                 draws = Draws(made.config.seed, name, step)
                 piece = MicroBatch(samples[here], here, phase.batch_size, draws)
-                (phase.loss(piece).loss / engine.accumulation).backward()
+                (phase.loss(piece).loss / engine.gradient_accumulation_steps).backward()
             norms = []
             for part in phase.owns:
                 config = getattr(engine, part)
@@ -316,7 +317,7 @@ def refused(run: Path, whole: dict[str, Any]) -> str | None:
 
 
 def failed(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
-    """Train into an error; return what it told and which step is saved."""
+    """Train into an error; return its message and which step is saved."""
     told = None
     with trainer(run, whole) as made:
         try:
@@ -349,18 +350,20 @@ def refitted(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def told(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
-    """Train on the first few images; return how well each text is told from its own states, and
-    from those of the next image."""
+def decoded(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
+    """Train on the first few images; return the loss of each text given its own states, and given
+    those of the next image."""
     with trainer(run, whole, images) as made:
         made.train()
         context = made.context
         samples = context.training_set.samples
-        asked = context.ask([context.training_set.image(sample.image) for sample in samples])
-        states = context.model.read(asked).h_ctx
+        tokens = context.image_prompts(
+            [context.training_set.image(sample.image) for sample in samples]
+        )
+        states = context.model.read(tokens).h_ctx
         text = context.model.processor.answers([sample.knowledge for sample in samples])
         losses = [
-            language_loss(context.reference.tell(given, text), text.ids, text.mask).item()
+            language_loss(context.reference.decode_states(given, text), text.ids, text.mask).item()
             for given in (states, states.roll(1, 0))
         ]
     return {"rows": rows(run), "own": losses[0], "other": losses[1]}
@@ -385,12 +388,12 @@ def terminate_at_third() -> None:
     """Send this process SIGTERM as soon as it has done three steps: sooner than a test could."""
     row = Logs.row
 
-    def told(self: Logs, step: int, *rest: Any) -> None:
+    def logged(self: Logs, step: int, *rest: Any) -> None:
         row(self, step, *rest)
         if step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    Logs.row = told
+    Logs.row = logged
 
 
 def no_space() -> None:
@@ -402,8 +405,8 @@ def _poison(call: int, spoil: Any) -> None:
     calls = itertools.count()
     loss = Compress.loss
 
-    def spoiled(self: Compress, part: MicroBatch) -> StepOutput:
-        found = loss(self, part)
+    def spoiled(self: Compress, batch: MicroBatch) -> StepOutput:
+        found = loss(self, batch)
         return found._replace(loss=spoil(found.loss)) if next(calls) == call else found
 
     Compress.loss = spoiled

@@ -114,6 +114,13 @@ def train_in_ranks(
     return [Training(args, environment(rank, size, port), first.get(rank)) for rank in range(size)]
 
 
+def refused(done: Training) -> str:
+    """Return the one line of error that a refused command prints."""
+    assert done.code == 2, done.err
+    assert len(done.errors) == 1, done.err
+    return done.errors[0]
+
+
 def in_ranks(probe: Callable[..., Any], *args: object, size: int = 1) -> list[Any]:
     """Return what `probe(*args)` returns on each rank of a world of `size` processes."""
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -40,7 +40,8 @@ def settings(model: Path, world: Path, steps: int, **sections):
         model,
         world,
         stages=[{"steps": steps, "cycle": {"generate": 1}}],
-        **{"engine": {"gradient_checkpointing": True, "generator": {"lr": 1e-3}}} | sections,
+        **{"engine": {"gradient_checkpointing": True, "generator": {"learning_rate": 1e-3}}}
+        | sections,
     )
 
 

@@ -25,7 +25,7 @@ def settings(model: Path, world: Path, recompute: bool, cycle: dict[str, int]) -
         stages=[{"steps": 2 * len(cycle), "cycle": cycle}],
         engine={"gradient_checkpointing": recompute},
         generate={"update_understander": True, "image_share": 1.0},
-        verify_grpo={"group": 3, "rewards": probes.TOY},
+        verify_grpo={"num_generations": 3, "reward_weights": probes.TOY},
     )
 
 
@@ -69,7 +69,7 @@ def test_a_run_says_that_it_reads_prompts_once_an_answer(
     tmp_path, model, world, recompute, cycle, times
 ):
     whole = settings(model, world, recompute, cycle)
-    whole["verify_grpo"]["rewards"] = {"format": 1.0}
+    whole["verify_grpo"]["reward_weights"] = {"format": 1.0}
     (tmp_path / "preset.yaml").write_text(json.dumps(whole))
     done = train("run", tmp_path / "preset.yaml", "--run", tmp_path / "run")
     assert done.code == 0, done.err

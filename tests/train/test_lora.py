@@ -19,8 +19,8 @@ from model_zoo.adapters import adapter_names
 from tests.model_zoo.make import picture
 from tests.train import probes
 from tests.train.processes import in_ranks, train
-from train.config import TrainConfig
 from train.data.run_data import RunData
+from train.phases.registry import train_config
 from train.trainer import Trainer
 
 LORA = {"rank": 3, "alpha": 6}
@@ -49,14 +49,14 @@ def settings(model: Path, world: Path, dropout: float, **sections: Any) -> dict[
 
 def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
     """Train, and return what moved and what the reference, judge and saved model say."""
-    config = load_config(TrainConfig, None, base=whole)
+    config = load_config(train_config(), None, base=whole)
     samples = open_dataset(Path(config.data.path))
     questions = build_questions(samples, config.data.tasks, config.seed)
     run.mkdir()
     trainer = Trainer(config, run, zoo.load(config.model), RunData(samples, questions), "a model")
     model = trainer.context.model
-    asked = trainer.context.ask([picture(seed=1)])
-    start, before = model.read(asked), probes.weights(model)
+    prompts = trainer.context.image_prompts([picture(seed=1)])
+    start, before = model.read(prompts), probes.weights(model)
     trainer.train()
     trainer.close()
     model.eval()
@@ -66,10 +66,10 @@ def watch(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
         "adapters": adapter_names(model),
         "moved": {name for name in after if not torch.equal(after[name], before[name])},
         "start": start.h_emo,
-        "live": model.read(asked).h_emo,
-        "reference": trainer.context.reference(asked).h_emo,
+        "live": model.read(prompts).h_emo,
+        "reference": trainer.context.reference(prompts).h_emo,
         "judge": trainer.context.reference.recognise([picture(seed=1)])[1],
-        "saved": saved.read(asked).h_emo,
+        "saved": saved.read(prompts).h_emo,
         "names": set(saved.state_dict()),
         "copied": set(trainer.context.reference.understander.start),
     }
@@ -158,7 +158,7 @@ def test_settings_that_make_no_adapter(changes, message):
         "lora": {"understander": LORA | changes},
     }
     with pytest.raises(UserError, match=message):
-        load_config(TrainConfig, None, base=whole)
+        load_config(train_config(), None, base=whole)
 
 
 def test_a_frozen_decoder_cannot_train_its_text_encoder():
@@ -168,11 +168,11 @@ def test_a_frozen_decoder_cannot_train_its_text_encoder():
         "generate": {"train_text_encoder": True},
     }
     with pytest.raises(UserError, match=r"lora.generator freezes the decoder"):
-        load_config(TrainConfig, None, base=whole)
+        load_config(train_config(), None, base=whole)
 
 
 def test_an_override_turns_adapters_on():
     whole = {"stages": [{"steps": 1, "cycle": CYCLE}]}
-    assert load_config(TrainConfig, None, base=whole).lora.understander is None
-    config = load_config(TrainConfig, None, ["lora.understander={rank: 64, alpha: 128}"], whole)
+    assert load_config(train_config(), None, base=whole).lora.understander is None
+    config = load_config(train_config(), None, ["lora.understander={rank: 64, alpha: 128}"], whole)
     assert (config.lora.understander.rank, config.lora.understander.alpha) == (64, 128)

@@ -1,4 +1,4 @@
-"""The frozen reference tells a text with the weights of the start, and teaches states only."""
+"""The frozen reference runs with the weights of the start; gradients reach its inputs only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from train.reference import FrozenModule, ReferenceModel
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_it_tells_with_the_starting_weights(lora):
+def test_it_decodes_states_with_the_starting_weights(lora):
     model = copy.deepcopy(make.tiny())
     backbone = model.understander.backbone
-    told = model.processor.answers(["a dark sky", "a cat is a friend"])
+    text = model.processor.answers(["a dark sky", "a cat is a friend"])
     states = torch.randn(2, 4, 160, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    expected = LatentReader(backbone)(states, told)
+    expected = LatentReader(backbone)(states, text)
     (gradient,) = torch.autograd.grad(expected.logsumexp(-1).sum(), states)
     backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     if lora:
@@ -29,8 +29,8 @@ def test_it_tells_with_the_starting_weights(lora):
     with torch.no_grad():
         for name in moving:
             backbone.get_parameter(name).add_(0.1)
-        assert (LatentReader(backbone)(states, told) - expected).abs().max() > 0.01
-    found = reference.tell(states, told)
+        assert (LatentReader(backbone)(states, text) - expected).abs().max() > 0.01
+    found = reference.decode_states(states, text)
     assert (found - expected).abs().max() < 1e-5
 
     found.logsumexp(-1).sum().backward()
@@ -41,19 +41,19 @@ def test_it_tells_with_the_starting_weights(lora):
     assert all(backbone.get_parameter(name).requires_grad for name in moving)
 
 
-def test_it_sees_with_the_starting_weights_and_a_gradient_to_the_picture():
+def test_it_understands_pixels_with_the_starting_weights_and_a_gradient_to_them():
     model = copy.deepcopy(make.tiny())
     pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    asked = model.processor.see(["why"] * 2, pixels)
+    prompts = model.processor.see(["why"] * 2, pixels)
     with torch.no_grad():
-        expected = model.understander(asked).affect
+        expected = model.understander(prompts).affect
     model.understander.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
     reference = ReferenceModel(model.train())
     with torch.no_grad():
         for parameter in model.understander.parameters():
             parameter.add_(0.1)
     pixels.requires_grad_()
-    found = reference.see(["why"] * 2, pixels).affect
+    found = reference.understand_pixels(["why"] * 2, pixels).affect
     assert (found - expected).abs().max() < 1e-5
     found.sum().backward()
     assert pixels.grad.abs().amax((1, 2, 3)).min() > 0

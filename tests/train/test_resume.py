@@ -19,8 +19,8 @@ from model_zoo.text.text_encoders import SENTENCE
 from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, in_ranks, train, train_in_ranks
 from train.checkpoint import State
-from train.config import RememberConfig
-from train.phases.remember.bank_session import BankSession
+from train.data.bank_session import BankSession
+from train.phases.remember import RememberConfig
 
 EVERY_PHASE = {
     "autoencode": 1,
@@ -119,7 +119,7 @@ def preset_of(folder: Path, model: Path, world: Path) -> Path:
                 compress=WORDS,
                 generate={"update_understander": True, "image_share": 0.5},
                 # A pool waits for the next step of the phase, across a checkpoint.
-                remember={"delay": 8},
+                remember={"admission": {"delay": 8}},
                 save_every=5,
             )
         )
@@ -208,7 +208,7 @@ ADAPTER = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
         # What a model draws for itself follows from the step too.
         {
             "lora": {"understander": ADAPTER, "generator": ADAPTER},
-            "engine": {"zero_stage": 1, "accumulation": 2},
+            "engine": {"zero_stage": 1, "gradient_accumulation_steps": 2},
         },
         {"engine": {"precision": "bf16"}},
     ],

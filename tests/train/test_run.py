@@ -19,7 +19,8 @@ from emosym.errors import UserError
 from memory_bank import MemoryBank
 from tests.train import probes
 from tests.train.processes import ROOT, Training, environment, in_ranks, train
-from train.config import TrainConfig
+from train.config import RunConfig
+from train.phases.registry import train_config
 from train.run import _begin
 
 CYCLE = {"compress": 1, "verify_posterior": 1, "verify_grpo": 1, "generate": 1, "remember": 1}
@@ -91,7 +92,7 @@ def test_what_is_written(measured):
     assert list((measured / "tensorboard").iterdir())
     page = (measured / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
-    again = load_config(TrainConfig, measured / "config.yaml")
+    again = load_config(train_config(), measured / "config.yaml")
     assert again.seed == 5
     assert again.stages[0].cycle == CYCLE
 
@@ -104,7 +105,7 @@ def test_metrics_are_json_and_named_by_phase(measured):
     rows = [json.loads(line, parse_constant=no_constant) for line in lines]
     assert [row["step"] for row in rows] == list(range(6))
     for row in rows:
-        named = row.keys() - {"step", "phase", "samples_per_s", "peak_memory_gb"}
+        named = row.keys() - {"step", "phase", "samples_per_s", "host_memory_gb"}
         assert named
         assert all(name.startswith(f"{row['phase']}/") for name in named)
         assert all(math.isfinite(row[name]) for name in named)
@@ -168,7 +169,7 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     assert (measured / "report.json").read_bytes() == written
 
 
-def claim_twice(run: Path, config: TrainConfig) -> str:
+def claim_twice(run: Path, config: RunConfig) -> str:
     """Begin in a folder in which another process began meanwhile."""
     run.mkdir()
     (run / "config.yaml").write_text("seed: 1")
@@ -178,7 +179,7 @@ def claim_twice(run: Path, config: TrainConfig) -> str:
 
 
 def test_a_folder_is_claimed_once(tmp_path, preset):
-    config = load_config(TrainConfig, preset(stages=[{"steps": 1, "cycle": {"compress": 1}}]))
+    config = load_config(train_config(), preset(stages=[{"steps": 1, "cycle": {"compress": 1}}]))
     [told] = in_ranks(claim_twice, tmp_path / "run", config)
     assert told.startswith("another process started a run in")
     assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["seed: 1"]
@@ -207,7 +208,7 @@ def test_a_run_of_questions_alone(tmp_path, model, world):
         world,
         data={"path": None, "tasks": [], "instructions": files},
         stages=[{"steps": 2, "cycle": {"instruct": 1, "verify_grpo": 1}}],
-        verify_grpo={"rewards": {"option": 1.0, "emotion": 0.0, "affect_threshold": 0.0}},
+        verify_grpo={"reward_weights": {"option": 1.0, "emotion": 0.0, "affect_threshold": 0.0}},
         evaluate={"before": True, "questions": 4},
     )
     (tmp_path / "preset.yaml").write_text(json.dumps(whole))

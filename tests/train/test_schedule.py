@@ -10,8 +10,9 @@ from emosym.config import load_config
 from emosym.errors import UserError
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
-from train.config import DataConfig, OptimizerConfig, StageConfig, TrainConfig
+from train.config import DataConfig, OptimizerConfig, StageConfig
 from train.data.dataset import TrainingSet, affect_targets, label_targets
+from train.phases.registry import train_config
 from train.schedule import Schedule, learning_rate
 
 KNOWN = ("compress", "generate", "remember")
@@ -49,18 +50,18 @@ def test_an_unknown_phase_suggests():
 )
 def test_a_stage_with_no_or_endless_steps_is_an_error(stage, message):
     with pytest.raises(UserError, match=rf"stages\.0: {message}"):
-        load_config(TrainConfig, None, [f"stages=[{stage}]"])
+        load_config(train_config(), None, [f"stages=[{stage}]"])
 
 
 def test_all_stages_together_have_an_end():
     stages = [{"steps": 5_000_000, "cycle": {"compress": 1}}] * 2
     with pytest.raises(UserError, match="all stages together must lie in"):
-        load_config(TrainConfig, None, base={"stages": stages})
+        load_config(train_config(), None, base={"stages": stages})
 
 
 def test_an_emptied_cycle_is_an_error():
     with pytest.raises(UserError, match=r"stages\.0: cycle is empty"):
-        load_config(TrainConfig, None, ["stages.0.cycle={}"], base=STAGES)
+        load_config(train_config(), None, ["stages.0.cycle={}"], base=STAGES)
 
 
 def test_learning_rate_by_hand():
@@ -156,12 +157,15 @@ def test_targets_of_what_is_not_known():
     [
         ("compress.batch_size=0", "compress: batch_size must be positive; got 0"),
         ("generate.batch_size=-4", "generate: batch_size must be positive; got -4"),
-        ("verify_grpo.group=1", "verify_grpo: group must be at least 2; got 1"),
+        ("verify_grpo.num_generations=1", "verify_grpo: num_generations must be at least 2; got 1"),
         ("generate.prompt_dropout=1.5", r"prompt_dropout must lie in \[0, 1\]; got 1.5"),
         ("remember.synthetic_share=0.6", r"synthetic_share must lie in \[0, 0.5\]; got 0.6"),
         ("data.crop=0", "crop must be positive; got 0"),
-        ("engine.understander.lr=-1", r"lr must lie in \[0, inf\]; got -1"),
-        ("engine.accumulation=0", "accumulation must be positive; got 0"),
+        ("engine.understander.learning_rate=-1", r"learning_rate must lie in \[0, inf\]; got -1"),
+        (
+            "engine.gradient_accumulation_steps=0",
+            "gradient_accumulation_steps must be positive; got 0",
+        ),
         ("save_every=0", "save_every must be positive; got 0"),
         ("seed=-1", r"configuration: seed must lie in \[0, .*\]; got -1"),
         ("data.world.seed=-1", r"data.world: seed must lie in \[0, .*\]; got -1"),
@@ -170,21 +174,21 @@ def test_targets_of_what_is_not_known():
         ("evaluate.images=-1", r"evaluate: images must lie in \[0, inf\]; got -1"),
         ("evaluate.requests=-1", r"evaluate: requests must lie in \[0, inf\]; got -1"),
         ("evaluate.grids=-1", r"evaluate: grids must lie in \[0, inf\]; got -1"),
-        ("remember.capacity=-1", r"remember: capacity must lie in \[0, inf\]; got -1"),
         ("remember.real=-1", r"remember: real must lie in \[0, inf\]; got -1"),
-        ("remember.novelty=5", r"remember: novelty must lie in \[0, 1\]; got 5"),
-        ("remember.manifold=0.96", r"remember: manifold must lie in \[0, 0.95\]; got 0.96"),
-        ("remember.agreement=2", r"remember: agreement must lie in \[0, 1\]; got 2"),
-        ("remember.quality=2", r"remember: quality must lie in \[0, 1\]; got 2"),
-        ("remember.delay=-1", r"remember: delay must lie in \[0, inf\]; got -1"),
-        ("remember.diversity_loss=2", r"remember: diversity_loss must lie in \[0, 1\]; got 2"),
-        ("remember.admission_low=0.7", r"admission_low must lie in \[0, 0.6\]; got 0.7"),
-        ("remember.admission_high=2", r"admission_high must lie in \[0, 1\]; got 2"),
-        ("remember.replacement=best", "remember.replacement"),
-        ("remember.gates=[copy,label,copy]", "remember.gates names copy twice; name it once"),
-        ("remember.gates=[labels]", r"unknown gate in remember.gates: 'labels'.*'label'\?"),
+        ("remember.admission.capacity_per_class=-1", "capacity_per_class; got -1; expected at"),
+        ("remember.admission.near_copy_quantile=5", r"near_copy_quantile; got 5.0; expected a sh"),
+        ("remember.admission.outlier_quantile=0.96", "outlier_quantile; got 0.96; expected a sh"),
+        ("remember.admission.min_agreement=2", r"min_agreement; got 2.0; expected a share in"),
+        ("remember.admission.quality_quantile=2", "quality_quantile; got 2.0; expected a share"),
+        ("remember.admission.delay=-1", "remember.admission: .*delay; got -1; expected at least 0"),
+        ("remember.admission.max_diversity_loss=2", "max_diversity_loss; got 2.0; expected a sh"),
+        ("remember.admission.min_admission_rate=0.7", "min_admission_rate; got 0.7; expected a"),
+        ("remember.admission.max_admission_rate=2", "max_admission_rate; got 2.0; expected a sh"),
+        ("remember.admission.replacement=best", "remember.admission.replacement: got 'best'"),
+        ("remember.admission.gates=[copy,label,copy]", "names the gate copy twice; name it once"),
+        ("remember.admission.gates=[labels]", "admission: unknown gate 'labels'.*'label'"),
+        ("remember.admission.top_quantile=0", r"top_quantile; got 0.0; expected a share in \(0"),
         ("verify_posterior.hard_negatives=0.6", r"hard_negatives must lie in \[0, 0.5\]; got 0.6"),
-        ("remember.top_share=0", "remember: top_share must be positive; got 0"),
         ("compress.label_weight=nan", "label_weight: got 'nan'; expected a finite number"),
         ("compress.label_weight=-1", r"compress: label_weight must lie in \[0, inf\]; got -1"),
         ("generate.affect_weight=-1", r"generate: affect_weight must lie in \[0, inf\]; got -1"),
@@ -196,10 +200,11 @@ def test_targets_of_what_is_not_known():
 )
 def test_sizes_and_shares_are_checked(override, message):
     with pytest.raises(UserError, match=message):
-        load_config(TrainConfig, None, [override], base=STAGES)
+        load_config(train_config(), None, [override], base=STAGES)
 
 
 def test_rewards_that_are_all_off_are_an_error():
-    off = [f"verify_grpo.rewards.{name}=0" for name in ("format", "emotion", "affect_threshold")]
-    with pytest.raises(UserError, match="all switched off"):
-        load_config(TrainConfig, None, off, base=STAGES)
+    names = ("format", "emotion", "affect_threshold")
+    off = [f"verify_grpo.reward_weights.{name}=0" for name in names]
+    with pytest.raises(UserError, match="verify_grpo: reward_weights are all 0"):
+        load_config(train_config(), None, off, base=STAGES)

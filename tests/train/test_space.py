@@ -42,8 +42,8 @@ def assert_fits(model, world: Path) -> None:
 
 def test_the_space_is_that_of_the_model_that_is_left(tmp_path, model, world):
     """Of the average, where there is one."""
-    rate = {"lr": 1e-2, "warmup": 0, "decay": "constant"}
-    engine = {"understander": {**rate, "ema": 0.9, "ema_every": 2}, "generator": rate}
+    rate = {"learning_rate": 1e-2, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    engine = {"understander": {**rate, "ema_decay": 0.9, "ema_update_every": 2}, "generator": rate}
     found = left(
         tmp_path / "a", model, world, {"generate": 2}, engine=engine,
         generate={"update_understander": True, "image_share": 1.0},

@@ -1,1 +1,1 @@
-"""What a run learns from."""
+"""The data of a run: samples, questions, text features, the memory bank."""

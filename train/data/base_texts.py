@@ -1,4 +1,4 @@
-"""The text from which a base's tokenizer is trained: all that is said in an AffectWorld."""
+"""The text of which a base's tokenizer is trained: AffectWorld texts, requests and answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emosym.tasks import prompts
 
 
 def base_texts(count: int, seed: int) -> Iterator[str]:
-    """Yield `count` world texts, each followed by how people ask and how the model answers."""
+    """Yield `count` world texts, each followed by a request, a question and a reference answer."""
     rng = random.Random(f"base texts {seed}")
     for text in corpus(count, seed):
         emotion = rng.choice(MIKELS8)

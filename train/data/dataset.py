@@ -1,11 +1,11 @@
-"""Training material: which samples or questions a step sees, and their tensors."""
+"""The training set: which samples or questions a step sees, and their tensors."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, overload
 
 import torch
 from PIL import Image
@@ -18,7 +18,8 @@ from emosym.records import Question, Sample
 from train.config import DataConfig
 
 Kind = Literal["samples", "questions"]
-"""What a phase learns from: images with what is known of them, or questions about images."""
+"""What a batch is made of: images with their annotations, or questions about images."""
+Item = TypeVar("Item", Sample, Question)
 
 
 class TrainingSet:
@@ -41,7 +42,7 @@ class TrainingSet:
         self._images: OrderedDict[str, Image.Image] = OrderedDict()
 
     def require(self, option: str, *facts: str) -> None:
-        """Raise UserError when no training image has any of the facts that an option needs."""
+        """Raise UserError when no training image has any of the annotations an option needs."""
         if all(getattr(sample, fact) is None for sample in self.samples for fact in facts):
             raise UserError(
                 f"{option} has nothing to learn from",
@@ -49,26 +50,48 @@ class TrainingSet:
                 fix=f"add it to the data, or set {option}=0",
             )
 
-    def material(self, kind: Kind) -> list[Sample] | list[Question]:
+    @overload
+    def all(self, kind: Literal["samples"]) -> Sequence[Sample]: ...
+    @overload
+    def all(self, kind: Literal["questions"]) -> Sequence[Question]: ...
+    @overload
+    def all(self, kind: Kind) -> Sequence[Sample] | Sequence[Question]: ...
+
+    def all(self, kind: Kind) -> Sequence[Sample] | Sequence[Question]:
         """Return the training samples or questions; raise UserError when there are none."""
         found = self.samples if kind == "samples" else self.questions
         if not found:
-            fix = "name tasks that its facts can answer in data.tasks" if self.samples else None
+            fix = "name tasks that its annotations answer in data.tasks" if self.samples else None
             raise UserError(
                 f"the dataset has no training {kind}", expected="split 'train'", fix=fix
             )
         return found
+
+    @overload
+    def take(
+        self, kind: Literal["samples"], phase: str, position: int, count: int
+    ) -> list[Sample]: ...
+    @overload
+    def take(
+        self, kind: Kind, phase: str, position: int, count: int
+    ) -> list[Sample] | list[Question]: ...
 
     def take(
         self, kind: Kind, phase: str, position: int, count: int
     ) -> list[Sample] | list[Question]:
         """Return items [position, position + count) of the phase's endless shuffled stream.
 
-        Questions of several tasks take turns, so that each task has the same share of them.
+        Questions alternate between their tasks, so that each task has the same share.
         """
-        items = self.material(kind)
-        tasks = [items] if kind == "samples" else list(self._by_task.values())
-        picked = []
+        if kind == "samples":
+            return self._take([self.all("samples")], phase, position, count)
+        self.all("questions")
+        return self._take(list(self._by_task.values()), phase, position, count)
+
+    def _take(
+        self, tasks: Sequence[Sequence[Item]], phase: str, position: int, count: int
+    ) -> list[Item]:
+        picked: list[Item] = []
         orders: dict[tuple[int, int], list[int]] = {}
         for place in range(position, position + count):
             turn, task = divmod(place, len(tasks))
@@ -94,14 +117,16 @@ class TrainingSet:
         return image
 
     def views(self, samples: Sequence[Sample], uniform: Tensor) -> list[Image.Image]:
-        """Return one view of each sample, augmented by draws in [0, 1), [B, 4]."""
+        """Return the image of each sample, flipped and cropped by draws in [0, 1), [B, 4]."""
         images = [self.image(sample.image) for sample in samples]
         if not self.config.flip and self.config.crop == 1:
             return images
         rows = uniform.tolist()
         return [self._augment(image, *row) for image, row in zip(images, rows, strict=True)]
 
-    def _augment(self, image: Image.Image, flip: float, scale: float, x: float, y: float):
+    def _augment(
+        self, image: Image.Image, flip: float, scale: float, x: float, y: float
+    ) -> Image.Image:
         share = self.config.crop + (1 - self.config.crop) * scale
         width, height = (max(1, round(side * share)) for side in image.size)
         left, top = round((image.width - width) * x), round((image.height - height) * y)

@@ -10,7 +10,7 @@ from emosym.errors import UserError
 from emosym.records import Sample
 
 MOST = 10.0
-"""Largest weight: a single odd rating shall not be a step of its own."""
+"""Largest weight, so that one outlying rating does not dominate a step."""
 _BLOCK = 2**22
 """Pairs of ratings that are compared at once."""
 
@@ -18,8 +18,8 @@ _BLOCK = 2**22
 def density_weights(samples: Sequence[Sample], power: float) -> dict[str, float]:
     """Return id -> weight of the samples that are rated: (1 / density)^power, at most `MOST`.
 
-    The density is that of all ratings, at each; the weights have mean 1, however many meet the
-    bound. A sample without valence or arousal is not named.
+    The density is that of all ratings, at each; the weights have mean 1, however many reach
+    the bound. A sample without valence or arousal has no entry.
 
     Raises:
         UserError: ratings that do not spread over the plane.
@@ -34,7 +34,7 @@ def gaussian_kde(points: np.ndarray) -> np.ndarray:
     """Return the density at each of N points [N, 2], the point itself counted in.
 
     The kernel is the points' covariance times the square of Silverman's factor, N^(-1/6) in two
-    dimensions. Ref: Silverman 1986, §4.3. All pairs are compared: 1e5 points take minutes.
+    dimensions. Ref: Silverman 1986, section 4.3. All pairs are compared: 1e5 points take minutes.
 
     Raises:
         UserError: points on a line, of which there is no density over the plane.

@@ -1,28 +1,27 @@
-"""Text features of the decoder's prompts: a frozen encoder reads each of them once."""
+"""Text features of the decoder's prompts; those of a frozen encoder are cached."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
 import torch
-from torch import nn
 
-from emosym.interfaces import TextFeatures
+from emosym.interfaces import Denoiser, TextFeatures
 
-KEPT = 4096
-"""Prompts whose features are kept; the one that was asked for longest ago leaves first."""
+CACHE_SIZE = 4096
+"""Prompts whose features are kept; the least recently used is dropped first."""
 
 
 class PromptFeatureCache:
     """Encodes prompts with a denoiser's text encoder.
 
-    A frozen encoder reads a prompt alone, so that no batch can change its bits.
+    A frozen encoder reads each prompt alone, so that the rest of a batch cannot change its bits.
     """
 
-    def __init__(self, denoiser: nn.Module, *, frozen: bool) -> None:
+    def __init__(self, denoiser: Denoiser, *, frozen: bool) -> None:
         self.denoiser = denoiser
         self.frozen = frozen
-        self._kept: OrderedDict[str, TextFeatures] = OrderedDict()
+        self._cache: OrderedDict[str, TextFeatures] = OrderedDict()
 
     def __call__(self, prompts: list[str]) -> TextFeatures:
         """Return the features of B prompts; raises as `Denoiser.encode_text`."""
@@ -34,10 +33,10 @@ class PromptFeatureCache:
         )
 
     def _row(self, prompt: str) -> TextFeatures:
-        if prompt not in self._kept:
+        if prompt not in self._cache:
             with torch.no_grad():
-                self._kept[prompt] = self.denoiser.encode_text([prompt])
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(prompt)
-        return self._kept[prompt]
+                self._cache[prompt] = self.denoiser.encode_text([prompt])
+            if len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(prompt)
+        return self._cache[prompt]

@@ -1,4 +1,4 @@
-"""What a run learns from and is measured on: samples, and questions about images."""
+"""The data that a run trains on and is evaluated on: samples, and questions about images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_tools.questions.build import build_questions
 from data_tools.questions.eemodb import read_questions
 from emosym.errors import UserError
 from emosym.records import Question, Sample
-from train.config import TrainConfig
+from train.config import RunConfig
 from train.distributed import ranks
 
 
@@ -30,11 +30,11 @@ class RunData:
         for question in sorted(self.questions, key=lambda question: question.id):
             if question.split == "test":
                 tasks.setdefault(question.task, []).append(question)
-        return [question for asked in tasks.values() for question in _spread(asked, count)]
+        return [question for group in tasks.values() for question in _spread(group, count)]
 
 
-def load_run_data(config: TrainConfig, run: Path) -> RunData:
-    """Open, or draw, what a preset names.
+def load_run_data(config: RunConfig, run: Path) -> RunData:
+    """Open the data that a preset names, or draw its AffectWorld.
 
     Raises:
         UserError: no data, unreadable data, nothing in the training or the test split.
@@ -45,16 +45,19 @@ def load_run_data(config: TrainConfig, run: Path) -> RunData:
         samples = with_lexicon_affect(samples, data.lexicon_spread, config.seed)
     questions = build_questions(samples, data.tasks, config.seed, reasons=data.reasons)
     files = data.instructions
-    for path, split in ((files.train, "train"), (files.test, "test")):
-        if path is not None:
-            questions += read_questions(Path(path), Path(files.images), split)
+    if files.images is not None:
+        if files.train is not None:
+            questions += read_questions(Path(files.train), Path(files.images), "train")
+        if files.test is not None:
+            questions += read_questions(Path(files.test), Path(files.images), "test")
+    splits = {sample.split for sample in samples} | {question.split for question in questions}
     for split in ("train", "test"):
-        if not any(item.split == split for item in (*samples, *questions)):
+        if split not in splits:
             raise UserError(f"the dataset has no images in split {split!r}")
     return RunData(samples, questions)
 
 
-def _samples(config: TrainConfig, run: Path) -> list[Sample]:
+def _samples(config: RunConfig, run: Path) -> list[Sample]:
     if config.data.path is not None:
         return open_dataset(Path(config.data.path))
     world, files = config.data.world, config.data.instructions

@@ -1,4 +1,4 @@
-"""Averages of the weights that train: what a run leaves behind can be calmer than its last step."""
+"""Moving averages of the trained weights, which are less noisy than those of the last step."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class WeightAverage:
     """The exponential moving average of a part's trainable parameters, adapters included.
 
     At update n = 0, 1, ... it becomes `average + (1 - d_n) (weights - average)` with
-    `d_n = min(decay, (1 + n) / (10 + n))`, so that a short run forgets where it started. It is
-    float32, whatever the part is, and lies where the part lies. Every rank keeps its own: the
-    parameters are whole on each (ZeRO 1 and 2), so all averages are the same bits.
+    `d_n = min(decay, (1 + n) / (10 + n))`, so that a short run forgets its initial
+    weights. It is float32 and on the device of the part. Every rank keeps one: parameters are whole
+    on each rank (ZeRO 1 and 2), so all averages are equal bit for bit.
     Ref: Flow-GRPO (decay 0.9, every 8 moves, used in evaluation).
     """
 
@@ -38,12 +38,12 @@ class WeightAverage:
         }
 
     def __str__(self) -> str:
-        times = "step" if self.every == 1 else f"{self.every} steps"
-        return f"decay {self.decay:g}, every {times}"
+        interval = "step" if self.every == 1 else f"{self.every} steps"
+        return f"decay {self.decay:g}, every {interval}"
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step that moved the part; of `every` steps, the last."""
+        """Count a step that moved the part; every `every` steps, update the average."""
         self.moves += 1
         if self.moves % self.every:
             return
@@ -54,7 +54,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Let the part hold the average; afterwards its own weights again, bit for bit."""
+        """Replace the part's weights by the average; restore them afterwards, bit for bit."""
         with torch.no_grad():
             own = {name: weight.clone() for name, weight in self._weights()}
             self._set(self.values)
@@ -64,12 +64,12 @@ class WeightAverage:
                 self._set(own)
 
     def save(self, path: Path) -> None:
-        """Write the average to a file, its folder too."""
+        """Write the average to a file, and create its folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
         safetensors.torch.save_file(self.values | {MOVES: torch.tensor(self.moves)}, path)
 
     def load(self, path: Path) -> None:
-        """Go on from a saved average.
+        """Load a saved average.
 
         Raises:
             UserError: a file that cannot be read, or the average of other parameters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import deepspeed
@@ -18,18 +19,18 @@ def deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig) -> dict[s
     """Return DeepSpeed's dictionary; every number in it comes from our typed config.
 
     The batch sizes are nominal: a phase derives its micro-batches from its own global size, and
-    DeepSpeed only needs the number of accumulation steps to be right. Clipping is always stated,
-    because DeepSpeed clips at 1.0 when nothing is said.
+    DeepSpeed only needs the right number of accumulation steps. Clipping is always set, because
+    DeepSpeed's default is to clip at 1.0.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": config.accumulation,
-        "train_batch_size": config.accumulation * ranks.size(),
-        "gradient_clipping": optimizer.clip,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "train_batch_size": config.gradient_accumulation_steps * ranks.size(),
+        "gradient_clipping": optimizer.max_grad_norm,
         "optimizer": {
             "type": "AdamW",
             "params": {
-                "lr": optimizer.lr,
+                "lr": optimizer.learning_rate,
                 "betas": [0.9, 0.999],
                 "eps": 1e-8,
                 "weight_decay": optimizer.weight_decay,
@@ -44,7 +45,7 @@ def deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig) -> dict[s
     }
 
 
-def make_engine(part: nn.Module, config: EngineConfig, optimizer: OptimizerConfig):
+def make_engine(part: nn.Module, config: EngineConfig, optimizer: OptimizerConfig) -> Any:
     """Wrap a part in its own DeepSpeed engine over its trainable parameters."""
     trainable = [p for p in part.parameters() if p.requires_grad]
     engine, *_ = deepspeed.initialize(
@@ -56,27 +57,27 @@ def make_engine(part: nn.Module, config: EngineConfig, optimizer: OptimizerConfi
     return engine
 
 
-def prepare(engine, optimizer: OptimizerConfig, rate: float) -> None:
-    """Make the next optimizer step follow the configuration, at a learning rate.
+def prepare(engine: Any, optimizer: OptimizerConfig, rate: float) -> None:
+    """Set learning rate, weight decay and clipping of the next optimizer step.
 
-    A checkpoint brings its own weight decay and clipping along: the run's own word counts.
+    Loading a checkpoint restores its weight decay and clipping, which a resumed run may change.
     """
-    engine.optimizer.clip_grad = optimizer.clip
+    engine.optimizer.max_grad_norm_grad = optimizer.max_grad_norm
     for group in engine.optimizer.param_groups:
         group["lr"], group["weight_decay"] = rate, optimizer.weight_decay
 
 
-def overflowed(engine) -> bool:
-    """Tell on all ranks whether a gradient of the step that is due is not finite.
+def overflowed(engine: Any) -> bool:
+    """Return on all ranks whether a gradient of the next step is not finite.
 
-    Asked before `step()`: DeepSpeed would skip the step without a word (fp32) or take it (bf16).
+    Call it before `step()`: DeepSpeed would skip the step silently (fp32) or take it (bf16).
     """
     return engine.optimizer.has_overflow()
 
 
 @contextlib.contextmanager
-def quiet():
-    """Keep DeepSpeed's set-up chatter out of the terminal; warnings still pass."""
+def quiet() -> Iterator[None]:
+    """Hide DeepSpeed's messages below a warning."""
     logger = logging.getLogger("DeepSpeed")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The ranks of a run: who we are, and what we tell each other."""
+"""The ranks of a run: this process's rank, and collective operations."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from emosym.errors import UserError
 
 
 class OtherRankError(Exception):
-    """Another rank met bad input and tells of it; this one leaves with it."""
+    """Another rank raised an error and reports it; this rank stops too."""
 
 
 def join() -> None:
-    """Join the other ranks; a process that no launcher started is a world of one.
+    """Join the process group; a process without a launcher is a group of one.
 
     Raises:
-        UserError: environment variables that no launcher sets like this.
+        UserError: environment variables that a launcher would set differently.
     """
     if dist.is_initialized():
         return
@@ -38,14 +38,14 @@ def join() -> None:
     # An operator of DeepSpeed's inference that training never calls. It would be compiled on first
     # use, and a process that is killed meanwhile leaves a lock for which all later ones wait.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # DeepSpeed's own calls, told at every step of every rank.
+    # Caused by DeepSpeed's own calls, in every step of every rank.
     warnings.filterwarnings("ignore", r".*all_gather_into_tensor", FutureWarning)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
 
 
 def leave() -> None:
-    """Part from the other ranks."""
+    """Leave the process group."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -61,13 +61,13 @@ def size() -> int:
 
 
 def is_first() -> bool:
-    """Tell whether this rank writes files and talks."""
+    """Return whether this is rank 0, which writes files and prints."""
     return rank() == 0
 
 
 @contextlib.contextmanager
 def raise_once() -> Iterator[None]:
-    """Let one rank of a machine tell of bad input that all its ranks meet.
+    """Let one rank of a machine report an error that all its ranks raise.
 
     Raises:
         OtherRankError: in place of UserError, on all but the first rank of the machine.
@@ -82,10 +82,11 @@ def raise_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def raise_together() -> Iterator[None]:
-    """Let no rank go on alone: all of them leave when one meets bad input or a failing disk.
+    """Let all ranks stop when one of them raises an error.
 
     Raises:
-        OtherRankError: on the ranks that met none, in place of the error.
+        UserError, OSError: on the ranks that raised it.
+        OtherRankError: on the others.
     """
     problem: UserError | OSError | None = None
     try:
@@ -97,9 +98,9 @@ def raise_together() -> Iterator[None]:
 
 
 def resume_command(run: Path) -> str:
-    """Return the command that continues a run as it ran."""
-    ranks = f" NPROC={size()}" if size() > 1 else ""
-    return f"`make resume RUN={run}{ranks}`"
+    """Return the command that resumes a run on as many ranks."""
+    processes = f" NPROC={size()}" if size() > 1 else ""
+    return f"`make resume RUN={run}{processes}`"
 
 
 def barrier() -> None:
@@ -129,8 +130,8 @@ def mean(value: Tensor) -> Tensor:
 def gather(rows: Tensor) -> Tensor:
     """Concatenate [B, ...] of all ranks in rank order; gradients flow back to each rank.
 
-    The engines average gradients over ranks, and each rank's loss is a mean over its own images:
-    the gradient that other ranks send for our rows is part of their loss, so the sum is right.
+    Backward sums the gradients of all ranks for our rows: each rank's loss is a mean over its own
+    images, and the engines average gradients over ranks.
     """
     if size() == 1:
         return rows
@@ -159,23 +160,23 @@ def device() -> torch.device:
 
 
 def _check_launcher() -> None:
-    """Check what a launcher says in the environment: torch and DeepSpeed would guess, or hang."""
+    """Check a launcher's environment variables: torch and DeepSpeed would guess, or hang."""
     size = _integer("WORLD_SIZE", 1, 2**31)
     _integer("RANK", 0, size - 1)
     _integer("LOCAL_RANK", 0, size - 1)
     _integer("MASTER_PORT", 1, 2**16 - 1)
     if not os.environ.get("MASTER_ADDR"):
-        raise _misled("MASTER_ADDR", "a host name")
+        raise _bad_variable("MASTER_ADDR", "a host name")
 
 
 def _integer(name: str, least: int, most: int) -> int:
     text = os.environ.get(name, "")
     if not (text.isdecimal() and least <= int(text) <= most):
-        raise _misled(name, f"an integer in [{least}, {most}]")
+        raise _bad_variable(name, f"an integer in [{least}, {most}]")
     return int(text)
 
 
-def _misled(name: str, expected: str) -> UserError:
+def _bad_variable(name: str, expected: str) -> UserError:
     return UserError(
         f"the environment variable {name} is not what a launcher sets beside RANK",
         got=repr(os.environ.get(name, "")),

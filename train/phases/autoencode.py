@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
+from emosym.models.model import EmoSym
+from emosym.records import Sample
 from train.data.dataset import square_pixels
-from train.phases.base import MicroBatch, PhaseContext, StepOutput
+from train.phases.base import MicroBatch, Phase, StepOutput
+from train.ranges import check_positive, check_range
 
 
-class Autoencode:
+@dataclass(kw_only=True, slots=True)
+class AutoencodeConfig:
+    """Training of the decoder's VAE (only for a base from scratch)."""
+
+    batch_size: int = 32
+    """Images a step."""
+    moment_weight: float = 0.05
+    """Weight that keeps each latent channel near mean 0 and variance 1, so that no scale is
+    needed."""
+
+    def __post_init__(self) -> None:
+        check_positive(batch_size=self.batch_size)
+        check_range(math.inf, moment_weight=self.moment_weight)
+
+
+class Autoencode(Phase[AutoencodeConfig, Sample]):
     """Reconstruct pixels; keep every latent channel near mean 0 and variance 1."""
 
     name = "autoencode"
+    Config = AutoencodeConfig
     owns = ("autoencoder",)
-    material = "samples"
-    replays = False
-    compares = None
-    dropout = True
 
-    def __init__(self, context: PhaseContext) -> None:
-        self.context = context
-        self.config = context.config.autoencode
-        self.batch_size = self.config.batch_size
+    @classmethod
+    def unfreezes(cls, config: AutoencodeConfig, model: EmoSym) -> Sequence[nn.Module]:
+        """Return the autoencoder."""
+        return [model.autoencoder]
 
-    def loss(self, part: MicroBatch) -> StepOutput:
-        """Return L1 + 5 MSE of the reconstruction, and the pull on the latents' moments."""
+    def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
+        """Return L1 + 5 MSE of the reconstruction, plus the weighted deviation of the moments."""
         side = self.context.model.config.image_size
-        images = [self.context.training_set.image(sample.image) for sample in part.samples]
+        images = [self.context.training_set.image(sample.image) for sample in batch.items]
         pixels = torch.stack([square_pixels(image, side) for image in images])
         pixels = pixels.to(self.context.device)
-        drawn, latents = self.context.parts["autoencoder"](pixels)
-        error = drawn - pixels
-        spread, middle = torch.var_mean(latents, dim=(0, 2, 3))
-        moments = (middle.pow(2) + (spread - 1).pow(2)).mean()
-        squared = error.pow(2).mean()
-        loss = error.abs().mean() + 5 * squared + self.config.moment_weight * moments
-        return StepOutput(loss, {"mse": squared.detach(), "moments": moments.detach()})
+        reconstructed, latents = self.context.parts["autoencoder"](pixels)
+        error = reconstructed - pixels
+        variance, mean = torch.var_mean(latents, dim=(0, 2, 3))
+        moments = (mean.pow(2) + (variance - 1).pow(2)).mean()
+        mse = error.pow(2).mean()
+        loss = error.abs().mean() + 5 * mse + self.config.moment_weight * moments
+        return StepOutput(loss, {"mse": mse.detach(), "moments": moments.detach()})

@@ -1,62 +1,73 @@
-"""What a phase is, and what it works with."""
+"""The base class of the phases of training, and what a phase works with."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.models.generator import Condition
-from emosym.models.model import EmoSym
+from emosym.models.model import EmoSym, ModelConfig
 from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from emosym.tasks import prompts
-from train.config import TrainConfig
+from train.config import RunConfig
+from train.data.bank_session import BankConfig, BankSession
 from train.data.dataset import Kind, TrainingSet
-from train.data.knowledge import KnowledgeEncoder
+from train.data.knowledge import KnowledgeConfig, KnowledgeEncoder
 from train.data.prompt_features import PromptFeatureCache
 from train.distributed import ranks
-from train.phases.remember.bank_session import BankSession
 from train.reference import FrozenModule, ReferenceModel
+
+Need = Literal["bank", "knowledge", "start"]
+"""What a run makes only for phases that need it: the memory bank, the encoder of knowledge texts, a
+frozen copy of the generator at the start."""
+SECTIONS: Mapping[Need, type] = {"bank": BankConfig, "knowledge": KnowledgeConfig}
+"""Need -> base class of the phase's `Config`, which holds the options of what is needed."""
+
+Settings = TypeVar("Settings")
+Item = TypeVar("Item", bound=Sample | Question)
 
 
 @dataclass(slots=True)
 class PhaseContext:
     """Everything the phases of a run share."""
 
-    config: TrainConfig
+    config: RunConfig
     model: EmoSym
     parts: dict[str, Any]
     """Part -> its DeepSpeed engine, or the bare module of a part that does not train."""
     training_set: TrainingSet
     reference: ReferenceModel
-    start: FrozenModule | None
-    """The generator as it was at the start; None in a run without `reinforce`."""
-    texts: PromptFeatureCache
-    """What encodes the decoder's prompts."""
+    starting_generator: FrozenModule[Tensor] | None
+    """The generator as it was at the start; None where no phase needs `start`."""
+    prompt_features: PromptFeatureCache
+    """Encodes the decoder's prompts."""
     memory: BankSession
-    knowledge: KnowledgeEncoder | None
-    """What encodes knowledge texts; None in a run without `compress`."""
+    knowledge_encoder: KnowledgeEncoder | None
+    """Encodes knowledge texts; None where no phase needs `knowledge`."""
     device: torch.device
     save: Callable[[], object]
-    """Writes a checkpoint of the state before this step; all ranks together."""
+    """Writes a checkpoint of the state before this step; all ranks call it together."""
 
     @contextlib.contextmanager
-    def outside(self) -> Iterator[None]:
-        """Do what may fail for reasons outside the run: then nothing before this step is lost.
+    def save_on_failure(self) -> Iterator[None]:
+        """Save the state before this step if something outside the run fails.
 
-        All ranks come by here, and leave together.
+        Wrap reading of files and calls of services in it. All ranks must enter it, and all ranks
+        stop together.
 
         Raises:
             UserError, OSError: what failed.
-            ranks.OtherRankError: on the ranks where nothing did.
+            ranks.OtherRankError: on the ranks where nothing failed.
         """
         try:
             with ranks.raise_together():
@@ -65,47 +76,52 @@ class PhaseContext:
             self.save()
             raise
 
-    def ask(self, views: Sequence, text: str = prompts.UNDERSTAND) -> Prompts:
-        """Put the question to images, one at a time."""
-        asked = self.model.processor.prompts([text] * len(views), [[view] for view in views])
-        return asked.to(self.device)
+    def image_prompts(
+        self, images: Sequence[Image.Image], text: str = prompts.UNDERSTAND
+    ) -> Prompts:
+        """Return one prompt for each image, all with the same question."""
+        tokens = self.model.processor.prompts([text] * len(images), [[image] for image in images])
+        return tokens.to(self.device)
 
-    def pose(self, questions: Sequence[Question]) -> Prompts:
-        """Put questions, each to its own images."""
+    def question_prompts(self, questions: Sequence[Question]) -> Prompts:
+        """Return one prompt for each question, with the question's own images."""
         texts = [question.text for question in questions]
-        shown = [
+        images = [
             [self.training_set.image(path) for path in question.images] for question in questions
         ]
-        return self.model.processor.prompts(texts, shown).to(self.device)
+        return self.model.processor.prompts(texts, images).to(self.device)
 
-    def condition(self, reading: UnderstanderOutput, texts: list[str], affect: Tensor) -> Condition:
-        """Return what the generator is told; a frozen text encoder reads each prompt once."""
+    def reference_answers(self, samples: Sequence[Sample]) -> Answers:
+        """Return the reference answers of samples to the question `UNDERSTAND`."""
+        return self.answers([prompts.answer(sample) for sample in samples])
+
+    def answers(self, texts: Sequence[str]) -> Answers:
+        """Return texts as answers of the assistant."""
+        return self.model.processor.answers(texts).to(self.device)
+
+    def condition(self, output: UnderstanderOutput, texts: list[str], affect: Tensor) -> Condition:
+        """Return the generator's condition for B prompts, their states and wanted affect [B, 2]."""
         return Condition(
-            text=self.texts(texts),
-            unconditional_text=self.texts([""]).expand(len(texts)),
-            h_ctx=reading.h_ctx,
-            h_emo=reading.h_emo,
+            text=self.prompt_features(texts),
+            unconditional_text=self.prompt_features([""]).expand(len(texts)),
+            h_ctx=output.h_ctx,
+            h_emo=output.h_emo,
             affect=affect,
         )
 
-    def answer(self, samples: Sequence[Sample]) -> Answers:
-        """Return the reference answers of samples."""
-        texts = [prompts.answer(sample) for sample in samples]
-        return self.model.processor.answers(texts).to(self.device)
-
 
 @dataclass(frozen=True, slots=True)
-class MicroBatch:
-    """One micro-batch of one rank: its material and its rows of the step's draws."""
+class MicroBatch(Generic[Item]):
+    """One micro-batch of one rank, and its rows of the step's random draws."""
 
-    samples: list[Sample]
-    """Samples, or questions in a phase that learns from those."""
+    items: Sequence[Item]
+    """Samples, or questions in a phase whose `batch_kind` is questions."""
     rows: slice
     """Rows of the global batch."""
     total: int
-    """Images in the global batch."""
+    """Items in the global batch."""
     draws: Draws
-    """Fresh for each micro-batch with the same key: draw the global batch and take `rows`."""
+    """The same in each micro-batch of a step: draw for the global batch and take `rows`."""
 
     def normal(self, *shape: int) -> Tensor:
         """Return our rows of standard normal draws [total, *shape]."""
@@ -117,49 +133,130 @@ class MicroBatch:
 
 
 class StepOutput(NamedTuple):
-    """What a micro-batch gave."""
+    """The loss and the metrics of one micro-batch."""
 
     loss: Tensor
-    metrics: dict[str, Tensor | float]
-    """Detached scalars, means over our images; NaN where the batch has nothing to measure."""
+    metrics: Mapping[str, Tensor | float]
+    """Detached scalars, means over our items; NaN where the batch has nothing to measure."""
 
 
-class LearningPhase(Protocol):
-    """A kind of step that moves weights."""
+class Text(NamedTuple):
+    """A text that a run will give to the language model."""
 
-    name: str
-    owns: tuple[str, ...]
-    """Parts that the step moves; the loss goes backward through the last one's engine."""
-    batch_size: int
-    """Global images (or prompts) a step."""
-    material: Kind
+    value: str
+    decoder: bool = False
+    """Whether the decoder's text encoder reads it too, which has a longest length."""
+
+
+class Alarm(NamedTuple):
+    """Why a monitor stops the run."""
+
+    problem: str
+    got: str
+    fix: str
+
+
+class Phase(Generic[Settings, Item]):
+    """A kind of training step; one instance lives as long as the run.
+
+    A subclass names itself and its options and defines `loss`, or, where it moves no weights,
+    `act`. Everything else has a default. `__init__` may look at the training set and refuse it.
+    """
+
+    name: ClassVar[str]
+    """Its name in a stage's cycle, in the registry, and its section in a preset."""
+    Config: ClassVar[type[Any]]
+    """Dataclass of its options, all with defaults. A phase that learns has `batch_size` there."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What the run must make for it; see `SECTIONS` for the options that come with a need."""
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Options that cannot change when a run is resumed."""
+    batch_kind: ClassVar[Kind] = "samples"
     """What its batches are made of."""
-    replays: bool
-    """Whether bank images join its batches."""
-    hard_negatives: float
-    """Where they do, share of a batch that are real ones showing what others of it show, with
-    another emotion."""
-    compares: tuple[str, str] | None
-    """Metrics of reward and second judge: the run stops when they part. None never stops it."""
-    dropout: bool
-    """Whether its steps drop inputs of adapters, forward and backward."""
+    replays: ClassVar[bool] = False
+    """Whether images of the memory bank join its batches."""
+    dropout: ClassVar[bool] = True
+    """Whether adapters drop inputs in its steps."""
+    owns: tuple[str, ...] = ()
+    """Parts that its steps move, of `EmoSym.PARTS`; the one nearest to the loss comes last. A phase
+    without any acts and moves no weights."""
+    hard_negatives: float = 0.0
+    """If it replays: largest share of a batch that are real images of the bank with nearly the
+    prompt of another image of the batch, and another emotion."""
 
-    def loss(self, part: MicroBatch) -> StepOutput:
-        """Return the loss of a micro-batch, a mean over its images."""
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for need, section in SECTIONS.items():
+            if need in cls.needs and not issubclass(cls.Config, section):
+                raise TypeError(
+                    f"{cls.__name__} needs {need!r}: derive its Config from {section.__name__}"
+                )
 
+    def __init__(self, context: PhaseContext) -> None:
+        self.context = context
+        self.config: Settings = getattr(context.config, self.name)
 
-class ActingPhase(Protocol):
-    """A kind of step that moves no weights."""
+    # What the run asks before it makes the phase, given the phase's section.
 
-    name: str
-    owns: tuple[()]
-    batch_size: int
-    """Images a step makes, on all ranks together."""
-    dropout: bool
-    """False: what acts is the model as it would be used."""
+    @classmethod
+    def check(cls, config: Settings, run: RunConfig) -> None:
+        """Raise UserError where the section contradicts another section of the run."""
 
-    def run(self, step: int, turn: int) -> dict[str, float]:
-        """Act, all ranks together, and return what to log; `turn` steps of it came before."""
+    @classmethod
+    def resolve_paths(cls, config: Settings) -> None:
+        """Make paths in the section absolute: a run may be resumed from another folder."""
+
+    @classmethod
+    def texts(cls, config: Settings, item: Item) -> Iterable[Text]:
+        """Yield every text of a training item, of `batch_kind`, that its steps will read.
+
+        They are checked before the first step, so that no step fails on a text.
+        """
+        return ()
+
+    @classmethod
+    def unfreezes(cls, config: Settings, model: EmoSym) -> Sequence[nn.Module]:
+        """Return what it trains of the modules frozen by default: autoencoder, text encoder."""
+        return ()
+
+    # What the run asks of the phase.
+
+    @property
+    def batch_size(self) -> int:
+        """Return the items of a step, all ranks and micro-batches together."""
+        config: Any = self.config
+        return config.batch_size
+
+    def loss(self, batch: MicroBatch[Item]) -> StepOutput:
+        """Return the loss of a micro-batch, a mean over its items."""
+        raise NotImplementedError(f"phase {self.name} owns parts, so it must define loss()")
+
+    def act(self, step: int, turn: int) -> dict[str, float]:
+        """Do a step that moves no weights, all ranks together, and return its metrics.
+
+        Args:
+            step: of the run.
+            turn: earlier steps of this phase.
+        """
+        raise NotImplementedError(f"phase {self.name} owns no part, so it must define act()")
+
+    def monitor(self, metrics: dict[str, float], history: list[list[float]]) -> Alarm | None:
+        """Watch the metrics of its step; return an alarm to stop the run after this step.
+
+        Args:
+            metrics: of the step, the same on all ranks; may be added to.
+            history: rows that the monitor keeps between steps. It changes them in place; they are
+                part of checkpoints. Clear them with an alarm, or a resumed run stops again at once.
+        """
+        return None
+
+    def notices(self) -> Iterable[str]:
+        """Yield what a user should know when the run starts."""
+        return ()
+
+    def final_model_config(self, config: ModelConfig) -> ModelConfig:
+        """Return the configuration of the model that the run saves."""
+        return config
 
 
 def freeze(module: nn.Module) -> None:

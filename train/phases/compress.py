@@ -1,6 +1,10 @@
-"""Compress: reasoning tokens absorb emotional reasoning knowledge. Ref: EmoSym §2.4."""
+"""Compress: reasoning tokens absorb emotional reasoning knowledge. Ref: EmoSym, step 1."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,11 +14,16 @@ from emosym.interfaces import Answers
 from emosym.models.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
 from emosym.models.reasoner import effective_rank, mean_cosine, norm_ratio
 from emosym.models.understander import Distillation, UnderstanderOutput
+from emosym.records import Sample
+from emosym.tasks import prompts
+from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets
+from train.data.knowledge import KnowledgeConfig
 from train.distributed import ranks
-from train.phases.base import MicroBatch, PhaseContext, StepOutput
+from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.ranges import check_positive, check_range
 
-NEEDS = {
+REQUIRED = {
     "label": ("emotion",),
     "knowledge": ("knowledge",),
     "affect": ("valence", "arousal"),
@@ -22,30 +31,64 @@ NEEDS = {
     "distil": ("knowledge",),
     "reconstruct": ("knowledge",),
 }
-"""Loss -> what some training image must have for it."""
+"""Loss -> annotations of which some training image must have one."""
 
 
-class Compress:
+@dataclass(kw_only=True, slots=True)
+class CompressConfig(KnowledgeConfig):
+    """Emotional reasoning knowledge compression. Ref: EmoSym, step 1 (docs/papers.md)."""
+
+    batch_size: int = 32
+    """Images a step."""
+    label_weight: float = 0.5
+    """Cross-entropy on the label."""
+    knowledge_weight: float = 0.5
+    """InfoNCE of the reasoning tokens against the knowledge text."""
+    affect_weight: float = 1.0
+    """Smooth L1 on valence and arousal (ours; 0 as published)."""
+    language_weight: float = 0.0
+    """Language loss on the reference answer (ours; 0 as published)."""
+    distil_weight: float = 0.0
+    """Self-distillation (ours, after CODI; 1 there): the state at [EMO] after the reasoning tokens
+    learns to equal the state at [EMO] after the knowledge text. The forward pass over the text also
+    learns label, valence and arousal, at the weights above."""
+    reconstruct_weight: float = 0.0
+    """Language loss on the knowledge text, decoded from the reasoning states alone (ours, after
+    ICAE; try 0.1). The frozen language model of the start decodes it, so that only the states
+    learn.
+    """
+
+    def __post_init__(self) -> None:
+        check_positive(batch_size=self.batch_size)
+        check_range(
+            math.inf,
+            label_weight=self.label_weight,
+            knowledge_weight=self.knowledge_weight,
+            affect_weight=self.affect_weight,
+            language_weight=self.language_weight,
+            distil_weight=self.distil_weight,
+            reconstruct_weight=self.reconstruct_weight,
+        )
+
+
+class Compress(Phase[CompressConfig, Sample]):
     """CE on the label + InfoNCE of h_ctx against the knowledge text (+ V/A, + answer).
 
-    Options bring the knowledge into the reasoning tokens in two more ways: self-distillation from
-    a reading of the words (CODI, arXiv 2502.21074), and telling the words from the states alone
-    (ICAE, arXiv 2307.06945).
+    Two options bring the knowledge into the reasoning tokens in other ways: self-distillation from
+    a forward pass over the text (CODI, arXiv 2502.21074), and reconstruction of the text from the
+    states alone (ICAE, arXiv 2307.06945).
     """
 
     name = "compress"
+    Config = CompressConfig
+    needs = frozenset({"knowledge"})
+    fixed = ("knowledge_encoder",)
     owns = ("understander",)
-    material = "samples"
     replays = True
-    hard_negatives = 0.0
-    compares = None
-    dropout = True
 
     def __init__(self, context: PhaseContext) -> None:
-        self.context = context
-        self.config = context.config.compress
-        self.batch_size = self.config.batch_size
-        for loss, facts in NEEDS.items():
+        super().__init__(context)
+        for loss, facts in REQUIRED.items():
             if getattr(self.config, f"{loss}_weight"):
                 context.training_set.require(f"compress.{loss}_weight", *facts)
         for loss in ("knowledge", "reconstruct"):
@@ -56,60 +99,92 @@ class Compress:
                     fix=f"set compress.{loss}_weight=0, or give the model some",
                 )
 
-    def loss(self, part: MicroBatch) -> StepOutput:
+    @classmethod
+    def check(cls, config: CompressConfig, run: RunConfig) -> None:
+        """Refuse to reconstruct texts with a language model of random weights."""
+        if run.from_scratch and config.reconstruct_weight:
+            raise UserError(
+                "compress.reconstruct_weight needs a trained language model",
+                got="from_scratch=true, whose starting weights are random",
+                fix="set it to 0, or train a base with compress.language_weight first",
+            )
+
+    @classmethod
+    def resolve_paths(cls, config: CompressConfig) -> None:
+        """Make the folder of a knowledge encoder absolute."""
+        config.resolve_paths()
+
+    @classmethod
+    def texts(cls, config: CompressConfig, item: Sample) -> Iterable[Text]:
+        """Yield the reference answer, and the knowledge text where the language model reads it.
+
+        A knowledge encoder accepts any text.
+        """
+        if config.language_weight:
+            yield Text(prompts.answer(item))
+        if config.distil_weight or config.reconstruct_weight:
+            yield Text(item.knowledge or "")
+
+    def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
         """Return the weighted sum of the losses of one micro-batch."""
         context, config = self.context, self.config
-        samples = part.samples
-        asked = context.ask(context.training_set.views(samples, part.uniform(4)))
-        answers = context.answer(samples) if config.language_weight else None
+        samples = batch.items
+        images = context.image_prompts(context.training_set.views(samples, batch.uniform(4)))
+        answers = context.reference_answers(samples) if config.language_weight else None
         texts = [sample.knowledge or "" for sample in samples]
-        knowledge = context.knowledge(texts) if config.knowledge_weight else None
-        words = self._unclosed(self._tell(texts)) if config.distil_weight else None
-        reading = context.parts["understander"](asked, answers, knowledge, words)
+        features = self._knowledge_features(texts) if config.knowledge_weight else None
+        words = self._without_end(context.answers(texts)) if config.distil_weight else None
+        output = context.parts["understander"](images, answers, features, words)
 
         known = torch.tensor([s.knowledge is not None for s in samples]).to(context.device)
         all_known = ranks.gather(known.float()).bool()
         first = ranks.rank() * len(samples)
         labels = label_targets(samples, context.model.config.emotions).to(context.device)
         affects = affect_targets(samples).to(context.device)
-        parts = {"label": config.label_weight * label_loss(reading.emotion_logits, labels)}
-        if reading.knowledge is not None:
-            keys = ranks.gather(reading.knowledge)
-            parts["knowledge"] = config.knowledge_weight * info_nce(
-                reading.h_ctx.mean(1), keys, all_known, first
+        losses = {"label": config.label_weight * label_loss(output.emotion_logits, labels)}
+        if output.knowledge is not None:
+            keys = ranks.gather(output.knowledge)
+            losses["knowledge"] = config.knowledge_weight * info_nce(
+                output.h_ctx.mean(1), keys, all_known, first
             )
-        parts["affect"] = config.affect_weight * affect_loss(reading.affect, affects)
+        losses["affect"] = config.affect_weight * affect_loss(output.affect, affects)
         if answers is not None:
-            # A reason is not known for an image of the bank: it must not teach to give none.
-            parts["language"] = config.language_weight * language_loss(
-                reading.answer_logits, answers.ids, answers.mask * known[:, None]
+            # An image of the bank has no knowledge text: it must not teach to answer without one.
+            losses["language"] = config.language_weight * language_loss(
+                output.answer_logits, answers.ids, answers.mask * known[:, None]
             )
-        if reading.distillation is not None:
-            teachers = ranks.gather(reading.distillation.teacher.detach())
-            parts["distil"] = config.distil_weight * distil_loss(
-                reading.distillation.student, teachers, all_known, first
+        if output.distillation is not None:
+            teachers = ranks.gather(output.distillation.teacher.detach())
+            losses["distil"] = config.distil_weight * distil_loss(
+                output.distillation.student, teachers, all_known, first
             )
-            parts["teacher"] = self._teacher_loss(reading.distillation, labels, affects, known)
+            losses["teacher"] = self._teacher_loss(output.distillation, labels, affects, known)
         if config.reconstruct_weight:
-            told = self._tell(texts)
-            parts["reconstruct"] = config.reconstruct_weight * language_loss(
-                context.reference.tell(reading.h_ctx, told), told.ids, told.mask * known[:, None]
+            targets = context.answers(texts)
+            losses["reconstruct"] = config.reconstruct_weight * language_loss(
+                context.reference.decode_states(output.h_ctx, targets),
+                targets.ids,
+                targets.mask * known[:, None],
             )
-        loss = torch.stack(list(parts.values())).sum()
-        metrics = {name: value.detach() for name, value in parts.items()}
-        return StepOutput(loss, metrics | self._monitors(reading))
+        loss = torch.stack(list(losses.values())).sum()
+        metrics = {name: value.detach() for name, value in losses.items()}
+        return StepOutput(loss, metrics | self._monitors(output))
 
-    def _tell(self, texts: list[str]) -> Answers:
-        return self.context.model.processor.answers(texts).to(self.context.device)
+    def _knowledge_features(self, texts: Sequence[str]) -> Tensor:
+        encoder = self.context.knowledge_encoder
+        if encoder is None:
+            raise RuntimeError("compress needs the knowledge encoder")
+        return encoder(texts)
 
-    def _unclosed(self, told: Answers) -> Answers:
-        """Return texts that do not end the turn: [EMO] goes on after them."""
-        return Answers(told.ids, told.mask * (told.ids != self.context.model.processor.end_of_turn))
+    def _without_end(self, texts: Answers) -> Answers:
+        """Return texts without the end of the turn: [EMO] follows them."""
+        end = self.context.model.processor.end_of_turn
+        return Answers(texts.ids, texts.mask * (texts.ids != end))
 
     def _teacher_loss(
         self, distillation: Distillation, labels: Tensor, affects: Tensor, known: Tensor
     ) -> Tensor:
-        """Return what the reading of the words has to learn where there are words."""
+        """Return the supervised loss of the forward pass over the texts, where there are any."""
         label = label_loss(distillation.emotion_logits, labels.masked_fill(~known, -100))
         affect = affect_loss(
             distillation.affect, affects.masked_fill(~known[:, None], float("nan"))
@@ -117,13 +192,13 @@ class Compress:
         return self.config.label_weight * label + self.config.affect_weight * affect
 
     @torch.no_grad()
-    def _monitors(self, reading: UnderstanderOutput) -> dict[str, Tensor]:
-        """Return what shows that latents collapse: they all say the same, or the same of all."""
+    def _monitors(self, output: UnderstanderOutput) -> dict[str, Tensor]:
+        """Return metrics of collapse: all tokens alike, or the tokens of all images alike."""
         understander = self.context.model.understander
         return {
-            "latent_rank": effective_rank(reading.h_ctx),
-            "latent_cosine": mean_cosine(reading.h_ctx),
-            "image_cosine": mean_cosine(ranks.gather(reading.h_ctx.mean(1))),
+            "latent_rank": effective_rank(output.h_ctx),
+            "latent_cosine": mean_cosine(output.h_ctx),
+            "image_cosine": mean_cosine(ranks.gather(output.h_ctx.mean(1))),
             "norm_ratio": norm_ratio(
                 understander.reasoner.context, understander.backbone.token_embeddings
             ),

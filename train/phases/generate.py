@@ -1,33 +1,94 @@
-"""Generate: the denoising loss through conditioner and decoder. Ref: EmoSym §2.6."""
+"""Generate: the denoising loss through conditioner and decoder. Ref: EmoSym, step 3."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emosym.diffusion.processes import add_noise, min_snr, training_times
+from emosym.errors import UserError
+from emosym.interfaces import Prompts
 from emosym.models.losses import affect_loss, label_loss
+from emosym.models.model import EmoSym
 from emosym.records import ImageRequest, Sample
 from emosym.tasks import prompts
+from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
-from train.phases.base import MicroBatch, PhaseContext, StepOutput
+from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.ranges import check_positive, check_range
 
 
-class Generate:
-    """Condition on what was read (from the image, or from the request in words), draw, compare."""
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    """Denoising through conditioner and decoder. Ref: EmoSym, step 3 (docs/papers.md)."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"times": "timestep_sampling", "min_snr": "snr_gamma"}
+
+    batch_size: int = 32
+    """Images a step."""
+    update_understander: bool = False
+    """Let the loss flow into the understander and step it too, with the two weights below."""
+    label_weight: float = 1.0
+    """Cross-entropy on the label, in steps whose condition is read from the image."""
+    affect_weight: float = 1.0
+    """Smooth L1 on valence and arousal, in steps whose condition is read from the image."""
+    image_share: float = 0.25
+    """Share of steps whose condition is read from the image itself, not from the request."""
+    condition_dropout: float = 0.1
+    """Share of images whose whole condition is dropped (for guidance)."""
+    prompt_dropout: float = 0.1
+    """Share of images without a prompt (emotion alone)."""
+    label_dropout: float = 0.5
+    """Share of requests that name no emotion."""
+    affect_dropout: float = 0.1
+    """Share of requests that name no valence and arousal."""
+    density_weight: float = 0.0
+    """Power, in [0, 2], of the rarity (1 / density) of an image's valence and arousal in the
+    weight of its loss: 1 for EmotiCrafter, 2 in its code, 0 weighs all alike. Weights have mean 1
+    over the rated training images and are at most 10; an image without ratings has 1."""
+    timestep_sampling: Literal["logit_normal", "uniform"] = "logit_normal"
+    """Distribution of the noise levels in training. Ref: SD3 (arXiv 2403.03206), eq. 19; SD1.5:
+    uniform."""
+    snr_gamma: float | None = None
+    """γ of the min-SNR weight of the loss (arXiv 2303.09556, 5 there); null weighs all alike."""
+    emotional_share: float = 0.0
+    """Share of prompts that also describe the colour and light that carry the emotion (an image's
+    `emotional_prompt`, where it has one), so that the decoder learns the words that `emosym refine`
+    adds."""
+    train_text_encoder: bool = False
+    """Train the decoder's text encoder too (only for a base from scratch)."""
+
+    def __post_init__(self) -> None:
+        check_positive(batch_size=self.batch_size)
+        check_range(math.inf, label_weight=self.label_weight, affect_weight=self.affect_weight)
+        check_range(2.0, density_weight=self.density_weight)
+        if self.snr_gamma is not None:
+            check_positive(snr_gamma=self.snr_gamma)
+        check_range(
+            image_share=self.image_share,
+            condition_dropout=self.condition_dropout,
+            prompt_dropout=self.prompt_dropout,
+            label_dropout=self.label_dropout,
+            affect_dropout=self.affect_dropout,
+            emotional_share=self.emotional_share,
+        )
+
+
+class Generate(Phase[GenerateConfig, Sample]):
+    """Denoise images under the condition of their states, read from the image or from a request."""
 
     name = "generate"
-    material = "samples"
-    replays = False
-    compares = None
-    dropout = True
+    Config = GenerateConfig
+    fixed = ("train_text_encoder",)
 
     def __init__(self, context: PhaseContext) -> None:
-        self.context = context
-        self.config = context.config.generate
-        self.batch_size = self.config.batch_size
-        # The generator comes last: its engine is the nearest to the loss.
+        super().__init__(context)
         both = ("understander", "generator")
         self.owns = both if self.config.update_understander else ("generator",)
         if self.config.update_understander and self.config.label_weight:
@@ -43,77 +104,113 @@ class Generate:
         self._latents: dict[str, Tensor] = {}
         self._encoder_steps = 0
 
-    def loss(self, part: MicroBatch) -> StepOutput:
-        """Return the flow loss of one micro-batch, and what keeps understanding."""
+    @classmethod
+    def check(cls, config: GenerateConfig, run: RunConfig) -> None:
+        """Refuse to train a text encoder that the run freezes with the decoder."""
+        if run.lora.generator is not None and config.train_text_encoder:
+            raise UserError(
+                "lora.generator freezes the decoder, but generate.train_text_encoder trains a part"
+                " of it",
+                fix="set one of them to null or false",
+            )
+        if "denoiser" in run.freeze and config.train_text_encoder:
+            raise UserError(
+                "freeze names the denoiser, but generate.train_text_encoder trains a part of it",
+                fix="set one of them to [] or false",
+            )
+
+    @classmethod
+    def texts(cls, config: GenerateConfig, item: Sample) -> Iterable[Text]:
+        """Yield the prompts of an image."""
+        if item.prompt is not None:
+            yield Text(item.prompt, decoder=True)
+        if config.emotional_share and item.emotional_prompt is not None:
+            yield Text(item.emotional_prompt, decoder=True)
+
+    @classmethod
+    def unfreezes(cls, config: GenerateConfig, model: EmoSym) -> Sequence[nn.Module]:
+        """Return the decoder's text encoder, if the options say so."""
+        return [model.generator.denoiser.text_encoder] if config.train_text_encoder else []
+
+    def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
+        """Return the denoising loss of one micro-batch, and the supervised losses on the images."""
         context, config = self.context, self.config
-        samples, model = part.samples, context.model
+        samples, model = batch.items, context.model
         latents = torch.stack([self._latent(sample) for sample in samples])
-        noise = part.normal(*latents.shape[1:]).to(context.device)
+        noise = batch.normal(*latents.shape[1:]).to(context.device)
         process = model.generator.process
-        time = training_times(process, part.normal().to(context.device), config.times)
-        keep, show, name, feel = (
-            (part.uniform() >= share).to(context.device)
-            for share in (
+        time = training_times(process, batch.normal().to(context.device), config.timestep_sampling)
+        keep_condition, keep_prompt, keep_label, keep_affect = (
+            (batch.uniform() >= dropout).to(context.device)
+            for dropout in (
                 config.condition_dropout,
                 config.prompt_dropout,
                 config.label_dropout,
                 config.affect_dropout,
             )
         )
-        # One source a step, decided by the step: all ranks read the same kind of prompt.
-        from_image = part.draws.uniform(1).item() < config.image_share
-        told = (part.uniform() < config.emotional_share).tolist()
-        shown = [
-            ((s.emotional_prompt if full else None) or s.prompt or "") if yes else ""
-            for s, yes, full in zip(samples, show, told, strict=True)
+        # One source a step, drawn for the step: all ranks have the same kind of prompt.
+        from_image = batch.draws.uniform(1).item() < config.image_share
+        emotional = (batch.uniform() < config.emotional_share).tolist()
+        texts = [
+            ((s.emotional_prompt if full else None) or s.prompt or "") if kept else ""
+            for s, kept, full in zip(samples, keep_prompt, emotional, strict=True)
         ]
         affect = affect_targets(samples).to(context.device)
-        asked_affect = torch.where(feel[:, None], affect, torch.nan)
+        wanted_affect = torch.where(keep_affect[:, None], affect, torch.nan)
         if from_image:
-            asked = context.ask([context.training_set.image(sample.image) for sample in samples])
+            images = [context.training_set.image(sample.image) for sample in samples]
+            tokens = context.image_prompts(images)
         else:
-            asked = self._requests(samples, shown, name, feel)
+            tokens = self._requests(samples, texts, keep_label, keep_affect)
         with torch.set_grad_enabled(config.update_understander):
-            reading = context.parts["understander"](asked)
+            states = context.parts["understander"](tokens)
         with torch.set_grad_enabled(config.train_text_encoder):
-            condition = context.condition(reading, shown, asked_affect)
-        mixed = add_noise(process, latents, noise, time)
-        output = context.parts["generator"](mixed, time, condition, keep)
+            condition = context.condition(states, texts, wanted_affect)
+        noised = add_noise(process, latents, noise, time)
+        output = context.parts["generator"](noised, time, condition, keep_condition)
         errors = (output - process.target(latents, noise, time)).float().square().mean((1, 2, 3))
         weights = errors.new_tensor([self.weights.get(sample.id, 1.0) for sample in samples])
-        if config.min_snr is not None:
-            weights = weights * min_snr(process, time, config.min_snr)
+        if config.snr_gamma is not None:
+            weights = weights * min_snr(process, time, config.snr_gamma)
         flow = (errors * weights).mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
         loss = flow
         if config.update_understander and from_image:
             target = label_targets(samples, model.config.emotions).to(context.device)
-            label = label_loss(reading.emotion_logits, target)
-            feeling = affect_loss(reading.affect, affect)
-            loss = flow + config.label_weight * label + config.affect_weight * feeling
-            metrics |= {"label": label.detach(), "affect": feeling.detach()}
+            label = label_loss(states.emotion_logits, target)
+            affect_error = affect_loss(states.affect, affect)
+            loss = flow + config.label_weight * label + config.affect_weight * affect_error
+            metrics |= {"label": label.detach(), "affect": affect_error.detach()}
         return StepOutput(loss, metrics)
 
-    def _requests(self, samples: list[Sample], shown: list[str], name: Tensor, feel: Tensor):
-        texts = [
+    def _requests(
+        self,
+        samples: Sequence[Sample],
+        texts: Sequence[str],
+        keep_label: Tensor,
+        keep_affect: Tensor,
+    ) -> Prompts:
+        """Return requests in words for B images, each with what is kept of prompt and emotion."""
+        requests = [
             prompts.imagine(
                 ImageRequest(
-                    prompt=prompt,
-                    emotion=sample.emotion if named else None,
-                    valence=sample.valence if felt else None,
-                    arousal=sample.arousal if felt else None,
+                    prompt=text,
+                    emotion=sample.emotion if label else None,
+                    valence=sample.valence if affect else None,
+                    arousal=sample.arousal if affect else None,
                 )
             )
-            for sample, prompt, named, felt in zip(
-                samples, shown, name.tolist(), feel.tolist(), strict=True
+            for sample, text, label, affect in zip(
+                samples, texts, keep_label.tolist(), keep_affect.tolist(), strict=True
             )
         ]
-        return self.context.model.processor.prompts(texts, None).to(self.context.device)
+        return self.context.model.processor.prompts(requests, None).to(self.context.device)
 
     def _latent(self, sample: Sample) -> Tensor:
         """Return the latent of an image, encoded alone so that no batch can change its bits."""
         steps = getattr(self.context.parts["autoencoder"], "global_steps", 0)
-        if steps != self._encoder_steps:  # what was encoded before the VAE moved is stale
+        if steps != self._encoder_steps:  # the autoencoder has moved: cached latents are outdated
             self._latents, self._encoder_steps = {}, steps
         key = str(sample.image)
         if key not in self._latents:

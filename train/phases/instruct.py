@@ -2,42 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from emosym.errors import UserError
 from emosym.models.losses import language_loss
-from train.phases.base import MicroBatch, PhaseContext, StepOutput
+from emosym.records import Question
+from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.ranges import check_positive
 
 
-class Instruct:
+@dataclass(kw_only=True, slots=True)
+class InstructConfig:
+    """Instruction tuning. Ref: EEmo-Logic, stage 1 (docs/papers.md)."""
+
+    batch_size: int = 32
+    """Questions a step."""
+
+    def __post_init__(self) -> None:
+        check_positive(batch_size=self.batch_size)
+
+
+class Instruct(Phase[InstructConfig, Question]):
     """Cross-entropy on the tokens of reference answers."""
 
     name = "instruct"
+    Config = InstructConfig
     owns = ("understander",)
-    material = "questions"
-    replays = False
-    compares = None
-    dropout = True
+    batch_kind = "questions"
 
     def __init__(self, context: PhaseContext) -> None:
-        self.context = context
-        self.batch_size = context.config.instruct.batch_size
-        silent = [q for q in context.training_set.material("questions") if not q.answer]
-        if silent:
+        super().__init__(context)
+        missing = [q for q in context.training_set.all("questions") if not q.answer]
+        if missing:
             raise UserError(
                 "phase instruct needs a reference answer to every training question",
-                got=f"{len(silent)} without, first {silent[0].id} ({silent[0].task})",
+                got=f"{len(missing)} without, first {missing[0].id} ({missing[0].task})",
                 fix="leave their task out of data.tasks, or add the answers",
             )
 
-    def loss(self, part: MicroBatch) -> StepOutput:
+    @classmethod
+    def texts(cls, config: InstructConfig, item: Question) -> Iterable[Text]:
+        """Yield a question and its reference answer."""
+        yield Text(item.text)
+        yield Text(item.answer)
+
+    def loss(self, batch: MicroBatch[Question]) -> StepOutput:
         """Return the language loss of one micro-batch."""
         context = self.context
-        asked = context.pose(part.samples)
-        texts = [question.answer for question in part.samples]
-        answers = context.model.processor.answers(texts).to(context.device)
-        logits = context.parts["understander"](asked, answers).answer_logits
-        right = (logits.argmax(-1) == answers.ids).float() * answers.mask
+        questions = context.question_prompts(batch.items)
+        answers = context.answers([question.answer for question in batch.items])
+        logits = context.parts["understander"](questions, answers).answer_logits
+        correct = (logits.argmax(-1) == answers.ids).float() * answers.mask
         metrics = {
-            "token_accuracy": (right.sum(1) / answers.mask.sum(1)).mean(),
+            "token_accuracy": (correct.sum(1) / answers.mask.sum(1)).mean(),
             "answer_tokens": answers.mask.sum(1).float().mean(),
         }
         return StepOutput(language_loss(logits, answers.ids, answers.mask), metrics)

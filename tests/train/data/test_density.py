@@ -17,9 +17,9 @@ from emosym.randomness import Draws
 from emosym.records import Sample
 from tests.train import probes
 from tests.train.processes import in_ranks
-from train.config import TrainConfig
 from train.data.density import MOST, bounded, density_weights, gaussian_kde
 from train.phases.base import MicroBatch
+from train.phases.registry import train_config
 
 
 def rated(points) -> list[Sample]:
@@ -156,4 +156,4 @@ def test_generate_weighs_its_images(tmp_path, model, world):
 def test_a_power_that_is_none(power):
     whole = {"stages": [{"steps": 1, "cycle": {"generate": 1}}]}
     with pytest.raises(UserError, match=r"density_weight must lie in \[0, 2\]; got"):
-        load_config(TrainConfig, None, [f"generate.density_weight={power}"], whole)
+        load_config(train_config(), None, [f"generate.density_weight={power}"], whole)

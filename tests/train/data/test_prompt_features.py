@@ -53,7 +53,7 @@ def test_an_encoder_that_trains_reads_anew_with_gradient():
 
 
 def test_the_oldest_prompt_leaves_first(monkeypatch):
-    monkeypatch.setattr(prompt_features, "KEPT", 2)
+    monkeypatch.setattr(prompt_features, "CACHE_SIZE", 2)
     denoiser, said = counting(copy.deepcopy(make.tiny().generator.denoiser))
     texts = PromptFeatureCache(denoiser, frozen=True)
     for prompt in ("a", "b", "a", "c", "a", "b"):

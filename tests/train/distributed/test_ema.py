@@ -24,14 +24,19 @@ from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import in_ranks, train
 from train.changes import check_changes
-from train.config import TrainConfig
 from train.distributed.ema import WeightAverage
+from train.phases.registry import train_config
 
-RATE = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 0, "decay": "constant"}
+RATE = {
+    "learning_rate": 2e-4,
+    "weight_decay": 0.1,
+    "warmup_steps": 0,
+    "lr_scheduler_type": "constant",
+}
 AVERAGED = {
     "engine": {
-        "understander": {**RATE, "lr": 2e-3, "ema": 0.9},
-        "generator": {**RATE, "ema": 0.3, "ema_every": 2},
+        "understander": {**RATE, "learning_rate": 2e-3, "ema_decay": 0.9},
+        "generator": {**RATE, "ema_decay": 0.3, "ema_update_every": 2},
     },
     "lora": {"generator": {"rank": 2, "alpha": 4.0}},
 }
@@ -216,7 +221,7 @@ def averages(run: Path, whole: dict[str, Any]) -> dict[str, dict[str, torch.Tens
 
 
 def test_two_ranks_are_one(tmp_path, model, world):
-    rates = {"understander": {**RATE, "ema": 0.9}, "generator": {**RATE, "ema": 0.3}}
+    rates = {"understander": {**RATE, "ema_decay": 0.9}, "generator": {**RATE, "ema_decay": 0.3}}
     stages = [{"steps": 4, "cycle": {"compress": 1, "generate": 1}}]
     whole = probes.settings(model, world, stages=stages, engine=rates)
     [one] = in_ranks(averages, tmp_path / "one", whole)
@@ -238,27 +243,29 @@ def test_two_ranks_are_one(tmp_path, model, world):
 def test_a_decay_that_averages_nothing(decay):
     whole = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
     with pytest.raises(UserError, match=r"generator: ema must be in \(0, 1\), or null; got"):
-        load_config(TrainConfig, None, [f"engine.generator.ema={decay}"], whole)
+        load_config(train_config(), None, [f"engine.generator.ema_decay={decay}"], whole)
     with pytest.raises(UserError, match="generator: ema_every must be positive; got 0"):
-        load_config(TrainConfig, None, ["engine.generator.ema_every=0"], whole)
+        load_config(train_config(), None, ["engine.generator.ema_update_every=0"], whole)
 
 
 def test_a_part_that_nothing_moves_has_no_average(tmp_path, preset):
     stages = [{"steps": 1, "cycle": {"compress": 1}}]
-    path = preset(stages=stages, engine={"generator": {"ema": 0.9}})
+    path = preset(stages=stages, engine={"generator": {"ema_decay": 0.9}})
     done = train("run", path, "--run", tmp_path / "run")
     assert done.code == 2
     assert done.errors == [
-        "error: engine.generator.ema averages a part that no phase of the stages moves;"
-        " got compress; set engine.generator.ema=null"
+        "error: engine.generator.ema_decay averages a part that no phase of the stages moves;"
+        " got compress; set engine.generator.ema_decay=null"
     ]
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("change", [{"ema": None}, {"ema": 0.8}, {"ema_every": 4}])
+@pytest.mark.parametrize(
+    "change", [{"ema_decay": None}, {"ema_decay": 0.8}, {"ema_update_every": 4}]
+)
 def test_an_average_cannot_change_on_resume(change):
     whole = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
-    old = load_config(TrainConfig, None, ["engine.understander.ema=0.9"], whole)
+    old = load_config(train_config(), None, ["engine.understander.ema_decay=0.9"], whole)
     engine = old.engine
     other = dataclasses.replace(engine.understander, **change)
     new = dataclasses.replace(old, engine=dataclasses.replace(engine, understander=other))

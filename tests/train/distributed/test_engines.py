@@ -23,7 +23,12 @@ def differences(tmp_path_factory, model, world):
         for rounds, name in ((1, "once"), (ROUNDS, "often"), (ROUNDS, "trap")):
             if name == "trap" and (zero, accumulation) != (2, 1):
                 continue
-            rate = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 2, "clip": clip}
+            rate = {
+                "learning_rate": 2e-4,
+                "weight_decay": 0.1,
+                "warmup_steps": 2,
+                "max_grad_norm": clip,
+            }
             cycle = {"generate": 1} if rounds == 1 else CYCLE
             whole = probes.settings(
                 model,
@@ -31,12 +36,12 @@ def differences(tmp_path_factory, model, world):
                 stages=[{"steps": rounds * len(cycle), "cycle": cycle}],
                 engine={
                     "zero_stage": zero,
-                    "accumulation": accumulation,
+                    "gradient_accumulation_steps": accumulation,
                     **dict.fromkeys(("understander", "generator", "autoencoder"), rate),
                 },
                 compress={"distil_weight": 1.0, "reconstruct_weight": 0.1},
                 generate={"update_understander": True, "image_share": 0.5},
-                verify_grpo={"rewards": probes.TOY},
+                verify_grpo={"reward_weights": probes.TOY},
             )
             key = f"{name} {zero} {accumulation} {clip}"
             # What DeepSpeed does when it is told nothing.

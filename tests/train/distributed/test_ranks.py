@@ -12,9 +12,15 @@ from tests.train.processes import environment, in_ranks
 from train.distributed import ranks
 
 STEPS = 4
-RATE = {"lr": 2e-4, "weight_decay": 0.1, "warmup": 0, "decay": "constant", "clip": 1.0}
+RATE = {
+    "learning_rate": 2e-4,
+    "weight_decay": 0.1,
+    "warmup_steps": 0,
+    "lr_scheduler_type": "constant",
+    "max_grad_norm": 1.0,
+}
 ENGINE = {"understander": RATE, "generator": RATE, "autoencoder": RATE}
-GRPO = {"rewards": probes.TOY, "group": 4, "loss": "grpo"}
+GRPO = {"reward_weights": probes.TOY, "num_generations": 4, "loss_type": "grpo"}
 PRESETS: dict[str, tuple[str, dict]] = {
     "autoencode": ("autoencode", {}),
     "compress": ("compress", {"compress": {"language_weight": 0.5}}),
@@ -34,7 +40,14 @@ PRESETS: dict[str, tuple[str, dict]] = {
     # Tokens are counted, and rewards spread, over all ranks.
     "dapo": (
         "verify_grpo",
-        {"verify_grpo": {**GRPO, "loss": "dapo", "spread": "batch", "rewards_apart": True}},
+        {
+            "verify_grpo": {
+                **GRPO,
+                "loss_type": "dapo",
+                "scale_rewards": "batch",
+                "multi_objective_aggregation": "normalize_then_sum",
+            }
+        },
     ),
     "instruct": ("instruct", {"data": {"tasks": ["affect", "valence", "dominant"]}}),
     "tasks": (
@@ -42,10 +55,10 @@ PRESETS: dict[str, tuple[str, dict]] = {
         {
             "data": {"tasks": ["arousal", "dominant"]},
             "verify_grpo": {
-                "group": 4,
-                "loss": "grpo",
-                "rewards_apart": True,
-                "rewards": {
+                "num_generations": 4,
+                "loss_type": "grpo",
+                "multi_objective_aggregation": "normalize_then_sum",
+                "reward_weights": {
                     "toy": 1.0,
                     "similarity": 1.0,
                     "affect_gaussian": 1.0,
@@ -58,7 +71,7 @@ PRESETS: dict[str, tuple[str, dict]] = {
         },
     ),
     "generate": ("generate", {"generate": {"update_understander": True, "image_share": 0.5}}),
-    "remember": ("remember", {"remember": {"per_emotion": 2, "delay": 1}}),
+    "remember": ("remember", {"remember": {"per_emotion": 2, "admission": {"delay": 1}}}),
 }
 PER_MICRO_BATCH = (
     "latent_rank",

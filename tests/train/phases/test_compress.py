@@ -16,12 +16,17 @@ from model_zoo import zoo
 from model_zoo.text.text_encoders import SENTENCE
 from tests.train import probes
 from tests.train.processes import in_ranks
-from train.config import CompressConfig, TrainConfig
-from train.phases.compress import Compress
+from train.phases.compress import Compress, CompressConfig
+from train.phases.registry import train_config
 
 TOKENS = (1, 4, 8, 16)
 WORDS = {"distil_weight": 1.0, "reconstruct_weight": 0.1, "language_weight": 0.2}
-STILL = {"lr": 2e-3, "weight_decay": 0.0, "warmup": 5, "decay": "constant"}
+STILL = {
+    "learning_rate": 2e-3,
+    "weight_decay": 0.0,
+    "warmup_steps": 5,
+    "lr_scheduler_type": "constant",
+}
 LESSON = 60
 
 
@@ -62,7 +67,7 @@ def found(tmp_path_factory, model, world):
     }
     return {
         **in_ranks(probes.many, probes.refitted, counts)[0],
-        **in_ranks(probes.many, probes.told, taught)[0],
+        **in_ranks(probes.many, probes.decoded, taught)[0],
     }
 
 
@@ -116,15 +121,15 @@ def test_a_loss_on_latents_needs_some(loss):
         Compress(context)
 
 
-def test_a_random_model_tells_nothing(tmp_path):
+def test_a_random_language_model_cannot_reconstruct(tmp_path):
     path = tmp_path / "preset.yaml"
     path.write_text("stages: [{steps: 1, cycle: {compress: 1}}]\nfrom_scratch: true\n")
     with pytest.raises(UserError, match=r"reconstruct_weight needs .* got from_scratch=true"):
-        load_config(TrainConfig, path, ["compress.reconstruct_weight=0.1"])
+        load_config(train_config(), path, ["compress.reconstruct_weight=0.1"])
 
 
 def test_the_head_belongs_to_its_encoder(found):
-    """Another encoder gets a new head and is written down; without a word it is kept."""
+    """Another encoder gets a new head and is saved with the model, and kept by later runs."""
     first = "understander.knowledge_head.0.weight"
     widths = {name: found[name]["before"][first].shape[1] for name in ("sentence", "kept", "back")}
     assert widths == {"sentence": 384, "kept": 384, "back": 32}
@@ -138,8 +143,8 @@ def test_the_head_belongs_to_its_encoder(found):
         assert 0 < found[name]["rows"][0]["compress/knowledge"] < 2 * math.log(4)
 
 
-def test_a_text_is_told_from_the_states_of_its_image(found):
-    """Eight images are memorised: the loss falls, and the states of another image tell it badly."""
+def test_a_text_is_decoded_from_the_states_of_its_image(found):
+    """Eight images are memorised: the loss falls, and is high given the states of another image."""
     lesson = found["reconstruct"]
     begin = lesson["rows"][0]["compress/reconstruct"]
     assert begin > 3.0

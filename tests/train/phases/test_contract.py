@@ -20,7 +20,12 @@ OWNS = {
     "remember": set(),
 }
 FROZEN = "generator.denoiser.text_encoder."
-STILL = {"lr": 2e-3, "weight_decay": 0.0, "warmup": 0, "decay": "constant"}
+STILL = {
+    "learning_rate": 2e-3,
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+    "lr_scheduler_type": "constant",
+}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def found(tmp_path_factory, model, world):
     every = dict.fromkeys(OWNS, 1)
     rates = {"engine": dict.fromkeys(("understander", "generator", "autoencoder"), STILL)}
     steps = {
-        "turns": whole(every, 2 * len(every), verify_grpo={"rewards": probes.TOY}),
+        "turns": whole(every, 2 * len(every), verify_grpo={"reward_weights": probes.TOY}),
         "both": whole(
             {"compress": 1, "generate": 1, "remember": 1},
             6,
@@ -46,7 +51,7 @@ def found(tmp_path_factory, model, world):
         ),
         "text": whole({"generate": 1}, generate={"train_text_encoder": True}),
     }
-    soon = {**STILL, "warmup": 5}
+    soon = {**STILL, "warmup_steps": 5}
     quick = {"engine": {"understander": soon, "generator": soon}}
     lessons = {
         "memorise": (whole({"compress": 1}, 80, compress={"batch_size": 8}, **quick), 8),
@@ -56,7 +61,7 @@ def found(tmp_path_factory, model, world):
                 60,
                 instruct={"batch_size": 8},
                 data={"tasks": ["valence", "dominant"]},
-                engine={"understander": {**soon, "lr": 6e-3}},
+                engine={"understander": {**soon, "learning_rate": 6e-3}},
             ),
             4,
         ),
@@ -68,8 +73,13 @@ def found(tmp_path_factory, model, world):
             whole(
                 {"verify_grpo": 1},
                 30,
-                verify_grpo={"rewards": probes.TOY, "batch_size": 4, "group": 8, "beta": 0.0},
-                engine={"understander": {**STILL, "lr": 8e-3, "warmup": 5}},
+                verify_grpo={
+                    "reward_weights": probes.TOY,
+                    "batch_size": 4,
+                    "num_generations": 8,
+                    "beta": 0.0,
+                },
+                engine={"understander": {**STILL, "learning_rate": 8e-3, "warmup_steps": 5}},
             ),
             4,
         ),

@@ -1,4 +1,4 @@
-"""The share of prompts that say colour and light is drawn by the step; the model reads them."""
+"""The share of prompts that describe colour and light is drawn by the step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import Sample
 from tests.model_zoo import make
-from train.config import DataConfig, GenerateConfig
+from train.config import DataConfig
 from train.data.dataset import TrainingSet
 from train.data.prompt_features import PromptFeatureCache
 from train.phases.base import MicroBatch, PhaseContext
-from train.phases.generate import Generate
+from train.phases.generate import Generate, GenerateConfig
 
 
 @pytest.fixture(scope="module")
@@ -34,26 +34,26 @@ def flow(samples: list[Sample], share: float) -> float:
         parts={name: getattr(model, name) for name in EmoSym.PARTS},
         training_set=TrainingSet(samples, [], DataConfig(), 0),
         device=torch.device("cpu"),
-        texts=PromptFeatureCache(model.generator.denoiser, frozen=True),
+        prompt_features=PromptFeatureCache(model.generator.denoiser, frozen=True),
         reference=None,
-        start=None,
+        starting_generator=None,
         memory=None,
-        knowledge=None,
+        knowledge_encoder=None,
         save=lambda: None,
     )
-    part = MicroBatch(samples, slice(0, len(samples)), len(samples), Draws("a step"))
+    batch = MicroBatch(samples, slice(0, len(samples)), len(samples), Draws("a step"))
     with torch.no_grad():
-        return Generate(context).loss(part).loss.item()
+        return Generate(context).loss(batch).loss.item()
 
 
-def test_a_share_of_prompts_says_colour_and_light(samples):
+def test_a_share_of_prompts_describes_colour_and_light(samples):
     neutral, emotional = flow(samples, 0.0), flow(samples, 1.0)
-    told = [replace(sample, prompt=sample.emotional_prompt) for sample in samples]
-    assert emotional == flow(told, 0.0)
+    described = [replace(sample, prompt=sample.emotional_prompt) for sample in samples]
+    assert emotional == flow(described, 0.0)
     assert len({neutral, emotional, flow(samples, 0.5)}) == 3
 
 
 def test_an_image_without_an_emotional_prompt_keeps_its_neutral_one(samples):
     bare = [replace(sample, emotional_prompt=None) for sample in samples[:4]]
-    told = [replace(sample, prompt=sample.emotional_prompt) for sample in samples[4:]]
-    assert flow([*bare, *samples[4:]], 1.0) == flow([*bare, *told], 0.0)
+    described = [replace(sample, prompt=sample.emotional_prompt) for sample in samples[4:]]
+    assert flow([*bare, *samples[4:]], 1.0) == flow([*bare, *described], 0.0)

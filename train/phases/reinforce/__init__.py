@@ -1,1 +1,1 @@
-"""Reinforce: reinforcement learning of the generator from judges of its images."""
+"""Reinforce: RL of the generator from judges of its images."""

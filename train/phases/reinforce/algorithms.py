@@ -1,15 +1,17 @@
-"""How judged images move the denoiser, by three kinds of gradient.
+"""The algorithms of reinforce: how scores of sampled images become a gradient of the denoiser.
 
-Of log-probabilities (policy gradient), on the forward process (NFT), or of the judge itself.
+There are three kinds: policy gradients through log-probabilities of sampling steps, DiffusionNFT's
+loss on the forward process, and the gradient of the judge itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 from einops import rearrange
@@ -23,17 +25,24 @@ from emosym.diffusion.trajectories import log_ratios, sample_trajectory
 from emosym.diffusion.transitions import TRANSITIONS, TransitionRule
 from emosym.inference.pipeline import to_image
 from emosym.models.generator import Condition
-from emosym.records import ImageRequest
+from emosym.records import ImageRequest, Sample
 from emosym.rl.advantages import joint_advantages
 from emosym.tasks.prompts import UNDERSTAND
 from train.distributed import ranks
 from train.phases.base import MicroBatch, PhaseContext
+from train.phases.reinforce.config import (
+    AlgorithmOptions,
+    DirectOptions,
+    NftOptions,
+    PolicyGradientOptions,
+    ReinforceConfig,
+)
 from train.phases.reinforce.judging import Scorers, differentiable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """What images are asked for: G of each prompt, side by side."""
+    """The requests of a micro-batch: G images of each prompt, side by side."""
 
     requests: list[ImageRequest]
     """[B·G]"""
@@ -41,15 +50,15 @@ class Group:
     """[B·G, ...]"""
     noise: Tensor
     """Standard normal [B·G, C, H, W]."""
-    part: MicroBatch
-    """Where more draws come from."""
+    batch: MicroBatch[Sample]
+    """The micro-batch of prompts; a source of further draws."""
     size: int
     """G"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlgorithmOutput:
-    """What the images of a micro-batch taught."""
+    """The loss of a micro-batch, its images and their rewards."""
 
     loss: Tensor
     images: list[Image.Image]
@@ -59,36 +68,40 @@ class AlgorithmOutput:
     metrics: dict[str, Tensor]
 
 
-class Algorithm(ABC):
-    """What all learners share: the policy, its start, and the judges."""
+Options = TypeVar("Options", bound=AlgorithmOptions)
 
-    def __init__(self, context: PhaseContext) -> None:
+
+class Algorithm(ABC, Generic[Options]):
+    """What all algorithms share: the policy, the starting generator, the weights of the judges."""
+
+    def __init__(self, context: PhaseContext, config: ReinforceConfig, options: Options) -> None:
         self.context = context
-        self.config = context.config.reinforce
+        self.config = config
+        self.options = options
         self.process = context.model.generator.process
-        self.names = [name for name, weight in self.config.rewards.items() if weight]
-        self.weights = torch.tensor([self.config.rewards[name] for name in self.names])
+        self.names = [name for name, weight in self.config.reward_weights.items() if weight]
+        self.weights = torch.tensor([self.config.reward_weights[name] for name in self.names])
 
     @abstractmethod
     def __call__(self, group: Group) -> AlgorithmOutput:
-        """Draw the images of a group and return the loss that moves towards the better ones."""
+        """Sample the images of a group, judge them and return the loss."""
 
     def policy(self, condition: Condition) -> Denoise:
-        """Return the denoiser as it samples: guided."""
-        return self.context.model.generator.guided(condition, self.config.guidance)
+        """Return the denoiser with guidance, as it samples."""
+        return self.context.model.generator.guided(condition, self.config.guidance_scale)
 
     def outputs(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the policy's outputs with gradient; the unconditional branch has none."""
-        guidance, engine = self.config.guidance, self.context.parts["generator"]
-        yes = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        wanted = engine(latents, time, condition, yes)
+        guidance, engine = self.config.guidance_scale, self.context.parts["generator"]
+        keep = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        conditional = engine(latents, time, condition, keep)
         if guidance == 1:
-            return wanted
+            return conditional
         with torch.no_grad():
-            free = self.context.model.generator(latents, time, condition, ~yes)
-        return classifier_free_guidance(wanted, free, guidance)
+            unconditional = self.context.model.generator(latents, time, condition, ~keep)
+        return classifier_free_guidance(conditional, unconditional, guidance)
 
-    def anchored(
+    def add_kl(
         self,
         loss: Tensor,
         latents: Tensor,
@@ -98,29 +111,32 @@ class Algorithm(ABC):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Add β times the squared distance to the outputs of the starting generator.
 
-        Ref: Flow-GRPO's KL, of velocities; the adapter-off model is the start.
+        Ref: Flow-GRPO's KL, but of velocities, not of means. With adapters, the starting generator
+        is the model without them.
         """
         if not self.config.beta:
             return loss, {}
-        start = self.context.start
+        start = self.context.starting_generator
         if start is None:
-            raise RuntimeError("reinforce runs without the frozen start of the generator")
-        yes = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        before = start(latents, time, condition, yes)
-        if self.config.guidance != 1:
-            free = start(latents, time, condition, ~yes)
-            before = classifier_free_guidance(before, free, self.config.guidance)
-        kl = (outputs - before).float().square().mean()
+            raise RuntimeError("reinforce needs the starting generator")
+        keep = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
+        reference = start(latents, time, condition, keep)
+        if self.config.guidance_scale != 1:
+            unconditional = start(latents, time, condition, ~keep)
+            reference = classifier_free_guidance(
+                reference, unconditional, self.config.guidance_scale
+            )
+        kl = (outputs - reference).float().square().mean()
         return loss + self.config.beta * kl, {"kl": kl.detach()}
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> list[Image.Image]:
-        """Return latents [B, C, H, W] as the pictures that a user would get."""
-        return self.pictures(self.context.model.autoencoder.decode(latents))
+        """Decode latents [B, C, H, W] to 8-bit images."""
+        return self.to_images(self.context.model.autoencoder.decode(latents))
 
-    def pictures(self, pixels: Tensor) -> list[Image.Image]:
-        """Return pixels [B, 3, H, W] as 8-bit images; all ranks leave where some are not finite."""
-        with self.context.outside():
+    def to_images(self, pixels: Tensor) -> list[Image.Image]:
+        """Return pixels [B, 3, H, W] as 8-bit images; all ranks stop if some are not finite."""
+        with self.context.save_on_failure():
             return [to_image(each) for each in pixels.detach().clamp(-1, 1)]
 
     def total(self, scores: dict[str, Tensor], size: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -131,60 +147,67 @@ class Algorithm(ABC):
         return rearrange(total, "(b g) -> b g", g=size), means if len(means) > 1 else {}
 
 
-class ScoredAlgorithm(Algorithm):
-    """A learner whose judges may be anything that gives a number."""
+Scored = TypeVar("Scored", bound=PolicyGradientOptions | NftOptions)
 
-    def __init__(self, context: PhaseContext) -> None:
-        super().__init__(context)
+
+class ScoredAlgorithm(Algorithm[Scored]):
+    """An algorithm that needs scores only, so any judge will do."""
+
+    def __init__(self, context: PhaseContext, config: ReinforceConfig, options: Scored) -> None:
+        super().__init__(context, config, options)
         self.scorers = Scorers(self.names, self.config.judges, context.reference)
 
     def judge(
         self, images: list[Image.Image], group: Group
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return rewards [B, G], advantages [B·G] over all ranks' images, and metrics."""
-        with self.context.outside():
+        with self.context.save_on_failure():
             scores = self.scorers(images, group.requests)
         rewards, means = self.total(scores, group.size)
         stacked = torch.stack([scores[name] for name in self.names]).to(self.context.device)
         grouped = rearrange(stacked, "r (b g) -> b r g", g=group.size)
-        everyone = rearrange(ranks.gather(grouped), "b r g -> r b g")
-        found = joint_advantages(
-            everyone,
-            self.weights.to(everyone),
-            scale_rewards=self.config.spread,
-            multi_objective_aggregation=(
-                "normalize_then_sum" if self.config.rewards_apart else "sum_then_normalize"
-            ),
+        gathered = rearrange(ranks.gather(grouped), "b r g -> r b g")
+        advantages = joint_advantages(
+            gathered,
+            self.weights.to(gathered),
+            scale_rewards=self.options.scale_rewards,
+            multi_objective_aggregation=self.options.multi_objective_aggregation,
         )
         first = ranks.rank() * len(grouped)
-        own = rearrange(found[first : first + len(grouped)], "b g -> (b g)")
+        own = rearrange(advantages[first : first + len(grouped)], "b g -> (b g)")
         return rewards, own.clamp(-ADVANTAGE_CAP, ADVANTAGE_CAP), means
 
 
-class PolicyGradient(ScoredAlgorithm):
-    """Some steps of the sampler are drawn; their log-ratios carry the advantages.
+class PolicyGradient(ScoredAlgorithm[PolicyGradientOptions]):
+    """Policy gradient over the sampling steps of a window, in which the sampler adds noise.
 
-    A group starts from one noise, so that its images differ by what was drawn alone.
+    The images of a group start from the same noise, so that they differ by the drawn steps alone.
     Ref: Flow-GRPO (arXiv 2505.05470); the shared start: DanceGRPO (arXiv 2505.07818); windows:
     MixGRPO (arXiv 2507.21802).
     """
 
-    def __init__(self, exploration: TransitionRule, context: PhaseContext) -> None:
-        super().__init__(context)
+    def __init__(
+        self,
+        exploration: TransitionRule,
+        context: PhaseContext,
+        config: ReinforceConfig,
+        options: PolicyGradientOptions,
+    ) -> None:
+        super().__init__(context, config, options)
         self.exploration = exploration
-        self.eta = exploration.eta if self.config.noise is None else self.config.noise
+        self.eta = exploration.eta if options.noise_level is None else options.noise_level
 
     def __call__(self, group: Group) -> AlgorithmOutput:
-        """Draw, judge, and return the clipped surrogate."""
-        config, process, count = self.config, self.process, len(group.requests)
+        """Sample, judge, and return the clipped surrogate."""
+        process, count, window = self.process, len(group.requests), self.options.sde_window_size
         shared = group.noise[:: group.size].repeat_interleave(group.size, 0)
-        draws = group.part.normal(group.size, config.window, *shared.shape[1:])
+        draws = group.batch.normal(group.size, window, *shared.shape[1:])
         explored = sample_trajectory(
             self.policy(group.condition),
             process,
             shared,
-            num_inference_steps=config.steps,
-            stochastic_steps=self._window(group.part),
+            num_inference_steps=self.config.num_inference_steps,
+            stochastic_steps=self._window(group.batch),
             step_noise=rearrange(draws, "b g s ... -> s (b g) ...").to(shared.device),
             rule=self.exploration,
             eta=self.eta,
@@ -192,50 +215,52 @@ class PolicyGradient(ScoredAlgorithm):
         images = self.images(explored.final_latents)
         rewards, advantages, metrics = self.judge(images, group)
         latents = rearrange(explored.latents, "s b ... -> (s b) ...")
-        here = torch.stack([interval.time for interval in explored.intervals])
-        time = here.repeat_interleave(count)
-        condition = group.condition.map(lambda each: torch.cat([each] * config.window))
+        times = torch.stack([interval.time for interval in explored.intervals])
+        time = times.repeat_interleave(count)
+        condition = group.condition.map(lambda each: torch.cat([each] * window))
         outputs = self.outputs(latents, time, condition)
         by_step = rearrange(outputs, "(s b) ... -> s b ...", b=count)
         logs = log_ratios(explored, by_step, process, self.exploration, self.eta)
         loss = self._surrogate(logs.exp(), advantages)
-        loss, drift = self.anchored(loss, latents, time, condition, outputs)
+        loss, kl = self.add_kl(loss, latents, time, condition, outputs)
         deviation = (logs.detach().exp() - 1).abs().max()
         return AlgorithmOutput(
             loss=loss,
             images=images,
             rewards=rewards,
-            metrics={**metrics, **drift, "ratio_deviation": deviation},
+            metrics={**metrics, **kl, "ratio_deviation": deviation},
         )
 
     def _surrogate(self, ratio: Tensor, advantages: Tensor) -> Tensor:
         """Return -mean min(ρ A, clip(ρ) A) of ratios [S, B·G]."""
-        low, high = 1 - self.config.clip, 1 + self.config.clip
+        low, high = 1 - self.options.epsilon, 1 + self.options.epsilon
         return -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages).mean()
 
-    def _window(self, part: MicroBatch) -> range:
-        """Return the drawn steps, where the step's draws put them: all ranks agree."""
-        config = self.config
-        places = round(config.steps * config.window_within) - config.window + 1
-        first = int(part.draws.uniform(1).item() * places)
-        return range(first, first + config.window)
+    def _window(self, batch: MicroBatch[Sample]) -> range:
+        """Return the window of drawn steps, the same on all ranks."""
+        size = self.options.sde_window_size
+        places = round(self.config.num_inference_steps * self.options.sde_window_range) - size + 1
+        first = int(batch.draws.uniform(1).item() * places)
+        return range(first, first + size)
 
 
-class ForwardProcess(ScoredAlgorithm):
-    """Final images are noised again: good ones attract, bad ones repel.
+class ForwardProcess(ScoredAlgorithm[NftOptions]):
+    """Sampled images are noised again; the denoiser moves towards good ones, away from bad ones.
 
-    One update a rollout, so the old policy is the present one. Ref: DiffusionNFT
+    One update a rollout, so the old policy equals the present one. Ref: DiffusionNFT
     (arXiv 2509.16117).
     """
 
     def __call__(self, group: Group) -> AlgorithmOutput:
-        """Draw, judge, and return the loss on `window` noised copies of each image."""
-        config, process, copies = self.config, self.process, self.config.window
+        """Sample, judge, and return the loss on noised copies of each image."""
+        config, process, copies = self.config, self.process, self.options.noised_copies
         with torch.no_grad():
-            clean = sample(self.policy(group.condition), process, group.noise, config.steps)
+            clean = sample(
+                self.policy(group.condition), process, group.noise, config.num_inference_steps
+            )
         images = self.images(clean)
         rewards, advantages, metrics = self.judge(images, group)
-        normal, shape = group.part.normal, clean.shape[1:]
+        normal, shape = group.batch.normal, clean.shape[1:]
         levels = rearrange(normal(group.size, copies), "b g s -> (s b g)")
         noise = rearrange(normal(group.size, copies, *shape), "b g s ... -> (s b g) ...")
         time = training_times(process, levels.to(clean.device), "uniform")
@@ -251,57 +276,57 @@ class ForwardProcess(ScoredAlgorithm):
             outputs,
             outputs.detach(),
             optimality(torch.cat([advantages] * copies)),
-            config.strength,
+            self.options.nft_beta,
         ).mean()
-        loss, drift = self.anchored(loss, latents, time, condition, outputs)
-        return AlgorithmOutput(
-            loss=loss, images=images, rewards=rewards, metrics={**metrics, **drift}
-        )
+        loss, kl = self.add_kl(loss, latents, time, condition, outputs)
+        return AlgorithmOutput(loss=loss, images=images, rewards=rewards, metrics={**metrics, **kl})
 
 
-class RewardGradient(Algorithm):
-    """The judge's own gradient, through the image that one step of the sampler foresees.
+class RewardGradient(Algorithm[DirectOptions]):
+    """The gradient of the judge, through the image that one sampling step predicts.
 
-    Only our own understanding branch gives one. Ref: ReFL (arXiv 2304.05977); AlignProp
+    Only our own understanding branch is differentiable. Ref: ReFL (arXiv 2304.05977); AlignProp
     (arXiv 2310.03739); DRaFT (arXiv 2309.17400).
     """
 
-    def __init__(self, context: PhaseContext) -> None:
-        super().__init__(context)
-        self.worth = differentiable(self.names, self.config.judges)
+    def __init__(
+        self, context: PhaseContext, config: ReinforceConfig, options: DirectOptions
+    ) -> None:
+        super().__init__(context, config, options)
+        self.judges = differentiable(self.names, config.judges)
 
     def __call__(self, group: Group) -> AlgorithmOutput:
-        """Sample up to one step, foresee the image, and return minus what it is worth."""
+        """Sample up to one step, predict the image there, and return minus its mean reward."""
         config, context, process = self.config, self.context, self.process
-        # Where it stops: in the last `window_within` of the schedule, one place for all ranks.
-        late = max(1, round(config.steps * config.window_within))
-        place = config.steps - late + int(group.part.draws.uniform(1).item() * late)
+        # The step with gradient lies in the last part of the schedule; it is one for all ranks.
+        late = max(1, round(config.num_inference_steps * self.options.gradient_range))
+        place = config.num_inference_steps - late + int(group.batch.draws.uniform(1).item() * late)
         policy = self.policy(group.condition)
         with torch.no_grad():
-            latents = sample(policy, process, group.noise, config.steps, place)
-        time = process.timesteps(config.steps)[place].to(latents).expand(len(latents))
+            latents = sample(policy, process, group.noise, config.num_inference_steps, place)
+        time = process.timesteps(config.num_inference_steps)[place].to(latents).expand(len(latents))
         outputs = self.outputs(latents, time, group.condition)
-        foreseen = process.predict(latents, outputs, time).clean
-        with _still(context.model.autoencoder):
-            pixels = context.model.autoencoder.decode(foreseen).clamp(-1, 1)
-        reading = context.reference.see([UNDERSTAND] * len(pixels), pixels)
+        predicted = process.predict(latents, outputs, time).clean
+        with _frozen(context.model.autoencoder):
+            pixels = context.model.autoencoder.decode(predicted).clamp(-1, 1)
+        judged = context.reference.understand_pixels([UNDERSTAND] * len(pixels), pixels)
         labels = context.model.config.emotions
         scores = {
-            name: worth(reading, group.requests, labels) for name, worth in self.worth.items()
+            name: judge(judged, group.requests, labels) for name, judge in self.judges.items()
         }
         rewards, metrics = self.total(scores, group.size)
-        loss, drift = self.anchored(-rewards.mean(), latents, time, group.condition, outputs)
+        loss, kl = self.add_kl(-rewards.mean(), latents, time, group.condition, outputs)
         return AlgorithmOutput(
             loss=loss,
-            images=self.pictures(pixels),
+            images=self.to_images(pixels),
             rewards=rewards.detach(),
-            metrics={name: each.detach() for name, each in (metrics | drift).items()},
+            metrics={name: each.detach() for name, each in (metrics | kl).items()},
         )
 
 
 @contextlib.contextmanager
-def _still(module: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a module and reach none of its weights."""
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Let gradients pass through a module without reaching its weights."""
     training = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in training:
         parameter.requires_grad_(False)
@@ -312,9 +337,9 @@ def _still(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-ALGORITHMS: dict[str, Callable[[PhaseContext], Algorithm]] = {
+ALGORITHMS: Mapping[str, Callable[[PhaseContext, ReinforceConfig, Any], Algorithm[Any]]] = {
     **{name: partial(PolicyGradient, found) for name, found in TRANSITIONS.items()},
     "nft": ForwardProcess,
     "direct": RewardGradient,
 }
-"""Algorithm -> how it learns."""
+"""Name -> algorithm; its options are those of the same name in `config.OPTIONS`."""

@@ -1,4 +1,4 @@
-"""Who judges the images that a run makes: those it learns from, and those who only watch."""
+"""The judges of images that a run generates: those that give the reward, those only logged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_zoo.judges.registry import build_judge
 from train.reference import ReferenceModel
 
 ORACLE = "oracle"
-"""The second judge of AffectWorld: its truth, recomputed from the pixels. Never a reward."""
+"""Name of the second judge on AffectWorld: its truth, computed from the pixels. Never a reward."""
 
 
 class Scorers:
@@ -59,65 +59,65 @@ def oracle_scorer(samples: Sequence[Sample]) -> Scorer | None:
     """Return AffectWorld's truth as a judge, in [0, 1] as `affect` is; None for other data."""
     if not samples or any(sample.source != SOURCE for sample in samples):
         return None
-    subjects = {sample.prompt: subject_of(sample) for sample in samples}
+    subjects = {sample.prompt or "": subject_of(sample) or "" for sample in samples}
 
     def score(images: Sequence[Image.Image], requests: Sequence[ImageRequest]) -> np.ndarray:
-        seen = [
+        truths = [
             oracle(image, subjects[request.prompt]).to(PUBLIC)
             for image, request in zip(images, requests, strict=True)
         ]
-        found = torch.tensor([(each.valence, each.arousal) for each in seen])
-        return check_scores(ORACLE, _nearness(found, wanted_affect(requests)).numpy(), requests)
+        affects = torch.tensor([(truth.valence, truth.arousal) for truth in truths])
+        return check_scores(ORACLE, _nearness(affects, wanted_affect(requests)).numpy(), requests)
 
     return score
 
 
 DifferentiableReward = Callable[[UnderstanderOutput, Sequence[ImageRequest], Sequence[str]], Tensor]
-"""(what the frozen understander reads of N images, requests, labels of its head) -> [N]."""
+"""(output of the frozen understander for N images, requests, labels of its head) -> rewards [N]."""
 
 
 def _affect(
-    reading: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
+    output: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
 ) -> Tensor:
-    return _nearness(reading.affect, wanted_affect(requests).to(reading.affect.device))
+    return _nearness(output.affect, wanted_affect(requests).to(output.affect.device))
 
 
 def _label(
-    reading: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
+    output: UnderstanderOutput, requests: Sequence[ImageRequest], labels: Sequence[str]
 ) -> Tensor:
     places = []
     for request in requests:
         if request.emotion is None:
             raise UserError("judge 'label' needs an emotion", got=f"request {request.prompt!r}")
         places.append(list(labels).index(request.emotion))
-    chances = reading.emotion_logits.softmax(-1)
-    return chances[torch.arange(len(places)), torch.tensor(places)]
+    probabilities = output.emotion_logits.softmax(-1)
+    return probabilities[torch.arange(len(places)), torch.tensor(places)]
 
 
 GRADIENTS: dict[str, DifferentiableReward] = {"affect": _affect, "label": _label}
-"""Judges through which a gradient goes from the score to the pixels."""
+"""Judges that are differentiable with respect to the pixels."""
 
 
 def differentiable(
     names: Sequence[str], specs: Mapping[str, JudgeSpec]
 ) -> dict[str, DifferentiableReward]:
-    """Return judges by name as functions with a gradient.
+    """Return differentiable judges by name.
 
     Raises:
-        UserError: one that has none.
+        UserError: a judge that is not differentiable.
     """
     for name in names:
         if name not in GRADIENTS:
-            raise unknown("judge with a gradient", name, GRADIENTS)
+            raise unknown("differentiable judge", name, GRADIENTS)
         if specs.get(name, JudgeSpec()) != JudgeSpec():
             raise UserError(
-                f"judge {name!r} gives a gradient as our own branch, with a linear score, alone",
+                f"judge {name!r} is differentiable only as our own branch with a linear score",
                 got=specs[name],
                 fix=f"leave out reinforce.judges.{name}, or choose another reinforce.algorithm",
             )
     return {name: GRADIENTS[name] for name in names}
 
 
-def _nearness(found: Tensor, wanted: Tensor) -> Tensor:
+def _nearness(affects: Tensor, wanted: Tensor) -> Tensor:
     """Return 1 - the mean error as a share of the scale, [N]; as `scorers.AffectScorer`."""
-    return 1 - (found - wanted).abs().mean(-1) / (PUBLIC.high - PUBLIC.low)
+    return 1 - (affects - wanted).abs().mean(-1) / (PUBLIC.high - PUBLIC.low)

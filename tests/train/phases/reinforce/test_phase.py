@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import re
 import statistics
+import typing
 
 import pytest
 
+from emosym.config import load_config
+from emosym.errors import UserError
 from tests.model_zoo.chat_server import serving
 from tests.train import probes
 from tests.train.processes import in_ranks
+from train.phases.registry import train_config
 from train.phases.reinforce.algorithms import ALGORITHMS
+from train.phases.reinforce.config import OPTIONS, NftOptions, ReinforceConfig
 
-FAST = {"generator": {"lr": 5e-3, "weight_decay": 0.0, "warmup": 2, "decay": "constant"}}
+FAST = {
+    "generator": {
+        "learning_rate": 5e-3,
+        "weight_decay": 0.0,
+        "warmup_steps": 2,
+        "lr_scheduler_type": "constant",
+    }
+}
 
 
 def preset(model, world, steps=1, engine=FAST, **reinforce):
@@ -21,7 +33,7 @@ def preset(model, world, steps=1, engine=FAST, **reinforce):
         world,
         stages=[{"steps": steps, "cycle": {"reinforce": 1}}],
         engine=engine,
-        reinforce={"steps": 4, **reinforce},
+        reinforce={"num_inference_steps": 4, **reinforce},
     )
 
 
@@ -30,13 +42,17 @@ def found(tmp_path_factory, model, world):
     """Return the first step of every algorithm, and what some learn."""
     folder = tmp_path_factory.mktemp("reinforce")
     cases = {name: preset(model, world, 2, algorithm=name) for name in ALGORITHMS}
-    cases["guided"] = preset(model, world, 2, algorithm="cps", guidance=2.0)
-    cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance=2.0)
-    many = {"batch_size": 4, "group": 4, "own_target": 1.0, "beta": 0.0}
+    cases["guided"] = preset(model, world, 2, algorithm="cps", guidance_scale=2.0)
+    cases["guided-direct"] = preset(model, world, 2, algorithm="direct", guidance_scale=2.0)
+    many = {"batch_size": 4, "num_images_per_prompt": 4, "own_target": 1.0, "beta": 0.0}
     both = {"affect": 0.5, "label": 0.5}
-    cases["label"] = preset(model, world, algorithm="cps", rewards=both, own_target=1.0)
+    cases["label"] = preset(model, world, algorithm="cps", reward_weights=both, own_target=1.0)
     cases["label-direct"] = preset(
-        model, world, algorithm="direct", rewards={"affect": 0.0, "label": 1.0}, own_target=1.0
+        model,
+        world,
+        algorithm="direct",
+        reward_weights={"affect": 0.0, "label": 1.0},
+        own_target=1.0,
     )
     cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
     cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
@@ -81,19 +97,40 @@ def test_each_judge_is_logged_where_there_are_several(found):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"rewards": {"label": 1.0}}, "judge 'label' needs an emotion in every request"),
+        ({"reward_weights": {"label": 1.0}}, "judge 'label' needs an emotion in every request"),
         ({"watch": ["label"]}, "judge 'label' needs an emotion in every request"),
-        ({"rewards": {"afect": 1.0}}, r"unknown judge.*did you mean 'affect'"),
-        ({"algorithm": "direct", "rewards": {"http": 1.0}}, "unknown judge with a gradient"),
-        ({"rewards": {"affect": 0.0}}, "rewards are all switched off"),
+        ({"reward_weights": {"afect": 1.0}}, r"unknown judge.*did you mean 'affect'"),
+        ({"algorithm": "direct", "reward_weights": {"http": 1.0}}, "unknown differentiable judge"),
+        ({"reward_weights": {"affect": 0.0}}, "reward_weights are all 0"),
         ({"watch": ["affect"]}, "a judge that is trained on cannot watch"),
-        ({"judges": {"clip_iqa": {"path": "x"}}}, "that is not asked; got clip_iqa"),
-        ({"rewards": {"affect": 1.0, "http": 1.0}, "algorithm": "cps"}, "path is missing"),
-        ({"algorithm": "cps", "window": 9}, "window is longer than the part of the schedule"),
-        ({"algorithm": "direct", "clip": 0.2}, "clip has nothing to act on.*choose another"),
-        ({"algorithm": "nft", "noise": 0.7}, "noise has nothing to act on"),
-        ({"algorithm": "cps", "strength": 2.0}, "strength has nothing to act on"),
-        ({"group": 1}, "group must be at least 2"),
+        (
+            {"judges": {"clip_iqa": {"path": "x"}}},
+            "a judge that is not used; got clip_iqa",
+        ),
+        ({"reward_weights": {"affect": 1.0, "http": 1.0}, "algorithm": "cps"}, "path is missing"),
+        (
+            {"algorithm": "cps", "algorithm_options": {"sde_window_size": 9}},
+            "longer than the part of",
+        ),
+        (
+            {"algorithm": "direct", "algorithm_options": {"epsilon": 0.2}},
+            r"algorithm_options\.epsilon: unknown key; got algorithm=direct; expected one of"
+            " gradient_range; leave it out, or choose another algorithm",
+        ),
+        (
+            {"algorithm": "nft", "algorithm_options": {"noise_level": 0.7}},
+            "noise_level: unknown key; got algorithm=nft; expected one of noised_copies, nft_beta,",
+        ),
+        (
+            {"algorithm": "cps", "algorithm_options": {"nft_beta": 2.0}},
+            "nft_beta: unknown key; got algorithm=cps; expected one of sde_window_size, ",
+        ),
+        (
+            {"algorithm": "nft", "algorithm_options": {"nft_beta": "much"}},
+            "algorithm_options of nft: nft_beta: got 'much'; expected a finite number",
+        ),
+        ({"algorithm": "nft", "algorithm_options": {"nft_beta": 0.0}}, "nft_beta must be positive"),
+        ({"num_images_per_prompt": 1}, "num_images_per_prompt must be at least 2"),
         ({"own_target": 1.5}, "own_target"),
         ({"algorithm": "ppo"}, "algorithm"),
     ],
@@ -103,6 +140,27 @@ def test_what_cannot_be_learned_is_told_at_the_start(changes, told, tmp_path, mo
     (found,) = in_ranks(probes.refused, tmp_path / "run", whole)
     assert found is not None
     assert re.search(told, found), found
+
+
+def test_every_algorithm_has_options():
+    assert OPTIONS.keys() == ALGORITHMS.keys()
+    algorithms = typing.get_type_hints(ReinforceConfig)["algorithm"]
+    assert set(typing.get_args(algorithms)) == ALGORITHMS.keys()
+
+
+def test_an_algorithm_is_chosen_by_an_override(model, world):
+    whole = preset(model, world, algorithm="cps", algorithm_options={"noise_level": 0.5})
+    chosen = ["reinforce.algorithm=nft", "reinforce.algorithm_options={}"]
+    options = (
+        load_config(
+            train_config(), None, [*chosen, "reinforce.algorithm_options.nft_beta=0.5"], whole
+        )
+        .section("reinforce")
+        .options()
+    )
+    assert options == NftOptions(nft_beta=0.5)
+    with pytest.raises(UserError, match="noise_level: unknown key; got algorithm=nft"):
+        load_config(train_config(), None, chosen[:1], whole)
 
 
 def test_the_judges_gradient_raises_the_reward(found):
@@ -131,7 +189,14 @@ def test_a_run_whose_judges_part_stops_itself(second, stops, tmp_path, model, wo
 
 
 def test_two_ranks_are_one(tmp_path, model, world):
-    whole = preset(model, world, 2, algorithm="cps_guard", group=4, window=1)
+    whole = preset(
+        model,
+        world,
+        2,
+        algorithm="cps_guard",
+        num_images_per_prompt=4,
+        algorithm_options={"sde_window_size": 1},
+    )
     (alone,) = in_ranks(probes.outcome, tmp_path / "one", {"run": whole})
     both = in_ranks(probes.outcome, tmp_path / "two", {"run": whole}, size=2)
     first, second = alone["run"], both[0]["run"]
@@ -161,9 +226,8 @@ def test_a_judge_that_fails_loses_no_step_before(role, tmp_path, model, world):
 
     with serving(script) as server:
         spec = {"path": server.url, "model": "seer", "retries": 0}
-        named = (
-            {"rewards": {"affect": 0.0, "http": 1.0}} if role == "rewards" else {"watch": ["http"]}
-        )
+        weights = {"reward_weights": {"affect": 0.0, "http": 1.0}}
+        named = weights if role == "rewards" else {"watch": ["http"]}
         whole = preset(
             *(model, world, 4), algorithm="cps", batch_size=1, judges={"http": spec}, **named
         )

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
-import torch.distributed as dist
 from PIL import Image
 
-from data_tools.manifest import write_manifest
-from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.records import Sample, Understanding
-from memory_bank import Candidate, MemoryBank
-from memory_bank.admission.diversity import WINDOW
+from emosym.records import Sample
+from memory_bank import AdmissionPolicy, Candidate, MemoryBank
 from memory_bank.store.entry import Provenance
-from tests.memory_bank.make import candidate, picture
+from tests.memory_bank.make import candidate
 from tests.model_zoo import make
-from train.config import DataConfig, RememberConfig
+from train.config import DataConfig
+from train.data.bank_session import BankSession
+from train.data.candidate_queue import CandidateQueue
 from train.data.dataset import TrainingSet
-from train.phases.remember.bank_session import BankSession
-from train.phases.remember.phase import Remember
-from train.phases.remember.queue import CandidateQueue
+from train.phases.remember import RememberConfig
 from train.reference import ReferenceModel
 
-OPEN = {"gates": ["capacity"], "top_share": 1.0}
+OPEN = {"gates": ["capacity"], "top_quantile": 1.0}
 
 
 def test_the_contrast_of_a_16_bit_picture_is_that_of_its_8_bits(tmp_path):
@@ -52,19 +50,12 @@ def test_the_contrast_of_a_16_bit_picture_is_that_of_its_8_bits(tmp_path):
     assert found["fear"] == found["awe"]
 
 
-@pytest.fixture
-def alone():
-    """A process group of one."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 @contextmanager
-def memory_of(folder: Path, **values):
+def memory_of(folder: Path, admission: Mapping[str, Any] = MappingProxyType({}), **values: Any):
     """Give a memory with an empty bank for vectors of 16 numbers."""
     with MemoryBank.create(folder / "bank", 16, "a model") as bank:
-        memory = BankSession(None, RememberConfig(**(OPEN | values)), None, None, "a model")
+        values = {"admission": AdmissionPolicy(**(OPEN | admission)), **values}
+        memory = BankSession(None, RememberConfig(**values), None, None, "a model")
         memory.bank = bank
         yield memory
 
@@ -76,7 +67,7 @@ def drawn(number: int, step: int, **changes) -> Candidate:
 
 def test_what_is_drawn_waits_before_it_is_offered(tmp_path):
     gates = ["delay", "capacity"]
-    with memory_of(tmp_path, gates=gates, delay=5) as memory:
+    with memory_of(tmp_path, {"gates": gates, "delay": 5}) as memory:
         assert memory.offer([(0, drawn(1, 10)), (1, drawn(2, 10))], 10)["admitted"] == 0
         assert memory.offer([(0, drawn(3, 14))], 14)["admitted"] == 0
         found = memory.offer([(0, drawn(4, 15))], 15)
@@ -97,7 +88,7 @@ def test_what_waits_is_read_as_it_was_written(tmp_path):
             3,
             image=Image.fromarray(np.full((4, 4 + n, 3), n, np.uint8)),
             fingerprint=-n,
-            scores={"clip": 1 / 3},
+            scores={"max_grad_norm": 1 / 3},
             prompt="ä",
             valence=0.1 + n,
             arousal=-1 / 3,
@@ -136,7 +127,7 @@ def test_batches_keep_their_real_images_up_to_the_cap(tmp_path):
 
 
 def test_under_the_published_policy_the_bank_is_the_training_set(tmp_path):
-    with memory_of(tmp_path, replacement="highest_confidence") as memory:
+    with memory_of(tmp_path, {"replacement": "highest_confidence"}) as memory:
         memory.bank.add([candidate(n, source="real", confidence=n / 10) for n in range(8)])
         found = memory.offer([(n, drawn(20 + n, 0, confidence=0.01 * n)) for n in range(3)], 0)
         assert (found["admitted"], found["evicted"], found["size"]) == (3, 3, 8)
@@ -160,84 +151,3 @@ def test_hard_negatives_come_first_and_are_real(tmp_path):
         assert [one.id for one in mixed] == ["bank-3", *map(str, range(7))]
         assert mixed[0].emotion == "fear"
         assert memory.contrast(batch(8), 0.0) == batch(8)
-
-
-class Judge:
-    """Sees awe in everything."""
-
-    def recognise(self, images):
-        probabilities = {name: 0.3 if name == "awe" else 0.1 for name in MIKELS8}
-        seen = Understanding(
-            emotion="awe", probabilities=probabilities, valence=0.0, arousal=0.0, answer=""
-        )
-        images = list(images)
-        return [seen] * len(images), np.random.default_rng(len(images)).normal(
-            size=(len(images), 16)
-        )
-
-
-def phase(memory: BankSession, folder: Path, images: int) -> Remember:
-    """Return phase remember of a run that offers images drawn before."""
-    samples = []
-    for number in range(images):
-        path = folder / f"{number}.png"
-        path.write_bytes(picture(number))
-        emotion = "fear" if number % 3 else "awe"
-        samples.append(Sample(id=str(number), image=path, split="train", emotion=emotion))
-    write_manifest(folder / "generated.jsonl", samples)
-    memory.config.generated = str(folder / "generated.jsonl")
-    return Remember(
-        SimpleNamespace(
-            config=SimpleNamespace(remember=memory.config, seed=0),
-            model=SimpleNamespace(config=SimpleNamespace(emotions=MIKELS8)),
-            training_set=TrainingSet([], [], DataConfig(), 0),
-            reference=Judge(),
-            memory=memory,
-        )
-    )
-
-
-def test_images_that_were_drawn_before_are_offered_in_portions_once(alone, tmp_path):
-    with memory_of(tmp_path, per_emotion=2) as memory:
-        remember = phase(memory, tmp_path, 12)  # 4 of awe, 8 of fear
-        counts = [remember.run(10 * turn, turn)["admitted"] for turn in range(5)]
-        assert counts == [4, 4, 2, 2, 0]
-        entries = memory.bank.entries()
-        assert len({entry.sha256 for entry in entries}) == 12
-        assert {entry.step for entry in entries[:4]} == {0}
-        assert {entry.confidence for entry in entries if entry.emotion == "fear"} == {0.1}
-
-
-def test_a_tripped_breaker_draws_nothing_and_says_so_once(alone, tmp_path, capsys):
-    with memory_of(tmp_path, per_emotion=2) as memory:
-        remember = phase(memory, tmp_path, 12)
-        memory.bank.record([])
-        for first in range(0, WINDOW, 64):
-            memory.offer([(n, drawn(100 + first + n, 0)) for n in range(64)], 0)
-        version = memory.version
-        for turn in range(2):
-            found = remember.run(turn, turn)
-            assert found["stopped"] == 1
-            assert (found["admitted"], found["refused"]) == (0, 0)
-        assert memory.version == version
-        said = "256 of the last 256 candidates entered, outside 1% to 60%"
-        assert capsys.readouterr().err == f"the memory bank takes nothing more: {said}\n"
-        assert memory.stats()["stopped"] == said
-        memory.bank.rollback(2)
-        assert remember.run(2, 2)["stopped"] == 0
-        assert "stopped" not in memory.stats()
-
-
-def test_generated_images_need_what_was_asked_for(tmp_path):
-    with memory_of(tmp_path) as memory:
-        (tmp_path / "0.png").write_bytes(picture(0))
-        write_manifest(
-            tmp_path / "plain.jsonl", [Sample(id="0", image=tmp_path / "0.png", split="train")]
-        )
-        memory.config.generated = str(tmp_path / "plain.jsonl")
-        context = SimpleNamespace(
-            config=SimpleNamespace(remember=memory.config),
-            model=SimpleNamespace(config=SimpleNamespace(emotions=MIKELS8)),
-        )
-        with pytest.raises(UserError, match="has images without an emotion; expected what was"):
-            Remember(context)

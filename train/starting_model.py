@@ -1,4 +1,4 @@
-"""What a run changes in its starting model before anything trains."""
+"""Changes of a starting model before training: reasoning tokens, knowledge head."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def refit(
 ) -> list[str]:
     """Give a model another number of reasoning tokens, or a head for another knowledge encoder.
 
-    Both start anew, as in a model from scratch; all else stays, [EMO] too. What the model has
-    already is not touched.
+    New tokens and a new head have random weights, as in a model from scratch. Everything else is
+    kept, [EMO] too. Nothing changes where the model has the wanted number and encoder already.
 
     Args:
         model: changed in place, its configuration too.
-        tokens: K, or None for the model's own.
+        tokens: K, or None to keep the model's.
         knowledge: the encoder of the run, or None when it uses none.
         seed: of the new weights.
 
@@ -31,20 +31,20 @@ def refit(
         A line for each change.
     """
     changes = []
-    reader, config = model.understander, model.config
+    understander, config = model.understander, model.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if tokens not in (None, config.reasoning_tokens):
-            emotion = reader.reasoner.emotion
-            reader.reasoner = Reasoner(tokens, reader.backbone.width).to(emotion)
-            reader.reasoner.emotion = emotion
+            emotion = understander.reasoner.emotion
+            understander.reasoner = Reasoner(tokens, understander.backbone.width).to(emotion)
+            understander.reasoner.emotion = emotion
             changes.append(f"reasoning tokens: {config.reasoning_tokens} -> {tokens}, new ones")
             config = dataclasses.replace(config, reasoning_tokens=tokens)
-            model.space = None  # it is of the states of the old ones
+            model.space = None  # it was fitted to the states of the old tokens
         if knowledge is not None and knowledge.name != config.knowledge_encoder:
             width = knowledge.width or model.generator.denoiser.knowledge_width
-            head = mlp(width, reader.backbone.width, reader.backbone.width)
-            reader.knowledge_head = head.to(reader.reasoner.emotion)
+            head = mlp(width, understander.backbone.width, understander.backbone.width)
+            understander.knowledge_head = head.to(understander.reasoner.emotion)
             changes.append(
                 f"knowledge encoder: {config.knowledge_encoder} -> {knowledge.name}, a new head"
             )
@@ -55,8 +55,8 @@ def refit(
     return changes
 
 
-def identity(model_hash: str, changes: list[str], seed: int) -> str:
-    """Return the identity of a starting model that was changed: other tokens embed otherwise."""
+def changed_hash(model_hash: str, changes: list[str], seed: int) -> str:
+    """Return the hash of a starting model after `refit`: a bank holds embeddings of one model."""
     if not changes:
         return model_hash
     return hashlib.sha256(repr((model_hash, changes, seed)).encode()).hexdigest()

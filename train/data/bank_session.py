@@ -1,9 +1,13 @@
-"""The memory bank in a run: who judges, what is offered, what is replayed."""
+"""The memory bank of a run: opened with real images, offered candidates, replayed into batches."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -26,22 +30,56 @@ from memory_bank.admission.hard_negatives import hard_negatives
 from memory_bank.admission.replacement import PUBLISHED
 from memory_bank.admission.replay import replay
 from memory_bank.distributed import gather, write_on_rank_zero
-from train.config import RememberConfig
+from train.data.candidate_queue import CandidateQueue
 from train.data.dataset import TrainingSet
 from train.distributed import ranks
-from train.phases.remember.queue import CandidateQueue
+from train.ranges import check_range
 from train.reference import ReferenceModel
 
 EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
 
 
+@dataclass(kw_only=True, slots=True)
+class BankConfig:
+    """Options of a phase that needs the memory bank. Ref: EmoSym, memory bank (docs/papers.md)."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "gates": "admission.gates",
+        "top_share": "admission.top_quantile",
+        "affect_bound": "admission.max_affect_error",
+        "quality": "admission.quality_quantile",
+        "novelty": "admission.near_copy_quantile",
+        "manifold": "admission.outlier_quantile",
+        "agreement": "admission.min_agreement",
+        "capacity": "admission.capacity_per_class",
+        "replacement": "admission.replacement",
+        "delay": "admission.delay",
+        "diversity_loss": "admission.max_diversity_loss",
+        "admission_low": "admission.min_admission_rate",
+        "admission_high": "admission.max_admission_rate",
+    }
+
+    real: int = 32
+    """Real training images of each emotion with which the bank opens."""
+    synthetic_share: float = 0.25
+    """Largest share of bank images in an understanding batch, at most 0.5. With the published
+    `admission.replacement` (highest_confidence) batches are drawn from the bank alone."""
+    admission: AdmissionPolicy = field(default_factory=AdmissionPolicy)
+    """Which images are admitted and evicted, and when admission stops."""
+
+    def __post_init__(self) -> None:
+        check_range(0.5, synthetic_share=self.synthetic_share)
+        check_range(math.inf, real=self.real)
+
+
 class BankSession:
-    """The run's bank, there after `restore`; absent (and empty) in a run without `remember`."""
+    """The bank of a run, opened by `restore`. A session without a path has no bank, and is
+    empty."""
 
     def __init__(
         self,
         path: Path | None,
-        config: RememberConfig,
+        config: BankConfig,
         model: EmoSym,
         reference: ReferenceModel,
         model_hash: str,
@@ -53,22 +91,8 @@ class BankSession:
         self.model_hash = model_hash
         self.bank: MemoryBank | None = None
         self.waiting = CandidateQueue()
-        self.policy = AdmissionPolicy(
-            gates=list(config.gates),
-            top_quantile=config.top_share,
-            max_affect_error=config.affect_bound,
-            quality_quantile=config.quality,
-            near_copy_quantile=config.novelty,
-            outlier_quantile=config.manifold,
-            min_agreement=config.agreement,
-            capacity_per_class=config.capacity,
-            replacement=config.replacement,
-            delay=config.delay,
-            max_diversity_loss=config.diversity_loss,
-            min_admission_rate=config.admission_low,
-            max_admission_rate=config.admission_high,
-        )
-        self._replayable: tuple[int, list] = (-1, [])
+        self.policy = config.admission
+        self._replayable: tuple[int, list[Entry]] = (-1, [])
 
     def fill(self, training_set: TrainingSet) -> None:
         """Open an empty bank with real images, the same number of each emotion."""
@@ -82,12 +106,12 @@ class BankSession:
         chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
 
         def write(bank: MemoryBank) -> int:
-            seen, vectors = self.reference.recognise(
+            judged, embeddings = self.reference.recognise(
                 training_set.image(sample.image) for sample in chosen
             )
-            pictures = (training_set.image(sample.image) for sample in chosen)
+            images = (training_set.image(sample.image) for sample in chosen)
             bank.add(
-                map(self._real, chosen, pictures, seen, vectors),
+                map(self._real, chosen, images, judged, embeddings),
                 reason="real image that opened the bank",
             )
             return bank.version
@@ -95,34 +119,41 @@ class BankSession:
         write_on_rank_zero(self.bank, write)
 
     def stopped(self) -> str | None:
-        """Return why the bank takes nothing more, if so; every rank finds the same."""
+        """Return why the bank admits nothing more, or None; the same on every rank."""
+        return stop_reason(self._opened(), self.policy)
+
+    def _opened(self) -> MemoryBank:
         if self.bank is None:
-            raise RuntimeError("phase remember runs without a bank")
-        return stop_reason(self.bank, self.policy)
+            raise RuntimeError("the run has no memory bank, or it is not open yet")
+        return self.bank
 
     def offer(self, candidates: list[tuple[int, Candidate]], step: int) -> dict[str, float]:
-        """Put what is due of a numbered pool, scattered over the ranks, before the gates."""
-        self.waiting.candidates += [
-            offer for _, offer in sorted(gather(candidates), key=lambda pair: pair[0])
-        ]
+        """Offer candidates to the bank: those of this step, or older ones where there is a delay.
+
+        Args:
+            candidates: this rank's, each with its number in the pool of all ranks.
+            step: of the run.
+        """
+        pool = sorted(gather(candidates), key=lambda pair: pair[0])
+        self.waiting.candidates += [candidate for _, candidate in pool]
         due = self.waiting.due(step, self.policy.delay)
 
         def write(bank: MemoryBank) -> tuple[int, int, int]:
-            ruling = admit(due, bank, self.policy, step=step)
-            taken = bank.record(ruling.decisions, evict=ruling.evict)
-            return len(taken.admitted), len(taken.refused), len(ruling.evict)
+            result = admit(due, bank, self.policy, step=step)
+            recorded = bank.record(result.decisions, evict=result.evict)
+            return len(recorded.admitted), len(recorded.refused), len(result.evict)
 
-        admitted, refused, evicted = write_on_rank_zero(self.bank, write)
+        admitted, refused, evicted = write_on_rank_zero(self._opened(), write)
         return {"admitted": admitted, "refused": refused, "evicted": evicted, **self.sizes()}
 
     def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
-        """Replace the last samples of a global batch by remembered images, up to the cap.
+        """Replace the last samples of a global batch by images of the bank, up to the cap.
 
-        Under the published replacement the bank is the training set: all are replaced.
+        Under the published replacement all samples are replaced: the bank is the training set.
         """
         if self.bank is None:
             return samples
-        published = self.config.replacement == PUBLISHED
+        published = self.policy.replacement == PUBLISHED
         if self._replayable[0] != self.bank.version:
             source = None if published else "synthetic"
             self._replayable = (self.bank.version, self.bank.entries(source=source))
@@ -134,8 +165,11 @@ class BankSession:
         return samples[: len(samples) - count] + list(map(self._sample, picked))
 
     def contrast(self, samples: list[Sample], share: float) -> list[Sample]:
-        """Put real images of the bank before a batch that show what others of it show, and evoke
-        another emotion: as many as there are, up to a share of the batch, whose last ones go."""
+        """Replace the last samples of a batch by hard negatives, which come first.
+
+        Hard negatives are real images of the bank with nearly the prompt of a sample of the batch
+        and another emotion. As many as are found are taken, up to a share of the batch.
+        """
         if self.bank is None or not share:
             return samples
         most = int(len(samples) * share)
@@ -143,17 +177,17 @@ class BankSession:
         found = hard_negatives(
             self.bank.entries(source="real"), [(one.prompt, one.emotion) for one in kept]
         )
-        harder = list({one.id: one for one in found if one is not None}.values())[:most]
-        return list(map(self._sample, harder)) + samples[: len(samples) - len(harder)]
+        negatives = list({one.id: one for one in found if one is not None}.values())[:most]
+        return list(map(self._sample, negatives)) + samples[: len(samples) - len(negatives)]
 
     def stats(self) -> dict[str, int | str]:
-        """Return the bank in numbers, and why admission stopped where it did, for reports."""
+        """Return the counts of the bank for reports, and why admission has stopped, if it has."""
         if self.bank is None:
             return dict(EMPTY)
         stats = self.bank.stats()
-        found = {name: stats[name] for name in EMPTY}
-        why = self.stopped()
-        return found if why is None else found | {"stopped": why}
+        counts: dict[str, int | str] = {name: stats[name] for name in EMPTY}
+        reason = self.stopped()
+        return counts if reason is None else counts | {"stopped": reason}
 
     @property
     def version(self) -> int:
@@ -161,11 +195,11 @@ class BankSession:
         return 0 if self.bank is None else self.bank.version
 
     def digest(self) -> str:
-        """Return what tells this bank at its version from any other."""
+        """Return a hash of the bank at its version; '' without a bank."""
         return "" if self.bank is None else _digest(self.bank)
 
     def restore(self, version: int, digest: str) -> None:
-        """Open the bank as it was at a checkpoint; at version 0 it is made, or emptied.
+        """Open the bank as it was at a checkpoint; at version 0 it is created, or emptied.
 
         Raises:
             UserError: the bank is gone, older, or another; nothing in it was changed.
@@ -175,7 +209,7 @@ class BankSession:
         if version:
             with ranks.raise_once():
                 self._check(self.path, version, digest)
-        ranks.barrier()  # all have looked before one writes
+        ranks.barrier()  # every rank has checked the bank before rank 0 writes to it
         self.bank = self._open(self.path)
         if self.bank.version != version:
             write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
@@ -186,10 +220,10 @@ class BankSession:
             self.bank.close()
 
     def _sample(self, entry: Entry) -> Sample:
-        """Return what an entry teaches."""
+        """Return an entry of the bank as a training sample."""
         return Sample(
             id=f"bank-{entry.id}",
-            image=self.bank.image_path(entry),
+            image=self._opened().image_path(entry),
             split="train",
             emotion=entry.emotion,
             valence=entry.valence,
@@ -199,7 +233,7 @@ class BankSession:
         )
 
     def _check(self, path: Path, version: int, digest: str) -> None:
-        expected = f"the run's own bank, at version {version} or later"
+        expected = f"the bank of this run, at version {version} or later"
         fix = "put it back, or start a new run"
         if not path.exists():
             raise UserError(f"the memory bank {path} is gone", expected=expected, fix=fix)
@@ -230,12 +264,13 @@ class BankSession:
 
     def sizes(self) -> dict[str, float]:
         """Return how many images the bank holds, for the log."""
-        stats = self.bank.stats()
-        return {"size": stats["size"], "synthetic": stats["synthetic"]}
+        stats = self._opened().stats()
+        return {name: stats[name] for name in ("size", "synthetic")}
 
     def _real(
-        self, sample: Sample, picture: Image.Image, judged: Understanding, vector: np.ndarray
+        self, sample: Sample, image: Image.Image, judged: Understanding, embedding: np.ndarray
     ) -> Candidate:
+        """Return a training image as a candidate with the frozen reference's judgement of it."""
         origin = Provenance(
             source="real",
             emotion=sample.emotion,
@@ -244,7 +279,7 @@ class BankSession:
             prompt=sample.prompt,
             model_hash=self.model_hash,
         )
-        return candidate_from(origin, sample.image, picture, judged, vector)
+        return candidate_from(origin, sample.image, image, judged, embedding)
 
 
 def _digest(bank: MemoryBank) -> str:

@@ -1,4 +1,4 @@
-"""Candidates between their drawing and their admission, in memory and in checkpoints."""
+"""Candidates that wait for their admission to the memory bank, in memory and in checkpoints."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ FACTS = tuple(field.name for field in fields(Provenance))
 
 
 class CandidateQueue:
-    """What was drawn and judged and may not enter yet; only rank 0 has any."""
+    """Drawn and judged candidates that wait for their delay; they are on rank 0 only."""
 
     def __init__(self) -> None:
         self.candidates: list[Candidate] = []
 
     def due(self, step: int, delay: int) -> list[Candidate]:
-        """Take out and return the candidates that may enter at a step."""
-        due = [one for one in self.candidates if one.step + delay <= step]
-        self.candidates = [one for one in self.candidates if one.step + delay > step]
+        """Remove and return the candidates whose delay has passed at a step."""
+        due = [one for one in self.candidates if _drawn_at(one) + delay <= step]
+        self.candidates = [one for one in self.candidates if _drawn_at(one) + delay > step]
         return due
 
     def save(self, path: Path) -> None:
-        """Write them: images and vectors as tensors, what is known of them as JSON."""
+        """Write the queue: images and embeddings as tensors, all other fields as JSON."""
         tensors = {}
         for place, one in enumerate(self.candidates):
             tensors[f"{place}.image"] = np.asarray(one.image)
@@ -40,7 +40,7 @@ class CandidateQueue:
         save_file(tensors, path, {"known": json.dumps(known)})
 
     def load(self, path: Path) -> None:
-        """Read what `save` wrote, to the bit; nobody waits where there is no file.
+        """Read what `save` wrote, bit for bit; the queue is empty if there is no file.
 
         Raises:
             UserError: a file that `save` did not write.
@@ -64,3 +64,9 @@ class CandidateQueue:
                 got=error,
                 fix="delete its checkpoint to use the one before",
             ) from error
+
+
+def _drawn_at(candidate: Candidate) -> int:
+    if candidate.step is None:
+        raise ValueError("a candidate in the queue has the step that drew it")
+    return candidate.step

@@ -1,0 +1,275 @@
+"""The configuration of a run apart from its phases. Sizes are global: all ranks, all micro-batches.
+
+Each phase adds a section with its own options, see `train.phases.registry.train_config`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from emosym.errors import UserError
+from train.ranges import check_positive, check_range
+
+STEPS = 9_999_999
+"""Most steps of a run: the names of checkpoints have seven digits."""
+
+
+@dataclass(kw_only=True, slots=True)
+class WorldConfig:
+    """An AffectWorld drawn into the run folder."""
+
+    count: int = 0
+    """Images; 0 draws none."""
+    seed: int = 0
+    """Seed of the drawing."""
+
+    def __post_init__(self) -> None:
+        check_range(math.inf, count=self.count)
+        check_range(2**63 - 1, seed=self.seed)
+
+
+@dataclass(kw_only=True, slots=True)
+class InstructionsConfig:
+    """Files of questions with answers, of a layout that `data_tools.questions.eemodb` reads."""
+
+    train: str | None = None
+    """Questions to learn from."""
+    test: str | None = None
+    """Held-out questions."""
+    images: str | None = None
+    """Folder of the images that the files name."""
+
+    def __post_init__(self) -> None:
+        if (self.train or self.test) and not self.images:
+            raise UserError("images is missing", fix="name the folder of the files' images")
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Where images come from (`path`, or a drawn `world`), and what is asked about them."""
+
+    path: str | None = None
+    """Manifest file, or folder of a known layout (see `emosym data`)."""
+    world: WorldConfig = field(default_factory=WorldConfig)
+    """Used when `path` is null."""
+    tasks: list[str] = field(default_factory=lambda: ["affect"])
+    """Questions made of the images' facts, each a task of `emosym.tasks.prompts.TASKS`, in equal
+    shares; phases `instruct` and `verify_grpo` learn from them."""
+    reasons: bool = True
+    """Their reference answers first say the knowledge text, in <think></think>; else they think
+    nothing. EEmo-Logic's first stage has answers alone."""
+    instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
+    """More questions."""
+    lexicon_spread: float | None = None
+    """Give labelled images without valence and arousal those of their label's word, drawn with this
+    share of the raters' deviation. Ref: EmoFeedback²; null gives none."""
+    flip: bool = False
+    """Mirror half of the training images (understanding only)."""
+    crop: float = 1.0
+    """Smallest side of a random training crop, as a share; 1 does not crop."""
+    image_cache: int = 4096
+    """Decoded images kept in memory."""
+
+    def __post_init__(self) -> None:
+        check_positive(crop=self.crop, image_cache=self.image_cache)
+        if self.lexicon_spread is not None:
+            check_range(lexicon_spread=self.lexicon_spread)
+        check_range(crop=self.crop)
+
+
+@dataclass(kw_only=True, slots=True)
+class StageConfig:
+    """A stretch of steps that repeats one cycle of phases."""
+
+    steps: int
+    """Optimizer steps of the stage, all phases together."""
+    cycle: dict[str, int]
+    """Phase -> consecutive steps in one turn of the cycle, in this order."""
+
+    def __post_init__(self) -> None:
+        named = {f"cycle.{name}": steps for name, steps in self.cycle.items()}
+        for name, steps in {"steps": self.steps, **named}.items():
+            if not 1 <= steps <= STEPS:
+                raise UserError(f"{name} must lie in [1, {STEPS}]", got=steps)
+        if not self.cycle:
+            raise UserError("cycle is empty", fix="name at least one phase")
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW for one part."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "lr": "learning_rate",
+        "warmup": "warmup_steps",
+        "decay": "lr_scheduler_type",
+        "floor": "min_lr_rate",
+        "clip": "max_grad_norm",
+        "ema": "ema_decay",
+        "ema_every": "ema_update_every",
+    }
+
+    learning_rate: float = 1.0e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up, counted over the steps that move this part."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "cosine"
+    """After warm-up: constant, or a linear or half-cosine decay to `min_lr_rate`."""
+    min_lr_rate: float = 0.05
+    """Final learning rate as a share of `learning_rate`."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; 0 does not clip."""
+    ema_decay: float | None = None
+    """Decay, in (0, 1), of an exponential moving average of the part's weights. The average is
+    evaluated after training and saved in the run's `model/`. Null keeps none. Ref: Flow-GRPO (0.9).
+    """
+    ema_update_every: int = 1
+    """Steps that move the part between two updates of the average; 8 for Flow-GRPO."""
+
+    def __post_init__(self) -> None:
+        check_range(math.inf, learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        check_range(math.inf, max_grad_norm=self.max_grad_norm, warmup_steps=self.warmup_steps)
+        check_range(min_lr_rate=self.min_lr_rate)
+        check_positive(ema_update_every=self.ema_update_every)
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError("ema_decay must be in (0, 1), or null", got=self.ema_decay)
+
+
+@dataclass(kw_only=True, slots=True)
+class EngineConfig:
+    """DeepSpeed."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"accumulation": "gradient_accumulation_steps"}
+
+    zero_stage: Literal[1, 2] = 2
+    """Partition optimizer states (1), and gradients (2)."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type of weights and activations in training."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches a step: raise it when memory is short. The step stays the same, except for
+    statistics of a micro-batch: compress contrasts an image with the texts of its own micro-batch
+    and normalises the distillation distance by the standard deviation in it; verify_posterior
+    weights the KL by its mean there; verify_grpo counts tokens there (and normalises by the batch's
+    standard deviation there); autoencode takes the moments of the micro-batch of one rank."""
+    gradient_checkpointing: bool = False
+    """Recompute the layers of backbone and denoiser in the backward pass: less memory, more time,
+    the same numbers. The backbone then has no cache: verify_grpo processes a prompt once for each
+    of its answers, not once for its group."""
+    understander: OptimizerConfig = field(default_factory=OptimizerConfig)
+    generator: OptimizerConfig = field(default_factory=OptimizerConfig)
+    autoencoder: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    """Low-rank adapters of one part; its own layers are frozen."""
+
+    rank: int
+    """64 for EmoSym's understander, 32 for Flow-GRPO's decoder."""
+    alpha: float
+    """The update is scaled by alpha / rank; 128 and 64 there."""
+    dropout: float = 0.0
+    """Share of inputs hidden from an adapter in training, 0.05 for EmoSym; none in verify_grpo,
+    whose answers are sampled and read by the same policy, nor where remember draws. Resuming stays
+    exact, but ranks draw for themselves: only at 0 do two ranks equal one."""
+    vision: bool = False
+    """Of the understander: adapt the vision tower too (EEmo-Logic)."""
+
+    def __post_init__(self) -> None:
+        check_positive(rank=self.rank, alpha=self.alpha)
+        if not 0 <= self.dropout < 1:
+            raise UserError("dropout must be in [0, 1)", got=self.dropout)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdaptersConfig:
+    """Which parts train through adapters; reasoner, heads and conditioner always train whole."""
+
+    understander: LoraConfig | None = None
+    """On all linear layers of the language model; embeddings, output projection and, but for its
+    own adapters, the vision tower are frozen. Null trains everything."""
+    generator: LoraConfig | None = None
+    """On the attention of the decoder's transformer. Null trains everything."""
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """What is measured before and after, on held-out images and prompts only."""
+
+    before: bool = True
+    """Measure the starting model too."""
+    images: int = 256
+    """Held-out images to understand; 0 skips it."""
+    answers: bool = True
+    """Also sample an answer in words for each (slower)."""
+    requests: int = 64
+    """Held-out requests to draw; 0 skips it."""
+    per_request: int = 2
+    """Images for each request."""
+    grids: int = 3
+    """Prompts in the V-A grid of the report."""
+    questions: int = 0
+    """Held-out questions of each task to answer in words; 0 skips it."""
+
+    def __post_init__(self) -> None:
+        check_range(math.inf, images=self.images, requests=self.requests, grids=self.grids)
+        check_range(math.inf, questions=self.questions)
+        check_positive(per_request=self.per_request)
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """A run, apart from its phases; the class that `train_config` returns adds their sections."""
+
+    model: str = "emosym-tiny"
+    """Member of the zoo, or a model folder."""
+    from_scratch: bool = False
+    """Start from random weights instead of the member's (needs a member's name)."""
+    reasoning_tokens: int | None = None
+    """K; null keeps the model's. Another number starts with new, untrained tokens. The frozen
+    reference (judge of the memory bank, anchor of the KL) has the same untrained tokens: first
+    train them with `compress` alone, then start a second run of the other phases from that
+    model."""
+    seed: int = 0
+    """All random draws follow from it and the step."""
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: list[StageConfig]
+    """Run in this order."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    lora: AdaptersConfig = field(default_factory=AdaptersConfig)
+    freeze: list[Literal["backbone", "denoiser"]] = field(default_factory=list)
+    """Pretrained modules that do not train at all. Without its backbone the understander trains
+    reasoning tokens and heads only; without its denoiser the generator trains the conditioner only
+    (EmoSym, step 3)."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    save_every: int = 200
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Checkpoints kept."""
+
+    def __post_init__(self) -> None:
+        check_positive(save_every=self.save_every, keep=self.keep)
+        check_positive(gradient_accumulation_steps=self.engine.gradient_accumulation_steps)
+        check_range(2**63 - 1, seed=self.seed)
+        if self.lora.generator is not None and self.lora.generator.vision:
+            raise UserError("lora.generator.vision is true, but a decoder has no vision tower")
+        adapted = {"backbone": self.lora.understander, "denoiser": self.lora.generator}
+        for module in self.freeze:
+            if adapted[module] is not None:
+                raise UserError(
+                    f"freeze names the {module}, which lora adapts", fix="leave one of them out"
+                )
+        check_range(math.inf, reasoning_tokens=self.reasoning_tokens or 0)
+        if not self.stages:
+            raise UserError("stages is empty", fix="name at least one stage")
+        if sum(stage.steps for stage in self.stages) > STEPS:
+            raise UserError(f"all stages together must lie in [1, {STEPS}] steps")
+
+    def section(self, name: str) -> Any:
+        """Return the section of a phase."""
+        return getattr(self, name)

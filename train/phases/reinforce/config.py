@@ -1,0 +1,191 @@
+"""Options of reinforce, and those of each of its algorithms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from emosym.config import load_config
+from emosym.diffusion.transitions import TRANSITIONS
+from emosym.errors import UserError
+from emosym.rl.scorers import JudgeSpec
+from train.ranges import check_positive, check_range
+
+
+@dataclass(kw_only=True, slots=True)
+class PolicyGradientOptions:
+    """Options of the algorithms with log-probabilities of sampling steps (Flow-GRPO and others)."""
+
+    sde_window_size: int = 2
+    """Sampling steps that are drawn at random, and trained. Ref: MixGRPO (arXiv 2507.21802)."""
+    sde_window_range: float = 0.5
+    """Share of the schedule, from pure noise on, that the window lies in."""
+    noise_level: float | None = None
+    """η of the drawn steps; null is the value published for the algorithm."""
+    epsilon: float = 1.0e-4
+    """The ratio is clipped to [1 - epsilon, 1 + epsilon]; log-probabilities are means over latent
+    values, so ratios are close to 1."""
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """What advantages are divided by, as in verify_grpo."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
+        "sum_then_normalize"
+    )
+    """Normalise the sum of rewards, or each reward before they are summed (GDPO)."""
+
+    def __post_init__(self) -> None:
+        check_positive(sde_window_size=self.sde_window_size)
+        check_range(sde_window_range=self.sde_window_range, epsilon=self.epsilon)
+        if self.noise_level is not None:
+            check_range(noise_level=self.noise_level)
+
+
+@dataclass(kw_only=True, slots=True)
+class NftOptions:
+    """Options of DiffusionNFT (arXiv 2509.16117)."""
+
+    noised_copies: int = 2
+    """Copies of each sampled image, each with a noise level of its own, that are trained on."""
+    nft_beta: float = 1.0
+    """β of DiffusionNFT: how far its two implied policies are from the one that sampled."""
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """What advantages are divided by, as in verify_grpo."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
+        "sum_then_normalize"
+    )
+    """Normalise the sum of rewards, or each reward before they are summed (GDPO)."""
+
+    def __post_init__(self) -> None:
+        check_positive(noised_copies=self.noised_copies, nft_beta=self.nft_beta)
+
+
+@dataclass(kw_only=True, slots=True)
+class DirectOptions:
+    """Options of the gradient of the judge itself (ReFL, arXiv 2304.05977)."""
+
+    gradient_range: float = 0.5
+    """Share of the schedule, up to the image, from which the step with gradient is drawn."""
+
+    def __post_init__(self) -> None:
+        check_range(gradient_range=self.gradient_range)
+
+
+AlgorithmOptions: TypeAlias = PolicyGradientOptions | NftOptions | DirectOptions
+OPTIONS: Mapping[str, type[AlgorithmOptions]] = {
+    **dict.fromkeys(TRANSITIONS, PolicyGradientOptions),
+    "nft": NftOptions,
+    "direct": DirectOptions,
+}
+"""Algorithm -> class of its options."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReinforceConfig:
+    """RL of the generator from judges of its images. Ref: EmoFeedback², generator; Flow-GRPO."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "group": "num_images_per_prompt",
+        "steps": "num_inference_steps",
+        "guidance": "guidance_scale",
+        "rewards": "reward_weights",
+        "window": "algorithm_options.sde_window_size",
+        "window_within": "algorithm_options.sde_window_range",
+        "noise": "algorithm_options.noise_level",
+        "clip": "algorithm_options.epsilon",
+        "strength": "algorithm_options.nft_beta",
+        "spread": "algorithm_options.scale_rewards",
+        "rewards_apart": "algorithm_options.multi_objective_aggregation",
+    }
+    """With algorithm nft, `window` is `algorithm_options.noised_copies`; with direct,
+    `window_within` is `algorithm_options.gradient_range`."""
+
+    batch_size: int = 8
+    """Prompts a step."""
+    num_images_per_prompt: int = 8
+    """G, images a prompt."""
+    algorithm: Literal[
+        "flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft", "direct"
+    ] = "direct"
+    """How scores become a gradient of the denoiser, see `train.phases.reinforce.algorithms`."""
+    algorithm_options: dict[str, Any] = field(default_factory=dict)
+    """Options of the algorithm: fields of its class in `OPTIONS`. What is not given is default."""
+    num_inference_steps: int = 10
+    """Sampling steps."""
+    guidance_scale: float = 1.0
+    """Guidance while sampling; the default of the saved model. At 1 sampling costs half."""
+    beta: float = 0.04
+    """Weight of the squared distance to the outputs of the starting generator."""
+    own_target: float = 0.5
+    """Share of prompts that ask for the valence and arousal of their own image; the others ask for
+    a random point of the plane."""
+    reward_weights: dict[str, float] = field(default_factory=lambda: {"affect": 1.0})
+    """Judge -> weight; 0 switches it off. The names are those of `model_zoo.judges.registry`."""
+    watch: list[str] = field(default_factory=list)
+    """Judges that are logged and never trained on, beside AffectWorld's own truth."""
+    judges: dict[str, JudgeSpec] = field(default_factory=dict)
+    """Judge -> where it comes from; our own frozen understanding branch needs nothing."""
+    patience: int = 60
+    """Steps over which reward and second judge are compared; the run stops when the reward rose
+    while the second judge fell (reinforce/hacking). 0 never stops."""
+
+    def __post_init__(self) -> None:
+        check_positive(batch_size=self.batch_size, num_inference_steps=self.num_inference_steps)
+        check_range(own_target=self.own_target)
+        check_range(math.inf, beta=self.beta, guidance_scale=self.guidance_scale)
+        check_range(math.inf, patience=self.patience)
+        if self.num_images_per_prompt < 2:
+            raise UserError(
+                "num_images_per_prompt must be at least 2", got=self.num_images_per_prompt
+            )
+        self._check_window(self.options())
+        if not any(self.reward_weights.values()):
+            raise UserError("reward_weights are all 0", fix="give at least one a weight")
+        both = {name for name, weight in self.reward_weights.items() if weight} & set(self.watch)
+        if both:
+            raise UserError(
+                "a judge that is trained on cannot watch",
+                got=", ".join(sorted(both)),
+                fix="take it out of reward_weights or of watch",
+            )
+        unused = set(self.judges) - set(self.reward_weights) - set(self.watch)
+        if unused:
+            raise UserError(
+                "judges has a judge that is not used",
+                got=", ".join(sorted(unused)),
+                fix="name it in reward_weights or watch, or leave it out",
+            )
+
+    def options(self) -> AlgorithmOptions:
+        """Return the options of the algorithm.
+
+        Raises:
+            UserError: an option that the algorithm does not have, a bad value.
+        """
+        cls = OPTIONS[self.algorithm]
+        known = [each.name for each in fields(cls)]
+        for name in self.algorithm_options:
+            if name not in known:
+                raise UserError(
+                    f"algorithm_options.{name}: unknown key",
+                    got=f"algorithm={self.algorithm}",
+                    expected=f"one of {', '.join(known)}",
+                    fix="leave it out, or choose another algorithm",
+                )
+        try:
+            return load_config(cls, None, base=self.algorithm_options)
+        except UserError as error:
+            problem = str(error).removeprefix("configuration: ").removesuffix(" (in base)")
+            raise UserError(f"algorithm_options of {self.algorithm}: {problem}") from error
+
+    def _check_window(self, options: AlgorithmOptions) -> None:
+        if not isinstance(options, PolicyGradientOptions):
+            return
+        longest = round(self.num_inference_steps * options.sde_window_range)
+        if options.sde_window_size > longest:
+            raise UserError(
+                "algorithm_options.sde_window_size is longer than the part of the schedule that"
+                " holds the window",
+                got=options.sde_window_size,
+                expected=f"at most num_inference_steps x sde_window_range = {longest}",
+            )

@@ -1,1 +1,0 @@
-"""Remember: generate, judge, admit to the memory bank."""
