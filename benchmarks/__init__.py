@@ -1,1 +1,1 @@
-"""Benches and studies; run from the checkout, never installed."""
+"""Benchmarks and studies. They run from the checkout and are not installed."""

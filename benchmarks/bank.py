@@ -1,11 +1,11 @@
-"""`make bench-bank`: the bank beside raw FAISS, hnswlib and LanceDB, on the same vectors.
+"""`make bench-bank`: the memory bank, raw FAISS, hnswlib and LanceDB on the same vectors.
 
-One process, one contender after the other in every round; medians and [lowest, highest]. Vectors
-lie in overlapping clusters of few directions, as embeddings do; half of the queries are near
-entries. The bank checks and keeps image files, and survives a power cut when `add` returns.
-LanceDB keeps the same bytes in a column, looks at none and syncs nothing, so it has three rows: as
-it is, with what it wrote synced after each batch, and with the images decoded beforehand too, which
-is the bank's own job. FAISS and hnswlib keep nothing on the disk.
+All run in turns in one process; results are medians and [minimum, maximum]. The vectors form
+overlapping clusters in a low-dimensional subspace, as embeddings do; half of the queries are near
+entries. The bank checks and stores image files, and its data survives a power cut once `add` has
+returned. LanceDB stores the same bytes in a column, but neither decodes nor syncs them, so it has
+three rows: unchanged, with its files synced after each batch, and with the images decoded before as
+well, as the bank does. FAISS and hnswlib store nothing on disk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +26,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from benchmarks.timing import Times, clock
 from memory_bank import Candidate, MemoryBank
 from memory_bank.index.index import normalised
 from memory_bank.index.kinds import AUTO, KINDS
@@ -34,18 +34,18 @@ from memory_bank.store.durable import sync_files
 from memory_bank.store.images import read_images
 
 K, BATCH, QUERIES = 10, 256, 256
+"""Neighbours of a query, entries of a timed batch, queries."""
 FILL = 4096
-"""Entries a batch while all are filled; only the last batches, of `BATCH`, are timed."""
+"""Entries of the batches that fill the indexes; only the last batches, of `BATCH`, are timed."""
 SMALL = 16
-"""Pixels of a picture's side where `--side` says nothing else: 200,000 of them fit on a disk."""
+"""Default side of an image in pixels: 200,000 of them fit on a disk."""
 DIRECTIONS = 32
-"""Of the vectors' clusters; the rest is a little noise."""
+"""Dimension of the subspace of the clusters; other directions have only little noise."""
 UNSYNCED, SYNCED = "LanceDB, never synced", "LanceDB, synced"
 CHECKED = "LanceDB, checked, synced"
 WIDTH, EFFORT, BREADTH = 32, 100, 128
-"""hnswlib's M, ef_construction and ef: those of the bank's own graph."""
+"""hnswlib's M, ef_construction and ef, as in the bank's graph index."""
 
-Times = dict[str, list[float]]
 Search = Callable[[np.ndarray], np.ndarray]
 """Queries [Q, D] -> ids [Q, K], best first."""
 
@@ -53,17 +53,17 @@ Search = Callable[[np.ndarray], np.ndarray]
 def main(
     count: Annotated[int, typer.Option(min=2000, help="Entries.")] = 200_000,
     dim: Annotated[int, typer.Option(min=8, help="Length of a vector.")] = 768,
-    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds.")] = 5,
     side: Annotated[
-        int, typer.Option(min=1, help="Pixels of a timed picture; not of --growth.")
+        int, typer.Option(min=1, help="Side of a timed image in pixels; not with --growth.")
     ] = SMALL,
     index: Annotated[str, typer.Option(help="Kind of the bank's index.")] = AUTO,
     growth: Annotated[
-        bool, typer.Option("--growth", help="The bank alone, from 1000 entries to COUNT by tens.")
+        bool, typer.Option("--growth", help="Only the bank, with 1000, 10000, ... COUNT entries.")
     ] = False,
     measure: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Print speed, recall and memory of the bank and of others."""
+    """Print speed, recall and memory of the bank and of the other libraries."""
     if measure:
         kind, _, path = measure.partition(":")
         print(_resident(kind, Path(path), dim))
@@ -95,27 +95,29 @@ def compare(folder: Path, count: int, dim: int, rounds: int, side: int, index: s
         table.add(_rows(images, batch, ids))
 
     adds: Times = {}
-    seen: dict[Path, int] = {}
+    modified: dict[Path, int] = {}
     for ids in batches(count, rounds):
-        timed = adds if len(ids) == BATCH else {}
-        large = side if len(ids) == BATCH else SMALL
-        images, batch = [picture(number, large) for number in ids], vectors[ids]
-        taken = candidates(images, batch)
-        clock(timed, "FAISS (memory only)", raw.add, batch)
-        clock(timed, "hnswlib (memory only)", graph.add_items, batch, ids)
-        clock(timed, UNSYNCED, store, images, batch, ids)
-        clock(timed, SYNCED, sync_files, lance, _new_files(lance, seen))
-        clock(timed, CHECKED, check, images)
-        clock(timed, "bank", bank.add, taken)
-    for place, seconds in enumerate(adds[UNSYNCED]):
-        adds[SYNCED][place] += seconds
-        adds[CHECKED][place] += adds[SYNCED][place]
+        times = adds if len(ids) == BATCH else {}
+        pixels = side if len(ids) == BATCH else SMALL
+        images, batch = [noise_image(number, pixels) for number in ids], vectors[ids]
+        entries = candidates(images, batch)
+        clock(times, "FAISS (memory only)", raw.add, batch)
+        clock(times, "hnswlib (memory only)", graph.add_items, batch, ids)
+        clock(times, UNSYNCED, store, images, batch, ids)
+        clock(times, SYNCED, sync_files, lance, _new_files(lance, modified))
+        clock(times, CHECKED, decode, images)
+        clock(times, "bank", bank.add, entries)
+    for i, seconds in enumerate(adds[UNSYNCED]):
+        adds[SYNCED][i] += seconds
+        adds[CHECKED][i] += adds[SYNCED][i]
     bank.close()
 
     bank = MemoryBank.open(folder / "bank")
-    kind = bank.stats()["index"]
+    kind = str(bank.stats()["index"])
     print(f"{count} x {dim}, {threads} threads, index {kind}, {rounds} rounds: median [low, high]")
-    table_of(f"add {BATCH} images of {side} x {side} with vectors", adds, BATCH, "images/s", SYNCED)
+    print_times(
+        f"add {BATCH} images of {side} x {side} with vectors", adds, BATCH, "images/s", SYNCED
+    )
 
     searches: dict[str, Search] = {
         "FAISS, flat": lambda q: raw.search(q, K)[1],
@@ -131,12 +133,12 @@ def compare(folder: Path, count: int, dim: int, rounds: int, side: int, index: s
         (f"search {QUERIES} queries at once, k = {K}", QUERIES, f"FAISS, {kind}"),
         ("search one query", 1, f"FAISS, {kind}"),
     ):
-        times: Times = {}
+        found: Times = {}
         for turn in range(rounds + 1):
             for name, search in searches.items():
-                asked = queries[turn * rows % QUERIES :][:rows]
-                clock(times if turn else {}, name, search, asked)  # the first warms up
-        table_of(title, times, rows, "queries/s", rival)
+                batch = queries[turn * rows % QUERIES :][:rows]
+                clock(found if turn else {}, name, search, batch)  # the first round warms up
+        print_times(title, found, rows, "queries/s", rival)
     print(f"\nrecall@{K}")
     for name, search in searches.items():
         print(f"  {name:24s} {recall(search(queries), exact):.4f}")
@@ -150,7 +152,7 @@ def compare(folder: Path, count: int, dim: int, rounds: int, side: int, index: s
             clock(opened, name, _open, name, folder / path, dim)
         clock(opened, "bank, to read", open_bank, folder / "bank", "r")
         clock(opened, "bank, to write", open_bank, folder / "bank", "a")
-    table_of("open (files in the page cache)", opened, 1, "opens/s", "FAISS")
+    print_times("open (files in the page cache)", opened, 1, "opens/s", "FAISS")
 
     print(f"\n{'bytes an entry':26s} {'in memory':>12s} {'on disk':>12s}")
     for name, path in (
@@ -159,12 +161,12 @@ def compare(folder: Path, count: int, dim: int, rounds: int, side: int, index: s
         ("LanceDB", "lance"),
         ("bank", "bank"),
     ):
-        resident = _of_its_own("--measure", f"{name}:{folder / path}", "--dim", str(dim))
+        resident = _in_new_process("--measure", f"{name}:{folder / path}", "--dim", str(dim))
         print(f"  {name:24s} {resident / count:12.0f} {_size(folder / path) / count:12.0f}")
 
 
 def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
-    """Measure the bank at each power of ten from 1000 entries to the largest."""
+    """Measure the bank with 1000 entries, ten times as many, and so on up to `largest`."""
     print(f"the bank as it grows, {dim} dimensions, {faiss.omp_get_max_threads()} threads, medians")
     print(f"{'entries':>9s} {'index':>6s} {'add 256':>9s} {'open':>9s} {'256 queries':>12s}"
           f" {'1 query':>9s} {'recall':>7s} {'disk':>8s}")  # fmt: skip
@@ -175,8 +177,9 @@ def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
         times: Times = {}
         with MemoryBank.create(path, dim, "bench", index=index) as bank:
             for ids in batches(count, min(rounds, 3)):
-                taken = candidates([picture(number, SMALL) for number in ids], vectors[ids])
-                clock(times if len(ids) == BATCH else {}, "add", bank.add, taken)
+                images = [noise_image(number, SMALL) for number in ids]
+                entries = candidates(images, vectors[ids])
+                clock(times if len(ids) == BATCH else {}, "add", bank.add, entries)
         for _ in range(rounds):
             clock(times, "open", open_bank, path, "r")
         flat = faiss.IndexFlatIP(dim)
@@ -187,11 +190,11 @@ def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
                 clock(times, "many", bank.search, queries)
                 clock(times, "one", bank.search, queries[turn])
             found = np.array([[hit.entry.id - 1 for hit in row] for row in bank.search(queries)])
-            middle = {name: statistics.median(values) for name, values in times.items()}
+            median = {name: statistics.median(values) for name, values in times.items()}
             print(
-                f"{count:9d} {bank.stats()['index']:>6s} {1e3 * middle['add']:6.1f} ms"
-                f" {1e3 * middle['open']:6.1f} ms {1e3 * middle['many']:9.1f} ms"
-                f" {1e3 * middle['one']:6.1f} ms {recall(found, exact):7.4f}"
+                f"{count:9d} {bank.stats()['index']:>6s} {1e3 * median['add']:6.1f} ms"
+                f" {1e3 * median['open']:6.1f} ms {1e3 * median['many']:9.1f} ms"
+                f" {1e3 * median['one']:6.1f} ms {recall(found, exact):7.4f}"
                 f" {_size(path) / count:6.0f} B",
                 flush=True,
             )
@@ -200,57 +203,50 @@ def grow(folder: Path, largest: int, dim: int, rounds: int, index: str) -> None:
 
 
 def draw(count: int, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return unit vectors [N, D] in overlapping clusters, and queries [QUERIES, D]."""
+    """Return random unit vectors [N, D] in overlapping clusters, and queries [QUERIES, D]."""
     rng = np.random.default_rng(0)
     spread = rng.standard_normal((DIRECTIONS, dim)).astype(np.float32) / np.sqrt(DIRECTIONS)
     centres = rng.standard_normal((max(8, count // 200), DIRECTIONS)).astype(np.float32)
 
-    def some(number: int) -> np.ndarray:
+    def clustered(number: int) -> np.ndarray:
         inner = centres[rng.integers(len(centres), size=number)]
         inner = inner + 0.5 * rng.standard_normal(inner.shape).astype(np.float32)
         noise = rng.standard_normal((number, dim), np.float32)
         return normalised(inner @ spread + 0.1 * noise)
 
-    vectors = np.concatenate([some(min(FILL, count - at)) for at in range(0, count, FILL)])
+    vectors = np.concatenate([clustered(min(FILL, count - at)) for at in range(0, count, FILL)])
     near = vectors[rng.integers(count, size=QUERIES // 2)]
     near = near + 0.2 * rng.standard_normal(near.shape).astype(np.float32) / np.sqrt(dim)
-    queries = np.concatenate([some(QUERIES - len(near)), normalised(near)])
+    queries = np.concatenate([clustered(QUERIES - len(near)), normalised(near)])
     return vectors, queries[rng.permutation(QUERIES)]
 
 
 def batches(count: int, timed: int) -> list[np.ndarray]:
-    """Return the ids of each batch: large ones, then `timed` of `BATCH` (none but them)."""
+    """Return the ids of each batch: large batches, then `timed` ones of exactly `BATCH`."""
     first = max(count - timed * BATCH, 0)
     parts = [np.arange(at, min(at + FILL, first)) for at in range(0, first, FILL)]
     return parts + [np.arange(at, at + BATCH) for at in range(first, count - BATCH + 1, BATCH)]
 
 
-def picture(number: int, side: int) -> bytes:
-    """Return a PNG file of side x side pixels of noise, other ones for each number."""
+def noise_image(number: int, side: int) -> bytes:
+    """Return a PNG file of side x side random pixels, seeded by `number`."""
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
-def check(images: Sequence[bytes]) -> None:
-    """Decode every image completely as the bank does before it keeps one, large ones at once."""
+def decode(images: Sequence[bytes]) -> None:
+    """Decode every image completely, as the bank does before it stores them."""
     read_images(images)
 
 
 def candidates(images: Sequence[bytes], vectors: np.ndarray) -> list[Candidate]:
-    """Return what the bank is given."""
+    """Return candidates for `MemoryBank.add`."""
     return [
         Candidate(source="real", image=image, embedding=vector, emotion="awe", prompt="a hill")
         for image, vector in zip(images, vectors, strict=True)
     ]
-
-
-def clock(times: Times, name: str, run: Callable[..., object], *arguments: object) -> None:
-    """Add the seconds of `run(*arguments)` to those of its name."""
-    began = time.perf_counter()
-    run(*arguments)
-    times.setdefault(name, []).append(time.perf_counter() - began)
 
 
 def open_bank(path: Path, mode: Literal["r", "a"]) -> None:
@@ -258,19 +254,19 @@ def open_bank(path: Path, mode: Literal["r", "a"]) -> None:
     MemoryBank.open(path, mode).close()
 
 
-def table_of(title: str, times: Times, items: int, unit: str, rival: str) -> None:
-    """Print medians with their spread, and the bank's speed in units of its rival's."""
+def print_times(title: str, times: Times, items: int, unit: str, baseline: str) -> None:
+    """Print medians, ranges and throughput, and the speed relative to the baseline."""
     print(f"\n{title}")
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    median = {name: statistics.median(values) for name, values in times.items()}
     for name, values in times.items():
         spread = f"[{1e3 * min(values):.1f}, {1e3 * max(values):.1f}]"
-        ratio = f"  {middle[rival] / middle[name]:5.2f} x {rival}" if name != rival else ""
-        print(f"  {name:24s} {1e3 * middle[name]:9.1f} ms {spread:20s}"
-              f" {items / middle[name]:10.1f} {unit}{ratio}", flush=True)  # fmt: skip
+        ratio = f"  {median[baseline] / median[name]:5.2f} x {baseline}" if name != baseline else ""
+        print(f"  {name:24s} {1e3 * median[name]:9.1f} ms {spread:20s}"
+              f" {items / median[name]:10.1f} {unit}{ratio}", flush=True)  # fmt: skip
 
 
 def recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Return the share of the true neighbours [Q, K] that were found [Q, K]."""
+    """Return the fraction of the true neighbours [Q, K] among those found [Q, K]."""
     pairs = zip(found, exact, strict=True)
     return float(np.mean([np.isin(truth, row).mean() for row, truth in pairs]))
 
@@ -302,7 +298,7 @@ def _rows(images: Sequence[bytes], vectors: np.ndarray, ids: np.ndarray) -> Any:
 
 
 def _lance_search(table: Any, queries: np.ndarray) -> np.ndarray:
-    """LanceDB without an index compares all, as flat does; its rows carry the query's number."""
+    """Return the ids [Q, K] of a LanceDB search without index, which compares all vectors."""
     found = table.search(queries if len(queries) > 1 else queries[0]).distance_type("dot").limit(K)
     columns = found.select(["id", "_distance"]).to_arrow()
     ids = columns["id"].to_numpy()
@@ -311,15 +307,16 @@ def _lance_search(table: Any, queries: np.ndarray) -> np.ndarray:
     return ids.reshape(len(queries), K)
 
 
-def _new_files(folder: Path, seen: dict[Path, int]) -> list[Path]:
-    """Return the files that were written since the last call, and note them in `seen`."""
+def _new_files(folder: Path, modified: dict[Path, int]) -> list[Path]:
+    """Return the files written since the last call; `modified` keeps their modification times."""
     now = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    new = [path for path, when in now.items() if seen.get(path) != when]
-    seen.update(now)
+    new = [path for path, when in now.items() if modified.get(path) != when]
+    modified.update(now)
     return new
 
 
-def _open(name: str, path: Path, dim: int) -> object:
+def _open(name: str, path: Path, dim: int) -> Any:
+    """Open the stored index of a contender."""
     if name == "FAISS":
         return faiss.read_index(str(path))
     if name == "hnswlib":
@@ -336,32 +333,30 @@ def _open(name: str, path: Path, dim: int) -> object:
 
 
 def _resident(name: str, path: Path, dim: int) -> int:
-    """Return the bytes that opening and one search add to this process."""
+    """Return the bytes by which opening and one search raise the memory of this process."""
     query = normalised(np.ones((1, dim)))
-    import hnswlib  # noqa: F401  (its and LanceDB's code is not counted)
+    import hnswlib  # noqa: F401  (the libraries' code is not counted)
     import lancedb  # noqa: F401
 
-    before = _own_memory()
-    held = _open(name, path, dim)
-    if name == "FAISS":
-        held.search(query, K)
-    elif name == "hnswlib":
-        held.knn_query(query, K)
+    before = _process_memory()
+    index = _open(name, path, dim)
+    if name == "hnswlib":
+        index.knn_query(query, K)
     elif name == "LanceDB":
-        _lance_search(held, query)
+        _lance_search(index, query)
     else:
-        held.search(query, K)
-    return _own_memory() - before
+        index.search(query, K)
+    return _process_memory() - before
 
 
-def _own_memory() -> int:
+def _process_memory() -> int:
     """Return the resident bytes of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _of_its_own(*arguments: str) -> int:
-    """Return what a fresh process measures: what this one once allocated it keeps."""
+def _in_new_process(*arguments: str) -> int:
+    """Return what a new process measures; this one keeps memory that it once allocated."""
     command = [sys.executable, "-m", "benchmarks.bank", *arguments]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

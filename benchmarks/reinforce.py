@@ -1,10 +1,10 @@
-"""`make bench-reinforce`: images a second of a whole RL step, for each algorithm, side by side.
+"""`make bench-reinforce`: images a second of complete RL steps, for each algorithm of `reinforce`.
 
-Beside ours stands Flow-GRPO as it was published: every step but the last is drawn and trained, one
-after the other, guidance is on (both branches are run, the unconditional one without gradient), and
-each image of a group is conditioned by itself. The same tiny SD3, prompts, judge, number of
-sampling steps and images, KL to a frozen start, float32, one process, in turns.
-Ref: arXiv 2505.05470 and its published training script.
+The baseline is Flow-GRPO as published: all sampling steps but the last are stochastic and trained,
+one after the other, with guidance (the unconditional branch without gradient), and the condition
+is computed for each image of a group. All have the same tiny SD3, prompts, judge, number of
+sampling steps and images, KL to the frozen initial model, and float32, and run in turns in one
+process. Ref: Flow-GRPO, arXiv 2505.05470, and the training script of its release.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 import copy
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +20,10 @@ import torch
 import typer
 from torch import Tensor
 
+from benchmarks.timing import Run, in_turns, seconds_and_range, timed
+from benchmarks.trainer import single_phase_trainer
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
-from emosym.config import load_config
 from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.processes import Interval
 from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob
@@ -38,22 +37,19 @@ from emosym.rl.scorers import AffectScorer, image_understander
 from emosym.tasks import prompts
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries
-from train.config import TrainConfig
 from train.data.run_data import RunData
 from train.distributed import ranks
 from train.phases.reinforce.algorithms import ALGORITHMS
 from train.reference import ReferenceModel
-from train.trainer import Trainer
 
-Run = Callable[[], None]
-"""One step."""
 PROMPTS, GROUP, STEPS = 8, 8, 10
-BETA, RATE, CLIP, GUIDANCE, NOISE = 0.04, 1e-5, 1e-4, 4.5, 0.7
+"""Prompts a step, images a prompt, sampling steps."""
+BETA, LEARNING_RATE, CLIP, GUIDANCE, NOISE = 0.04, 1e-5, 1e-4, 4.5, 0.7
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Times that each is measured.")] = 3,
-    model: Annotated[str, typer.Option(help="Model folder or member.")] = "emosym-tiny",
+    rounds: Annotated[int, typer.Option(help="Number of rounds.")] = 3,
+    model: Annotated[str, typer.Option(help="Model folder or zoo member.")] = "emosym-tiny",
 ) -> None:
     """Print images a second of every algorithm, and the ratio to Flow-GRPO as published."""
     quiet_libraries()
@@ -66,72 +62,58 @@ def main(
         runs = {"published": published(copy.deepcopy(start), samples)}
         for algorithm in ALGORITHMS:
             runs[algorithm] = ours(folder, copy.deepcopy(start), samples, algorithm)
-        for run in runs.values():
-            run()  # not counted: first use allocates
-        seconds: dict[str, list[float]] = {contender: [] for contender in runs}
-        for _ in range(rounds):
-            for contender, run in runs.items():
-                begun = time.monotonic()
-                run()
-                seconds[contender].append(time.monotonic() - begun)
+        times = in_turns(runs, rounds, 1)
     print(f"{PROMPTS} prompts x {GROUP} images, {STEPS} sampling steps, medians of {rounds} steps")
-    slow = statistics.median(seconds["published"])
-    for contender, values in seconds.items():
-        middle = statistics.median(values)
+    baseline = statistics.median(times["published"])
+    for contender, seconds in times.items():
+        median = statistics.median(seconds)
         print(
-            f"{contender:10s} {PROMPTS * GROUP / middle:7.1f} images/s  {middle:6.2f} s a step"
-            f" [{min(values):.2f}, {max(values):.2f}]  {slow / middle:5.2f} x"
+            f"{contender:10s} {PROMPTS * GROUP / median:7.1f} images/s"
+            f"  {seconds_and_range(seconds)}  {baseline / median:5.2f} x"
         )
 
 
 def ours(folder: Path, model: EmoSym, samples: list[Sample], algorithm: str) -> Run:
-    """Set up our trainer on phase `reinforce`."""
-    config = load_config(
-        TrainConfig,
-        None,
-        base={
-            "stages": [{"steps": 1000, "cycle": {"reinforce": 1}}],
-            "engine": {"generator": {"lr": RATE, "warmup": 0, "decay": "constant"}},
-            "reinforce": {
-                "algorithm": algorithm,
-                "batch_size": PROMPTS,
-                "group": GROUP,
-                "steps": STEPS,
-                "beta": BETA,
-            },
+    """Set up our trainer with phase `reinforce`."""
+    trainer = single_phase_trainer(
+        folder / algorithm,
+        model,
+        RunData(samples, []),
+        phase="reinforce",
+        options={
+            "algorithm": algorithm,
+            "batch_size": PROMPTS,
+            "group": GROUP,
+            "steps": STEPS,
+            "beta": BETA,
         },
+        engine="generator",
+        learning_rate=LEARNING_RATE,
     )
-    run = folder / algorithm
-    run.mkdir()
-    trainer = Trainer(config, run, model, RunData(samples, []), "bench")
-
-    def step() -> None:
-        trainer.step()
-
-    return step
+    return timed(trainer.step)
 
 
 def published(model: EmoSym, samples: list[Sample]) -> Run:
-    """Set up Flow-GRPO as it was published, in plain PyTorch."""
+    """Set up Flow-GRPO as published, in plain PyTorch."""
     model.train()
     generator, start = model.generator, copy.deepcopy(model.generator).requires_grad_(False)
     for part in (generator.denoiser.text_encoder, model.understander, model.autoencoder):
         part.requires_grad_(False)
     judge = AffectScorer(image_understander(ReferenceModel(model)))
-    owned = [parameter for parameter in generator.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(owned, lr=RATE, weight_decay=0)
+    trained = [parameter for parameter in generator.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0)
     schedule = generator.process.timesteps(STEPS)
     intervals = [Interval(here, there, schedule[1]) for here, there in pairwise(schedule)]
-    turn = 0
+    number = 0
 
-    def run() -> None:
-        nonlocal turn
-        draws = Draws("published", turn)
-        chosen = [samples[(turn * PROMPTS + place) % len(samples)] for place in range(PROMPTS)]
-        turn += 1
+    def train_step() -> None:
+        nonlocal number
+        draws = Draws("published", number)
+        batch = [samples[(number * PROMPTS + i) % len(samples)] for i in range(PROMPTS)]
+        number += 1
         requests = [
-            ImageRequest(prompt=sample.prompt, valence=sample.valence, arousal=sample.arousal)
-            for sample in chosen
+            ImageRequest(prompt=sample.prompt or "", valence=sample.valence, arousal=sample.arousal)
+            for sample in batch
             for _ in range(GROUP)
         ]
         condition = _condition(model, requests)
@@ -147,36 +129,36 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
         scores = torch.from_numpy(judge([to_image(each) for each in pixels], requests)).float()
         advantages = group_advantages(scores.view(PROMPTS, GROUP), "batch").view(-1).clamp(-5, 5)
         optimizer.zero_grad()
-        for place, interval in enumerate(intervals[:-1]):
-            step = _step(generator, path[place], interval, condition)
-            ratio = (log_prob(path[place + 1], step) - logs[place]).exp()
-            kept = ratio.clamp(1 - CLIP, 1 + CLIP)
-            policy = -torch.minimum(ratio * advantages, kept * advantages).mean()
+        for i, interval in enumerate(intervals[:-1]):
+            step = _step(generator, path[i], interval, condition)
+            ratio = (log_prob(path[i + 1], step) - logs[i]).exp()
+            clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
+            policy = -torch.minimum(ratio * advantages, clipped * advantages).mean()
             with torch.no_grad():
-                before = _step(start, path[place], interval, condition)
-            kl = ((step.mean - before.mean).square() / (2 * step.std.square())).mean()
+                reference = _step(start, path[i], interval, condition)
+            kl = ((step.mean - reference.mean).square() / (2 * step.std.square())).mean()
             ((policy + BETA * kl) / (STEPS - 1)).backward()
-        torch.nn.utils.clip_grad_norm_(owned, 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
 
-    return run
+    return timed(train_step)
 
 
 @torch.no_grad()
 def _condition(model: EmoSym, requests: list[ImageRequest]) -> Condition:
     texts = [prompts.imagine(request) for request in requests]
-    reading = model.read(model.processor.prompts(texts, None))
-    return model.condition(reading, [r.prompt for r in requests], wanted_affect(requests))
+    output = model.read(model.processor.prompts(texts, None))
+    return model.condition(output, [r.prompt for r in requests], wanted_affect(requests))
 
 
 def _step(
     generator: Generator, latents: Tensor, interval: Interval, condition: Condition
 ) -> GaussianStep:
     time = interval.time.expand(len(latents))
-    yes = torch.ones(len(latents), dtype=torch.bool)
-    wanted = generator(latents, time, condition, yes)
+    conditional = torch.ones(len(latents), dtype=torch.bool)
+    wanted = generator(latents, time, condition, conditional)
     with torch.no_grad():
-        free = generator(latents, time, condition, ~yes)
+        free = generator(latents, time, condition, ~conditional)
     output = classifier_free_guidance(wanted, free, GUIDANCE)
     split = generator.process.predict(latents, output, time)
     return flow_sde(generator.process, interval, latents, split, NOISE)

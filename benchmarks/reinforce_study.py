@@ -1,14 +1,13 @@
 """`make study-reinforce`: which algorithm of `reinforce` learns most in the same processor time?
 
-Every algorithm trains the shipped model as preset reinforce-tiny does (two steps on real images
-after each of reinforcement), at each of a few learning rates, for as many steps as fit into the
-same minutes of processor time; a control spends them on real images alone. What it became is asked
-for the 25 points of the plane; errors are the oracle's, which trains nothing.
+Every algorithm trains the shipped model with preset reinforce-tiny (two steps on real images after
+each step of reinforcement), at several learning rates, for as many steps as take the same processor
+time; a control trains only on real images. The resulting models generate images for 25 points of
+the valence-arousal plane, which are evaluated by AffectWorld's ground truth.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.results import Results, Row, markdown
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
@@ -40,8 +40,8 @@ from train.trainer import Trainer
 PRESET = Path(__file__).parents[1] / "train" / "presets" / "tiny" / "reinforce-tiny.yaml"
 IMAGES = 3000
 START, CONTROL = "start", "generate alone"
-JUDGED = {"group": 8}
-"""Without a gradient of the judge the images of a prompt are compared: twice the preset's."""
+JUDGED: dict[str, object] = {"group": 8}
+"""Options of algorithms that compare the images of a prompt: twice the preset's group."""
 CHANGES: dict[str, dict[str, object]] = {
     **{name: JUDGED for name in ALGORITHMS},
     "nft": {**JUDGED, "window_within": 0.5},
@@ -50,7 +50,7 @@ CHANGES: dict[str, dict[str, object]] = {
 """Algorithm -> options in which it departs from the preset. NFT reads no part of the schedule."""
 RATES = [1e-4, 4e-4]
 PROBE = 2
-"""Turns of the phases that tell how long a step takes, after one that warms up."""
+"""Cycles of the phases that are timed to estimate the seconds of a step, after one to warm up."""
 COLUMNS = {
     "oracle_error": "error",
     "subject_accuracy": "subject right",
@@ -64,73 +64,67 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of results; goes on where it was left.")],
-    minutes: Annotated[float, typer.Option(min=0.1, help="Of processor time, each.")] = 5,
-    rate: Annotated[list[float], typer.Option(help="Learning rate; may repeat.")] = RATES,
+    out: Annotated[Path, typer.Option(help="Folder of results; an old one is continued.")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="Processor time of each training.")] = 5,
+    rate: Annotated[list[float], typer.Option(help="Learning rate; repeatable.")] = RATES,
     only: Annotated[
-        list[str] | None, typer.Option(help="Algorithm, or the control; may repeat.")
+        list[str] | None, typer.Option(help="Algorithm, or the control; repeatable.")
     ] = None,
-    prompts: Annotated[int, typer.Option(min=2, help="Prompts at each of the points.")] = 8,
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts for each point.")] = 8,
 ) -> None:
-    """Train whatever is not done yet, and print the table."""
+    """Train all combinations without a result, and print the table."""
     known = [CONTROL, *ALGORITHMS]
     for name in only or ():
         if name not in known:
             raise unknown("algorithm", name, known)
     quiet_libraries()
     ranks.join()
-    out.mkdir(parents=True, exist_ok=True)
-    done = out / "results.jsonl"
-    rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
+    results = Results(out)
     arms = [(START, 0.0)] + [(name, each) for name in only or known for each in rate]
     with tempfile.TemporaryDirectory(prefix="emosym-study-") as name:
         folder = Path(name)
         write_world(folder / "world", IMAGES, 0)
-        material = RunData(open_dataset(folder / "world"), [])
+        data = RunData(open_dataset(folder / "world"), [])
         for algorithm, lr in arms:
             key = {"algorithm": algorithm, "rate": lr, "minutes": minutes, "prompts": prompts}
-            if any(key.items() <= row.items() for row in rows):
+            if results.has(key):
                 continue
             model, steps = zoo.load("emosym-tiny"), 0
             if algorithm != START:
-                model, steps = trained(folder, material, algorithm, lr, minutes)
-            row = key | {"steps": steps} | scores(model, prompts)
-            with done.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            rows.append(row)
-            print(json.dumps(row), flush=True)
-    print(table(rows))
+                model, steps = trained(folder, data, algorithm, lr, minutes)
+            results.add(key | {"steps": steps} | scores(model, prompts))
+    print(table(results.rows))
 
 
 def trained(
-    folder: Path, material: RunData, algorithm: str, rate: float, minutes: float
+    folder: Path, data: RunData, algorithm: str, rate: float, minutes: float
 ) -> tuple[EmoSym, int]:
-    """Return the model that an algorithm makes of the shipped one in its time, and the steps."""
-    probe, turn = _trainer(folder, material, algorithm, rate, 10**4)
-    for _ in range(turn):
+    """Train the shipped model for some minutes of processor time; return it and the steps."""
+    probe, cycle = _trainer(folder, data, algorithm, rate, 10**4)
+    for _ in range(cycle):
         probe.step()
-    began = time.process_time()
-    for _ in range(PROBE * turn):
+    start = time.process_time()
+    for _ in range(PROBE * cycle):
         probe.step()
-    seconds = (time.process_time() - began) / PROBE
-    steps = turn * max(1, round(60 * minutes / seconds))
-    trainer, _ = _trainer(folder, material, algorithm, rate, steps)
+    seconds = (time.process_time() - start) / PROBE
+    steps = cycle * max(1, round(60 * minutes / seconds))
+    trainer, _ = _trainer(folder, data, algorithm, rate, steps)
     for _ in range(steps):
         trainer.step()
     return trainer.context.model.eval(), steps
 
 
 def _trainer(
-    folder: Path, material: RunData, algorithm: str, rate: float, steps: int
+    folder: Path, data: RunData, algorithm: str, rate: float, steps: int
 ) -> tuple[Trainer, int]:
-    """Return a trainer of the shipped model, and how many steps one turn of its phases has."""
+    """Return a trainer of the shipped model, and the number of steps in a cycle of its phases."""
     config = configured(algorithm, rate, steps)
-    trainer = Trainer(config, folder, zoo.load("emosym-tiny"), material, "study")
+    trainer = Trainer(config, folder, zoo.load("emosym-tiny"), data, "study")
     return trainer, sum(config.stages[0].cycle.values())
 
 
 def configured(algorithm: str, rate: float, steps: int) -> TrainConfig:
-    """Return the preset with an algorithm in it, or with the control."""
+    """Return the configuration of an algorithm, or of the control."""
     overrides = [f"engine.generator.lr={rate}", "reinforce.patience=0"]
     if algorithm == CONTROL:
         overrides.append(f"stages=[{{steps: {steps}, cycle: {{generate: 1}}}}]")
@@ -142,8 +136,8 @@ def configured(algorithm: str, rate: float, steps: int) -> TrainConfig:
 
 
 def scores(model: EmoSym, prompts: int) -> dict[str, float]:
-    """Return what a model's images at the 25 points are like."""
-    found = evaluate_plane(
+    """Return the scores `COLUMNS` of a model's images for the 25 points."""
+    evaluation = evaluate_plane(
         EmoSymPipeline(model),
         world_prompts(prompts, 0),
         judge=EmoSymPipeline(zoo.load("emosym-tiny")),
@@ -151,20 +145,18 @@ def scores(model: EmoSym, prompts: int) -> dict[str, float]:
         attainable=attainable,
         classify=SubjectClassifier.load(),
         seeds=range(2),
-    ).to_dict()
-    return {name: found[name] for name in COLUMNS}
+    )
+    return {name: getattr(evaluation, name) for name in COLUMNS}
 
 
-def table(rows: Sequence[dict]) -> str:
-    """Return the results as Markdown, the lowest error first."""
-    lines = ["| algorithm | lr | steps | " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|" + "---|" * (3 + len(COLUMNS)))
+def table(rows: Sequence[Row]) -> str:
+    """Return the results as a Markdown table, the lowest error first."""
+    lines = []
     for row in sorted(rows, key=lambda row: row["oracle_error"]):
         rate = f"{row['rate']:.0e}" if row["steps"] else "–"
         cells = [row["algorithm"], rate, str(row["steps"] or "–")]
-        cells += [f"{row[name]:.3f}" for name in COLUMNS]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*cells, *(f"{row[name]:.3f}" for name in COLUMNS)])
+    return markdown(["algorithm", "lr", "steps", *COLUMNS.values()], lines)
 
 
 if __name__ == "__main__":

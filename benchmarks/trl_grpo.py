@@ -1,10 +1,11 @@
-"""TRL's GRPOTrainer on one of our backbones: what our own GRPO is measured against."""
+"""TRL's GRPOTrainer with one of our backbones, the baseline of `benchmarks.grpo`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -12,82 +13,89 @@ from PIL import Image
 from transformers import ProcessorMixin, Qwen2_5_VLProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmarks.timing import Run
 from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor
 
 
 class ImagesOnly(Qwen2_5_VLProcessor):
-    """The published processor without videos, which would need torchvision."""
+    """The processor of transformers without videos, which would need torchvision."""
 
-    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **_) -> None:
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | None = None,
+        **_: object,
+    ) -> None:
         self.image_token = "<|image_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token, self.video_token_id = None, -1
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
 
-class Clock(TrainerCallback):
-    """Times whole steps: rollout, rewards, reference, update."""
+class StepTimer(TrainerCallback):
+    """Measures whole steps: rollout, rewards, reference, update."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def on_step_begin(self, *_, **__) -> None:
-        """Start the clock."""
-        self.begun = time.monotonic()
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        """Note the start of a step."""
+        self.start = time.perf_counter()
 
-    def on_step_end(self, *_, **__) -> None:
-        """Stop it."""
-        self.seconds.append(time.monotonic() - self.begun)
+    def on_step_end(self, *_: object, **__: object) -> None:
+        """Append the seconds of the step."""
+        self.seconds.append(time.perf_counter() - self.start)
 
 
 def trl_grpo(
     folder: Path,
     backbone: QwenVL,
     processor: QwenVLProcessor,
-    pictures: Sequence[Image.Image],
+    images: Sequence[Image.Image],
     question: str,
     reward: Callable[[str], float],
     *,
-    batch: int,
-    group: int,
-    tokens: int,
+    batch_size: int,
+    num_generations: int,
+    max_completion_length: int,
     beta: float,
-    rate: float,
-) -> Callable[[int], list[float]]:
-    """Set TRL up on a Qwen2.5-VL; return what runs steps and tells the seconds of each.
+    learning_rate: float,
+) -> Run:
+    """Set up GRPOTrainer on a Qwen2.5-VL.
 
     Args:
-        folder: where the backbone is written: TRL loads policy and reference from there.
+        folder: the backbone is written there; TRL loads policy and reference from it.
         backbone: the model, in float32.
         processor: its processor.
-        pictures: the dataset, one question each.
-        question: the user's text.
-        reward: of an answer's text.
-        batch: completions a step.
-        group: completions a prompt.
-        tokens: longest completion.
+        images: the dataset; each image is one prompt.
+        question: the user's text, the same for all.
+        reward: completion -> reward.
+        batch_size: completions a step.
+        num_generations: completions a prompt.
+        max_completion_length: in tokens.
         beta: weight of the KL.
-        rate: learning rate.
+        learning_rate: constant.
     """
 
-    def rewards(completions, **_) -> list[float]:
-        return [reward(said[0]["content"]) for said in completions]
+    def rewards(completions: Sequence[Any], **_: object) -> list[float]:
+        return [reward(completion[0]["content"]) for completion in completions]
 
     backbone.model.save_pretrained(folder)
-    asked = [{"role": "user", "content": question}]
+    prompt = [{"role": "user", "content": question}]
     trainer = GRPOTrainer(
         str(folder),
         reward_funcs=[rewards],
         args=GRPOConfig(
             output_dir=str(folder / "out"),
-            per_device_train_batch_size=batch,
-            num_generations=group,
-            max_completion_length=tokens,
+            per_device_train_batch_size=batch_size,
+            num_generations=num_generations,
+            max_completion_length=max_completion_length,
             gradient_accumulation_steps=1,
             steps_per_generation=1,
             beta=beta,
             epsilon_high=0.28,
-            learning_rate=rate,
+            learning_rate=learning_rate,
             lr_scheduler_type="constant",
             gradient_checkpointing=False,
             bf16=False,
@@ -97,20 +105,18 @@ def trl_grpo(
             logging_strategy="no",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_dict(
-            {"prompt": [asked] * len(pictures), "image": list(pictures)}
-        ),
+        train_dataset=Dataset.from_dict({"prompt": [prompt] * len(images), "image": list(images)}),
         processing_class=ImagesOnly(
             processor.images, processor.tokenizer, processor.tokenizer.chat_template
         ),
     )
-    clock = Clock()
-    trainer.add_callback(clock)
+    timer = StepTimer()
+    trainer.add_callback(timer)
 
     def run(steps: int) -> list[float]:
-        clock.seconds = []
+        timer.seconds = []
         trainer.args.max_steps = steps
         trainer.train()
-        return clock.seconds
+        return timer.seconds
 
     return run

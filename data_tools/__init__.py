@@ -1,1 +1,1 @@
-"""Datasets: importers, manifests, and AffectWorld, the dataset drawn in code."""
+"""Datasets: importers, manifests, questions, and AffectWorld, a synthetic dataset."""

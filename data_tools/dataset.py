@@ -1,4 +1,4 @@
-"""Opening a dataset, whatever its layout, and counting what is in it."""
+"""Opening a dataset of any known layout, and its statistics."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from emosym.tasks.prompts import TASKS
 
 
 def open_dataset(path: Path) -> list[Sample]:
-    """Return the samples of a manifest file, an imported folder, or a public dataset in place.
+    """Return the samples of a manifest file, an imported folder, or the folder of a public dataset.
 
-    The folder is only read. Images must exist; each is decoded when it is used. Raises `UserError`
-    when the path is missing, its layout unknown, or a row of it broken.
+    Nothing is written. Images must exist; they are decoded only when used.
+
+    Raises:
+        UserError: the path does not exist, its layout is unknown, or one of its rows is invalid.
     """
     if path.is_file():
         return read_manifest(path)
@@ -29,30 +31,33 @@ def open_dataset(path: Path) -> list[Sample]:
         return read_manifest(path / "manifest.jsonl")
     for kind, source in SOURCES.items():
         if source.matches(path):
-            return _open_in_place(kind, path)
+            return _read_public(kind, path)
     layouts = ["an imported folder (manifest.jsonl)", *(item.layout for item in SOURCES.values())]
-    raise UserError(f"{path} has no layout that is known", expected=", or ".join(layouts))
+    raise UserError(f"{path} has an unknown layout", expected=", or ".join(layouts))
 
 
-def _open_in_place(kind: str, path: Path) -> list[Sample]:
+def _read_public(kind: str, path: Path) -> list[Sample]:
     samples, quarantined = read_source(kind, path)
     if quarantined:
         first = quarantined[0]
         raise UserError(
-            f"{path} has {len(quarantined)} broken of {len(samples) + len(quarantined)} rows",
+            f"{path} has {len(quarantined)} invalid of {len(samples) + len(quarantined)} rows",
             got=f"{first.where}: {first.reason}",
-            fix=f"set them aside with `emosym data import {kind} {path} OUT` and use OUT",
+            fix=f"import it without them, `emosym data import {kind} {path} OUT`, and use OUT",
         )
     if not samples:
-        raise UserError(f"{path} holds no samples", expected="at least one row in its tables")
+        raise UserError(f"{path} has no samples", expected="at least one row in its tables")
     return samples
 
 
 def dataset_stats(samples: Sequence[Sample]) -> dict[str, object]:
-    """Return counts by split and emotion, mean, std, min, max of each affect dimension, questions.
+    """Return statistics of a dataset.
 
-    Standard deviations are over the population; a dimension that no sample has is absent.
-    `questions` counts what can be asked, by task.
+    - `samples`, and `splits`: split -> count;
+    - `emotions`: split -> emotion -> count;
+    - `valence`, `arousal`, `dominance`: count, mean, std (of the population), min and max; absent
+      if no sample has a value;
+    - `questions`: task -> number of questions that can be built from the samples.
     """
     emotions: dict[str, Counter[str]] = {}
     for sample in samples:

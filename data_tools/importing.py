@@ -1,4 +1,4 @@
-"""Importing a public dataset: a manifest, its images, and a report of what was set aside."""
+"""Importing a public dataset: manifest, images, and a list of the rows that were quarantined."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.images import check_image
+from data_tools.files.images import check_image
+from data_tools.files.staging import staged_folder
 from data_tools.manifest import write_manifest
-from data_tools.quarantine import Broken, Quarantined
+from data_tools.quarantine import InvalidRecord, Quarantined
 from data_tools.sources.registry import read_source
-from data_tools.staging import staged_folder
 from emosym.errors import UserError
 from emosym.records import Sample
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did."""
+    """The counts of an import."""
 
     imported: int
+    """Samples in the manifest."""
     quarantined: int
+    """Rows that could not be imported."""
     by_split: dict[str, int]
+    """Split -> samples."""
     by_emotion: dict[str, int]
-    """`unlabelled` counts the samples without an emotion."""
+    """Emotion -> samples; `unlabelled` for samples without an emotion."""
 
 
 def import_dataset(
@@ -39,10 +42,18 @@ def import_dataset(
 ) -> ImportReport:
     """Write `out/manifest.jsonl`, `out/images/` and `out/quarantine.jsonl` from a public dataset.
 
-    Every image is decoded once; a broken one is listed in the quarantine with its reason and
-    stops nothing. Images are hard links to the source where the file system allows it, else
-    copies. `out` appears whole or not at all; `progress(done, rows)` is called after each row.
-    Raises `UserError` for an unknown kind or layout, a non-empty `out`, or nothing to import.
+    Every image is decoded once; an invalid one goes to the quarantine with the reason, and the
+    import continues. Images are hard-linked to the source if the file system allows it, else
+    copied. `out` appears completely or not at all.
+
+    Args:
+        kind: a key of `SOURCES`.
+        src: folder of the public dataset.
+        out: the folder to write.
+        progress: called with (rows done, all rows) after each row.
+
+    Raises:
+        UserError: an unknown kind or layout, `out` is not empty, or no row can be imported.
     """
     root = src.absolute()
     with staged_folder(out) as stage:
@@ -51,17 +62,17 @@ def import_dataset(
         for done, sample in enumerate(samples, start=1):
             try:
                 check_image(sample.image)
-            except Broken as reason:
+            except InvalidRecord as error:
                 name = sample.image.relative_to(root).as_posix()
-                quarantined.append(Quarantined(where=name, record=sample.id, reason=str(reason)))
+                quarantined.append(Quarantined(where=name, record=sample.id, reason=str(error)))
             else:
                 image = stage / _target(sample.image.relative_to(root))
-                if image.exists():  # writing there would write through the link to the source
+                if image.exists():  # writing would change the source through the hard link
                     name = sample.image.relative_to(root).as_posix()
-                    reason = f"{image.relative_to(stage)} is an earlier image's place"
+                    reason = f"{image.relative_to(stage)} is the target of an earlier image"
                     quarantined.append(Quarantined(where=name, record=sample.id, reason=reason))
                 else:
-                    _place(sample.image, image)
+                    _link_or_copy(sample.image, image)
                     imported.append(dataclasses.replace(sample, image=image))
             if progress is not None:
                 progress(done, len(samples))
@@ -69,8 +80,8 @@ def import_dataset(
             first = f"; the first: {quarantined[0].reason}" if quarantined else ""
             raise UserError(
                 f"nothing in {src} could be imported",
-                got=f"{len(quarantined)} rows, all set aside{first}",
-                fix="check that its images lie where its tables say",
+                got=f"{len(quarantined)} rows, all quarantined{first}",
+                fix="check that its images are where its tables say",
             )
         write_manifest(stage / "manifest.jsonl", imported)
         with (stage / "quarantine.jsonl").open("w", encoding="utf-8") as file:
@@ -85,14 +96,14 @@ def import_dataset(
 
 
 def _target(relative: Path) -> Path:
-    """Return where an image goes: its own path, under one folder `images`."""
+    """Return the path of an image in the imported dataset: its own, below one folder `images`."""
     parts = relative.parts
     return Path("images", *(parts[1:] if parts[0] in ("image", "images") else parts))
 
 
-def _place(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    real = source.resolve()  # a link to a link would break when the source moves
+    real = source.resolve()  # link to the file itself, not to a symbolic link
     try:
         os.link(real, target)
     except OSError:  # another file system, or one without hard links

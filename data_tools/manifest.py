@@ -1,8 +1,8 @@
-"""The manifest: one JSON object a line, one line a sample.
+"""The manifest format: a JSONL file with one sample per line.
 
-Keys: id, image (a path relative to the manifest's folder), split, and, where known, emotion,
+Required keys: id, image (path relative to the manifest's folder), split. Optional keys: emotion,
 valence, arousal, dominance (on [-3, 3]), prompt, emotional_prompt, knowledge, attributes, votes
-(an object of Mikels labels and weights), source. An image belongs to one split.
+(Mikels label -> weight), source. All lines with the same image must have the same split.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from data_tools.images import check_image
-from data_tools.paths import locate
-from data_tools.quarantine import Broken
-from data_tools.votes import vote_problems
+from data_tools.files.images import check_image
+from data_tools.files.paths import locate
+from data_tools.labels.votes import vote_problems
+from data_tools.quarantine import InvalidRecord
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
@@ -34,13 +34,13 @@ KEYS = (*_REQUIRED, "emotion", *_NUMBERS, *_TEXTS[4:7], "attributes", "votes", "
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a manifest; its text is `file:line: field: why`."""
+    """One problem of a manifest; as text `file:line: field: why`."""
 
     file: Path
     line: int
     """From 1."""
     field: str
-    """`-` when the line as a whole is wrong."""
+    """`-` if the problem concerns the whole line."""
     why: str
 
     def __str__(self) -> str:
@@ -50,24 +50,28 @@ class Problem:
 def validate_manifest(
     path: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Problem]:
-    """Return every problem of a manifest, its images decoded in full; an empty list means valid.
+    """Return all problems of a manifest; images are decoded completely.
 
-    `progress(done, lines)` is called before each line. Raises `UserError` when the manifest itself
-    cannot be read.
+    Args:
+        path: the manifest.
+        progress: called with (lines done, all lines) before each line.
+
+    Raises:
+        UserError: the file cannot be read.
     """
     found = _examine(path, decode=True, progress=progress)
     return [item for item in found if isinstance(item, Problem)]
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Return the samples of a manifest; its images must exist but are not decoded.
+    """Return the samples of a manifest; images must exist, but are not decoded.
 
-    Raises `UserError` with the first problem and how many there are.
+    Raises:
+        UserError: the file cannot be read, or has problems; names the first one and their number.
     """
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    for item in _examine(path, decode=False):
-        (samples if isinstance(item, Sample) else problems).append(item)
+    items = list(_examine(path, decode=False))
+    samples = [item for item in items if isinstance(item, Sample)]
+    problems = [item for item in items if isinstance(item, Problem)]
     if problems:
         count = len(problems)
         raise UserError(
@@ -78,9 +82,10 @@ def read_manifest(path: Path) -> list[Sample]:
 
 
 def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
-    """Write a manifest beside its images; the old file stays until the new one is whole.
+    """Write a manifest; an old file is replaced only by a complete new one.
 
-    Raises `UserError` when an image does not lie in the manifest's folder.
+    Raises:
+        UserError: an image is not in the manifest's folder.
     """
     root = Path(os.path.abspath(path.parent))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
@@ -89,9 +94,9 @@ def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
 
 
 def problem_of(sample: Sample, root: Path) -> str | None:
-    """Return why a manifest in `root` that held this sample would be refused, None if it would not.
+    """Return why a manifest in `root` with this sample would be invalid, or None if it would not.
 
-    Its image is not looked at.
+    The image file is not read.
     """
     try:
         record = _parse(json.dumps(_record(sample, root)))
@@ -104,7 +109,7 @@ def _record(sample: Sample, root: Path) -> dict[str, object]:
     image = Path(os.path.abspath(sample.image))
     if not image.is_relative_to(root):
         raise UserError(
-            f"image of sample {sample.id!r} lies outside the manifest's folder",
+            f"image of sample {sample.id!r} is outside the manifest's folder",
             got=image,
             expected=f"a file in {root}",
             fix="copy it there, or import the dataset",
@@ -119,18 +124,17 @@ def _record(sample: Sample, root: Path) -> dict[str, object]:
 def _examine(
     path: Path, *, decode: bool, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Sample | Problem]:
-    """Yield each line as a sample, or as its problems."""
-    seen: dict[str, int] = {}
-    places: dict[str, tuple[int, object]] = {}
-    found = False
+    """Yield for each line its sample, or its problems."""
+    first_lines: dict[str, int] = {}
+    splits: dict[str, tuple[int, object]] = {}
+    empty = True
     try:
-        if not path.is_file():  # a pipe would keep us waiting
+        if not path.is_file():  # reading a pipe could block
             raise UserError(
                 f"cannot read manifest {path}",
                 got="no regular file",
                 expected="a JSONL file",
-                fix="a published dataset has none: use it in place, or let `emosym data import`"
-                " check it and write one",
+                fix="for a public dataset give its folder, or import it with `emosym data import`",
             )
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
@@ -142,7 +146,7 @@ def _examine(
             progress(number - 1, len(lines))
         if not line.strip():
             continue
-        found = True
+        empty = False
         try:
             record = _parse(line)
         except BadJson as error:
@@ -151,30 +155,32 @@ def _examine(
         wrong = list(_problems(record))
         name = record.get("id")
         if isinstance(name, str) and name:
-            if name in seen:
-                wrong.append(("id", f"{name!r} was already used on line {seen[name]}"))
-            seen.setdefault(name, number)
+            if name in first_lines:
+                wrong.append(("id", f"{name!r} was already used on line {first_lines[name]}"))
+            first_lines.setdefault(name, number)
         image = None
         if isinstance(record.get("image"), str):
             try:
                 image = locate(path.parent, record["image"])
                 split = record.get("split")
-                first, other = places.setdefault(os.path.realpath(image), (number, split))
+                first, other = splits.setdefault(os.path.realpath(image), (number, split))
                 if split in get_args(Split) and split != other:
-                    raise Broken(f"is in split {other!r} on line {first}: held-out data would leak")
+                    raise InvalidRecord(
+                        f"is in split {other!r} on line {first}: held-out data would leak"
+                    )
                 if decode:
                     check_image(image)
-            except Broken as reason:
+            except InvalidRecord as reason:
                 wrong.append(("image", str(reason)))
         yield from (Problem(path, number, field, why) for field, why in wrong)
         if not wrong:
             yield Sample(**{**record, "image": image})  # type: ignore[arg-type]
-    if not found:
+    if empty:
         yield Problem(path, 1, "-", "the manifest is empty; expected one JSON object a line")
 
 
 def _parse(line: str | bytes) -> dict[str, object]:
-    """Return a line's object without its nulls (null is the same as absent); raise `BadJson`."""
+    """Return a line's object without keys that are null; raise `BadJson`."""
     record = read_json(line)
     if not isinstance(record, dict):
         raise BadJson((), f"expected a JSON object, got {_kind(record)}")
@@ -193,9 +199,9 @@ def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
     for key in _TEXTS:
         value = record.get(key)
         if key in record and not isinstance(value, str):
-            yield key, f"expected a text, got {_kind(value)}"
+            yield key, f"expected a string, got {_kind(value)}"
         elif key in _REQUIRED and value == "":
-            yield key, "is an empty text"
+            yield key, "is an empty string"
     for key in _NUMBERS:
         if key in record:
             yield from ((key, why) for why in _number(record[key]))
@@ -210,7 +216,7 @@ def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             yield key, f"unknown {key} {value!r}; expected one of {', '.join(names)}{hint}"
     if record.get("emotion") == "":
-        yield "emotion", "is an empty text; leave the key out when the emotion is unknown"
+        yield "emotion", "is an empty string; leave the key out if the emotion is unknown"
 
 
 def _number(value: object) -> Iterator[str]:
@@ -221,5 +227,5 @@ def _number(value: object) -> Iterator[str]:
 
 
 def _kind(value: object) -> str:
-    names = {bool: "true or false", str: "a text", list: "a list", dict: "an object"}
+    names = {bool: "true or false", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value), "null" if value is None else "a number")

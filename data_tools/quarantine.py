@@ -1,20 +1,21 @@
-"""Records that cannot be used: set aside with a reason, never dropped in silence."""
+"""Invalid records of a dataset. They are listed with a reason, never dropped silently."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 
-class Broken(Exception):  # noqa: N818 (a verdict on one record, not an error of the program)
-    """A record cannot be used; the text is the reason."""
+class InvalidRecord(Exception):  # noqa: N818 (about one record; always caught by the importer)
+    """A record cannot be used; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:
-    """One record that was set aside."""
+    """One record that cannot be used."""
 
     where: str
-    """File and row it came from, like `train.json row 12`."""
+    """Its file and row, such as `train.json row 12`."""
     record: str
-    """Id or path of the record, as far as it is known."""
+    """Its id or path, as far as known."""
     reason: str
+    """Why it cannot be used."""

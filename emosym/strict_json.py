@@ -14,7 +14,7 @@ _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """A lone surrogate: valid in JSON, not in UTF-8."""
 
 
-class BadJson(ValueError):  # noqa: N818 (like `Broken`: it describes the input)
+class BadJson(ValueError):  # noqa: N818 (like `InvalidRecord`: it describes the input)
     """Text that is not strict JSON."""
 
     def __init__(self, path: Sequence[str | int], why: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m model_zoo install RUN`, `definitions`: make what the zoo and its formulas ship."""
+"""`python -m model_zoo`: make the files that the zoo ships (weights, cosines of definitions)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.callback()
 def zoo() -> None:
-    """Keep the zoo."""
+    """Make the files that the zoo ships."""
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
@@ -26,10 +26,10 @@ def zoo() -> None:
 @app.command()
 def install(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    command: Annotated[str, typer.Option(help="What trained it, for the model card.")],
+    command: Annotated[str, typer.Option(help="Command of the training, for the model card.")],
     name: Annotated[str, typer.Option(help="Member of the zoo.")] = "emosym-tiny",
 ) -> None:
-    """Store a run's model in half precision as the member's weights, with its model card."""
+    """Save the model of a run as the weights of a zoo member (float16), with a model card."""
     import torch
 
     from model_zoo import zoo
@@ -40,7 +40,7 @@ def install(
     zoo.preset(name)
     model = zoo.load(run / "model")
     report = json.loads((run / "report.json").read_text())
-    folder = zoo.save(model, zoo.HERE / "weights" / name, torch.float16)
+    folder = zoo.save(model, zoo.ROOT / "weights" / name, torch.float16)
     text = card(name, command, report, model, zoo.model_files(folder))
     write_text(folder / zoo.CARD, text)
     print(folder)
@@ -48,7 +48,7 @@ def install(
 
 @app.command()
 def definitions() -> None:
-    """Encode the definitions of emotion words and store how near they are."""
+    """Encode the definitions of the emotion words and store the cosines between them."""
     from emosym.affect.definitions import STORED
     from model_zoo.text.definitions import encode_definitions
 

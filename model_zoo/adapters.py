@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -25,34 +25,36 @@ ATTENTION = (
     "add_v_proj",
     "to_add_out",
 )
-"""Projections of the decoder's attention that get adapters; a UNet has the first four.
+"""Attention projections of a decoder that get adapters (a UNet has only the first four).
 Ref: Flow-GRPO, arXiv 2505.05470."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoraSpec:
-    """Where adapters go and how they start; the update of a layer is (alpha / rank) B A."""
+    """Configuration of LoRA adapters; the update of a layer is (alpha / rank) B A."""
 
     layers: tuple[str, ...]
-    """Names of linear layers, relative to the module that is adapted."""
+    """Names of linear layers, relative to the adapted module."""
     rank: int
+    """Rows of A and columns of B."""
     alpha: float
+    """Scale of the update, before the division by `rank`."""
     dropout: float = 0.0
-    """Share of a layer's inputs that its adapter does not see in training."""
+    """Dropout probability of the adapters' inputs in training."""
     init: Literal["uniform", "gaussian"] = "uniform"
-    """Of A (Kaiming uniform, or normal with deviation 1 / rank); B starts at zero."""
+    """Initialisation of A: Kaiming uniform, or normal with deviation 1 / rank. B is zero."""
     seed: int = 0
-    """Of A."""
+    """Seed of the initialisation of A."""
 
 
 def backbone_layers(backbone: QwenVL, *, vision: bool = False) -> tuple[str, ...]:
-    """Return all linear layers of the language model (Ref: EmoSym), and of the vision tower.
+    """Return the names of all linear layers of the language model.
 
-    With `vision` its tower and merger are adapted too (Ref: EEmo-Logic); the output projection
-    never is.
+    With `vision`, those of the vision tower and its merger too. Never the output projection.
+    Ref: EmoSym, step 1; with vision: EEmo-Logic, stage 1 (docs/papers.md).
     """
-    parts = [backbone.language, *([backbone.vision] if vision else [])]
-    inside = {id(layer) for part in parts for layer in part.modules()}
+    adapted = [backbone.language, *([backbone.vision] if vision else [])]
+    inside = {id(layer) for module in adapted for layer in module.modules()}
     return tuple(
         name
         for name, layer in backbone.named_modules()
@@ -61,7 +63,7 @@ def backbone_layers(backbone: QwenVL, *, vision: bool = False) -> tuple[str, ...
 
 
 def decoder_layers(denoiser: StableDiffusion) -> tuple[str, ...]:
-    """Return the projections of all attention, to itself and to the condition, in the network."""
+    """Return the names of the projections of all self- and cross-attention of the network."""
     ends = tuple(f".{name}" for name in ATTENTION)
     return tuple(
         f"network.{name}"
@@ -71,12 +73,13 @@ def decoder_layers(denoiser: StableDiffusion) -> tuple[str, ...]:
 
 
 def add_lora(module: nn.Module, spec: LoraSpec) -> None:
-    """Freeze `module` and give its layers adapters that train; its outputs do not change yet.
+    """Freeze `module` and add trainable adapters to its layers; its outputs stay the same.
 
     Raises:
-        ValueError: a layer that is not a linear layer of `module`; a module that has adapters.
+        ValueError: a name in `spec.layers` is not a linear layer of `module`, or `module` already
+            has adapters.
     """
-    if any(_adapted(module)):
+    if any(_lora_layers(module)):
         raise ValueError("the module has adapters already; merge or remove them first")
     linear = {name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)}
     if not spec.layers or not set(spec.layers) <= linear:
@@ -84,7 +87,7 @@ def add_lora(module: nn.Module, spec: LoraSpec) -> None:
     module.requires_grad_(False)
     config = LoraConfig(
         r=spec.rank,
-        lora_alpha=spec.alpha,
+        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # peft only divides it by r
         lora_dropout=spec.dropout,
         target_modules=list(spec.layers),
         init_lora_weights=True if spec.init == "uniform" else "gaussian",
@@ -92,16 +95,16 @@ def add_lora(module: nn.Module, spec: LoraSpec) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(spec.seed)
         inject_adapter_in_model(config, module)
-    for _, layer in _adapted(module):
+    for _, layer in _lora_layers(module):
         layer.train(layer.get_base_layer().training)
 
 
 @contextlib.contextmanager
 def adapters_off(module: nn.Module) -> Iterator[None]:
-    """Let `module` compute exactly what it computes without its adapters."""
-    layers = [layer for _, layer in _adapted(module) if not layer.disable_adapters]
-    # Switching adapters in peft also switches whether they train; put that back as it was.
-    trains = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
+    """Disable the adapters of `module` within the context: outputs are those without adapters."""
+    layers = [layer for _, layer in _lora_layers(module) if not layer.disable_adapters]
+    # enable_adapters() of peft also changes requires_grad; it is restored below.
+    trainable = [(p, p.requires_grad) for layer in layers for p in layer.parameters()]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -109,34 +112,35 @@ def adapters_off(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
-        for parameter, wanted in trains:
-            parameter.requires_grad_(wanted)
+        for parameter, requires_grad in trainable:
+            parameter.requires_grad_(requires_grad)
 
 
 def set_dropout(module: nn.Module, active: bool) -> None:
-    """Let the adapters in `module` hide inputs from themselves, or not; nothing else changes."""
-    for _, layer in _adapted(module):
+    """Switch the dropout of the adapters in `module` on or off; nothing else changes."""
+    for _, layer in _lora_layers(module):
         layer.lora_dropout.train(active)
 
 
 def adapter_names(module: nn.Module) -> set[str]:
-    """Return the names of the parameters that belong to adapters; empty without adapters."""
+    """Return the names of the adapters' parameters; empty without adapters."""
     return {
-        f"{name}.{own}"
-        for name, layer in _adapted(module)
-        for own, _ in layer.named_parameters()
-        if not own.startswith("base_layer.")
+        f"{name}.{parameter}"
+        for name, layer in _lora_layers(module)
+        for parameter, _ in layer.named_parameters()
+        if not parameter.startswith("base_layer.")
     }
 
 
 def merge_lora(module: nn.Module) -> None:
-    """Add each adapter to the weights of its layer and take it away; outputs stay the same."""
-    for name, layer in list(_adapted(module)):
+    """Merge each adapter into the weights of its layer and remove it; outputs stay the same."""
+    for name, layer in list(_lora_layers(module)):
         layer.merge(safe_merge=True)
         module.set_submodule(name, layer.get_base_layer())
-    for part in module.modules():  # the note that peft leaves on what it has adapted
-        vars(part).pop("peft_config", None)
+    for child in module.modules():  # the configuration that peft leaves on adapted modules
+        vars(child).pop("peft_config", None)
 
 
-def _adapted(module: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
-    return ((name, part) for name, part in module.named_modules() if isinstance(part, LoraLayer))
+def _lora_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield names and layers with adapters; each is a `LoraLayer` of peft and an `nn.Module`."""
+    return ((name, child) for name, child in module.named_modules() if isinstance(child, LoraLayer))

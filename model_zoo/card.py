@@ -1,8 +1,9 @@
-"""The model card: what a member's weights are, how they came to be, and what they can do."""
+"""The model card of a zoo member: how it was trained, sizes, scores and file hashes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from emosym.models.model import EmoSym
 
@@ -10,19 +11,25 @@ NUMBERS = {
     "understanding": ("accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"),
     "generation": ("oracle_v_error", "oracle_a_error", "diversity"),
 }
-"""What a card shows of a report, by section: no judge, because a base starts from random weights
-and has none."""
+"""Section of a report -> the metrics that a card shows. None of them needs a judge, because a
+base is trained from random weights and has no model to judge it."""
 
 
-def card(name: str, command: str, report: Mapping, model: EmoSym, files: Mapping[str, str]) -> str:
+def card(
+    name: str,
+    command: str,
+    report: Mapping[str, Any],
+    model: EmoSym,
+    files: Mapping[str, str],
+) -> str:
     """Return a model card in Markdown.
 
     Args:
-        name: member of the zoo.
-        command: what trained it.
-        report: `report.json` of its run; its `after` numbers are shown.
-        model: the model, for the sizes of its parts.
-        files: file -> SHA-256.
+        name: of the zoo member.
+        command: of the training.
+        report: `report.json` of the run; the card shows its numbers under `after`.
+        model: the model, for the number of parameters of each part.
+        files: path -> SHA-256.
     """
     sizes = {
         part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6

@@ -1,4 +1,4 @@
-"""A new model from a pretrained backbone and a pretrained decoder."""
+"""Composing a new model from a pretrained backbone and a pretrained decoder."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from model_zoo.backbones.qwen_vl import load_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import is_diffusers, load_decoder
-from model_zoo.hub import WHOLE, local
+from model_zoo.hub import MODEL_FILES, local_folder
 
 SAMPLING = {
     "StableDiffusionPipeline": (50, 7.5),
     "StableDiffusionXLPipeline": (50, 5.0),
     "StableDiffusion3Pipeline": (28, 7.0),
 }
-"""Default steps and guidance of a decoder's own pipeline in diffusers."""
-PARTS = [
+"""Pipeline of diffusers -> its default number of steps and guidance scale."""
+DECODER_FILES = [
     f"{part}/{pattern}"
     for part in ("unet", "transformer", "text_encoder*", "tokenizer*", "scheduler", "vae")
-    for pattern in WHOLE
+    for pattern in MODEL_FILES
 ]
-"""What a decoder's repository is for us; beside it lie single files of all parts."""
+"""Patterns of the component folders of a decoder on the hub (not its single-file checkpoints)."""
 VARIANTS = ["*.fp16*", "*non_ema*"]
-NEW_TOKENS = 8
-"""Reasoning tokens where nothing else is said."""
-UNDERSTANDING = ("reasoning_tokens", "hidden", "emotions", "knowledge_encoder")
-"""What of a model's configuration shapes its understander."""
+"""Patterns of further copies of the weights, which are not downloaded."""
+REASONING_TOKENS = 8
+"""Default number of reasoning tokens."""
+UNDERSTANDER_KEYS = ("reasoning_tokens", "hidden", "emotions", "knowledge_encoder")
+"""Keys of `ModelConfig` that belong to the understander."""
 
 
 def compose(
@@ -48,38 +49,40 @@ def compose(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> EmoSym:
-    """Return a model whose reasoner, heads and conditioner are new; the rest is pretrained.
+    """Return a model with new reasoner, heads and conditioner; the rest is pretrained.
 
     Args:
-        backbone: Hugging Face folder or hub id of a model of `backbones.FAMILIES`; or a zoo member
-            or model folder, whose understander is taken whole, with its reasoner and heads.
-        decoder: a zoo member or model folder, whose decoder is taken with its image size, steps
-            and guidance; or a folder or hub id in the diffusers layout.
-            Where only understanding is trained any will do, `emosym-tiny` say.
-        reasoning_tokens: K of a new reasoner; None makes `NEW_TOKENS`.
-        hidden: width of the new heads' hidden layers. Ref: EmoSym §2.3, 256.
-        conditioner: how states become conditioning tokens; see `ModelConfig.conditioner`.
-        pixels: fewest and most pixels of an image that the backbone reads; None keeps its own.
-        image_size: side of generated images in pixels; None is the decoder's own.
+        backbone: Hugging Face folder or hub id of a model of `qwen_vl.FAMILIES`; or a zoo member
+            or model folder, whose whole understander is taken, with reasoner and heads.
+        decoder: zoo member or model folder, whose decoder is taken with its image size, steps and
+            guidance; or folder or hub id in the diffusers layout. If only understanding will be
+            trained, any decoder will do, for example that of `emosym-tiny`.
+        reasoning_tokens: K of a new reasoner; None is `REASONING_TOKENS`.
+        hidden: width of the hidden layers of new heads. Ref: 256 in EmoSym, model (docs/papers.md).
+        conditioner: see `ModelConfig.conditioner`.
+        pixels: minimum and maximum of an image's pixels after resizing for the backbone; None
+            keeps the backbone's values.
+        image_size: side of generated images in pixels; None is the decoder's native size.
         dtype: type of the weights.
         seed: of the new weights.
 
     Raises:
-        UserError: what cannot be loaded; another family; an image size that does not fit.
+        UserError: parts that cannot be loaded, are not supported, or do not fit each other.
     """
-    denoiser, autoencoder, config = _decoder(decoder, image_size, dtype)
+    denoiser, autoencoder, config = _load_decoder(decoder, image_size, dtype)
     config = dataclasses.replace(
         config, conditioner=conditioner, image_size=autoencoder.image_size, hidden=hidden
     )
-    taught = _taught(backbone, reasoning_tokens, dtype)
-    if taught is None:
-        reader, processor = load_backbone(local(backbone), dtype)
-        tokens = NEW_TOKENS if reasoning_tokens is None else reasoning_tokens
+    donor = _understander_donor(backbone, reasoning_tokens, dtype)
+    if donor is None:
+        network, processor = load_backbone(local_folder(backbone), dtype)
+        tokens = REASONING_TOKENS if reasoning_tokens is None else reasoning_tokens
         config = dataclasses.replace(config, reasoning_tokens=tokens)
     else:
-        reader, processor = taught.understander.backbone, taught.processor
-        width = taught.config.knowledge_width or taught.generator.denoiser.knowledge_width
-        kept = {name: getattr(taught.config, name) for name in UNDERSTANDING}
+        parts = zoo.components(donor)
+        network, processor = parts.backbone, parts.processor
+        width = donor.config.knowledge_width or parts.denoiser.knowledge_width
+        kept = {name: getattr(donor.config, name) for name in UNDERSTANDER_KEYS}
         config = dataclasses.replace(config, **kept, knowledge_width=width)
     if pixels is not None:
         processor.images.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
@@ -87,46 +90,47 @@ def compose(
         torch.manual_seed(seed)
         model = EmoSym(
             config,
-            backbone=reader,
+            backbone=network,
             processor=processor,
             denoiser=denoiser,
             autoencoder=autoencoder,
         )
-    if taught is not None:
-        model.understander = taught.understander
+    if donor is not None:
+        model.understander = donor.understander
     return model.to(dtype).eval()
 
 
-def _taught(
+def _understander_donor(
     backbone: str | Path, reasoning_tokens: int | None, dtype: torch.dtype
 ) -> EmoSym | None:
-    """Return the model whose understander is to be taken whole; None for a plain backbone."""
+    """Return the model whose whole understander is taken; None for a plain backbone."""
     if str(backbone) not in zoo.members() and not (Path(backbone) / zoo.CONFIG).is_file():
         return None
-    taught = zoo.load(backbone, dtype)
-    own = taught.config.reasoning_tokens
+    donor = zoo.load(backbone, dtype)
+    own = donor.config.reasoning_tokens
     if reasoning_tokens not in (None, own):
         raise UserError(
-            f"the understander of {backbone} has its own reasoning tokens",
+            f"the understander of {backbone} has another number of reasoning tokens",
             got=reasoning_tokens,
             expected=own,
-            fix=f"leave the number out, or take {Path(backbone) / 'backbone'} alone",
+            fix=f"leave the number out, or use {Path(backbone) / 'backbone'} alone",
         )
-    return taught
+    return donor
 
 
-def _decoder(
+def _load_decoder(
     source: str | Path, image_size: int | None, dtype: torch.dtype
 ) -> tuple[StableDiffusion, VAE, ModelConfig]:
-    """Load a decoder and what a model of it starts from."""
+    """Load a decoder, and the model configuration to start from."""
     path = Path(source)
     on_hub = not path.exists() and len(path.parts) == 2 and not path.is_absolute()
     if on_hub or is_diffusers(path):
-        folder = local(source, ["model_index.json", *PARTS], VARIANTS)
+        folder = local_folder(source, ["model_index.json", *DECODER_FILES], VARIANTS)
         denoiser, autoencoder = load_decoder(folder, image_size, None, dtype)
-        steps, guidance = SAMPLING.get(denoiser.pipeline, (28, 7.0))
+        steps, guidance = SAMPLING.get(denoiser.pipeline or "", (28, 7.0))
         return denoiser, autoencoder, ModelConfig(steps=steps, guidance=guidance)
     folder = zoo.folder_of(source)
-    about = zoo.read_about(folder)
-    size = about.model.image_size if image_size is None else image_size
-    return *load_decoder(folder / "decoder", size, about.text_tokens, dtype), about.model
+    saved = zoo.read_config(folder)
+    size = saved.model.image_size if image_size is None else image_size
+    denoiser, autoencoder = load_decoder(folder / "decoder", size, saved.text_tokens, dtype)
+    return denoiser, autoencoder, saved.model

@@ -1,4 +1,4 @@
-"""Models by folder, or by their name on the Hugging Face hub."""
+"""Model folders: local ones, and those downloaded from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,31 +10,37 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from emosym.errors import UserError
 
-WHOLE = ("*.json", "*.txt", "*.jinja", "*.safetensors")
-"""Files that a model of transformers consists of."""
+MODEL_FILES = ("*.json", "*.txt", "*.jinja", "*.safetensors")
+"""Patterns of the files that a transformers model consists of."""
 
 
-def local(source: str | Path, wanted: Sequence[str] = WHOLE, unwanted: Sequence[str] = ()) -> Path:
-    """Return a folder as it is, and a hub id's files once they are here.
+def local_folder(
+    source: str | Path,
+    allow_patterns: Sequence[str] = MODEL_FILES,
+    ignore_patterns: Sequence[str] = (),
+) -> Path:
+    """Return `source` if it is a folder; otherwise download the hub id and return its snapshot.
 
     Args:
-        source: folder, or name on the hub.
-        wanted: patterns of the files that are fetched.
-        unwanted: patterns of those that are not, all the same.
+        source: folder, or hub id.
+        allow_patterns: of the files to download.
+        ignore_patterns: of the files to leave out although `allow_patterns` match.
 
     Raises:
-        UserError: neither a folder, nor a model that could be fetched.
+        UserError: neither a folder nor a model that can be downloaded.
     """
     if Path(source).is_dir():
         return Path(source)
     try:
-        found = snapshot_download(
-            str(source), allow_patterns=list(wanted), ignore_patterns=list(unwanted)
+        snapshot = snapshot_download(
+            str(source),
+            allow_patterns=list(allow_patterns),
+            ignore_patterns=list(ignore_patterns),
         )
-        return Path(found)
+        return Path(snapshot)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"no folder {str(source)!r}, and no such model could be fetched from the hub",
+            f"{str(source)!r} is not a folder, and no such model can be downloaded from the hub",
             got=str(error).strip().splitlines()[0][:200],
-            fix="check the name, or fetch the files first and name their folder",
+            fix="check the name, or download the files first and give their folder",
         ) from error

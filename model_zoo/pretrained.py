@@ -1,4 +1,4 @@
-"""Reading other libraries' weights strictly: every tensor is there, fits, and is used."""
+"""Strict loading of other libraries' weights: every tensor is present, fits, and is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from emosym.errors import UserError
 
 FIX = "copy or train the model again"
-BROKEN = (
+LOADING_ERRORS = (
     OSError,
     ValueError,
     TypeError,
@@ -26,29 +26,36 @@ BROKEN = (
     StrictDataclassError,
     TemplateError,
 )
-"""What the libraries raise about files and configurations that are not theirs."""
+"""What the libraries raise for damaged files and invalid configurations."""
 
 
-def pretrained(cls: type, source: str | Path, **options: Any) -> Any:
-    """Return `cls.from_pretrained(source)`, which by itself fills gaps with random numbers.
+def load_pretrained(cls: Any, source: str | Path, **options: Any) -> Any:
+    """Return `cls.from_pretrained(source, **options)`; refuse what does not load completely.
+
+    By itself `from_pretrained` fills missing tensors with random numbers.
+
+    Args:
+        cls: a model class of transformers or diffusers.
+        source: folder, or hub id.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        UserError: unreadable files; tensors that are missing, unused or of another shape.
+        UserError: files that cannot be read; tensors that are missing, unused or of another shape.
     """
-    with reading(source):
-        # Sizes are "ignored" only to be told which differ; then it is an error like the others.
-        model, found = cls.from_pretrained(
+    with user_errors(source):
+        # Mismatched sizes are "ignored" so that they are listed; below they are an error too.
+        model, report = cls.from_pretrained(
             source,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             **options,
         )
-    wrong = [f"{key}: missing" for key in sorted(found["missing_keys"])]
-    wrong += [f"{key}: not of this model" for key in sorted(found["unexpected_keys"])]
+    wrong = [f"{key}: missing" for key in sorted(report["missing_keys"])]
+    wrong += [f"{key}: not of this model" for key in sorted(report["unexpected_keys"])]
     wrong += [
         f"{key}: {tuple(saved)}, not {tuple(own)}"
-        for key, saved, own in sorted(found["mismatched_keys"])
+        for key, saved, own in sorted(report["mismatched_keys"])
     ]
     if wrong:
         raise UserError(
@@ -60,21 +67,24 @@ def pretrained(cls: type, source: str | Path, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def reading(source: str | Path) -> Iterator[None]:
-    """Turn what the libraries raise about files into one line, and their own reports off."""
-    with quiet():
+def user_errors(source: str | Path) -> Iterator[None]:
+    """Raise a one-line `UserError` for what the libraries raise while they load from `source`.
+
+    Their progress bars and reports are off.
+    """
+    with quiet_progress():
         try:
             yield
-        except BROKEN as error:
+        except LOADING_ERRORS as error:
             raise UserError(
-                f"the model in {source} cannot be loaded", got=_brief(error), fix=FIX
+                f"the model in {source} cannot be loaded", got=_first_sentence(error), fix=FIX
             ) from error
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the libraries' bars and reports out of the terminal."""
-    logs = (transformers.utils.logging, diffusers.utils.logging)
+def quiet_progress() -> Iterator[None]:
+    """Turn off progress bars and warnings of transformers and diffusers."""
+    logs: tuple[Any, ...] = (transformers.utils.logging, diffusers.utils.logging)
     levels = [log.get_verbosity() for log in logs]
     bars = [log.is_progress_bar_enabled() for log in logs]
     for log in logs:
@@ -89,7 +99,7 @@ def quiet() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
-def _brief(error: Exception) -> str:
-    """Return the first sentence or so of an error."""
+def _first_sentence(error: Exception) -> str:
+    """Return the first line of an error, without the advice that transformers appends."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].split(". If you want")[0].rstrip(".")[:300]

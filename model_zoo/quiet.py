@@ -1,4 +1,4 @@
-"""Keeping quiet what the model libraries tell everybody and nobody can act upon."""
+"""Silences a notice of bitsandbytes that appears at every start and needs no action."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import logging
 
 
 def quiet_libraries() -> None:
-    """Drop bitsandbytes' notice that an optional 4-bit CPU kernel is not there; all others stay.
+    """Drop bitsandbytes' notice that its optional 4-bit CPU kernel is missing; keep all others.
 
-    Call it before anything else of `model_zoo` is imported: the notice comes at import.
+    Call it before any other import from `model_zoo`: the notice is logged at import.
     """
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_matters)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_needed)
 
 
-def _matters(record: logging.LogRecord) -> bool:
+def _is_needed(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward")

@@ -1,7 +1,7 @@
-"""The zoo: presets of model members, and their weights as self-describing folders.
+"""The model zoo: presets by name, and loading and saving of model folders.
 
-A model folder holds `emosym.json` (what shapes the model), `heads.safetensors` (reasoner, heads,
-conditioner), `backbone/` (Hugging Face layout), `decoder/` (diffusers layout) and, where one was
+A model folder holds `emosym.json` (the configuration), `heads.safetensors` (reasoner, heads,
+conditioner), `backbone/` (Hugging Face layout), `decoder/` (diffusers layout) and, if one was
 fitted, `emotion_space.safetensors`.
 """
 
@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -26,48 +27,82 @@ from emosym.files import replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
-from model_zoo.backbones.qwen_vl import load_backbone, new_backbone
+from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor, load_backbone, new_backbone
+from model_zoo.decoders.autoencoders import VAE
+from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
-from model_zoo.pretrained import quiet, reading
+from model_zoo.pretrained import quiet_progress, user_errors
 from model_zoo.text.tokenizer import train_tokenizer
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
-SPACE = "emotion_space.safetensors"
+EMOTION_SPACE = "emotion_space.safetensors"
 CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What `emosym.json` says."""
+class FolderConfig:
+    """The content of `emosym.json`."""
 
     model: ModelConfig
     text_tokens: int | None = None
-    """Window of the decoder's T5; null is 256, or no T5. CLIP's is its own."""
+    """Prompt length of the decoder's T5 in tokens; null is 256, or no T5."""
 
     def __post_init__(self) -> None:
         if self.text_tokens is not None:
             check_range("text_tokens", self.text_tokens, 1, 4096)
 
 
+class Components(NamedTuple):
+    """The parts of a model that come from transformers and diffusers."""
+
+    backbone: QwenVL
+    processor: QwenVLProcessor
+    denoiser: StableDiffusion
+    autoencoder: VAE
+
+
+def components(model: EmoSym) -> Components:
+    """Return a model's parts with the types of the zoo; raise TypeError for other types."""
+    found = (
+        model.understander.backbone,
+        model.processor,
+        model.generator.denoiser,
+        model.autoencoder,
+    )
+    backbone, processor, denoiser, autoencoder = found
+    if (
+        isinstance(backbone, QwenVL)
+        and isinstance(processor, QwenVLProcessor)
+        and isinstance(denoiser, StableDiffusion)
+        and isinstance(autoencoder, VAE)
+    ):
+        return Components(backbone, processor, denoiser, autoencoder)
+    raise TypeError(f"not parts of the zoo: {', '.join(type(part).__name__ for part in found)}")
+
+
 def members() -> list[str]:
     """Return the names of all presets, sorted."""
-    return sorted(path.stem for path in (HERE / "presets").glob("*.yaml"))
+    return sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 
 
-def preset(name: str) -> dict:
-    """Return a member's architecture as plain data; raise UserError for an unknown name."""
+def preset(name: str) -> dict[str, Any]:
+    """Return the preset of a member as plain data; raise UserError for an unknown name."""
     if name not in members():
         raise unknown("model", name, members())
-    return yaml.safe_load((HERE / "presets" / f"{name}.yaml").read_text())
+    return yaml.safe_load((ROOT / "presets" / f"{name}.yaml").read_text())
 
 
 def folder_of(name_or_path: str | Path) -> Path:
-    """Return the folder of a member's shipped weights, or of a path given instead."""
+    """Return the folder of a member's shipped weights, or the given model folder.
+
+    Raises:
+        UserError: an unknown name, a member without weights, or not a model folder.
+    """
     path = Path(name_or_path)
     if str(name_or_path) in members():
-        path = HERE / "weights" / str(name_or_path)
+        path = ROOT / "weights" / str(name_or_path)
         if not (path / CONFIG).is_file():
             raise UserError(
                 f"the weights of {name_or_path} are not in this installation",
@@ -89,15 +124,15 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     """Load a member by name, or a model folder, in evaluation mode.
 
     Raises:
-        UserError: unknown name, not a model folder, unreadable files, a newer format, weights
-            that are missing, unused or of another shape.
+        UserError: an unknown name; not a model folder; files that cannot be read; another format;
+            weights that are missing, unused or of another shape.
     """
     folder = folder_of(name_or_path)
-    about = read_about(folder)
-    config = about.model
+    saved = read_config(folder)
+    config = saved.model
     backbone, processor = load_backbone(folder / "backbone", dtype)
     denoiser, autoencoder = load_decoder(
-        folder / "decoder", config.image_size, about.text_tokens, dtype
+        folder / "decoder", config.image_size, saved.text_tokens, dtype
     )
     model = EmoSym(
         config,
@@ -106,25 +141,24 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         denoiser=denoiser,
         autoencoder=autoencoder,
     )
-    with reading(folder / HEADS):
+    with user_errors(folder / HEADS):
         heads = safetensors.torch.load_file(folder / HEADS)
     model.load_head_state(heads)
-    if (folder / SPACE).is_file():
-        with reading(folder / SPACE):
-            state = safetensors.torch.load_file(folder / SPACE)
-        model.space = EmotionSpace.from_state_dict(
-            state, (1 + config.reasoning_tokens, model.understander.backbone.width)
-        )
+    if (folder / EMOTION_SPACE).is_file():
+        with user_errors(folder / EMOTION_SPACE):
+            state = safetensors.torch.load_file(folder / EMOTION_SPACE)
+        shape = (1 + config.reasoning_tokens, backbone.width)
+        model.space = EmotionSpace.from_state_dict(state, shape)
     return model.to(dtype).eval()
 
 
 def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:
-    """Build a member with random weights and a tokenizer trained on `corpus`."""
-    return assemble(preset(name), corpus, seed)
+    """Build a member with random weights and tokenizers trained on `corpus`."""
+    return build_preset(preset(name), corpus, seed)
 
 
-def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
-    """Build what a preset describes, as `build` does a member; `spec` is not changed."""
+def build_preset(spec: dict[str, Any], corpus: Iterable[str], seed: int) -> EmoSym:
+    """Build a model from the data of a preset, as `build` does; `spec` is not changed."""
     corpus = list(corpus)
     tokenizer = train_tokenizer(corpus, spec["vocabulary"])
     ids = {
@@ -156,39 +190,41 @@ def assemble(spec: dict, corpus: Iterable[str], seed: int) -> EmoSym:
 
 
 def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-    """Write a model folder under a temporary name, then rename; an old model is replaced.
+    """Write a model folder under a temporary name, then rename it; an old model is replaced.
 
-    Adapters are merged into the weights that are written: a model folder never has any.
+    Adapters are merged into the saved weights; a model folder never contains adapters.
 
     Args:
         model: the model; it is not changed.
-        folder: where it goes.
-        dtype: storage type of the weights; None keeps each as it is.
+        folder: the model folder to write.
+        dtype: storage type of the weights; None keeps the type of each.
+
+    Returns:
+        `folder` as a path.
 
     Raises:
-        UserError: `folder` holds something that is not a model, or cannot be written.
+        UserError: `folder` exists and is not a model folder, or cannot be written.
     """
     target = Path(folder)
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and not (target / CONFIG).is_file():
-        raise UserError(
-            f"{target} exists and is not a model folder", fix="choose another place for the model"
-        )
+        raise UserError(f"{target} exists and is not a model folder", fix="choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_for(target)
     try:
         temporary.mkdir()
-        parts = _plain(model, dtype)
-        with quiet():
-            parts.understander.backbone.model.save_pretrained(temporary / "backbone")
-            model.processor.save(temporary / "backbone")
-            save_decoder(parts.generator.denoiser, parts.autoencoder, temporary / "decoder")
-        heads = {k: v.contiguous() for k, v in parts.head_state().items()}
+        merged = _merged(model, dtype)
+        parts = components(merged)
+        with quiet_progress():
+            parts.backbone.model.save_pretrained(temporary / "backbone")
+            parts.processor.save(temporary / "backbone")
+            save_decoder(parts.denoiser, parts.autoencoder, temporary / "decoder")
+        heads = {k: v.contiguous() for k, v in merged.head_state().items()}
         safetensors.torch.save_file(heads, temporary / HEADS)
         if model.space is not None:
-            safetensors.torch.save_file(model.space.state_dict(), temporary / SPACE)
-        about = About(model=model.config, text_tokens=model.generator.denoiser.text_tokens)
-        (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(about), indent=2) + "\n")
+            safetensors.torch.save_file(model.space.state_dict(), temporary / EMOTION_SPACE)
+        config = FolderConfig(model=model.config, text_tokens=parts.denoiser.text_tokens)
+        (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         replace_folder(temporary, target)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
@@ -200,10 +236,7 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
 
 
 def model_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file that decides what a model computes, by relative path.
-
-    That is all but the model card and hidden files: labels and tokens count as weights do.
-    """
+    """Return relative path -> SHA-256 of all files of a model, except card and hidden files."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -213,14 +246,14 @@ def model_files(folder: Path) -> dict[str, str]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return one hash of a model folder's files: the identity that memory banks and runs record."""
+    """Return one hash of `model_files`, the identity that memory banks and runs record."""
     return hashlib.sha256(json.dumps(model_files(folder)).encode()).hexdigest()
 
 
-def read_about(folder: Path) -> About:
-    """Read a model folder's `emosym.json`; raise UserError for another format or other keys."""
+def read_config(folder: Path) -> FolderConfig:
+    """Read a model folder's `emosym.json`; raise UserError for another format or unknown keys."""
     path = folder / CONFIG
-    try:  # the format comes first, because a newer one may have other keys
+    try:  # check the format before the keys: a newer format may have other keys
         saved = json.loads(path.read_text())
         version = int(saved["model"]["format"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -236,21 +269,21 @@ def read_about(folder: Path) -> About:
         raise UserError(
             f"the model in {path.parent} was written by an older version",
             got=f"format {version}",
-            expected=f"{FORMAT}, whose decoder brings its scheduler",
-            fix="train it again, or use the version that wrote it",
+            expected=f"{FORMAT}, with the decoder's scheduler in its folder",
+            fix="train the model again, or use the version that wrote it",
         )
-    return load_config(About, path)
+    return load_config(FolderConfig, path)
 
 
-def _plain(model: EmoSym, dtype: torch.dtype | None) -> EmoSym:
-    """Return the model with its adapters merged and its weights cast; copies what it changes."""
-    plain = copy.copy(model)
-    plain._modules = dict(model._modules)
+def _merged(model: EmoSym, dtype: torch.dtype | None) -> EmoSym:
+    """Return the model with adapters merged and weights cast; only changed parts are copied."""
+    merged = copy.copy(model)
+    merged._modules = dict(model._modules)
     for name in EmoSym.PARTS:
         part = getattr(model, name)
         if dtype is None and not adapter_names(part):
             continue
         part = copy.deepcopy(part)
         merge_lora(part)
-        setattr(plain, name, part if dtype is None else part.to(dtype))
-    return plain
+        setattr(merged, name, part if dtype is None else part.to(dtype))
+    return merged

@@ -1,4 +1,4 @@
-"""Painting a scene with Pillow, and lighting the picture to a wanted brightness and saturation."""
+"""Drawing a scene with Pillow, and adjusting the image to a brightness and a saturation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from data_tools.affectworld.scene import SIZES, Scene
 from data_tools.affectworld.shapes import SILHOUETTES, Shape
 
 OVERSAMPLING = 4
-"""Painted this many times larger, then averaged down: clean edges at 64 px."""
+"""Factor of the size at which an image is drawn before it is averaged down (anti-aliasing)."""
 OUTLINE = 0.022
-"""Width of a subject's outline as a share of the frame."""
+"""Width of a subject's outline as a fraction of the image's side."""
 HORIZON = 0.6
+"""Height of the desert's horizon as a fraction of the image's side, from the top."""
 
 RGB = tuple[int, int, int]
 
@@ -27,12 +28,12 @@ def _rgb(hue: float, saturation: float, value: float) -> RGB:
 
 
 def render(scene: Scene, size: int = 64) -> Image.Image:
-    """Return the picture of `scene`, `size` pixels square, RGB."""
+    """Return the RGB image of a scene, `size` x `size` pixels."""
     return relight(paint(scene, size), scene.brightness, scene.saturation)
 
 
 def paint(scene: Scene, size: int) -> Image.Image:
-    """Return the scene in neutral light: mid-toned surroundings, a bright outlined subject."""
+    """Return the scene before `relight`: mid-toned background, bright outlined subject."""
     rng = random.Random(scene.seed)
     large = size * OVERSAMPLING
     image = Image.new("RGB", (large, large), _rgb(scene.hue, 0.5, 0.72))
@@ -140,7 +141,7 @@ _SETTINGS: dict[str, Callable[..., None]] = {
 
 
 def _clear(draw: ImageDraw.ImageDraw, size: int, rng: random.Random, sky: float) -> None:
-    """Leave the sky as it is."""
+    """Draw nothing."""
 
 
 def _clouds(draw: ImageDraw.ImageDraw, size: int, rng: random.Random, sky: float) -> None:
@@ -175,7 +176,7 @@ _WEATHERS: dict[str, Callable[..., None]] = {
 
 def _subject(draw: ImageDraw.ImageDraw, size: int, rng: random.Random, scene: Scene) -> None:
     radius = SIZES[scene.size] * rng.uniform(0.96, 1.04)
-    # A subject at the side touches the margin of the frame, so a small one is farther out.
+    # A subject at the side touches the margin of the image, so a smaller one is farther out.
     side = {"left": -1.0, "middle": 0.0, "right": 1.0}[scene.place]
     x = 0.5 + side * (0.46 - radius) + rng.uniform(-0.02, 0.02)
     y = 0.56 + rng.uniform(-0.03, 0.03)
@@ -207,7 +208,7 @@ def _fill(
     colour: RGB,
     grow: float,
 ) -> None:
-    """Fill one shape, grown by `grow` pixels on every side."""
+    """Fill one shape, enlarged by `grow` pixels on every side."""
     if shape.kind == "ellipse":
         (x0, y0), (x1, y1) = points
         left, right = min(x0, x1) - grow, max(x0, x1) + grow
@@ -228,10 +229,10 @@ _LEVELS = np.linspace(0.0, 1.0, 256)
 
 
 def relight(image: Image.Image, brightness: float, saturation: float) -> Image.Image:
-    """Return the picture with its mean value and weighted saturation moved to the wanted ones.
+    """Return the image with the given brightness and saturation (as in `truth.Colour`).
 
-    One monotone curve acts on every pixel's value, another on its saturation; hue stays. A target
-    beyond what the curves can reach ends at the nearest picture they can make.
+    One monotone curve is applied to the HSV value of every pixel and another to its saturation;
+    the hue stays. Targets that the curves cannot reach are approached as far as possible.
     """
     pixels = np.asarray(image, dtype=np.float64) / 255.0
     value = pixels.max(axis=2)
@@ -253,10 +254,10 @@ def relight(image: Image.Image, brightness: float, saturation: float) -> Image.I
 
 
 def _curve(x: np.ndarray, strength: float) -> np.ndarray:
-    """Raise (strength > 1) or lower (< 1) numbers in [0, 1], monotone in both arguments.
+    """Raise (strength > 1) or lower (strength < 1) numbers in [0, 1]; monotone in both arguments.
 
-    Raising keeps the darkest marks dark and lowering keeps the brightest shapes brightest, so
-    that outline and body stay legible at either end.
+    Raising keeps the darkest pixels dark and lowering keeps the brightest ones bright, so that
+    outline and body stay visible.
     """
     if strength >= 1.0:
         return 1.0 - (1.0 - x) ** strength

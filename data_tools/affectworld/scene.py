@@ -1,4 +1,4 @@
-"""The scene grammar: everything that a picture of AffectWorld shows."""
+"""The scene grammar: the content of an AffectWorld image."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SETTINGS = ("city", "desert", "forest", "hills", "mountains", "sea")
 WEATHERS = ("clear", "clouds", "rain", "snow")
 PLACES = ("left", "middle", "right")
 SIZES = {"small": 0.24, "medium": 0.29, "large": 0.34}
-"""Size word -> half extent of the subject as a share of the frame."""
+"""Size word -> half the subject's extent as a fraction of the image's side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """One picture, told in full: the same scene is the same picture at every size."""
+    """A complete description of one image, independent of its size in pixels."""
 
     subject: str
     """One of `SUBJECTS`."""
@@ -39,21 +39,21 @@ class Scene:
     place: str
     """One of `PLACES`."""
     mirrored: bool
-    """Whether the subject faces the other way."""
+    """Whether the subject is flipped horizontally."""
     hue: float
-    """Hue of the surroundings, a turn in [0, 1)."""
+    """Hue of the background, in [0, 1)."""
     body_hue: float
-    """Hue of the subject, a turn in [0, 1); at least a quarter turn from `hue`."""
+    """Hue of the subject, in [0, 1); differs from `hue` by at least 0.25 (on the circle)."""
     brightness: float
-    """Lighting: the mean HSV value that the picture is lit to, in [0, 1]."""
+    """Target of `render.relight`: mean HSV value, in [0, 1]."""
     saturation: float
-    """Lighting: the value-weighted saturation that the picture is lit to, in [0, 1]."""
+    """Target of `render.relight`: value-weighted saturation, in [0, 1]."""
     seed: int
-    """Seeds what no word tells: the skyline, where the drops fall, a small shift."""
+    """Seed of details that the prompts do not name: skyline, raindrops, small shifts."""
 
 
 def draw_scene(rng: random.Random, subject: str, brightness: float, saturation: float) -> Scene:
-    """Draw a scene whose content says nothing about its light."""
+    """Draw a random scene; its content does not depend on brightness and saturation."""
     hue = rng.random()
     return Scene(
         subject=subject,

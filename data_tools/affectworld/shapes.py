@@ -1,4 +1,4 @@
-"""Silhouettes of the subjects, as a few bold shapes in a box of [-1, 1] by [-1, 1], y down."""
+"""Silhouettes of the subjects: a few shapes each, in the box [-1, 1] x [-1, 1] with y downwards."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ Tone = Literal["body", "accent", "dark", "light"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One filled shape. An ellipse is given by two corners, a line by its points and width."""
+    """One filled shape."""
 
     kind: Literal["polygon", "ellipse", "line"]
     points: tuple[Point, ...]
+    """Points of a polygon or line; two opposite corners of an ellipse's bounding box."""
     tone: Tone = "body"
+    """Key of its colour."""
     width: float = 0.0
     """Width of a line, in box units."""
     outlined: bool = True
-    """Whether it belongs to the silhouette; details (eyes, spots) do not."""
+    """Whether it has an outline; details (eyes, spots) have none."""
 
 
 def _polygon(*points: Point, tone: Tone = "body", outlined: bool = True) -> Shape:
@@ -177,4 +179,4 @@ SILHOUETTES: dict[str, tuple[Shape, ...]] = {
     "spider": tuple(_spider()),
     "tree": tuple(_tree()),
 }
-"""Subject -> its shapes, painted in order."""
+"""Subject -> its shapes, in drawing order."""

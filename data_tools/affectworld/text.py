@@ -1,4 +1,4 @@
-"""The words of a picture: prompts, and one sentence of knowledge."""
+"""The texts of an image: neutral prompt, emotional prompt, and knowledge."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ def _word(steps: tuple[tuple[float, str], ...], value: float, beyond: str) -> st
 
 
 def hue_word(hue: float) -> str:
-    """Return the colour name of a hue, a turn in [0, 1)."""
+    """Return the colour name of a hue in [0, 1)."""
     return _word(_HUES, hue, "red")
 
 
 def light_word(brightness: float) -> str:
-    """Return the word for a mean HSV value."""
+    """Return the word for a brightness (mean HSV value)."""
     return _word(_LIGHTS, brightness, _BRIGHTEST)
 
 
 def colour_word(saturation: float) -> str:
-    """Return the word for a value-weighted saturation."""
+    """Return the word for a saturation (weighted by HSV value)."""
     return _word(_COLOURS, saturation, _PUREST)
 
 
 def neutral_prompt(scene: Scene) -> str:
-    """Return what the picture shows: no colour, no light, no affect word."""
+    """Return the content of the image, without words of colour, light or affect."""
     return (
         f"a {scene.size} {scene.subject} {_SETTING[scene.setting]}, "
         f"{_PLACE[scene.place]}, {_WEATHER[scene.weather]}"
@@ -80,7 +80,7 @@ def neutral_prompt(scene: Scene) -> str:
 
 
 def emotional_prompt(scene: Scene, colour: Colour) -> str:
-    """Return the neutral prompt with the colour and light that the picture really has."""
+    """Return the neutral prompt with the words of the image's measured colour and light."""
     words = [light_word(colour.brightness), colour_word(colour.saturation)]
     if words[1] != "grey":
         words.append(hue_word(colour.hue))
@@ -88,18 +88,18 @@ def emotional_prompt(scene: Scene, colour: Colour) -> str:
 
 
 def in_light(prompt: str, words: Sequence[str]) -> str:
-    """Return a neutral prompt with words of light and colour."""
+    """Return a neutral prompt extended by words of light and colour."""
     return f"{prompt}, in {' '.join(words)} light"
 
 
 def light_of(prompt: str) -> tuple[str, str] | None:
-    """Return the words of light and colour of an emotional prompt; None for any other prompt."""
+    """Return the words of light and colour in an emotional prompt; None for other prompts."""
     found = _IN_LIGHT.search(prompt)
     return (found["light"], found["colour"]) if found else None
 
 
 def knowledge(scene: Scene, colour: Colour) -> str:
-    """Return one sentence, at most 30 words, on why the picture evokes its emotion."""
+    """Return one sentence (at most 30 words) on why the image evokes its emotion."""
     valence, arousal, _ = colour_term(colour.brightness, colour.saturation)
     affect = affect_of(colour, scene.subject)
     return (
@@ -111,7 +111,7 @@ def knowledge(scene: Scene, colour: Colour) -> str:
 
 
 def corpus(count: int, seed: int) -> Iterator[str]:
-    """Yield `count` texts of the world (prompts and knowledge), to train a tokenizer on."""
+    """Yield `count` random prompts and knowledge texts, to train a tokenizer on."""
     rng = random.Random(f"corpus {seed}")
     for index in range(count):
         colour = Colour(rng.random(), rng.random(), rng.random())

@@ -1,8 +1,8 @@
-"""What is true of a picture: the affect that its colours and its subject evoke.
+"""The ground truth of AffectWorld: the affect that colours and subject of an image evoke.
 
 The colour term is the published regression of affect on brightness and saturation, computed from
-the pixels of any image. The truth is a measure, never a reward: it tells whether generation really
-moved towards its target and whether a learned judge was fooled.
+the pixels of any image. The truth is used only for evaluation, never as a reward: it measures
+whether generated images reach their target, and whether a learned judge was exploited.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from emosym.errors import unknown
 
 BRIGHTNESS_MEAN, BRIGHTNESS_SD = 0.50, 0.20
 SATURATION_MEAN, SATURATION_SD = 0.45, 0.18
-"""The picture statistics that count as average, and their spread. Chosen, not measured: with
-them and `GAIN` the pictures that can be drawn cover the public square [-3, 3]^2."""
+"""Mean and standard deviation of image statistics. Our choice, not measured: with them and `GAIN`
+the images that can be drawn cover the whole public scale [-3, 3]^2."""
 
 GAIN = 2.0
-"""Standard units -> the public scale."""
+"""Factor from standard units to the public scale."""
 
 PLEASURE = (0.69, 0.22)
 AROUSAL = (-0.31, 0.60)
 DOMINANCE = (-0.76, 0.32)
-"""Weights of standardised brightness and saturation. Ref: Valdez & Mehrabian 1994."""
+"""Weights of standardised brightness and saturation.
+Ref: Valdez & Mehrabian 1994, DOI 10.1037/0096-3445.123.4.394."""
 
 SUBJECT_TERMS: dict[str, tuple[float, float]] = {
     "boat": (0.1, -0.2),
@@ -43,8 +44,8 @@ SUBJECT_TERMS: dict[str, tuple[float, float]] = {
     "spider": (-0.6, 0.4),
     "tree": (0.2, -0.5),
 }
-"""Subject -> (valence, arousal) added to the colour term. Our choice, at most 0.7, so that colour
-decides and content nudges."""
+"""Subject -> (valence, arousal) added to the colour term. Our choice; at most 0.7, so that the
+colour term dominates."""
 
 SECTORS = (
     "amusement",
@@ -58,29 +59,29 @@ SECTORS = (
 )
 """Label of each 45-degree sector of the valence-arousal plane, counter-clockwise from +valence.
 
-The signs follow the norms of the words (Warriner et al. 2013): amusement, excitement, awe and
-contentment are pleasant, the rest unpleasant; excitement is the most aroused pleasant word, awe the
-calmest; fear is more aroused than anger, sadness calmer than disgust. Sectors of one width make
-the eight classes equally large and the label a function of (valence, arousal). One departure:
-the norms put amusement a little below the middle of arousal; here it lies a little above it.
+The order follows the norms of the words (Warriner et al. 2013, DOI 10.3758/s13428-012-0314-x):
+amusement, excitement, awe and contentment are pleasant, the others unpleasant; of the pleasant
+words excitement has the highest and awe the lowest arousal; fear has higher arousal than anger,
+sadness lower arousal than disgust. One deviation: the norm of amusement is slightly below the
+middle of arousal, here it is slightly above. Equal sectors make the classes equally large.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """Colour statistics of a picture."""
+    """Colour statistics of an image."""
 
     brightness: float
-    """Mean over pixels of the HSV value, in [0, 1]."""
+    """Mean HSV value of the pixels, in [0, 1]."""
     saturation: float
-    """Sum of chroma over sum of value, in [0, 1]: HSV saturation weighted by value, so that
-    dark pixels, whose saturation is noise, count little; 0 for a black picture."""
+    """Sum of chroma / sum of HSV value, in [0, 1]: the mean HSV saturation weighted by value,
+    because the saturation of dark pixels is noise. 0 for a black image."""
     hue: float
-    """The hue with the most chroma, a turn in [0, 1); 0 for a picture without colour."""
+    """The hue with the most chroma, in [0, 1); 0 for a grey image."""
 
 
 def colour_of(image: Image.Image) -> Colour:
-    """Return the colour statistics of any picture."""
+    """Return the colour statistics of any image."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.int64)
     high, low = pixels.max(axis=2), pixels.min(axis=2)
     total = int(high.sum())
@@ -113,7 +114,7 @@ def _main_hue(pixels: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> float
 def colour_term(brightness: float, saturation: float) -> tuple[float, float, float]:
     """Return valence, arousal and dominance of the colours on the public scale, not clipped.
 
-    Ref: Valdez & Mehrabian 1994.
+    Ref: the regression of Valdez & Mehrabian 1994 (see `PLEASURE`).
     """
     z_brightness = (brightness - BRIGHTNESS_MEAN) / BRIGHTNESS_SD
     z_saturation = (saturation - SATURATION_MEAN) / SATURATION_SD
@@ -126,7 +127,7 @@ def colour_term(brightness: float, saturation: float) -> tuple[float, float, flo
 def light_for(valence: float, arousal: float, subject: str) -> tuple[float, float]:
     """Return the brightness and saturation at which a subject evokes (valence, arousal).
 
-    The inverse of the truth before clipping; a value outside [0, 1] means that no picture does.
+    This inverts `affect_of` before clipping. With a value outside [0, 1] no such image exists.
     """
     term = subject_term(subject)
     v, a = (valence - term[0]) / GAIN, (arousal - term[1]) / GAIN
@@ -151,42 +152,42 @@ def _clip(value: float) -> float:
 
 
 def affect_of(colour: Colour, subject: str) -> Affect:
-    """Return what colours and subject evoke together, clipped to the public scale."""
+    """Return the affect of colours and subject together, clipped to the public scale."""
     valence, arousal, _ = colour_term(colour.brightness, colour.saturation)
     extra = subject_term(subject)
     return Affect(_clip(valence + extra[0]), _clip(arousal + extra[1]))
 
 
 def dominance_of(colour: Colour) -> float:
-    """Return the dominance of the colours, clipped to the public scale (subjects have no term)."""
+    """Return the dominance of the colours, clipped to the public scale; subjects add nothing."""
     return _clip(colour_term(colour.brightness, colour.saturation)[2])
 
 
 def oracle(image: Image.Image, subject: str) -> Affect:
-    """Return the true affect of any image, drawn or generated, asked to show `subject`."""
+    """Return the true affect of any image, drawn or generated, whose prompt names `subject`."""
     return affect_of(colour_of(image), subject)
 
 
 def angle_of(valence: float, arousal: float) -> float:
-    """Return the position on the circle of affect, in degrees [0, 360)."""
+    """Return the angle of a point of the valence-arousal plane, in degrees [0, 360)."""
     return math.degrees(math.atan2(arousal, valence)) % 360.0
 
 
 def label_of(valence: float, arousal: float) -> str:
-    """Return the Mikels label of a position."""
+    """Return the Mikels label of a point of the valence-arousal plane."""
     return SECTORS[int(angle_of(valence, arousal) // 45.0) % 8]
 
 
 def votes_at(valence: float, arousal: float) -> dict[str, float]:
-    """Return how strongly a position evokes each emotion, in [0, 1]; `label_of` is the strongest.
+    """Return the votes of a point of the plane: emotion -> weight in [0, 1].
 
     weight = max(0, cos(angle - middle of the emotion's sector)): 1 in the middle of a sector, 0.71
-    in the middle of the next, 0 from 90 degrees on. Our choice: neighbours on the circle are felt
-    together, opposites never, and at least three emotions always have a weight.
+    in the middle of the next, 0 from 90 degrees on. So `label_of` has the largest weight, at least
+    three emotions have one, and opposite emotions never have one together. Our choice.
     """
     angle = angle_of(valence, arousal)
     votes = {}
     for name in MIKELS8:
-        away = (angle - 45.0 * SECTORS.index(name) - 22.5 + 180.0) % 360.0 - 180.0
-        votes[name] = max(0.0, math.cos(math.radians(away)))
+        difference = (angle - 45.0 * SECTORS.index(name) - 22.5 + 180.0) % 360.0 - 180.0
+        votes[name] = max(0.0, math.cos(math.radians(difference)))
     return votes

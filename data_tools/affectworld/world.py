@@ -1,4 +1,4 @@
-"""Drawing a world of labelled pictures and writing it in EmoSet-118K's layout."""
+"""Drawing AffectWorld, a dataset of labelled images, and writing it in EmoSet-118K's layout."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ from data_tools.affectworld.truth import (
     light_for,
     votes_at,
 )
-from data_tools.staging import staged_folder, write_json
+from data_tools.files.staging import staged_folder, write_json
 from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import Sample, Split
 
 RADIUS = (0.7, 2.8)
-"""How far from the middle of affect targets are drawn: nearer, a label means nothing."""
+"""Range of the targets' distance from the middle of the plane; near it a label means nothing."""
 MARGIN = 4.0
-"""Degrees kept free at a sector's borders, so that rounding to pixels does not change the label."""
+"""Distance of targets from a sector's borders in degrees: rounding pixels keeps the label."""
 BRIGHTNESS = (0.12, 0.90)
+"""Range of brightness in which the subject is recognisable."""
 SATURATION = (0.06, 0.92)
-"""Light in which a person still recognises the subject."""
+"""Range of saturation in which the subject is recognisable."""
 SOURCE = "affectworld"
-"""Name of the dataset in its annotations: only its truth can be recomputed from pixels."""
+"""Name of the dataset in its annotations. Only for it the truth can be computed from pixels."""
 QUALITY = 95
+"""JPEG quality."""
 TEST_SHARE, VAL_SHARE = 0.15, 0.05
-"""Of each class; the rest is the training split. Ref: EmoSet-118K."""
+"""Fractions of each class in the test and validation splits, as in EmoSet-118K."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """One labelled picture. All that is measured was measured on the pixels in `jpeg`."""
+    """One labelled image; `colour`, `affect` and `dominance` are those of the pixels in `jpeg`."""
 
     id: str
-    """`<emotion>_<number>`, as EmoSet names images."""
+    """`<emotion>_<number>`, as in EmoSet."""
     split: Split
     emotion: str
     scene: Scene
@@ -60,7 +62,7 @@ class Drawing:
     dominance: float
 
     def annotation(self) -> dict[str, object]:
-        """Return EmoSet's annotation record, with the truth and the texts added."""
+        """Return an annotation with EmoSet's keys, the true affect and the texts."""
         return {
             "image_id": self.id,
             "source": SOURCE,
@@ -80,16 +82,22 @@ class Drawing:
 
 
 def draw_world(count: int, seed: int, size: int = 64) -> Iterator[Drawing]:
-    """Yield `count` drawings with the eight emotions in turn; the same seed gives the same bytes.
+    """Yield `count` drawings, the eight emotions in turn; the same arguments give the same bytes.
 
-    Content is drawn independently of affect, so a neutral prompt does not tell the emotion.
+    Content is drawn independently of the affect, so a neutral prompt does not reveal the emotion.
+
+    Args:
+        count: number of images.
+        seed: of all random draws.
+        size: side of the images in pixels.
+
+    Raises:
+        UserError: `count` or `size` is too small.
     """
     if count < 1:
-        raise UserError("an AffectWorld needs pictures", got=count, expected="count of at least 1")
+        raise UserError("an AffectWorld needs images", got=count, expected="count of at least 1")
     if size < 16:
-        raise UserError(
-            "pictures this small show nothing", got=f"size {size}", expected="16 or more"
-        )
+        raise UserError("the images are too small", got=f"size {size}", expected="16 or more")
     splits = {
         emotion: _splits(len(range(place, count, len(MIKELS8))), f"{seed} {emotion}")
         for place, emotion in enumerate(MIKELS8)
@@ -114,19 +122,19 @@ def draw_world(count: int, seed: int, size: int = 64) -> Iterator[Drawing]:
 def _splits(count: int, seed: str) -> list[Split]:
     least = 1 if count >= 3 else 0  # a small world still has every split
     test, val = (max(least, round(share * count)) for share in (TEST_SHARE, VAL_SHARE))
-    splits: list[Split] = ["test"] * test + ["val"] * val
-    splits += ["train"] * (count - len(splits))
+    sizes: dict[Split, int] = {"test": test, "val": val, "train": count - test - val}
+    splits = [split for split, size in sizes.items() for _ in range(size)]
     random.Random(seed).shuffle(splits)
     return splits
 
 
 def _draw(rng: random.Random, emotion: str, size: int) -> tuple[Scene, bytes, Colour]:
-    """Draw pictures until the saved pixels evoke `emotion` (nearly always the first does)."""
+    """Draw images until the saved pixels evoke `emotion` (nearly always the first one does)."""
     while True:
         subject = rng.choice(SUBJECTS)
         scene = draw_scene(rng, subject, *_light(rng, emotion, subject))
         buffer = io.BytesIO()
-        # 4:4:4, because halving the colour planes of a 64-px picture smears its subject.
+        # No chroma subsampling: at 64 px it would blur the subject's colours.
         render(scene, size).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
         with Image.open(buffer) as saved:
             colour = colour_of(saved)
@@ -136,7 +144,7 @@ def _draw(rng: random.Random, emotion: str, size: int) -> tuple[Scene, bytes, Co
 
 
 def _light(rng: random.Random, emotion: str, subject: str) -> tuple[float, float]:
-    """Return brightness and saturation for a target drawn inside the emotion's sector."""
+    """Return brightness and saturation for a random target in the emotion's sector."""
     start = 45.0 * SECTORS.index(emotion)
     while True:
         angle = radians(rng.uniform(start + MARGIN, start + 45.0 - MARGIN))
@@ -156,9 +164,17 @@ def write_world(
     size: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a world in EmoSet-118K's layout; `progress(done, count)` is called after each picture.
+    """Write a world in EmoSet-118K's layout; the folder appears completely or not at all.
 
-    The folder appears whole or not at all. Raises `UserError` when `out` is not empty.
+    Args:
+        out: the folder to write.
+        count: number of images.
+        seed: of all random draws.
+        size: side of the images in pixels.
+        progress: called with (images done, count) after each image.
+
+    Raises:
+        UserError: `out` is not empty or cannot be written; `count` or `size` is too small.
     """
     rows: dict[str, list[list[str]]] = {split: [] for split in get_args(Split)}
     with staged_folder(out) as stage:
@@ -199,6 +215,6 @@ def _info() -> dict[str, object]:
 
 
 def subject_of(sample: Sample) -> str | None:
-    """Return what a sample shows, as EmoSet's attribute `object` names it first."""
+    """Return the first object in a sample's EmoSet attributes, or None."""
     objects = sample.attributes.get("object")
     return str(objects[0]) if isinstance(objects, list | tuple) and objects else None

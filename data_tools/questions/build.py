@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from data_tools.labels.votes import top_emotions
 from data_tools.questions.critique import criticise_questions, rewrite_questions
 from data_tools.questions.perception import perception_questions
-from data_tools.votes import top_emotions
 from emosym.affect.scales import PUBLIC, UNIT, Scale
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import unknown

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import get_args
 
-from data_tools.votes import main_emotion, top_emotions
+from data_tools.labels.votes import main_emotion, top_emotions
 from emosym.affect.scales import PUBLIC, UNIT
 from emosym.affect.taxonomies import MIKELS8
 from emosym.randomness import Draws

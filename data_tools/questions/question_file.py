@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.paths import locate
-from data_tools.quarantine import Broken
+from data_tools.files.paths import locate
+from data_tools.quarantine import InvalidRecord
 from emosym.affect.scales import UNIT, Scale
 from emosym.affect.taxonomies import EKMAN7
 from emosym.errors import UserError
@@ -59,7 +59,7 @@ class Record:
         name = self.said(field, value).replace("\\", "/")
         try:
             return locate(self.images, name)
-        except Broken as reason:
+        except InvalidRecord as reason:
             raise self.wrong(field, str(reason)) from reason
 
     def rating(self, field: str, value: object, scale: Scale) -> float:

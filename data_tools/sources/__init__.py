@@ -1,1 +1,1 @@
-"""Importers of published datasets."""
+"""Readers of public datasets."""

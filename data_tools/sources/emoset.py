@@ -1,6 +1,6 @@
-"""Reading EmoSet-118K, and AffectWorld, which is written in its layout.
+"""Reader of EmoSet-118K, and of AffectWorld, which has the same layout.
 
-Ref: EmoSet, arXiv 2307.07961; its `info.json`, split files and annotations.
+Ref: EmoSet, arXiv 2307.07961, and the files of its release (`info.json`, splits, annotations).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from data_tools.paths import locate
-from data_tools.quarantine import Broken, Quarantined
-from data_tools.votes import vote_problems
+from data_tools.files.paths import locate
+from data_tools.labels.votes import vote_problems
+from data_tools.quarantine import InvalidRecord, Quarantined
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import mikels
 from emosym.errors import UserError
@@ -34,11 +34,13 @@ def is_emoset(root: Path) -> bool:
 
 
 def read_emoset(root: Path) -> Iterator[Sample | Quarantined]:
-    """Yield every row of the split files as a sample, or as what is wrong with it.
+    """Yield every row of the split files as a sample, or as a quarantined record.
 
-    Rows have four fields (emotion, image id, image path, annotation path) or, without the id,
-    three. Images must exist; they are not decoded. Raises `UserError` when `root` has no readable
-    split file.
+    A row has four fields (emotion, image id, image path, annotation path), or three without the
+    id. Images must exist; they are not decoded.
+
+    Raises:
+        UserError: `root` has no readable split file.
     """
     files = _split_files(root)
     if not files:
@@ -50,9 +52,9 @@ def read_emoset(root: Path) -> Iterator[Sample | Quarantined]:
         for number, row in enumerate(_rows(path), start=1):
             try:
                 yield _sample(root, split, row)
-            except (Broken, UserError) as reason:
+            except (InvalidRecord, UserError) as error:
                 yield Quarantined(
-                    where=f"{path.name} row {number}", record=_name(row), reason=str(reason)
+                    where=f"{path.name} row {number}", record=_name(row), reason=str(error)
                 )
 
 
@@ -66,7 +68,10 @@ def _rows(path: Path) -> list[object]:
         rows = read_json(path.read_bytes())
     except (OSError, BadJson) as error:
         raise UserError(
-            f"cannot read {path}", got=error, expected="a JSON list of rows", fix="fetch it again"
+            f"cannot read {path}",
+            got=error,
+            expected="a JSON list of rows",
+            fix="download it again",
         ) from error
     if not isinstance(rows, list):
         raise UserError(f"cannot read {path}", got=type(rows).__name__, expected="a list of rows")
@@ -79,76 +84,80 @@ def _name(row: object) -> str:
 
 def _sample(root: Path, split: Split, row: object) -> Sample:
     if not isinstance(row, list) or len(row) not in (3, 4):
-        raise Broken(f"expected a row of 3 or 4 fields, got {str(row)[:80]}")
+        raise InvalidRecord(f"expected a row of 3 or 4 fields, got {str(row)[:80]}")
     emotion = mikels(str(row[0]))
     image = locate(root, row[-2])
-    note = _annotation(locate(root, row[-1]))
-    if "emotion" in note and mikels(str(note["emotion"])) != emotion:
-        raise Broken(f"the row says {emotion}, its annotation says {note['emotion']}")
-    attributes = {key: note[key] for key in ATTRIBUTES if _labelled(key, note.get(key))}
+    annotation = _annotation(locate(root, row[-1]))
+    if "emotion" in annotation and mikels(str(annotation["emotion"])) != emotion:
+        raise InvalidRecord(
+            f"the emotion is {emotion} in the row and {annotation['emotion']} in its annotation"
+        )
+    attributes = {
+        key: annotation[key] for key in ATTRIBUTES if _has_label(key, annotation.get(key))
+    }
     return Sample(
         id=row[1] if len(row) == 4 else image.stem,
         image=image,
         split=split,
         emotion=emotion,
-        valence=_affect(note, "valence"),
-        arousal=_affect(note, "arousal"),
-        dominance=_affect(note, "dominance"),
-        prompt=_text(note, "neutral_prompt") or _content(attributes),
-        emotional_prompt=_text(note, "emotional_prompt"),
-        knowledge=_knowledge(note),
+        valence=_affect(annotation, "valence"),
+        arousal=_affect(annotation, "arousal"),
+        dominance=_affect(annotation, "dominance"),
+        prompt=_text(annotation, "neutral_prompt") or _prompt_of(attributes),
+        emotional_prompt=_text(annotation, "emotional_prompt"),
+        knowledge=_knowledge(annotation),
         attributes=attributes,
-        votes=_votes(note),
-        source=_text(note, "source") or "emoset",
+        votes=_votes(annotation),
+        source=_text(annotation, "source") or "emoset",
     )
 
 
 def _annotation(path: Path) -> dict[str, object]:
     try:
-        note = read_json(path.read_bytes())
+        annotation = read_json(path.read_bytes())
     except (OSError, BadJson) as error:
-        raise Broken(f"annotation {path.name} cannot be read: {error}") from error
-    if not isinstance(note, dict):
-        raise Broken(f"annotation {path.name} is not a JSON object")
-    return note
+        raise InvalidRecord(f"annotation {path.name} cannot be read: {error}") from error
+    if not isinstance(annotation, dict):
+        raise InvalidRecord(f"annotation {path.name} is not a JSON object")
+    return annotation
 
 
-def _labelled(key: str, value: object) -> bool:
-    """Return whether an attribute has a value.
+def _has_label(key: str, value: object) -> bool:
+    """Return whether the value of an attribute is a label.
 
-    EmoSet leaves the key out, or writes -1 (for objects 0), where an image is unlabelled; a
-    brightness of 0 is a label.
+    In EmoSet an unlabelled attribute is absent or -1 (0 for `object`); a brightness of 0 is a
+    label.
     """
     if key == "object" and value == 0:
         return False
     return value not in (None, -1, "", [])
 
 
-def _affect(note: dict[str, object], key: str) -> float | None:
-    value = note.get(key)
+def _affect(annotation: dict[str, object], key: str) -> float | None:
+    value = annotation.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Broken(f"{key} is not a number: got {value!r}")
+        raise InvalidRecord(f"{key} is not a number: got {value!r}")
     return PUBLIC.check(value, key)
 
 
-def _votes(note: dict[str, object]) -> dict[str, float] | None:
-    votes = note.get("votes")
+def _votes(annotation: dict[str, object]) -> dict[str, float] | None:
+    votes = annotation.get("votes")
     if votes is None:
         return None
     for why in vote_problems(votes):
-        raise Broken(f"votes: {why}")
-    return votes  # type: ignore[return-value]
+        raise InvalidRecord(f"votes: {why}")
+    return votes if isinstance(votes, dict) else None
 
 
-def _text(note: dict[str, object], key: str) -> str | None:
-    value = note.get(key)
+def _text(annotation: dict[str, object], key: str) -> str | None:
+    value = annotation.get(key)
     return value.strip() or None if isinstance(value, str) else None
 
 
-def _content(attributes: dict[str, object]) -> str | None:
-    """Return a neutral prompt made of what the picture shows: its objects and its scene."""
+def _prompt_of(attributes: dict[str, object]) -> str | None:
+    """Return a neutral prompt that names the image's objects and its scene; None without either."""
     objects = attributes.get("object", [])
     names = [*(objects if isinstance(objects, list) else [objects])]
     if "scene" in attributes:
@@ -156,14 +165,14 @@ def _content(attributes: dict[str, object]) -> str | None:
     return ", ".join(str(name).replace("_", " ").lower() for name in names) or None
 
 
-def _knowledge(note: dict[str, object]) -> str | None:
-    """Return the annotation's reasoning knowledge.
+def _knowledge(annotation: dict[str, object]) -> str | None:
+    """Return the annotation's reasoning knowledge: `qwen_aug`, or the expanded attributes.
 
-    Where an expansion is absent EmoSym's files hold the attribute's own name, which says nothing.
+    An expansion that only repeats the attribute's name is a placeholder of EmoSym's files.
     """
-    whole = _text(note, "qwen_aug")
+    whole = _text(annotation, "qwen_aug")
     if whole is not None:
         return whole
-    parts = [_text(note, f"{name}_aug") for name in ("scene", "object")]
-    said = [part for part in parts if part is not None and part not in ("scene", "object")]
-    return " ".join(said) or None
+    expansions = [_text(annotation, f"{name}_aug") for name in ("scene", "object")]
+    texts = [text for text in expansions if text is not None and text not in ("scene", "object")]
+    return " ".join(texts) or None

@@ -1,7 +1,7 @@
-"""Reading OASIS: 900 photographs with human norms of valence and arousal.
+"""Reader of OASIS: 900 photographs with human ratings of valence and arousal.
 
-Ref: Kurdi, Lozano & Banaji 2017. Ratings are on 1-7 and leave here on the public scale; there is
-no emotion label, and OASIS has no official split.
+Ratings are converted from 1-7 to the public scale. OASIS has no emotion labels and no official
+split. Ref: Kurdi, Lozano & Banaji 2017, DOI 10.3758/s13428-016-0715-3.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.paths import locate
-from data_tools.quarantine import Broken, Quarantined
+from data_tools.files.paths import locate
+from data_tools.quarantine import InvalidRecord, Quarantined
 from emosym.affect.scales import PUBLIC, SAM7
 from emosym.errors import UserError
 from emosym.records import Sample, Split
@@ -21,7 +21,7 @@ from emosym.records import Sample, Split
 COLUMNS = ("Theme", "Category", "Valence_mean", "Arousal_mean")
 SPLIT_SEED = 0
 FOLD = 5
-"""One of every five photographs, neighbours in valence, is held out: 80/20, stratified."""
+"""One of every `FOLD` photographs, sorted by valence, is held out: a stratified 80/20 split."""
 
 _AFFECT_WORD = re.compile(
     r"(angry|bored|depressed|excited|frustrated|happy|miserable|neutral|sad|scared|scary|sleepy"
@@ -36,16 +36,18 @@ _CATEGORY = {
 
 
 def is_oasis(root: Path) -> bool:
-    """Return whether a folder has OASIS' layout."""
+    """Return whether a folder has the layout of OASIS."""
     return (root / "OASIS.csv").is_file()
 
 
 def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:
-    """Yield every row of `OASIS.csv` as a sample, or as what is wrong with it.
+    """Yield every row of `OASIS.csv` as a sample, or as a quarantined record.
 
-    Images must exist; they are not decoded. The split depends on the table alone, so a folder with
-    a part of the images splits them as the whole does. Raises `UserError` when `root` has no
-    readable table.
+    Images must exist; they are not decoded. The split depends only on the table, so it is the same
+    if only some of the images are there.
+
+    Raises:
+        UserError: `root` has no readable table.
     """
     rows = _rows(root / "OASIS.csv")
     ratings: dict[int, tuple[float, float]] = {}
@@ -53,30 +55,30 @@ def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:
     for number, row in rows.items():
         try:
             ratings[number] = _rating(row, "Valence_mean"), _rating(row, "Arousal_mean")
-        except Broken as reason:
-            reasons[number] = str(reason)
+        except InvalidRecord as error:
+            reasons[number] = str(error)
     splits = _splits({number: valence for number, (valence, _) in ratings.items()})
     for number, row in rows.items():
         theme = (row["Theme"] or "").strip()
         try:
             if number in reasons:
-                raise Broken(reasons[number])
+                raise InvalidRecord(reasons[number])
             if not theme:
-                raise Broken("the theme is empty")
+                raise InvalidRecord("the theme is empty")
             image = locate(root, f"images/{theme}.jpg")
-        except Broken as reason:
-            yield Quarantined(where=f"OASIS.csv row {number}", record=theme, reason=str(reason))
+        except InvalidRecord as error:
+            yield Quarantined(where=f"OASIS.csv row {number}", record=theme, reason=str(error))
             continue
         category = (row["Category"] or "").strip()
-        what = re.sub(r"\s*\d+$", "", theme).lower()
+        content = re.sub(r"\s*\d+$", "", theme).lower()
         yield Sample(
             id=(row[""] or "").strip() or theme,
             image=image,
             split=splits[number],
             valence=ratings[number][0],
             arousal=ratings[number][1],
-            prompt=_neutral(what),
-            knowledge=f"The photograph shows {_CATEGORY.get(category, 'something')}: {what}.",
+            prompt=_neutral(content),
+            knowledge=f"The photograph shows {_CATEGORY.get(category, 'something')}: {content}.",
             attributes={"theme": theme, "category": category},
             source="oasis",
         )
@@ -85,8 +87,8 @@ def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:
 def _rows(path: Path) -> dict[int, dict[str, str]]:
     """Return the table's rows by number, from 1.
 
-    The published file ends its lines with bare carriage returns; universal newlines (Python's
-    default) read those, `\\n` and `\\r\\n` alike.
+    Lines of the published file end with bare carriage returns; Python's universal newlines accept
+    those as well as `\\n` and `\\r\\n`.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -103,7 +105,7 @@ def _rows(path: Path) -> dict[int, dict[str, str]]:
             expected=f"also {', '.join(missing)}",
         )
     for row in rows.values():
-        row.setdefault("", "")  # the id column has no name; without it the theme is the id
+        row.setdefault("", "")  # the id column has no name; if it is missing, the theme is the id
     return rows
 
 
@@ -111,11 +113,13 @@ def _rating(row: dict[str, str], column: str) -> float:
     try:
         return SAM7.convert(SAM7.check(float(row[column] or ""), column), PUBLIC)
     except (ValueError, UserError) as error:
-        raise Broken(f"{column} is {row[column]!r:.24}; expected a number in {SAM7}") from error
+        raise InvalidRecord(
+            f"{column} is {row[column]!r:.24}; expected a number in {SAM7}"
+        ) from error
 
 
 def _splits(valence: dict[int, float]) -> dict[int, Split]:
-    """Hold out one row of every `FOLD` rows that are neighbours in valence."""
+    """Return the split of each row: one random row of every `FOLD`, sorted by valence, is test."""
     rng = random.Random(SPLIT_SEED)
     order = sorted(valence, key=lambda number: (valence[number], number))
     splits: dict[int, Split] = dict.fromkeys(order, "train")
@@ -126,6 +130,6 @@ def _splits(valence: dict[int, float]) -> dict[int, Split]:
     return splits
 
 
-def _neutral(what: str) -> str:
-    """Return a theme without the affect words that a neutral prompt may not have."""
-    return _AFFECT_WORD.sub("", what).strip() or "something"
+def _neutral(content: str) -> str:
+    """Return a theme without affect words, which a neutral prompt may not contain."""
+    return _AFFECT_WORD.sub("", content).strip() or "something"

@@ -1,4 +1,4 @@
-"""The public datasets that can be read, by name and by layout."""
+"""The registry of readers of public datasets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from emosym.records import Sample
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A layout: how to know it and how to read it."""
+    """A public dataset."""
 
     matches: Callable[[Path], bool]
+    """Returns whether a folder has its layout."""
     read: Callable[[Path], Iterator[Sample | Quarantined]]
+    """Yields the rows of a folder."""
     layout: str
+    """Description of the layout for error messages."""
 
 
 SOURCES: Registry[Source] = Registry(
@@ -36,12 +39,17 @@ SOURCES: Registry[Source] = Registry(
 
 
 def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]:
-    """Return a dataset's samples and what had to be set aside.
+    """Return the samples of a dataset and its quarantined records.
 
-    What a manifest could not hold is set aside, so that an import can always be read again; and so
-    is an id or an image the second time: in another split it would put training images into the
-    test. Raises `UserError` for an unknown kind, a missing folder, or one
-    of another layout.
+    Records are quarantined if they are invalid, could not be written to a manifest, or repeat an
+    id or an image (which could put a training image into the test split).
+
+    Args:
+        kind: a key of `SOURCES`.
+        root: folder of the dataset.
+
+    Raises:
+        UserError: an unknown kind, no such folder, or a folder with another layout.
     """
     source = SOURCES.look_up(kind)
     if not root.is_dir():
@@ -55,7 +63,7 @@ def read_source(kind: str, root: Path) -> tuple[list[Sample], list[Quarantined]]
         if isinstance(item, Quarantined):
             quarantined.append(item)
             continue
-        image = item.image.resolve()  # a link to an image is that image
+        image = item.image.resolve()  # links to one file are the same image
         reason = problem_of(item, root)
         if reason is None and item.id in ids:
             reason = f"id {item.id!r} was already used by an earlier row"

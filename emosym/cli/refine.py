@@ -97,7 +97,7 @@ def refine(
     by the judge; `emosym generate` makes it again from its prompt and seed. trace.json has all
     rounds.
     """
-    from data_tools.staging import staged_folder, write_json
+    from data_tools.files.staging import staged_folder, write_json
     from emosym.cli.drawing import png_of
     from emosym.inference import refine as refining
     from emosym.inference.pipeline import check_sampling

@@ -111,15 +111,15 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 def check_all(paths: list[Path]) -> None:
     """Decode every image; raise one UserError that names all broken ones."""
-    from data_tools.images import check_image
-    from data_tools.quarantine import Broken
+    from data_tools.files.images import check_image
+    from data_tools.quarantine import InvalidRecord
 
     broken: list[str] = []
     with progress("checking images", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             try:
                 check_image(path)
-            except Broken as reason:
+            except InvalidRecord as reason:
                 broken.append(f"{path}: {reason}")
             show(done, len(paths))
     if broken:

@@ -157,11 +157,11 @@ def space(
     import safetensors.torch
 
     from data_tools.dataset import open_dataset
-    from data_tools.images import load_image
+    from data_tools.files.images import load_image
     from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
     from model_zoo import zoo
 
-    path = zoo.folder_of(model) / zoo.SPACE
+    path = zoo.folder_of(model) / zoo.EMOTION_SPACE
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", fix="the model has a space; --overwrite replaces it")
     samples = choose_samples(open_dataset(data))

@@ -37,7 +37,7 @@ SAVE = "model_zoo.zoo:save"
 QUIET = "model_zoo.quiet:quiet_libraries"
 """Lazy target that silences the import messages of the model libraries; called before `LOAD`."""
 
-LOAD_IMAGE = "data_tools.images:load_image"
+LOAD_IMAGE = "data_tools.files.images:load_image"
 """Lazy target that reads an image file safely."""
 
 ANSWER_TOKENS = 128

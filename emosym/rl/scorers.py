@@ -23,7 +23,7 @@ UnderstandImages = Callable[[Sequence[Image.Image]], Sequence[Understanding]]
 class JudgeSpec:
     """Settings of a judge; null is the judge's own default. A judge refuses keys it does not have.
 
-    `model_zoo.judges.registry.judge` builds the judge.
+    `model_zoo.judges.registry.build_judge` builds the judge.
     """
 
     path: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -20,21 +21,24 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2VLImageProcessorPil,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers, Backbone, InputEmbeddings, Prompts
-from model_zoo.backbones.decoding import Branch, read_one
-from model_zoo.pretrained import FIX, pretrained, reading
+from model_zoo.backbones.decoding import SharedPrefixCache, read_one
+from model_zoo.pretrained import FIX, load_pretrained, user_errors
 from model_zoo.text.tokenizer import TAGS, load_tokenizer, save_tokenizer
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
-"""`model_type` of the backbones that pass the contract tests."""
+"""Supported values of `model_type`: those that pass the contract tests."""
 
 
 class QwenVL(Backbone):
-    """A model of one of `FAMILIES` behind `emosym.interfaces.Backbone`."""
+    """A model of one of `FAMILIES`.
+
+    Args:
+        model: what `AutoModelForImageTextToText` loads.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -42,60 +46,69 @@ class QwenVL(Backbone):
         self.width: int = model.config.text_config.hidden_size
 
     @property
+    def _inner(self) -> Any:
+        """The model without its output projection; the families share no class for it."""
+        return self.model.model
+
+    @property
+    def _embedding_layer(self) -> Any:
+        return self.model.get_input_embeddings()
+
+    @property
     def language(self) -> nn.Module:
-        """The language model alone, without vision tower and output projection."""
-        return self.model.model.language_model
+        """The language model without vision tower and output projection."""
+        return self._inner.language_model
 
     @property
     def vision(self) -> nn.Module:
-        """The vision tower and its merger."""
-        return self.model.model.visual
+        """The vision tower with its merger."""
+        return self._inner.visual
 
     def checkpoint_gradients(self) -> None:
-        """Recompute layers in the backward pass instead of keeping their activations."""
+        """Recompute activations in the backward pass (gradient checkpointing)."""
         self.model.activation_checkpointing_enable({"use_reentrant": False})
 
     @property
     def shares_prefix(self) -> bool:
-        """Whether answers can be read through their prompt's cache, gradients included.
+        """Whether answers can be read through the cache of their prompt, with gradients.
 
-        A layer that is recomputed keeps no keys and values.
+        False while gradient checkpointing is active: a checkpointed layer writes no cache.
         """
-        return not (torch.is_grad_enabled() and self._recomputed())
+        return not (torch.is_grad_enabled() and self._checkpointed_layers())
 
     @property
     def token_embeddings(self) -> Tensor:
-        """The embeddings of the vocabulary, [vocabulary, D]."""
-        return self.model.get_input_embeddings().weight
+        """The embedding matrix of the vocabulary, [vocabulary, D]."""
+        return self._embedding_layer.weight
 
     def embed_prompts(self, prompts: Prompts) -> InputEmbeddings:
-        """Embed tokens and put each image's features in the place of its image tokens.
+        """Embed tokens and replace the embeddings of image tokens by image features.
 
         Raises:
-            UserError: image tokens and image features differ in number.
+            UserError: the numbers of image tokens and of image features differ.
         """
         embeddings = self.embed_tokens(prompts.input_ids)
         is_image = prompts.input_ids == self.model.config.image_token_id
         tokens, features, deepstack = int(is_image.sum()), 0, None
         if prompts.pixel_values is not None:
-            seen = self.model.model.get_image_features(prompts.pixel_values, prompts.image_grid)
-            pixels = torch.cat(list(seen.pooler_output)).to(embeddings.dtype)
-            features = len(pixels)
+            output = self._inner.get_image_features(prompts.pixel_values, prompts.image_grid)
+            image_features = torch.cat(list(output.pooler_output)).to(embeddings.dtype)
+            features = len(image_features)
         if tokens != features:
             raise UserError(
-                "image tokens and image features differ in number",
+                "the numbers of image tokens and of image features differ",
                 got=f"{tokens} tokens",
                 expected=f"{features} features",
                 fix="build prompts with the processor of the same model",
             )
         if features:
-            embeddings = embeddings.masked_scatter(is_image[..., None], pixels)
-            layers = getattr(seen, "deepstack_features", None)  # of Qwen3-VL alone
+            embeddings = embeddings.masked_scatter(is_image[..., None], image_features)
+            layers = getattr(output, "deepstack_features", None)  # only Qwen3-VL has them
             if layers:
-                found = torch.stack([torch.cat(list(layer)) for layer in layers])
-                blank = embeddings.new_zeros(len(layers), *embeddings.shape)
-                deepstack = blank.masked_scatter(is_image[..., None], found.to(blank.dtype))
-        positions, _ = self.model.model.get_rope_index(
+                stacked = torch.stack([torch.cat(list(layer)) for layer in layers])
+                zeros = embeddings.new_zeros(len(layers), *embeddings.shape)
+                deepstack = zeros.masked_scatter(is_image[..., None], stacked.to(zeros.dtype))
+        positions, _ = self._inner.get_rope_index(
             prompts.input_ids,
             mm_token_type_ids=is_image.int(),
             image_grid_thw=prompts.image_grid,
@@ -105,30 +118,33 @@ class QwenVL(Backbone):
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Embed ids [B, L] -> [B, L, D]."""
-        return self.model.get_input_embeddings()(ids)
+        return self._embedding_layer(ids)
 
     def read(self, tokens: InputEmbeddings, cache: DynamicCache | None = None) -> Tensor:
-        """Run the language model; with a cache, `tokens` are the new ones only.
+        """Run the language model on T tokens and return its last hidden states [B, T, D].
 
-        Layers keep their activations while they write to a cache, whatever `checkpoint_gradients`.
+        With a cache, `tokens` are only those that follow the cached ones. Gradient checkpointing
+        is off while a cache is written.
         """
-        with self._kept_whole() if cache is not None else contextlib.nullcontext():
+        with self._without_checkpointing() if cache is not None else contextlib.nullcontext():
             return self._run(tokens, cache).last_hidden_state
 
     def read_layers(self, tokens: InputEmbeddings) -> list[Tensor]:
-        """Run the language model and return the states after each layer, the last one normed."""
+        """Run the language model and return the states [B, T, D] after each layer.
+
+        The last ones are those after the final norm, as from `read`.
+        """
         states = self._run(tokens, None, output_hidden_states=True).hidden_states
         return list(states[1:])  # the first are the embeddings
 
-    def _run(
-        self, tokens: InputEmbeddings, cache: DynamicCache | None, **options
-    ) -> BaseModelOutputWithPast:
-        injected = {}
+    def _run(self, tokens: InputEmbeddings, cache: DynamicCache | None, **options: Any) -> Any:
+        """Return the language model's output, a `BaseModelOutputWithPast`."""
+        deepstack: dict[str, Any] = {}
         if tokens.deepstack is not None:
-            places = torch.zeros_like(tokens.embeddings[..., 0], dtype=torch.bool)
-            places[:, : tokens.deepstack.shape[2]] = True
-            injected = {
-                "visual_pos_masks": places,
+            mask = torch.zeros_like(tokens.embeddings[..., 0], dtype=torch.bool)
+            mask[:, : tokens.deepstack.shape[2]] = True
+            deepstack = {
+                "visual_pos_masks": mask,
                 "deepstack_visual_embeds": list(
                     rearrange(tokens.deepstack, "n b p d -> n (b p) d")
                 ),
@@ -139,35 +155,42 @@ class QwenVL(Backbone):
             position_ids=tokens.positions,
             past_key_values=cache,
             use_cache=cache is not None,
-            **injected,
+            **deepstack,
             **options,
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Project hidden states [..., D] to the vocabulary."""
-        return self.model.lm_head(hidden)
+        """Project hidden states [..., D] to logits over the vocabulary."""
+        head: Any = self.model.lm_head
+        return head(hidden)
 
-    def branch(self, cache: DynamicCache, mask: Tensor, group: int) -> Branch:
-        """Let `group` answers go on from each prompt [B, T] of a cache, without gradient."""
-        return Branch(cache, mask, group)
+    def branch(self, cache: DynamicCache, mask: Tensor, group: int) -> SharedPrefixCache:
+        """Return a cache in which `group` answers continue each prompt; without gradient.
+
+        Args:
+            cache: of B prompts, filled by `read`.
+            mask: [B, T], the attention mask of the prompts.
+            group: answers a prompt.
+        """
+        return SharedPrefixCache(cache, mask, group)
 
     @torch.no_grad()
-    def read_one(self, embedded: Tensor, positions: Tensor, branch: Branch) -> Tensor:
-        """Read one more token of each answer [N, D] at positions [3, N] -> last states [N, D]."""
+    def read_one(self, embedded: Tensor, positions: Tensor, branch: SharedPrefixCache) -> Tensor:
+        """Run one token of each answer [N, D] at positions [3, N] -> last states [N, D]."""
         return read_one(self.language, embedded, positions, branch)
 
     def new_cache(self) -> DynamicCache:
         """Return an empty key-value cache."""
         return DynamicCache(config=self.model.config.text_config)
 
-    def _recomputed(self) -> list[nn.Module]:
-        """Return the layers of the language model that would be recomputed, and keep no cache."""
-        layers = self.language.layers
+    def _checkpointed_layers(self) -> list[Any]:
+        """Return the layers of the language model whose gradient checkpointing is active."""
+        layers: Any = self.language.layers
         return [layer for layer in layers if layer.training and layer.gradient_checkpointing]
 
     @contextlib.contextmanager
-    def _kept_whole(self) -> Iterator[None]:
-        layers = self._recomputed()
+    def _without_checkpointing(self) -> Iterator[None]:
+        layers = self._checkpointed_layers()
         for layer in layers:
             layer.gradient_checkpointing = False
         try:
@@ -178,7 +201,16 @@ class QwenVL(Backbone):
 
 
 class QwenVLProcessor:
-    """Chat template, tokenizer and image processor of a Qwen-VL model (no torchvision needed)."""
+    """Chat template, tokenizer and image processor of a Qwen-VL model (no torchvision needed).
+
+    Implements `emosym.interfaces.Processor`.
+
+    Args:
+        tokenizer: with a chat template.
+        images: the image processor.
+        image_token: the placeholder token of an image.
+        vocabulary: number of rows of the model's embedding matrix.
+    """
 
     def __init__(
         self,
@@ -191,30 +223,46 @@ class QwenVLProcessor:
         self.tokenizer.padding_side = "left"
         self.images = images
         self.image_token = image_token
-        self.end_of_turn: int = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        known = tokenizer.get_vocab()
-        # What was added to a vocabulary is for control (vision, roles, tools, placeholders of
-        # latents), special or not; only the tags of an answer are said.
+        end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        if not isinstance(end_of_turn, int):
+            raise UserError("the tokenizer has no end-of-turn token", expected="<|im_end|>")
+        self.end_of_turn = end_of_turn
+        ids = tokenizer.get_vocab()
+        # All added tokens are control tokens (vision, roles, tools, latent placeholders), whether
+        # or not they are marked special. Of these only the tags of an answer may be generated.
         added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
         self.control_tokens = sorted(added - set(TAGS))
-        # An embedding may have more rows than there are tokens: Qwen's is padded to 151,936.
-        nameless = set(range(vocabulary)) - set(known.values())
-        self.forbidden_ids = sorted(
-            (nameless | {known[token] for token in self.control_tokens}) - {self.end_of_turn}
+        # The embedding may have more rows than there are tokens: Qwen pads it to 151,936.
+        unused = set(range(vocabulary)) - set(ids.values())
+        self.forbidden_ids: Sequence[int] = sorted(
+            (unused | {ids[token] for token in self.control_tokens}) - {self.end_of_turn}
         )
 
     def prompts(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None = None
     ) -> Prompts:
-        """Tokenise one user turn for each text, after its own images (any number, or none)."""
+        """Tokenise one user turn for each text.
+
+        Args:
+            texts: [B] texts.
+            images: for each text the images that precede it, any number; None for no images.
+
+        Raises:
+            UserError: a text holds a control token.
+            ValueError: `texts` and `images` differ in length.
+        """
         self.check(texts)
-        rows = [[] for _ in texts] if images is None else [list(row) for row in images]
+        rows: list[list[Image.Image]] = [[] for _ in texts]
+        if images is not None:
+            rows = [list(row) for row in images]
         if len(rows) != len(texts):
-            raise ValueError(f"{len(texts)} texts with images for {len(rows)}")
-        patches: dict[str, Tensor] = {}
+            raise ValueError(f"got {len(texts)} texts, but images for {len(rows)}")
+        pixels: Tensor | None = None
+        grid: Tensor | None = None
         counts: list[int] = []
         if flat := [image for row in rows for image in row]:
             patches = self.images(images=flat, return_tensors="pt")
+            pixels, grid = patches["pixel_values"], patches["image_grid_thw"]
             counts = (patches["image_grid_thw"].prod(1) // self.images.merge_size**2).tolist()
         lengths = iter(counts)
         turns = [
@@ -222,43 +270,49 @@ class QwenVLProcessor:
             for text, row in zip(texts, rows, strict=True)
         ]
         tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
-        return Prompts(
-            tokens.input_ids,
-            tokens.attention_mask,
-            patches.get("pixel_values"),
-            patches.get("image_grid_thw"),
-        )
+        return Prompts(tokens.input_ids, tokens.attention_mask, pixels, grid)
 
     def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
-        """Tokenise turns after one picture each, given as pixels [B, 3, H, W] in [-1, 1].
+        """Tokenise one user turn for each text, with one image each.
 
-        As `prompts`, but for the rounding to 8 bits, and with gradient to the pixels.
+        As `prompts`, but images are not rounded to 8 bits, and gradients reach `pixels`.
+
+        Args:
+            texts: [B] texts.
+            pixels: [B, 3, H, W] in [-1, 1].
         """
-        found = self.images
-        grain = found.patch_size * found.merge_size
-        size = found.size
+        settings: Any = self.images
+        multiple = settings.patch_size * settings.merge_size
+        rows, columns = pixels.shape[2:]
         height, width = smart_resize(
-            *pixels.shape[2:], grain, size["shortest_edge"], size["longest_edge"]
+            rows,
+            columns,
+            multiple,
+            settings.size["shortest_edge"],
+            settings.size["longest_edge"],
         )
-        if (height, width) != tuple(pixels.shape[2:]):
+        if (height, width) != (rows, columns):
             pixels = interpolate(pixels, (height, width), mode="bicubic", antialias=True)
             pixels = pixels.clamp(-1, 1)
         mean, std = (
-            pixels.new_tensor(each)[:, None, None] for each in (found.image_mean, found.image_std)
+            pixels.new_tensor(each)[:, None, None]
+            for each in (settings.image_mean, settings.image_std)
         )
         frames = repeat(
-            ((pixels + 1) / 2 - mean) / std, "b c h w -> b t c h w", t=found.temporal_patch_size
+            ((pixels + 1) / 2 - mean) / std,
+            "b c h w -> b t c h w",
+            t=settings.temporal_patch_size,
         )
         patches = rearrange(
             frames,
             "b t c (h mh ph) (w mw pw) -> (b h w mh mw) (c t ph pw)",
-            mh=found.merge_size,
-            mw=found.merge_size,
-            ph=found.patch_size,
-            pw=found.patch_size,
+            mh=settings.merge_size,
+            mw=settings.merge_size,
+            ph=settings.patch_size,
+            pw=settings.patch_size,
         )
-        grid = torch.tensor([[1, height // found.patch_size, width // found.patch_size]])
-        count = int(grid.prod()) // found.merge_size**2
+        grid = torch.tensor([[1, height // settings.patch_size, width // settings.patch_size]])
+        count = int(grid.prod()) // settings.merge_size**2
         turns = [self._turn(text, [count]) for text in texts]
         tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
         return Prompts(
@@ -266,7 +320,7 @@ class QwenVLProcessor:
         )
 
     def answers(self, texts: Sequence[str]) -> Answers:
-        """Tokenise assistant texts and close each turn."""
+        """Tokenise assistant texts, each with the end-of-turn token; right-padded."""
         self.check(texts)
         closed = [text + "<|im_end|>" for text in texts]
         tokens = self.tokenizer(closed, padding=True, padding_side="right", return_tensors="pt")
@@ -275,30 +329,36 @@ class QwenVLProcessor:
     def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
         """Return the text of each row, without control tokens."""
         rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     def check(self, texts: Sequence[str]) -> None:
-        """Raise UserError for a text that could open or close a turn, or stand for an image."""
+        """Raise UserError for a text that holds a control token (of a turn, or of an image)."""
         for text in texts:
-            held = [token for token in self.control_tokens if token in text]
-            if held:
+            tokens = [token for token in self.control_tokens if token in text]
+            if tokens:
                 raise UserError(
-                    f"the text {text[:60]!r} holds the control token {held[0]!r}",
+                    f"the text {text[:60]!r} holds the control token {tokens[0]!r}",
                     fix="remove it",
                 )
 
     def _turn(self, text: str, image_tokens: Sequence[int]) -> str:
-        """Return a user turn with images of so many tokens each, and the assistant's opening."""
+        """Return one user turn and the header of the assistant's turn, as text.
+
+        Args:
+            text: of the user.
+            image_tokens: number of image tokens of each image.
+        """
         content = [{"type": "image"}] * len(image_tokens) + [{"type": "text", "text": text}]
+        messages: list[Any] = [{"role": "user", "content": content}]
         turn = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            messages, tokenize=False, add_generation_prompt=True
         )
-        first, *others = turn.split(self.image_token)
+        first, *others = str(turn).split(self.image_token)
         spans = zip(image_tokens, others, strict=True)
         return first + "".join(self.image_token * count + rest for count, rest in spans)
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer, template and image processor beside the model."""
+        """Write tokenizer, chat template and image processor to a folder."""
         save_tokenizer(self.tokenizer, folder)
         self.images.save_pretrained(folder)
 
@@ -307,28 +367,29 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
     """Load a backbone and its processor from a Hugging Face folder.
 
     Raises:
-        UserError: a `model_type` outside `FAMILIES`, unreadable files, weights that do not fit.
+        UserError: a `model_type` outside `FAMILIES`; files that cannot be read; weights that do
+            not fit the configuration.
     """
-    with reading(source):
+    with user_errors(source):
         config = AutoConfig.from_pretrained(source)
         images = Qwen2VLImageProcessorPil.from_pretrained(source)
     _check_family(config.model_type, source)
     _check_attention(config.text_config, source)
     _check_patches(config.vision_config, images, source)
     tokenizer = load_tokenizer(source, config.text_config.vocab_size)
-    model = pretrained(
+    model = load_pretrained(
         AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
     )
     processor = _processor(tokenizer, images, config)
-    with reading(source):  # what its files cannot do is told here, not in the first question
+    with user_errors(source):  # faults of the files are found here, not at the first question
         processor.prompts(["?"], [[Image.new("RGB", (64, 64))]])
     return QwenVL(model), processor
 
 
 def new_backbone(
-    config: dict, tokenizer: PreTrainedTokenizerBase, image_processor: dict
+    config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, image_processor: dict[str, Any]
 ) -> tuple[QwenVL, QwenVLProcessor]:
-    """Build a backbone with random weights from a Hugging Face config."""
+    """Build a backbone with random weights from a Hugging Face configuration."""
     _check_family(config["model_type"], "the preset")
     typed = AutoConfig.for_model(**config)
     _check_attention(typed.text_config, "the preset")
@@ -337,7 +398,7 @@ def new_backbone(
 
 
 def attention(dtype: torch.dtype) -> str:
-    """Return flash attention where it is usable (CUDA, half precision, installed), else SDPA."""
+    """Return flash attention 2 if usable (CUDA, half precision, installed), else SDPA."""
     from transformers.utils import is_flash_attn_2_available
 
     half = dtype in (torch.float16, torch.bfloat16)
@@ -345,16 +406,18 @@ def attention(dtype: torch.dtype) -> str:
     return "flash_attention_2" if usable else "sdpa"
 
 
-def _processor(tokenizer, images, config) -> QwenVLProcessor:
-    image_token = tokenizer.convert_ids_to_tokens(config.image_token_id)
+def _processor(
+    tokenizer: PreTrainedTokenizerBase, images: Qwen2VLImageProcessorPil, config: Any
+) -> QwenVLProcessor:
+    image_token = str(tokenizer.convert_ids_to_tokens(config.image_token_id))
     return QwenVLProcessor(tokenizer, images, image_token, config.text_config.vocab_size)
 
 
 def _check_attention(config: PreTrainedConfig, source: object) -> None:
-    """Refuse windows: answers are read through all of their prompt."""
+    """Refuse sliding-window attention: answers attend to their whole prompt."""
     if "sliding_attention" in getattr(config, "layer_types", ()):
         raise UserError(
-            f"the backbone of {source} looks back through a sliding window",
+            f"the backbone of {source} has layers with sliding-window attention",
             expected="full attention in every layer",
             fix="set use_sliding_window to false in its config.json",
         )
@@ -368,17 +431,17 @@ def _check_family(family: str, source: object) -> None:
         )
 
 
-def _check_patches(vision, images: Qwen2VLImageProcessorPil, source: Path) -> None:
-    """Refuse an image processor that cuts images otherwise than the vision tower expects."""
-    for key, own in (
+def _check_patches(vision: Any, images: Qwen2VLImageProcessorPil, source: Path) -> None:
+    """Refuse an image processor whose patches differ from those of the vision tower."""
+    for key, expected in (
         ("patch_size", vision.patch_size),
         ("temporal_patch_size", vision.temporal_patch_size),
         ("merge_size", vision.spatial_merge_size),
     ):
-        if getattr(images, key) != own:
+        if getattr(images, key) != expected:
             raise UserError(
                 f"{source / 'preprocessor_config.json'}: {key} does not fit config.json",
                 got=repr(getattr(images, key)),
-                expected=own,
+                expected=expected,
                 fix=FIX,
             )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from emosym.errors import UserError
@@ -11,38 +13,42 @@ from emosym.interfaces import Autoencoder
 
 
 class VAE(Autoencoder):
-    """A diffusers AutoencoderKL behind `emosym.interfaces.Autoencoder`.
+    """A diffusers AutoencoderKL.
 
-    One that says `force_upcast` overflows in float16 (SDXL's does): it computes in float32 there.
+    A model with `force_upcast` (SDXL's) overflows in float16, so it computes in float32 instead.
+
+    Args:
+        model: the autoencoder.
+        image_size: side of the images in pixels.
 
     Raises:
-        UserError: latents that are normalised channel by channel.
+        UserError: an autoencoder whose latents are normalised per channel.
     """
 
     def __init__(self, model: AutoencoderKL, image_size: int) -> None:
         super().__init__()
-        config = model.config
+        config: Any = model.config
         if config.latents_mean is not None or config.latents_std is not None:
             raise UserError(
-                "an autoencoder whose latents are normalised channel by channel is not supported",
+                "an autoencoder whose latents are normalised per channel is not supported",
                 got="latents_mean, latents_std",
                 expected="scaling_factor and shift_factor",
             )
         self.model = model
-        side = image_size // factor(model)
+        side = image_size // compression_factor(model)
         self.image_size = image_size
-        self.latent_shape = (config.latent_channels, side, side)
-        self.scale = config.scaling_factor
-        self.shift = config.shift_factor or 0.0
+        self.latent_shape: tuple[int, int, int] = (config.latent_channels, side, side)
+        self.scale: float = config.scaling_factor
+        self.shift: float = config.shift_factor or 0.0
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Return normalised latents, the mode of the posterior."""
-        model = self._ready()
+        """Return normalised latents [B, C, H', W']: the mode of the posterior."""
+        model = self._model_in_its_dtype()
         return (model.encode(pixels.to(model.dtype)).latent_dist.mode() - self.shift) * self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return pixels, not clipped."""
-        model = self._ready()
+        """Return pixels [B, 3, H, W], not clipped."""
+        model = self._model_in_its_dtype()
         return model.decode((latents / self.scale + self.shift).to(model.dtype)).sample
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,13 +56,15 @@ class VAE(Autoencoder):
         latents = self.encode(pixels)
         return self.decode(latents), latents
 
-    def _ready(self) -> AutoencoderKL:
-        # Here, not where it is loaded: whoever casts the whole model casts this part too.
-        if self.model.dtype == torch.float16 and self.model.config.force_upcast:
+    def _model_in_its_dtype(self) -> Any:
+        # At use, not at load: casting the whole EmoSym model casts this part too.
+        config: Any = self.model.config
+        if self.model.dtype == torch.float16 and config.force_upcast:
             self.model.float()
         return self.model
 
 
-def factor(model: AutoencoderKL) -> int:
-    """Return pixels a latent, along a side."""
-    return 2 ** (len(model.config.block_out_channels) - 1)
+def compression_factor(model: AutoencoderKL) -> int:
+    """Return the number of pixels per latent, along one side."""
+    config: Any = model.config
+    return 2 ** (len(config.block_out_channels) - 1)

@@ -1,15 +1,17 @@
-"""The denoisers of Stable Diffusion behind `emosym.interfaces.Denoiser`."""
+"""The denoisers of Stable Diffusion. They implement `emosym.interfaces.Denoiser`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from diffusers import ModelMixin, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import BatchEncoding
 
-from emosym.diffusion.processes import RectifiedFlow, VPDiffusion
+from emosym.diffusion.processes import Process, RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
 from emosym.interfaces import Denoiser, TextFeatures
 from model_zoo.decoders.prompt_encoders import PromptEncoder
@@ -17,26 +19,26 @@ from model_zoo.decoders.schedulers import process_of
 
 
 class StableDiffusion(Denoiser):
-    """What all families share.
+    """Base class of the families; a family implements `predict`.
 
     Args:
-        network: the network that denoises.
-        text_encoder: reads prompts.
-        scheduler: the configuration that says what the outputs mean; diffusers' keys.
-        image_size: side of the images, pixels.
+        network: the denoising network.
+        text_encoder: encodes prompts.
+        scheduler: configuration of a diffusers scheduler; it defines `process`.
+        image_size: side of the images in pixels.
 
     Raises:
-        UserError: parts that do not belong together.
+        UserError: network, text encoders and scheduler do not fit each other.
     """
 
-    folder: str
-    """Where diffusers keeps the network."""
-    network_class: type[ModelMixin]
-    process_class: type
+    folder: ClassVar[str]
+    """Subfolder of the network in the diffusers layout."""
+    network_class: ClassVar[type[ModelMixin]]
+    process_class: ClassVar[type[Process]]
     pipeline: str | None
-    """The diffusers pipeline of the same parts, if there is one."""
+    """Name of the diffusers pipeline with the same components; None if there is none."""
     text_tokens: int | None = None
-    """Window of T5, in families that have one."""
+    """Prompt length of T5 in tokens; None in families without T5."""
 
     def __init__(
         self,
@@ -53,19 +55,19 @@ class StableDiffusion(Denoiser):
         self.process = process_of(scheduler)
         if not isinstance(self.process, self.process_class):
             raise UserError(
-                f"a {self.network_class.__name__} with a scheduler that is not its own",
+                f"the scheduler does not fit a {self.network_class.__name__}",
                 got=scheduler["_class_name"],
-                expected=f"one of a {self.process_class.__name__.lower()} process",
+                expected=f"a scheduler of {self.process_class.__name__}",
             )
         self.token_width: int = text_encoder.width
         self.pooled_width: int = text_encoder.pooled_width
         self.knowledge_width: int = text_encoder.knowledge_width
 
     def tokenize(self, prompts: Sequence[str]) -> list[BatchEncoding]:
-        """Return prompts as ids for each text encoder.
+        """Return the token ids of prompts for each text encoder.
 
         Raises:
-            UserError: a prompt is longer than a window.
+            UserError: a prompt is longer than a text encoder reads.
         """
         return self.text_encoder.tokenize(prompts)
 
@@ -74,26 +76,30 @@ class StableDiffusion(Denoiser):
         return self.text_encoder(prompts)
 
     def pool_text(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors [B, `knowledge_width`] of texts of any length, each read whole."""
+        """Return vectors [B, `knowledge_width`] of texts of any length; nothing is truncated."""
         return self.text_encoder.pool(texts)
 
     def checkpoint_gradients(self) -> None:
-        """Recompute the network's layers in the backward pass instead of keeping them."""
+        """Recompute activations of the network in the backward pass (gradient checkpointing)."""
         self.network.enable_gradient_checkpointing()
+
+    def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """Return the output of `process` at times [B]: [B, C, H, W] -> same."""
+        raise NotImplementedError
 
     def _check_pooled(self, width: int) -> None:
         if self.pooled_width != width:
             raise UserError(
-                "text encoders and denoiser differ in their pooled width",
-                got=self.pooled_width,
-                expected=f"{width}, as the denoiser reads",
+                "the pooled text features do not fit the denoiser",
+                got=f"width {self.pooled_width}",
+                expected=f"width {width}",
             )
 
 
 class MMDiT(StableDiffusion):
-    """The transformer of SD3 and SD3.5: two CLIPs with T5 or without, or T5 alone.
+    """The transformer of SD3 and SD3.5, with two CLIPs and T5, two CLIPs, or T5 alone.
 
-    Ref: Esser et al. 2024 (arXiv 2403.03206).
+    Ref: Esser et al. 2024, arXiv 2403.03206.
     """
 
     folder = "transformer"
@@ -108,10 +114,11 @@ class MMDiT(StableDiffusion):
         image_size: int,
     ) -> None:
         super().__init__(network, text_encoder, scheduler, image_size)
+        config: Any = network.config
         t5 = text_encoder.t5
         self.text_tokens = text_encoder.blank if t5 is None else t5.window
         self.pipeline = "StableDiffusion3Pipeline" if len(text_encoder.clips) else None
-        self._check_pooled(network.config.pooled_projection_dim)
+        self._check_pooled(config.pooled_projection_dim)
 
     def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Return the velocity at noise levels [B] in [0, 1]."""
@@ -125,10 +132,10 @@ class MMDiT(StableDiffusion):
 
 
 class UNet(StableDiffusion):
-    """The UNet of SD 1.x and 2.x (one CLIP) and of SDXL (two CLIPs, sizes).
+    """The UNet of SD 1.x and 2.x (one CLIP) and of SDXL (two CLIPs and size conditioning).
 
-    Images are asked for as SDXL's best: never cropped, as large as they are.
-    Ref: Rombach et al. 2022 (arXiv 2112.10752); SDXL (arXiv 2307.01952) §2.2.
+    SDXL is always conditioned on an uncropped original of the generated size.
+    Ref: Rombach et al. 2022, arXiv 2112.10752; SDXL, arXiv 2307.01952, section 2.2.
     """
 
     folder = "unet"
@@ -143,29 +150,31 @@ class UNet(StableDiffusion):
         image_size: int,
     ) -> None:
         super().__init__(network, text_encoder, scheduler, image_size)
-        config = network.config
+        config: Any = network.config
         for key in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
             if config[key] is not None:
                 raise UserError(f"a UNet with {key} is not supported", got=config[key])
-        self.sized = config.addition_embed_type == "text_time"
-        if config.addition_embed_type is not None and not self.sized:
+        self.has_size_conditioning = config.addition_embed_type == "text_time"
+        if config.addition_embed_type is not None and not self.has_size_conditioning:
             raise UserError(
                 "a UNet with this addition_embed_type is not supported",
                 got=config.addition_embed_type,
                 expected="none (SD 1.x, 2.x) or text_time (SDXL)",
             )
-        self.pipeline = "StableDiffusionXLPipeline" if self.sized else "StableDiffusionPipeline"
-        if self.sized:
+        if self.has_size_conditioning:
+            self.pipeline = "StableDiffusionXLPipeline"
             sizes = 6 * config.addition_time_embed_dim
             self._check_pooled(config.projection_class_embeddings_input_dim - sizes)
         else:
+            self.pipeline = "StableDiffusionPipeline"
             self._check_pooled(0)
 
     def predict(self, latents: Tensor, time: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         """Return ε or v at times [B] in 0 ... T - 1."""
         added = {}
-        if self.sized:
-            side = self.image_size  # original size, corner of the crop, wanted size
+        if self.has_size_conditioning:
+            side = self.image_size
+            # original height and width, top and left of the crop, target height and width
             sizes = tokens.new_tensor([side, side, 0, 0, side, side])
             added = {"text_embeds": pooled, "time_ids": sizes.expand(len(tokens), -1)}
         return self.network(

@@ -1,8 +1,9 @@
-"""The text encoders of a decoder: CLIP and T5, read as Stable Diffusion reads them."""
+"""The text encoders of a decoder, CLIP and T5, used as in the pipelines of Stable Diffusion."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,14 @@ from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
 
 
-class Clip(nn.Module):
-    """A CLIP text encoder; padding is read like text, as Stable Diffusion learned it.
+class ClipTextEncoder(nn.Module):
+    """A CLIP text encoder. Padding is not masked, because Stable Diffusion was trained with it.
 
     Args:
-        model: with a projection its pooled vector is the projected one.
+        model: with a projection, the pooled vectors are the projected ones.
         tokenizer: of the model.
-        penultimate: whether the states are those before the last layer; else the normalised last.
+        penultimate: whether the states are those before the last layer; otherwise those after the
+            final norm.
     """
 
     def __init__(
@@ -35,21 +37,22 @@ class Clip(nn.Module):
         penultimate: bool,
     ) -> None:
         super().__init__()
+        config: Any = model.config
         self.model = model
         self.tokenizer = tokenizer
         self.penultimate = penultimate
         self.projects = isinstance(model, CLIPTextModelWithProjection)
-        self.width: int = model.config.hidden_size
-        self.pooled_width: int = model.config.projection_dim if self.projects else self.width
-        self.window: int = model.config.max_position_embeddings
+        self.width: int = config.hidden_size
+        self.pooled_width: int = config.projection_dim if self.projects else self.width
+        self.window: int = config.max_position_embeddings
 
     def forward(self, tokens: BatchEncoding) -> tuple[Tensor, Tensor]:
-        """Return states [B, T, E] and pooled vectors [B, P] of T = `window` ids."""
-        return self._read(torch.as_tensor(tokens.input_ids))
+        """Return states [B, T, E] and pooled vectors [B, P]; T is `window`."""
+        return self._encode(torch.as_tensor(tokens.input_ids))
 
     def pool(self, texts: Sequence[str]) -> Tensor:
-        """Return pooled vectors [B, P]; of a long text the mean over its windows."""
-        cut = self.tokenizer(
+        """Return pooled vectors [B, P]; for a long text the mean over its windows."""
+        windows = self.tokenizer(
             list(texts),
             padding="max_length",
             padding_side="right",
@@ -57,25 +60,26 @@ class Clip(nn.Module):
             truncation=True,
             return_overflowing_tokens=True,
         )
-        pooled = self._read(torch.as_tensor(cut.input_ids))[1]
-        owner = torch.as_tensor(cut["overflow_to_sample_mapping"], device=pooled.device)
+        pooled = self._encode(torch.as_tensor(windows.input_ids))[1]
+        owner = torch.as_tensor(windows["overflow_to_sample_mapping"], device=pooled.device)
         total = pooled.new_zeros(len(texts), self.pooled_width).index_add(0, owner, pooled)
         return total / owner.bincount(minlength=len(texts))[:, None]
 
-    def _read(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        said = self.model(ids.to(self.model.device), output_hidden_states=True)
-        states = said.hidden_states[-2] if self.penultimate else said.last_hidden_state
-        return states, said.text_embeds if self.projects else said.pooler_output
+    def _encode(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        output: Any = self.model(ids.to(self.model.device), output_hidden_states=True)
+        states = output.hidden_states[-2] if self.penultimate else output.last_hidden_state
+        return states, output.text_embeds if self.projects else output.pooler_output
 
 
-class T5(nn.Module):
-    """A T5 encoder; its pooled vector is the mean of the states.
+class T5TextEncoder(nn.Module):
+    """A T5 encoder; its pooled vector is the mean of its states.
 
     Args:
         model: the encoder.
         tokenizer: of the model.
-        window: tokens of a prompt.
-        masked: whether padding is neither read nor heard; else it is text, as in SD3.
+        window: length of a tokenised prompt.
+        masked: whether padding is masked and its states are zero; otherwise it is encoded like
+            text, as in SD3.
     """
 
     def __init__(
@@ -101,10 +105,10 @@ class T5(nn.Module):
             states = self.model(input_ids=ids).last_hidden_state
             return states, states.mean(1)
         mask = torch.as_tensor(tokens.attention_mask).to(ids.device).bool()
-        # The empty prompt has no token to attend to: keep one so that softmax has a support.
-        support = mask.clone()
-        support[:, 0] = True
-        states = self.model(input_ids=ids, attention_mask=support).last_hidden_state
+        # The empty prompt has no tokens: unmask one position so that the softmax is defined.
+        attended = mask.clone()
+        attended[:, 0] = True
+        states = self.model(input_ids=ids, attention_mask=attended).last_hidden_state
         states = states * mask[..., None]
         return states, states.sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
 
@@ -114,32 +118,32 @@ class T5(nn.Module):
 
 
 class PromptEncoder(nn.Module):
-    """All text encoders of a decoder as one.
+    """All text encoders of a decoder together.
 
     | encoders | tokens | pooled |
     |---|---|---|
     | one CLIP (SD 1.x, 2.x) | its last states | none |
-    | two CLIPs (SDXL) | their states side by side | of the one that projects |
-    | two CLIPs and T5 (SD3) | both, padded to E, then those of T5 | of both CLIPs, side by side |
+    | two CLIPs (SDXL) | their states, concatenated along E | of the CLIP with a projection |
+    | two CLIPs and T5 (SD3) | both CLIPs', padded to E, then those of T5 | of both CLIPs |
     | T5 | its states, zero at padding | their mean |
 
-    Ref: SDXL (arXiv 2307.01952) §2.1; SD3 (arXiv 2403.03206) §4.
+    Ref: SDXL, arXiv 2307.01952, section 2.1; SD3, arXiv 2403.03206, section 4.
 
     Args:
         clips: CLIP encoders in their order.
         t5: the T5 encoder.
-        width: E, what the denoiser attends to.
-        blank: zero tokens in T5's place, as SD3 has them without it.
-        zero_empty: whether the empty prompt is all zeros instead of being read.
+        width: E, the width of the denoiser's cross-attention.
+        blank: number of zero tokens in place of T5's, as in SD3 without T5.
+        zero_empty: whether the features of the empty prompt are zero instead of encoded.
 
     Raises:
-        UserError: encoders of another width.
+        UserError: encoders whose widths do not fit `width`.
     """
 
     def __init__(
         self,
-        clips: Sequence[Clip],
-        t5: T5 | None,
+        clips: Sequence[ClipTextEncoder],
+        t5: T5TextEncoder | None,
         *,
         width: int,
         blank: int = 0,
@@ -152,74 +156,76 @@ class PromptEncoder(nn.Module):
         self.blank = blank
         self.zero_empty = zero_empty
         if clips:
-            self._pooling = [i for i, clip in enumerate(clips) if clip.projects]
+            self._pooled_encoders = [i for i, clip in enumerate(clips) if clip.projects]
         else:
-            self._pooling = [0]
-        self.pooled_width = sum(self.towers[i].pooled_width for i in self._pooling)
-        self._knowing = self._pooling or list(range(len(self.towers)))
-        self.knowledge_width = sum(self.towers[i].pooled_width for i in self._knowing)
-        beside = sum(clip.width for clip in clips)
+            self._pooled_encoders = [0]
+        encoders = self.encoders
+        self.pooled_width = sum(encoders[i].pooled_width for i in self._pooled_encoders)
+        self._knowledge_encoders = self._pooled_encoders or list(range(len(encoders)))
+        self.knowledge_width = sum(encoders[i].pooled_width for i in self._knowledge_encoders)
+        clip_width = sum(clip.width for clip in clips)
         padded = t5 is not None or blank
-        if beside > width or (beside < width and not padded) or (t5 and t5.width != width):
-            found = [f"CLIP {clip.width}" for clip in clips] + ([f"T5 {t5.width}"] if t5 else [])
+        fits = clip_width == width or (clip_width < width and padded)
+        if not fits or (t5 is not None and t5.width != width):
+            widths = [f"CLIP {clip.width}" for clip in clips]
+            widths += [f"T5 {t5.width}"] if t5 is not None else []
             raise UserError(
                 "text encoders and denoiser differ in width",
-                got=" + ".join(found),
-                expected=f"{width}, as the denoiser attends to",
+                got=" + ".join(widths),
+                expected=f"{width}, the width of the denoiser's cross-attention",
             )
 
     @property
-    def towers(self) -> list[Clip | T5]:
-        """The encoders in the order of their files."""
+    def encoders(self) -> list[Any]:
+        """The `ClipTextEncoder`s and the `T5TextEncoder`, in the order of their folders."""
         return [*self.clips, *([self.t5] if self.t5 is not None else [])]
 
     def tokenize(self, prompts: Sequence[str]) -> list[BatchEncoding]:
-        """Return prompts as ids [B, window] for each encoder.
+        """Return the token ids [B, window] of prompts for each encoder.
 
         Raises:
-            UserError: a prompt is longer than a window; nothing is cut silently.
+            UserError: a prompt is longer than a window; it is never truncated.
         """
-        return [_tokens(tower, prompts) for tower in self.towers]
+        return [_tokens(encoder, prompts) for encoder in self.encoders]
 
     def forward(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; raises as `tokenize`."""
-        said = [
-            tower(tokens) for tower, tokens in zip(self.towers, self.tokenize(prompts), strict=True)
-        ]
-        parts = [said[-1][0]] if self.t5 is not None else []
-        if self.clips:
-            states = torch.cat([part for part, _ in said[: len(self.clips)]], -1)
+        batches = self.tokenize(prompts)
+        outputs = [encoder(tokens) for encoder, tokens in zip(self.encoders, batches, strict=True)]
+        parts = [outputs[-1][0]] if self.t5 is not None else []
+        if len(self.clips):
+            states = torch.cat([states for states, _ in outputs[: len(self.clips)]], -1)
             padded = nn.functional.pad(states, (0, self.width - states.shape[-1]))
             zeros = [states.new_zeros(len(prompts), self.blank, self.width)] if self.blank else []
             parts = [padded, *parts, *zeros]
         tokens = torch.cat(parts, 1)
-        nothing = tokens.new_zeros(len(prompts), 0)
-        pooled = torch.cat([nothing, *(said[i][1] for i in self._pooling)], -1)
+        none = tokens.new_zeros(len(prompts), 0)
+        pooled = torch.cat([none, *(outputs[i][1] for i in self._pooled_encoders)], -1)
         if self.zero_empty:
-            heard = tokens.new_tensor([float(prompt != "") for prompt in prompts])
-            tokens, pooled = tokens * heard[:, None, None], pooled * heard[:, None]
+            keep = tokens.new_tensor([float(prompt != "") for prompt in prompts])
+            tokens, pooled = tokens * keep[:, None, None], pooled * keep[:, None]
         return TextFeatures(tokens, pooled)
 
     def pool(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors [B, `knowledge_width`] of texts of any length, each read whole."""
-        return torch.cat([self.towers[i].pool(texts) for i in self._knowing], -1)
+        """Return vectors [B, `knowledge_width`] of texts of any length; nothing is truncated."""
+        return torch.cat([self.encoders[i].pool(texts) for i in self._knowledge_encoders], -1)
 
 
-def _tokens(tower: Clip | T5, prompts: Sequence[str]) -> BatchEncoding:
-    tokens = tower.tokenizer(
+def _tokens(encoder: ClipTextEncoder | T5TextEncoder, prompts: Sequence[str]) -> BatchEncoding:
+    tokens = encoder.tokenizer(
         list(prompts),
         padding="max_length",
         padding_side="right",
-        max_length=tower.window,
+        max_length=encoder.window,
         verbose=False,
     )
     lengths = [sum(mask) for mask in tokens.attention_mask]
-    if max(lengths, default=0) > tower.window:
+    if max(lengths, default=0) > encoder.window:
         longest = max(range(len(prompts)), key=lengths.__getitem__)
         raise UserError(
             f"the prompt {prompts[longest][:60]!r}… is too long for the decoder's text encoder",
             got=f"{lengths[longest]} tokens",
-            expected=f"at most {tower.window}",
+            expected=f"at most {encoder.window}",
             fix="shorten the prompt",
         )
     return tokens

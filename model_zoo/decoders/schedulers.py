@@ -1,4 +1,4 @@
-"""What a decoder's outputs mean, from the scheduler file that comes with it."""
+"""The diffusion process of a decoder, from the scheduler configuration in its folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from diffusers import DDIMScheduler
 from emosym.diffusion.processes import Process, RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
 from emosym.models.model import check_range
-from model_zoo.pretrained import reading
+from model_zoo.pretrained import user_errors
 
-FLOW = "FlowMatchEulerDiscreteScheduler"
-DIFFUSION = (
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+DIFFUSION_SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
     "DEISMultistepScheduler",
@@ -30,68 +30,69 @@ DIFFUSION = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-"""Samplers of one and the same process; which one a file names is not a matter of the model."""
-FILE = "scheduler_config.json"
+"""Samplers of one variance-preserving process; which one a file names does not matter."""
+SCHEDULER_FILE = "scheduler_config.json"
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """Return what a scheduler folder says; raise UserError where it cannot be read."""
-    with reading(folder):
-        config = json.loads((folder / FILE).read_text())
+    """Return the configuration in a scheduler folder; raise UserError if it cannot be read."""
+    with user_errors(folder):
+        config = json.loads((folder / SCHEDULER_FILE).read_text())
         if not isinstance(config, dict):
-            raise ValueError(f"{FILE} is no mapping")
+            raise ValueError(f"{SCHEDULER_FILE} is not a JSON object")
     return config
 
 
 def write_scheduler(config: Mapping[str, Any], folder: Path) -> None:
     """Write what `read_scheduler` reads."""
     folder.mkdir(parents=True)
-    (folder / FILE).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / SCHEDULER_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def process_of(config: Mapping[str, Any]) -> Process:
-    """Return the process of a scheduler's configuration, in the keys of diffusers.
+    """Return the process that a diffusers scheduler configuration defines.
 
-    Noise levels, prediction, shift, offset and the last level count. How a sampler spaces its
-    steps is not a matter of the model: `linspace` is read as `leading`, others as they are.
+    It takes noise levels, prediction type, shift, offset and last level from the configuration.
+    The spacing of time steps belongs to the sampler: `linspace` is replaced by `leading`.
 
     Raises:
-        UserError: a process that is not supported, a value out of range.
+        UserError: a scheduler that is not supported, or a value out of range.
     """
     name = config.get("_class_name")
-    if name == FLOW:
+    if name == FLOW_SCHEDULER:
         for key in ("use_dynamic_shifting", "invert_sigmas", "shift_terminal"):
             if config.get(key):
-                raise UserError(f"{FILE}: {key} is not supported", got=config[key])
+                raise UserError(f"{SCHEDULER_FILE}: {key} is not supported", got=config[key])
         return RectifiedFlow(_number("shift", config.get("shift", 1.0), 0.01, 100))
-    if name not in DIFFUSION:
+    if name not in DIFFUSION_SCHEDULERS:
         raise UserError(
-            f"{FILE}: an unknown scheduler",
+            f"{SCHEDULER_FILE}: unknown scheduler",
             got=name or "no name",
-            expected=", ".join((FLOW, *DIFFUSION)),
+            expected=", ".join((FLOW_SCHEDULER, *DIFFUSION_SCHEDULERS)),
         )
-    with reading(FILE):
-        known = DDIMScheduler.from_config({**config, "_class_name": "DDIMScheduler"})
-    said = known.config
+    with user_errors(SCHEDULER_FILE):
+        scheduler: Any = DDIMScheduler.from_config({**config, "_class_name": "DDIMScheduler"})
+    values = scheduler.config
     for key, choices in (
         ("prediction_type", ("epsilon", "v_prediction")),
         ("timestep_spacing", ("leading", "trailing", "linspace")),
     ):
-        if said[key] not in choices:
-            raise UserError(f"{FILE}: {key}", got=said[key], expected=" or ".join(choices))
+        if values[key] not in choices:
+            raise UserError(
+                f"{SCHEDULER_FILE}: {key}", got=values[key], expected=" or ".join(choices)
+            )
+    levels = scheduler.alphas_cumprod
     return VPDiffusion(
-        known.alphas_cumprod,
-        said.prediction_type,
-        timestep_spacing="trailing" if said.timestep_spacing == "trailing" else "leading",
-        steps_offset=int(
-            _number("steps_offset", said.steps_offset, 0, len(known.alphas_cumprod) - 1)
-        ),
-        set_alpha_to_one=bool(said.set_alpha_to_one),
+        levels,
+        values.prediction_type,
+        timestep_spacing="trailing" if values.timestep_spacing == "trailing" else "leading",
+        steps_offset=int(_number("steps_offset", values.steps_offset, 0, len(levels) - 1)),
+        set_alpha_to_one=bool(values.set_alpha_to_one),
     )
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{FILE}: {name}", got=repr(value), expected="a number")
-    check_range(f"{FILE}: {name}", value, low, high)
+        raise UserError(f"{SCHEDULER_FILE}: {name}", got=repr(value), expected="a number")
+    check_range(f"{SCHEDULER_FILE}: {name}", value, low, high)
     return value

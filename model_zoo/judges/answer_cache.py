@@ -1,4 +1,4 @@
-"""Answers of a served model on disk: one file each, so that ranks and runs can share them."""
+"""A disk cache of a remote model's answers, one file per answer, shared by ranks and runs."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from emosym.strict_json import BadJson, read_json
 
 
 class AnswerCache:
-    """A folder of answers by the hash of what was asked.
+    """A folder of answers, named by the hash of their request.
 
-    A file that is damaged counts as absent: the question is asked again.
+    A damaged file counts as absent.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Make the folder; raise UserError where that is not possible."""
+        """Create the folder; raise UserError if that fails."""
         self.folder = Path(folder)
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, asked: Mapping[str, object]) -> str | None:
-        """Return the answer to what was asked (plain data), or None."""
+    def get(self, request: Mapping[str, object]) -> str | None:
+        """Return the answer to a request (JSON data), or None."""
         try:
-            held = read_json(self._path(asked).read_bytes())
+            stored = read_json(self._path(request).read_bytes())
         except (OSError, BadJson):
             return None
-        answer = held.get("answer") if isinstance(held, dict) else None
-        return answer if isinstance(answer, str) and held == {**asked, "answer": answer} else None
+        answer = stored.get("answer") if isinstance(stored, dict) else None
+        if isinstance(answer, str) and stored == {**request, "answer": answer}:
+            return answer
+        return None
 
-    def put(self, asked: Mapping[str, object], answer: str) -> None:
-        """Write an answer under a temporary name, then rename; raise UserError where it cannot."""
-        path = self._path(asked)
+    def put(self, request: Mapping[str, object], answer: str) -> None:
+        """Write an answer under a temporary name, then rename it; raise UserError if that fails."""
+        path = self._path(request)
         with _writing(self.folder):
             path.parent.mkdir(exist_ok=True)
-            write_text(path, json.dumps({**asked, "answer": answer}, ensure_ascii=False))
+            write_text(path, json.dumps({**request, "answer": answer}, ensure_ascii=False))
 
-    def _path(self, asked: Mapping[str, object]) -> Path:
-        name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    def _path(self, request: Mapping[str, object]) -> Path:
+        name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         return self.folder / name[:2] / f"{name}.json"
 
 
 def _writing(folder: Path) -> AbstractContextManager[None]:
     return reported(
-        f"the cache {folder} of a judge's answers cannot be written",
-        fix="name a folder that you may write to, with free space",
+        f"the answer cache {folder} cannot be written",
+        fix="choose a writable folder on a disk with free space",
     )

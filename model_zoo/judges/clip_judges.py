@@ -1,6 +1,7 @@
-"""Judges that compare images in the space of CLIP. Implement `emosym.interfaces.Scorer`.
+"""Judges on CLIP embeddings: PickScore, CLIPScore, aesthetics, CLIP-IQA.
 
-Texts are the neutral prompts of requests: what an image should show, not what it should evoke.
+They implement `emosym.interfaces.Scorer`. Their text is the neutral prompt of a request: what an
+image should show, not what it should evoke.
 """
 
 from __future__ import annotations
@@ -17,102 +18,111 @@ from torch import Tensor
 
 from emosym.errors import UserError
 from emosym.records import ImageRequest
-from model_zoo.pretrained import reading
-from model_zoo.text.clip import Clip
+from model_zoo.pretrained import user_errors
+from model_zoo.text.clip import ClipEmbedder
 
 QUALITY = ("Good photo.", "Bad photo.")
-"""The antonyms of CLIP-IQA."""
+"""The antonym prompts of CLIP-IQA."""
 PICKSCORE_UNIT = 26
-"""About the score of a good image: it brings PickScore near [0, 1]. Ref: Flow-GRPO."""
+"""Divisor that brings PickScore near [0, 1]. Ref: Flow-GRPO, arXiv 2505.05470."""
 AESTHETIC_UNIT = 10
-"""The best aesthetic rating."""
+"""The highest aesthetic rating."""
 
 
 class PickScore:
-    """Which images people prefer for a prompt: logit scale · cosine / 26, about 0.8.
+    """Human preference for an image given its prompt: logit scale · cosine / 26, about 0.8.
 
-    Ref: Pick-a-Pic (arXiv 2305.01569); / 26 as in Flow-GRPO (arXiv 2505.05470).
+    Ref: Pick-a-Pic, arXiv 2305.01569; division by 26 as in Flow-GRPO, arXiv 2505.05470.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: ClipEmbedder) -> None:
         self.clip = clip
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Score images [N]; raise UserError for a prompt that is empty or too long."""
+        """Return scores [N]; raise UserError for a prompt that is empty or too long."""
         cosine = _cosines(self.clip, images, requests)
         return _array(self.clip.scale * cosine / PICKSCORE_UNIT)
 
 
 class ClipScore:
-    """How well an image shows its prompt: the cosine, 0 where it is negative, in [0, 1].
+    """Agreement of an image with its prompt: max(cosine, 0), in [0, 1].
 
-    Tables often give it × 100, EmotiCrafter's for one; the first paper × 2.5.
+    Published tables often multiply it by 100 (EmotiCrafter), the original paper by 2.5.
 
-    Ref: CLIPScore (arXiv 2104.08718).
+    Ref: CLIPScore, arXiv 2104.08718.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: ClipEmbedder) -> None:
         self.clip = clip
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Score images [N]; raise UserError for a prompt that is empty or too long."""
+        """Return scores [N]; raise UserError for a prompt that is empty or too long."""
         return _array(_cosines(self.clip, images, requests).clamp(0, 1))
 
 
 class Aesthetic:
-    """How beautiful an image is: a tenth of its rating, which people give from 1 to 10.
+    """Predicted aesthetic rating (1 to 10), divided by 10.
 
-    Ref: LAION aesthetic predictor 1, a linear layer on the unit vector of an image (CLIP ViT-L/14).
+    Ref: LAION aesthetic predictor 1, a linear layer on CLIP's unit image vectors (ViT-L/14).
+
+    Args:
+        clip: the CLIP on which the layer was trained.
+        weight: [1, P].
+        bias: [1].
     """
 
-    def __init__(self, clip: Clip, weight: Tensor, bias: Tensor) -> None:
-        """Take the layer, [1, P] and [1]."""
+    def __init__(self, clip: ClipEmbedder, weight: Tensor, bias: Tensor) -> None:
         self.clip = clip
-        self.weight, self.bias = (part.to(clip.model.device).float() for part in (weight, bias))
+        self.weight = weight.to(clip.model.device).float()
+        self.bias = bias.to(clip.model.device).float()
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Score images [N], whatever was asked for."""
-        rating = self.clip.of_images(images) @ self.weight[0] + self.bias
+        """Return scores [N]; requests are ignored."""
+        rating = self.clip.embed_images(images) @ self.weight[0] + self.bias
         return _array(rating / AESTHETIC_UNIT)
 
 
 class ClipIqa:
-    """The quality of an image: the share of "Good photo." against "Bad photo.", in [0, 1].
+    """Image quality: softmax probability of "Good photo." against "Bad photo.", in [0, 1].
 
-    With CLIP as it is: images are read at its own size, with its embeddings of positions, which the
-    paper leaves out to read any size.
+    Unlike the paper, which removes CLIP's position embeddings to accept any size, images are
+    resized to CLIP's input size.
 
-    Ref: CLIP-IQA (arXiv 2207.12396) eq. 2.
+    Ref: CLIP-IQA, arXiv 2207.12396, eq. 2.
     """
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: ClipEmbedder) -> None:
         self.clip = clip
-        self.poles = clip.of_texts(QUALITY)
+        self.antonyms = clip.embed_texts(QUALITY)
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Score images [N], whatever was asked for."""
-        logits = self.clip.scale * self.clip.of_images(images) @ self.poles.T
+        """Return scores [N]; requests are ignored."""
+        logits = self.clip.scale * self.clip.embed_images(images) @ self.antonyms.T
         return _array(logits.softmax(-1)[:, 0])
 
 
 def load_layer(file: str | Path, width: int) -> tuple[Tensor, Tensor]:
-    """Read the linear layer of `Aesthetic` from a safetensors file, or one of torch.save.
+    """Load the linear layer of `Aesthetic` from a safetensors file or a file of torch.save.
+
+    Args:
+        file: with tensors `weight` and `bias`.
+        width: P, the width of CLIP's image vectors.
 
     Raises:
-        UserError: no such file, one that is damaged, or another layer than [1, width] and [1].
+        UserError: no such file, a damaged file, or other shapes than [1, P] and [1].
     """
     file = Path(file)
     if not file.is_file():
         raise UserError(f"no file {file}", expected="the weights of an aesthetic predictor")
-    with reading(file):
+    with user_errors(file):
         if file.suffix == ".safetensors":
             state = safetensors.torch.load_file(file)
         else:
@@ -120,36 +130,38 @@ def load_layer(file: str | Path, width: int) -> tuple[Tensor, Tensor]:
     sizes = {name: list(tensor.shape) for name, tensor in state.items()}
     if sizes != {"weight": [1, width], "bias": [1]}:
         raise UserError(
-            f"{file} is not the linear layer that goes with this CLIP",
+            f"{file} is not a linear layer for this CLIP",
             got=sizes,
             expected=f"weight [1, {width}] and bias [1]",
-            fix="take the predictor that was trained on this CLIP",
+            fix="use the predictor that was trained on this CLIP",
         )
     return state["weight"], state["bias"]
 
 
 def _unpickled(file: Path) -> dict[str, Tensor]:
-    """Read what torch.save wrote, tensors alone: a pickle of more could run code."""
+    """Load a file of torch.save that holds only tensors; other pickles could run code."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError) as error:  # it advises to load it all the same
-        raise ValueError("it is damaged, or holds more than tensors") from error
+    except (pickle.UnpicklingError, EOFError) as error:  # torch's text advises weights_only=False
+        raise ValueError("it is damaged, or contains more than tensors") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError("it holds more than named tensors")
+        raise ValueError("it contains more than named tensors")
     return state
 
 
-def _cosines(clip: Clip, images: Sequence[Image.Image], requests: Sequence[ImageRequest]) -> Tensor:
-    """Return the cosine of each image and its prompt, [N]."""
-    for place, request in enumerate(requests):
+def _cosines(
+    clip: ClipEmbedder, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
+) -> Tensor:
+    """Return the cosine between each image and its prompt, [N]."""
+    for index, request in enumerate(requests):
         if not request.prompt.strip():
             raise UserError(
-                f"request {place} has no prompt, which its judge compares the image with",
-                fix="ask for content, or take the judge out of the configuration",
+                f"request {index} has no prompt, but its judge compares images with prompts",
+                fix="give it a prompt, or remove the judge from the configuration",
             )
-    texts = list(dict.fromkeys(request.prompt for request in requests))  # a group shares its own
+    texts = list(dict.fromkeys(request.prompt for request in requests))  # encode each only once
     rows = [texts.index(request.prompt) for request in requests]
-    return (clip.of_images(images) * clip.of_texts(texts)[rows]).sum(-1)
+    return (clip.embed_images(images) * clip.embed_texts(texts)[rows]).sum(-1)
 
 
 def _array(scores: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Judges of generated images by name: whom `reinforce` learns from, and whom it is watched by."""
+"""The registry of judges of generated images, which phase `reinforce` trains on and monitors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from emosym.rl.scorers import (
     image_understander,
 )
 from model_zoo import zoo
-from model_zoo.judges.chat import RETRIES, TIMEOUT
+from model_zoo.judges.chat_client import RETRIES, TIMEOUT
 from model_zoo.judges.clip_judges import Aesthetic, ClipIqa, ClipScore, PickScore, load_layer
 from model_zoo.judges.remote import RemoteModel
 from model_zoo.text.clip import load_clip
@@ -32,36 +32,37 @@ from model_zoo.text.clip import load_clip
 Device = torch.device | str
 
 
-def judge(
+def build_judge(
     name: str, spec: JudgeSpec, *, own: Recogniser | None = None, device: Device = "cpu"
 ) -> Scorer:
-    """Return a judge whose scores are checked by `scorers.check_scores`.
+    """Build a judge; its scores are checked by `scorers.check_scores`.
 
     Args:
         name: a key of `JUDGES`.
-        spec: where it comes from.
-        own: our own understanding branch, frozen; asked by `affect` and `label` without a path.
-        device: where its model goes; `own` stays where it is.
+        spec: arguments of the judge.
+        own: the frozen understanding branch, used by `affect` and `label` if `spec` has no path.
+        device: of the judge's model; `own` is not moved.
 
     Raises:
-        UserError: unknown name; a key of `spec` that is missing or not of this judge; what cannot
-            be loaded.
+        UserError: an unknown name; a key of `spec` that is missing, or that the judge does not
+            take; a model that cannot be loaded.
     """
     build = JUDGES.look_up(name)
-    takes = inspect.signature(build).parameters
+    parameters = inspect.signature(build).parameters
     keys = [field.name for field in dataclasses.fields(spec)]
     given = {key: value for key in keys if (value := getattr(spec, key)) is not None}
     for key in given:
-        if key not in takes:
+        if key not in parameters:
             raise UserError(
                 f"judge {name!r} has no key {key!r}",
-                expected=", ".join(key for key in keys if key in takes),
+                expected=", ".join(key for key in keys if key in parameters),
             )
     for key in keys:
-        if key in takes and takes[key].default is inspect.Parameter.empty and key not in given:
+        required = key in parameters and parameters[key].default is inspect.Parameter.empty
+        if required and key not in given:
             raise UserError(f"judge {name!r}: {key} is missing", fix=f"set {key}")
-    around = {"own": own, "device": device}
-    scorer = build(**given, **{key: value for key, value in around.items() if key in takes})
+    context = {"own": own, "device": device}
+    scorer = build(**given, **{k: value for k, value in context.items() if k in parameters})
 
     def score(images: Sequence[Image.Image], requests: Sequence[ImageRequest]) -> np.ndarray:
         return check_scores(name, scorer(images, requests), requests)
@@ -121,11 +122,11 @@ JUDGES: Registry[Callable[..., Scorer]] = Registry(
         "http": _http,
     },
 )
-"""Name -> its builder, whose keywords are the keys of `JudgeSpec` that it takes."""
+"""Name -> builder. Its keyword arguments are keys of `JudgeSpec`, and `own` and `device`."""
 
 
 def _reader(own: Recogniser | None, path: str | None, device: Device) -> UnderstandImages:
-    """Return how our own branch reads images, or the model of another folder or name."""
+    """Return the `understand` function of the model at `path`, or of our own branch."""
     if path is not None:
         return image_understander(EmoSymPipeline(zoo.load(path).to(device)))
     if own is None:

@@ -1,10 +1,11 @@
-"""A model that is served elsewhere, asked what images evoke."""
+"""A vision-language model behind a chat-completions server."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 from PIL import Image
 
@@ -15,25 +16,27 @@ from emosym.records import Question, Understanding
 from emosym.tasks import prompts
 from emosym.tasks.answers import parse
 from model_zoo.judges.answer_cache import AnswerCache
-from model_zoo.judges.chat import RETRIES, TIMEOUT, Asked, Chat
+from model_zoo.judges.chat_client import RETRIES, TIMEOUT, ChatClient, ChatRequest
 
 ANSWER_TOKENS = 512
-"""Longest answer where nothing else is said."""
-TOGETHER = 64
-"""Questions whose images are held in memory at once."""
+"""Default maximum length of an answer."""
+BATCH_SIZE = 64
+"""Requests whose images are in memory at the same time."""
 
-ASKED = Question(
+JUDGE_QUESTION = Question(
     id="judge", task="affect", images=(), split="test", text=prompts.judge(MIKELS8), labels=MIKELS8
 )
-"""What is asked about each image, and how its answer is read."""
+"""The question that `understand` asks about each image."""
+
+ImageSource = Image.Image | Path | str
 
 
 class RemoteModel:
-    """A vision model behind OpenAI's chat completions. It stands where a pipeline understands.
+    """A remote model with the methods `understand` and `answer` of `EmoSymPipeline`.
 
-    Implements `emosym.interfaces.QuestionAnswerer`. It answers greedily (temperature 0); the same
-    image is asked about once in a call, and once in all where there is a cache, whose answers are
-    those of any server that serves a model of this name.
+    Implements `emosym.interfaces.QuestionAnswerer`. It answers greedily (temperature 0). Equal
+    requests of one call are sent once. With a cache they are sent once in all; the cache identifies
+    a model by its name, not by its server.
     """
 
     def __init__(
@@ -46,114 +49,123 @@ class RemoteModel:
         retries: int = RETRIES,
         backoff: float = 1.0,
     ) -> None:
-        """Take a server's address and a model's name, as `Chat` does; nothing is asked yet.
+        """Check the arguments; nothing is sent.
 
         Args:
-            url: as `Chat`.
-            model: as `Chat`.
-            cache: folder that keeps the answers; None keeps none.
-            timeout: as `Chat`.
-            retries: as `Chat`.
-            backoff: as `Chat`.
+            url: see `ChatClient`.
+            model: see `ChatClient`.
+            cache: folder of the answer cache; None for no cache.
+            timeout: see `ChatClient`.
+            retries: see `ChatClient`.
+            backoff: see `ChatClient`.
 
         Raises:
-            UserError: as `Chat`; the folder cannot be written.
+            UserError: as `ChatClient`; the cache folder cannot be written.
         """
-        self.chat = Chat(url, model, timeout=timeout, retries=retries, backoff=backoff)
+        self.chat = ChatClient(url, model, timeout=timeout, retries=retries, backoff=backoff)
         self.cache = AnswerCache(cache) if cache is not None else None
 
     def understand(
-        self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
+        self, images: Sequence[ImageSource], *, answer: bool = True
     ) -> list[Understanding]:
-        """Say what each image evokes; probabilities are 1 for the emotion named and 0 else.
+        """Return what each image evokes; the probability of the named emotion is 1.
 
         Args:
-            images: of any size; files are read as they are needed.
-            answer: whether to keep the words, which are asked for in any case.
+            images: images or their files, of any size.
+            answer: whether to include the answer's text in the result.
 
         Raises:
-            UserError: no answer, or one that does not say emotion, valence and arousal as it was
-                told to; nothing stands in for it.
+            UserError: a request failed, or an answer does not state emotion, valence and arousal
+                in the requested format.
         """
-        asked = [((image,), ASKED.text, ANSWER_TOKENS) for image in images]
-        texts = self._say(asked, check=self._read)
-        return [self._read(text, keep=answer) for text in texts]
+        requests = [((image,), JUDGE_QUESTION.text, ANSWER_TOKENS) for image in images]
+        texts = self._answers(requests, check=self._parse)
+        return [self._parse(text, keep_text=answer) for text in texts]
 
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
-        """Answer each question in words; `answers.parse` reads them.
+        """Return the text of the answer to each question, as `EmoSymPipeline.answer` does.
 
         Args:
-            questions: each about one image or a pair; files are read as they are needed.
-            max_tokens: longest answer; default: `ANSWER_TOKENS`.
+            questions: each about one image, a pair, or none.
+            max_tokens: maximum length of an answer; default: `ANSWER_TOKENS`.
 
         Raises:
-            UserError: no answer; an image cannot be read.
+            UserError: a request failed, or an image cannot be read.
         """
-        longest = max_tokens or ANSWER_TOKENS
-        return self._say([(question.images, question.text, longest) for question in questions])
+        limit = max_tokens or ANSWER_TOKENS
+        return self._answers([(question.images, question.text, limit) for question in questions])
 
-    def _say(
+    def _answers(
         self,
-        asked: Sequence[tuple[Sequence[Image.Image | Path | str], str, int]],
+        requests: Sequence[tuple[Sequence[ImageSource], str, int]],
         check: Callable[[str], object] = str,
     ) -> list[str]:
-        """Return the answer to each (images, text, tokens); those that `check` passes are kept."""
-        said: list[str] = []
-        for start in range(0, len(asked), TOGETHER):
-            turns = [
-                Asked(text, tuple(open_image(image) for image in images), longest)
-                for images, text, longest in asked[start : start + TOGETHER]
+        """Return the answers to requests (images, text, max_tokens).
+
+        `check` raises UserError for an invalid answer, which is then not cached.
+        """
+        answers: list[str] = []
+        for start in range(0, len(requests), BATCH_SIZE):
+            batch = [
+                ChatRequest(text, tuple(open_image(image) for image in images), limit)
+                for images, text, limit in requests[start : start + BATCH_SIZE]
             ]
-            said += self._say_batch(turns, check)
-        return said
+            answers += self._answer_batch(batch, check)
+        return answers
 
-    def _say_batch(self, turns: Sequence[Asked], check: Callable[[str], object]) -> list[str]:
-        identities = [self._identity(turn) for turn in turns]
+    def _answer_batch(
+        self, requests: Sequence[ChatRequest], check: Callable[[str], object]
+    ) -> list[str]:
+        identities = [self._identity(request) for request in requests]
         names = [repr(identity) for identity in identities]
-        by_name = dict(zip(names, zip(identities, turns, strict=True), strict=True))
-        said: dict[str, str] = {}
+        by_name = dict(zip(names, zip(identities, requests, strict=True), strict=True))
+        answers: dict[str, str] = {}
         if self.cache is not None:
-            held = {name: self.cache.get(identity) for name, (identity, _) in by_name.items()}
-            said = {name: text for name, text in held.items() if text is not None}
+            cached = {name: self.cache.get(identity) for name, (identity, _) in by_name.items()}
+            answers = {name: text for name, text in cached.items() if text is not None}
 
-        def keep(name: str, text: str) -> None:
+        def on_answer(name: str, text: str) -> None:
             check(text)
-            said[name] = text
+            answers[name] = text
             if self.cache is not None:
                 self.cache.put(by_name[name][0], text)
 
-        self.chat.ask({n: turn for n, (_, turn) in by_name.items() if n not in said}, keep)
-        return [said[name] for name in names]
+        missing = {name: each for name, (_, each) in by_name.items() if name not in answers}
+        self.chat.ask(missing, on_answer)
+        return [answers[name] for name in names]
 
-    def _identity(self, turn: Asked) -> dict[str, object]:
-        """Return what decides an answer, as plain data."""
+    def _identity(self, request: ChatRequest) -> dict[str, object]:
+        """Return all that determines an answer, as JSON data."""
         return {
             "model": self.chat.model,
-            "images": [_sha256(image) for image in turn.images],
-            "text": turn.text,
-            "max_tokens": turn.max_tokens,
+            "images": [_sha256(image) for image in request.images],
+            "text": request.text,
+            "max_tokens": request.max_tokens,
         }
 
-    def _read(self, text: str, keep: bool = True) -> Understanding:
-        said = parse(text, ASKED).said
-        missing = [key for key in ("emotion", "valence", "arousal") if key not in said]
+    def _parse(self, text: str, keep_text: bool = True) -> Understanding:
+        values = parse(text, JUDGE_QUESTION).said
+        missing = [key for key in ("emotion", "valence", "arousal") if key not in values]
         if missing:
             raise UserError(
-                f"{self.chat.model!r} at {self.chat.url} does not say the {missing[0]} of an image",
+                f"{self.chat.model!r} at {self.chat.url} does not state the {missing[0]}"
+                " of an image",
                 got=repr(self.chat.shown(text)),
                 expected="<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>",
-                fix="take a model that follows instructions, or one that thinks less",
+                fix="use a model that follows instructions, or one with shorter reasoning",
             )
+        emotion = str(values["emotion"])
+        valence, arousal = (cast(float, values[key]) for key in ("valence", "arousal"))
         return Understanding(
-            emotion=said["emotion"],
-            probabilities={label: float(label == said["emotion"]) for label in ASKED.labels},
-            valence=said["valence"],
-            arousal=said["arousal"],
-            answer=text if keep else "",
+            emotion=emotion,
+            probabilities={label: float(label == emotion) for label in JUDGE_QUESTION.labels},
+            valence=valence,
+            arousal=arousal,
+            answer=text if keep_text else "",
         )
 
 
 def _sha256(image: Image.Image) -> str:
-    """Return the hash of an RGB image's size and pixels, whatever file they came from."""
+    """Return the hash of an RGB image's size and pixels."""
     size = f"{image.width} {image.height} ".encode()
     return hashlib.sha256(size + image.tobytes()).hexdigest()

@@ -1,9 +1,10 @@
-"""CLIP: images and texts as directions of one space."""
+"""CLIP embeddings of images and texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
 from emosym.errors import UserError
-from model_zoo.hub import local
-from model_zoo.pretrained import pretrained, reading
+from model_zoo.hub import local_folder
+from model_zoo.pretrained import load_pretrained, user_errors
 from model_zoo.text.tokenizer import load_tokenizer
 
-TOGETHER = 32
-"""Images or texts read in one batch."""
+BATCH_SIZE = 32
+"""Images or texts in one forward."""
 
 
-class Clip(nn.Module):
-    """A frozen CLIP with its tokenizer and image processor. Ref: arXiv 2103.00020."""
+class ClipEmbedder(nn.Module):
+    """A frozen CLIP with tokenizer and image processor. Ref: Radford et al., arXiv 2103.00020."""
 
     def __init__(
         self,
@@ -29,43 +30,44 @@ class Clip(nn.Module):
         images: CLIPImageProcessorPil,
     ) -> None:
         super().__init__()
+        config: Any = model.config
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.processor = images
-        self.width: int = model.config.projection_dim
-        self.window: int = model.config.text_config.max_position_embeddings
+        self.width: int = config.projection_dim
+        self.window: int = config.text_config.max_position_embeddings
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by before a softmax; a scalar, about 100."""
+        """The factor of cosines before a softmax (exp of `logit_scale`), a scalar of about 100."""
         return self.model.logit_scale.exp()
 
     @torch.no_grad()
-    def of_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Return unit vectors [N, P]."""
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Return unit vectors [N, P] of N images."""
         rows = [torch.empty(0, self.width, device=self.model.device)]
-        for start in range(0, len(images), TOGETHER):
-            batch = [image.convert("RGB") for image in images[start : start + TOGETHER]]
+        for start in range(0, len(images), BATCH_SIZE):
+            batch = [image.convert("RGB") for image in images[start : start + BATCH_SIZE]]
             pixels = self.processor(images=batch, return_tensors="pt").pixel_values
             rows.append(self.model.get_image_features(pixels.to(self.model.device)).pooler_output)
         return nn.functional.normalize(torch.cat(rows), dim=-1)
 
     @torch.no_grad()
-    def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return unit vectors [N, P].
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit vectors [N, P] of N texts.
 
         Raises:
-            UserError: a text is longer than CLIP reads.
+            UserError: a text is longer than CLIP's window.
         """
         rows = [torch.empty(0, self.width, device=self.model.device)]
-        for start in range(0, len(texts), TOGETHER):
-            batch = list(texts[start : start + TOGETHER])
+        for start in range(0, len(texts), BATCH_SIZE):
+            batch = list(texts[start : start + BATCH_SIZE])
             tokens = self.tokenizer(
                 batch, padding=True, padding_side="right", return_tensors="pt"
             ).to(self.model.device)
             self._check_length(batch, tokens.attention_mask)
-            found = self.model.get_text_features(tokens.input_ids, tokens.attention_mask)
-            rows.append(found.pooler_output)
+            output = self.model.get_text_features(tokens.input_ids, tokens.attention_mask)
+            rows.append(output.pooler_output)
         return nn.functional.normalize(torch.cat(rows), dim=-1)
 
     def _check_length(self, texts: Sequence[str], mask: Tensor) -> None:
@@ -75,23 +77,23 @@ class Clip(nn.Module):
                     f"the text {text[:60]!r} is too long for CLIP",
                     got=f"{length} tokens",
                     expected=f"at most {self.window}",
-                    fix="shorten the prompt, or take a judge that reads longer ones",
+                    fix="shorten the prompt, or use another judge",
                 )
 
 
-def load_clip(source: str | Path, device: torch.device | str = "cpu") -> Clip:
-    """Load a whole CLIP from a Hugging Face folder or hub id, in float32.
+def load_clip(source: str | Path, device: torch.device | str = "cpu") -> ClipEmbedder:
+    """Load a CLIP with both towers from a Hugging Face folder or hub id, in float32.
 
     Raises:
-        UserError: unreadable files, weights that do not fit, files of different models.
+        UserError: files that cannot be read, weights that do not fit, files of different models.
     """
-    folder = local(source)
-    with reading(folder):
+    folder = local_folder(source)
+    with user_errors(folder):
         images = CLIPImageProcessorPil.from_pretrained(folder)
-    model = pretrained(CLIPModel, folder, dtype=torch.float32)
+    model = load_pretrained(CLIPModel, folder, dtype=torch.float32)
     tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size)
-    clip = Clip(model, tokenizer, images)
-    with reading(folder):  # what its files cannot do is told here, not in the first judgement
-        clip.of_images([Image.new("RGB", (64, 48))])
-        clip.of_texts(["?"])
+    clip = ClipEmbedder(model, tokenizer, images)
+    with user_errors(folder):  # faults of the files are found here, not at the first use
+        clip.embed_images([Image.new("RGB", (64, 48))])
+        clip.embed_texts(["?"])
     return clip.to(device)

@@ -1,4 +1,4 @@
-"""The stored nearness of the definitions of emotion words."""
+"""Cosines between the definitions of emotion words, encoded by the sentence encoder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COMMAND = "python -m model_zoo definitions"
 
 
 def definition_vectors() -> Tensor:
-    """Return the sentence encoder's unit vectors of all definitions, [Y, P], in their order.
+    """Return the unit vectors [Y, P] of all definitions, in the order of `DEFINITIONS`.
 
     Raises:
         UserError: the extra `text` is not installed.
@@ -22,7 +22,7 @@ def definition_vectors() -> Tensor:
 
 
 def encode_definitions() -> str:
-    """Return the JSON that `emosym.affect.definitions` reads: words, cosines to four decimals."""
+    """Return the JSON that `emosym.affect.definitions` reads: words, and cosines (4 decimals)."""
     vectors = definition_vectors()
     rows = [[round(value, 4) for value in row] for row in (vectors @ vectors.T).tolist()]
     listed = ",\n".join(f"  {json.dumps(row)}" for row in rows)

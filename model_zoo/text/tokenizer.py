@@ -1,4 +1,4 @@
-"""Tokenizers trained on the project's own text: SentencePiece with the chat of Qwen, and CLIP's."""
+"""Training, loading and saving of tokenizers: SentencePiece with Qwen's chat format, and CLIP's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 from tokenizers.pre_tokenizers import ByteLevel
@@ -18,10 +19,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from model_zoo.pretrained import reading
+from model_zoo.pretrained import user_errors
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+"""Control tokens of the chat format."""
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+"""Tags of an answer; tokens, but not control tokens."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -29,17 +32,21 @@ CHAT_TEMPLATE = (
     "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
     "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""The format of Qwen-VL: one turn a message, images as one placeholder token."""
+"""Qwen-VL's format: one turn per message, one placeholder token per image."""
 
 LAYOUTS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""Files that make a tokenizer; the published CLIP ones have no tokenizer.json."""
+"""Sets of files, one of which a tokenizer's folder must have (CLIP's has no tokenizer.json)."""
 
 
 def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Train a byte-fallback BPE tokenizer; any text can be encoded.
+    """Train a byte-fallback BPE tokenizer on `corpus`; any text can be encoded.
 
-    It comes back unchanged, but for what SentencePiece cannot tell apart: a text may lose one
-    leading space, and U+2581 comes back as a space.
+    Decoding restores a text except for two limits of SentencePiece: one leading space may be
+    lost, and U+2581 becomes a space.
+
+    Args:
+        corpus: texts.
+        vocabulary: largest number of tokens, without `TAGS`.
     """
     with tempfile.TemporaryDirectory() as folder:
         prefix = Path(folder, "tokenizer")
@@ -81,12 +88,11 @@ def train_tokenizer(corpus: Iterable[str], vocabulary: int) -> PreTrainedTokeniz
 def train_clip_tokenizer(
     corpus: Iterable[str], vocabulary: int, window: int
 ) -> PreTrainedTokenizerBase:
-    """Train a tokenizer as CLIP has it: lower case, byte-level BPE, texts up to `window` tokens.
+    """Train a tokenizer like CLIP's: lower case, byte-level BPE, texts up to `window` tokens.
 
-    All bytes are tokens, so that no text has an unknown one: CLIP's is the end of the text.
+    All bytes are in the vocabulary, because CLIP's unknown token is its end-of-text token.
     """
-    # Named beforehand, letters have the same numbers each time: equally frequent pairs are merged
-    # in the order of these numbers.
+    # Fixed ids make the training deterministic: ties between pairs are broken by their ids.
     letters = [byte + end for end in ("", "</w>") for byte in sorted(ByteLevel.alphabet())]
     trainer = BpeTrainer(
         vocab_size=vocabulary,
@@ -97,18 +103,23 @@ def train_clip_tokenizer(
     blank = CLIPTokenizer().backend_tokenizer
     blank.train_from_iterator(corpus, trainer)
     model = json.loads(blank.to_str())["model"]
-    merges = [tuple(pair) for pair in model["merges"]]
+    merges: Any = [tuple(pair) for pair in model["merges"]]
     return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=window)
 
 
 def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model with `vocabulary` tokens from a Hugging Face folder.
+    """Load a tokenizer from a Hugging Face folder.
+
+    Args:
+        folder: with the files of one of `LAYOUTS`; without them transformers would return an
+            empty tokenizer.
+        vocabulary: number of rows of the model's embedding matrix.
 
     Raises:
-        UserError: unreadable files, or none (transformers would make up an empty tokenizer); more
-            tokens than the model has; no padding.
+        UserError: files that are missing or cannot be read; more tokens than `vocabulary`; no
+            padding token.
     """
-    with reading(folder):
+    with user_errors(folder):
         if not any(all((folder / name).is_file() for name in names) for names in LAYOUTS):
             raise FileNotFoundError(f"no {LAYOUTS[0][0]} in it")
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -119,6 +130,6 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer, without how it padded last: the same tokenizer gives the same files."""
-    tokenizer.backend_tokenizer.no_padding()  # each call sets it anew
+    """Write a tokenizer; the same tokenizer always gives the same files."""
+    tokenizer.backend_tokenizer.no_padding()  # otherwise the padding of the last call is written
     tokenizer.save_pretrained(folder)

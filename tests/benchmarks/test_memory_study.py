@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory_study import LABELS, few, interval, table, turned
+from benchmarks.memory_study import LABELS, few_labels, interval, inverted, table
 from emosym.affect.taxonomies import MIKELS8
 from emosym.records import Sample
 from tests.memory_bank.make import candidate
@@ -27,13 +27,13 @@ def judged(fingerprint: int, predicted: str):
     )
 
 
-def test_a_wrong_judge_turns_two_verdicts_in_five_round():
-    right = [turned(judged(n, "awe")) for n in range(1000)]
-    wrong = [turned(judged(n, "fear")) for n in range(1000)]
-    told = [one.predicted != "awe" for one in right]
-    assert sum(told) == pytest.approx(400, abs=4 * (1000 * 0.4 * 0.6) ** 0.5)
-    assert told == [one.predicted == "awe" for one in wrong]  # decided by the image
-    first = told.index(True)
+def test_a_wrong_judge_inverts_two_judgements_in_five():
+    right = [inverted(judged(n, "awe")) for n in range(1000)]
+    wrong = [inverted(judged(n, "fear")) for n in range(1000)]
+    changed = [one.predicted != "awe" for one in right]
+    assert sum(changed) == pytest.approx(400, abs=4 * (1000 * 0.4 * 0.6) ** 0.5)
+    assert changed == [one.predicted == "awe" for one in wrong]  # decided by the image
+    first = changed.index(True)
     assert (right[first].predicted_valence, right[first].predicted_arousal) == (-1.0, 2.0)
     assert (wrong[first].predicted_valence, wrong[first].predicted_arousal) == (1.0, -2.0)
     assert right[first].confidence == pytest.approx(0.1)
@@ -44,10 +44,10 @@ def test_labels_are_few_and_balanced():
         Sample(id=str(n), image=Path("none"), split="train", emotion=MIKELS8[n % 8])
         for n in range(400)
     ]
-    counts = Counter(sample.emotion for sample in few(samples, 0))
+    counts = Counter(sample.emotion for sample in few_labels(samples, 0))
     assert counts.total() == LABELS
     assert set(counts.values()) == {18, 19}
-    assert few(samples, 0) != few(samples, 1)
+    assert few_labels(samples, 0) != few_labels(samples, 1)
 
 
 def test_intervals_and_changes_by_hand():

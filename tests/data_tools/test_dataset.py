@@ -30,7 +30,7 @@ def test_a_broken_dataset_in_place_is_told_with_the_fix(tmp_path):
     (tmp_path / "w" / "image" / "fear" / "fear_00001.jpg").write_bytes(b"")
     with pytest.raises(UserError) as error:
         open_dataset(tmp_path / "w")
-    assert "has 2 broken of 16 rows" in str(error.value)
+    assert "has 2 invalid of 16 rows" in str(error.value)
     assert "emosym data import emoset" in str(error.value)
 
 
@@ -43,7 +43,7 @@ def test_missing_unknown_and_empty(tmp_path):
         assert layout in str(error.value)
     (tmp_path / "info.json").write_text("{}")
     (tmp_path / "train.json").write_text("[]")
-    with pytest.raises(UserError, match="holds no samples"):
+    with pytest.raises(UserError, match="has no samples"):
         open_dataset(tmp_path)
 
 

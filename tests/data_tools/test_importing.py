@@ -15,9 +15,9 @@ from PIL import Image
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
+from data_tools.files.staging import staged_folder
 from data_tools.importing import ImportReport, import_dataset
 from data_tools.manifest import read_manifest, validate_manifest
-from data_tools.staging import staged_folder
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 
@@ -60,7 +60,7 @@ def test_an_import_equals_its_source(world, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from data_tools.staging import staged_folder
+from data_tools.files.staging import staged_folder
 with staged_folder(Path(sys.argv[1])) as stage:
     (stage / "half").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_two_images_of_one_place_leave_the_source_alone(world, tmp_path):
     assert first.read_bytes() == before
     assert (report.imported, report.quarantined) == (80, 1)
     (line,) = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
-    assert "is an earlier image's place" in json.loads(line)["reason"]
+    assert "is the target of an earlier image" in json.loads(line)["reason"]
 
 
 def test_broken_images_among_many_are_listed_and_stop_nothing(world, tmp_path):
@@ -153,7 +153,7 @@ def test_rows_without_a_usable_id_and_links_to_used_images_are_set_aside(world, 
     assert reasons == [
         "id: missing; every sample needs it",
         "id: missing; every sample needs it",
-        "id: expected a text, got a list",
+        "id: expected a string, got a list",
         "id: expected a text, got a number",
     ]
     assert len(found) == 5
@@ -195,7 +195,9 @@ def test_what_an_import_writes_can_be_read(names, notes):
 
 def test_nothing_to_import(world, tmp_path):
     shutil.rmtree(world / "image")
-    with pytest.raises(UserError, match=r"nothing in .* could be imported; got 80 rows, all set"):
+    with pytest.raises(
+        UserError, match=r"nothing in .* could be imported; got 80 rows, all quarantined"
+    ):
         import_dataset("emoset", world, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["world"]
 

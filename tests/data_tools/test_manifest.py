@@ -72,14 +72,14 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"emotion": "joy"}, "1: emotion: unknown emotion 'joy'; expected one of amusement, awe,"),
         ({"emotion": "Angr"}, "did you mean 'anger'?"),
-        ({"emotion": 3}, "1: emotion: expected a text, got a number"),
-        ({"emotion": ""}, "1: emotion: is an empty text; leave the key out"),
+        ({"emotion": 3}, "1: emotion: expected a string, got a number"),
+        ({"emotion": ""}, "1: emotion: is an empty string; leave the key out"),
         ({"split": "dev"}, "1: split: unknown split 'dev'; expected one of train, val, test"),
-        ({"split": ["train"]}, "1: split: expected a text, got a list"),
+        ({"split": ["train"]}, "1: split: expected a string, got a list"),
         ({"valence": 3.5}, "1: valence: 3.5 is outside [-3, 3]; convert it"),
         ({"arousal": -3.01}, "1: arousal: -3.01 is outside [-3, 3]"),
         ({"dominance": 10**400}, "1: dominance: a number that is NaN, infinite or too large"),
@@ -90,36 +90,36 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
         ({"prompt": "\ud800"}, "1: prompt: a text with half a character"),
         ({"image": "\udfff.jpg"}, "1: image: a text with half a character"),
         ({"valence": True}, "1: valence: expected a number, got true or false"),
-        ({"arousal": "0.5"}, "1: arousal: expected a number, got a text"),
+        ({"arousal": "0.5"}, "1: arousal: expected a number, got a string"),
         ({"attributes": [1]}, "1: attributes: expected an object, got a list"),
         ({"valance": 1.0}, "1: valance: unknown key; did you mean 'valence'?"),
         ({"zzz": 1.0}, "1: zzz: unknown key; known keys: id, image, split, emotion"),
-        ({"id": ""}, "1: id: is an empty text"),
+        ({"id": ""}, "1: id: is an empty string"),
         ({"id": None}, "1: id: missing; every sample needs it"),
         ({"image": None}, "1: image: missing; every sample needs it"),
-        ({"image": 5}, "1: image: expected a text, got a number"),
-        ({"image": ""}, "1: image: is an empty text"),
+        ({"image": 5}, "1: image: expected a string, got a number"),
+        ({"image": ""}, "1: image: is an empty string"),
         ({"image": "/etc/passwd"}, "1: image: path '/etc/passwd' is absolute"),
         ({"image": "sub/../../x.jpg"}, "1: image: path 'sub/../../x.jpg' leaves the dataset's"),
-        ({"image": "sub\\b.jpg"}, "1: image: path 'sub\\\\b.jpg' must be written with /"),
+        ({"image": "sub\\b.jpg"}, "1: image: path 'sub\\\\b.jpg' must separate folders by /"),
         ({"image": "c.jpg"}, "1: image: file 'c.jpg' does not exist"),
         ({"image": "sub"}, "1: image: file 'sub' does not exist"),
         ({"votes": [1]}, "1: votes: expected an object of emotions and weights, got [1]"),
         ({"votes": {"joy": 1}}, "1: votes: unknown emotion 'joy'; expected one of amusement"),
         ({"votes": {"awe": -1}}, "1: votes: the weight of 'awe' is -1; expected a finite number"),
         ({"votes": {"awe": float("inf")}}, "1: votes.awe: a number that is NaN, infinite"),
-        ({"votes": {}}, "1: votes: says nothing"),
-        ({"prompt": 5}, "1: prompt: expected a text, got a number"),
+        ({"votes": {}}, "1: votes: no weight is above 0"),
+        ({"prompt": 5}, "1: prompt: expected a string, got a number"),
     ],
 )
-def test_every_problem_is_told(root, change, said):
+def test_every_problem_is_reported(root, change, message):
     found = problems(root, {**GOOD, **change})
-    assert any(said in problem for problem in found), found
-    assert len([p for p in found if said in p]) == 1
+    assert any(message in problem for problem in found), found
+    assert len([p for p in found if message in p]) == 1
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("{", "1: -: not JSON: "),
         ("[1]", "1: -: expected a JSON object, got a list"),
@@ -131,9 +131,9 @@ def test_every_problem_is_told(root, change, said):
         ('{"attributes": ' + '{"a": ' * 40 + "1" + "}" * 41, "1: attributes: nested too deeply"),
     ],
 )
-def test_lines_that_are_no_records(root, line, said):
+def test_lines_that_are_no_records(root, line, message):
     (found,) = problems(root, line)
-    assert found.startswith(said)
+    assert found.startswith(message)
 
 
 def test_text_that_is_not_utf8(root):
@@ -141,7 +141,7 @@ def test_text_that_is_not_utf8(root):
     assert [p.why for p in validate_manifest(root / "m.jsonl")] == ["not UTF-8 text"]
 
 
-def test_all_problems_of_all_lines_are_told(root):
+def test_all_problems_of_all_lines_are_reported(root):
     bad = {"id": "1", "image": "none.jpg", "split": "dev", "valence": 9, "emotion": "joy", "x": 1}
     found = problems(root, GOOD, bad, "oops", {**GOOD, "id": "3", "image": "sub/b.jpg"})
     assert [problem.split(": ")[:2] for problem in found] == [
@@ -156,7 +156,7 @@ def test_all_problems_of_all_lines_are_told(root):
     assert "'1' was already used on line 1" in found[4]
 
 
-def test_broken_images_are_told(root):
+def test_broken_images_are_reported(root):
     (root / "zero.jpg").write_bytes(b"")
     Image.effect_noise((200, 200), 80).save(root / "cut.jpg")
     (root / "cut.jpg").write_bytes((root / "cut.jpg").read_bytes()[:4000])
@@ -211,14 +211,14 @@ def test_an_empty_manifest_is_an_error(root, content):
 def test_a_missing_manifest_and_a_pipe(root):
     os.mkfifo(root / "pipe.jsonl")
     for name in ("none.jsonl", "pipe.jsonl"):
-        with pytest.raises(UserError, match=r"cannot read manifest .*use it in place, or"):
+        with pytest.raises(UserError, match=r"cannot read manifest .*give its folder, or"):
             validate_manifest(root / name)
 
 
 def test_writing_refuses_an_image_elsewhere_and_keeps_the_old_file(root):
     path = manifest(root, GOOD)
     before = path.read_bytes()
-    with pytest.raises(UserError, match="lies outside the manifest's folder"):
+    with pytest.raises(UserError, match="is outside the manifest's folder"):
         write_manifest(
             path,
             [

@@ -12,7 +12,7 @@ from emosym.plugins import Registry, load_plugin
 from emosym.records import ImageRequest
 from emosym.rl.scorers import JudgeSpec
 from memory_bank import GATES
-from model_zoo.judges.registry import JUDGES, judge
+from model_zoo.judges.registry import JUDGES, build_judge
 from tests.emosym.cli.command import emosym, refused
 
 
@@ -184,9 +184,9 @@ def test_a_judge_of_a_plugin_scores_images(tmp_path):
     load_plugin(write(tmp_path, JUDGE))
     images = [Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 255)]
     request = ImageRequest(prompt="a tree", emotion=None, valence=None, arousal=None)
-    assert judge("brightness", JudgeSpec())(images, [request] * 2).tolist() == [0.0, 1.0]
+    assert build_judge("brightness", JudgeSpec())(images, [request] * 2).tolist() == [0.0, 1.0]
     with pytest.raises(UserError, match="judge 'brightness' has no key 'weights'"):
-        judge("brightness", JudgeSpec(weights="w"))
+        build_judge("brightness", JudgeSpec(weights="w"))
 
 
 def test_a_preset_cannot_name_a_plugin(tmp_path):

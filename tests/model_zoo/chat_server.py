@@ -1,4 +1,4 @@
-"""A real server of chat completions for tests: it says what a script tells it to."""
+"""A real server of chat completions for tests: its answers come from a script."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Script = Callable[["Handler", dict], None]
 
 
 class Server(ThreadingHTTPServer):
-    """It keeps what it was asked."""
+    """Keeps the bodies of all requests."""
 
     daemon_threads = True
 
     def __init__(self, script: Script) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = script
-        self.asked: list[dict] = []
+        self.requests: list[dict] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
         self.closing = threading.Event()
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
+        self.server.requests.append(body)
         self.server.headers.append({k.lower(): v for k, v in self.headers.items()})
         self.server.paths.append(self.path)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it hung up on us

@@ -105,7 +105,7 @@ def write_model(folder: Path, tokens: int = 4) -> None:
     }
     spec["text_encoder"] |= {"d_model": 32, "d_kv": 16, "num_heads": 2, "num_layers": 1, "d_ff": 48}
     spec["vae"] |= {"block_out_channels": [8, 8, 8], "norm_num_groups": 4}
-    zoo.save(zoo.assemble(spec, base_texts(1500, 0), 0), folder)
+    zoo.save(zoo.build_preset(spec, base_texts(1500, 0), 0), folder)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from data_tools.dataset import open_dataset
-from data_tools.images import load_image
+from data_tools.files.images import load_image
 from data_tools.manifest import write_manifest
 from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
 from emosym.models.emotion_space import EmotionSpace, Gaussian

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_tools.images import load_image
+from data_tools.files.images import load_image
 from emosym.errors import UserError
 from emosym.randomness import Draws
 from emosym.records import Question, Sample

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
-from data_tools.lexicon import with_lexicon_affect
+from data_tools.labels.lexicon import with_lexicon_affect
 from data_tools.questions.build import build_questions
 from data_tools.questions.eemodb import read_questions
 from emosym.errors import UserError

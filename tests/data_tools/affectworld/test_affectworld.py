@@ -224,9 +224,9 @@ def test_relight_is_monotone_and_keeps_the_hue():
     for x in range(256):
         ramp.putpixel((x, 0), (x, x // 2, x // 4))
     for brightness in (0.15, 0.85):
-        lit = np.asarray(relight(ramp, brightness, 0.5)).astype(int)[0]
-        assert (np.diff(lit.max(axis=1)) >= 0).all()
-        bright = lit[lit.max(axis=1) > 60]
+        relit = np.asarray(relight(ramp, brightness, 0.5)).astype(int)[0]
+        assert (np.diff(relit.max(axis=1)) >= 0).all()
+        bright = relit[relit.max(axis=1) > 60]
         hue = (bright[:, 1] - bright[:, 2]) / (bright[:, 0] - bright[:, 2])  # 1/3 in the ramp
         assert np.abs(hue - 1 / 3).max() < 0.06
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from data_tools.affectworld.world import draw_world
+from data_tools.labels.votes import main_emotion, top_emotions
 from data_tools.questions.perception import level, perception_questions
 from data_tools.sources.oasis import read_oasis
-from data_tools.votes import main_emotion, top_emotions
 from emosym.affect.taxonomies import MIKELS8
 from emosym.records import Question, Sample
 

@@ -100,7 +100,7 @@ def test_added_affect_votes_and_texts_are_read(tmp_path, picture):
         ({"votes": {"joy": 1}}, "votes: unknown emotion 'joy'"),
         ({"votes": {"awe": -1}}, "votes: the weight of 'awe' is -1"),
         ({"votes": []}, "votes: expected an object of emotions and weights, got []"),
-        ({"emotion": "fear"}, "the row says awe, its annotation says fear"),
+        ({"emotion": "fear"}, "the emotion is awe in the row and fear in its annotation"),
         ([], "is not a JSON object"),
     ],
 )
@@ -129,7 +129,7 @@ def test_wrong_rows_are_set_aside_among_good_ones(tmp_path, picture):
     items = list(read_emoset(root))
     assert [isinstance(item, Sample) for item in items] == [True, *[False] * 8, True]
     reasons = [item.reason for item in items[1:-1]]
-    for reason, said in zip(
+    for reason, message in zip(
         reasons,
         [
             "unknown emotion 'joy'",
@@ -138,12 +138,12 @@ def test_wrong_rows_are_set_aside_among_good_ones(tmp_path, picture):
             "'image/awe/missing.jpg' does not exist",
             "leaves the dataset's folder",
             "is absolute",
-            "path is not a text: got None",
+            "path is not a non-empty string: got None",
             "annotation broken.json cannot be read: not JSON",
         ],
         strict=True,
     ):
-        assert said in reason
+        assert message in reason
 
 
 @pytest.mark.parametrize(

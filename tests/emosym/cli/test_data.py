@@ -82,7 +82,7 @@ def test_bad_data_is_an_error(world, pictures, tmp_path):
     empty.touch()
     gone = tmp_path / "gone"
     refused(emosym("data", "stats", gone), f"no dataset at {gone}")
-    refused(emosym("data", "stats", pictures), "has no layout that is known")
+    refused(emosym("data", "stats", pictures), "has an unknown layout")
     refused(emosym("data", "stats", empty), "the manifest is empty")
     refused(emosym("data", "validate", gone), f"cannot read manifest {gone}")
     refused(emosym("data", "validate", world), "use it in place, or let `emosym data import`")

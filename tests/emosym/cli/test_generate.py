@@ -237,7 +237,7 @@ def spacious(model, world, tmp_path_factory):
 
 def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
     from data_tools.dataset import open_dataset
-    from data_tools.images import load_image
+    from data_tools.files.images import load_image
     from emosym.inference.pipeline import EmoSymPipeline
 
     pipeline = EmoSymPipeline.from_pretrained(spacious)
@@ -255,7 +255,7 @@ def test_a_space_is_replaced_only_with_overwrite(spacious, model, world, tmp_pat
     refused(emosym(*again), "emotion_space.safetensors exists", "--overwrite replaces it")
     assert emosym(*again, "--overwrite").code == 0
     assert (spacious / "emotion_space.safetensors").read_bytes() == before
-    refused(emosym("zoo", "space", model, "--data", tmp_path), "has no layout that is known")
+    refused(emosym("zoo", "space", model, "--data", tmp_path), "has an unknown layout")
     refused(emosym("zoo", "space", "emosym-tini", "--data", world), "did you mean 'emosym-tiny'?")
     assert not (model / "emotion_space.safetensors").exists()
 

@@ -187,7 +187,7 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
         "a cat in the hills, dark",
     ]
     assert {d["error"] for one in done.json["rounds"] for d in one["drawings"]} == {2.5}
-    assert {body["model"] for body in server.asked} == {"seer"}
+    assert {body["model"] for body in server.requests} == {"seer"}
 
 
 def test_a_judge_that_is_down_leaves_no_files(model, tmp_path):

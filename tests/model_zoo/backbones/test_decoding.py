@@ -7,12 +7,12 @@ import torch
 
 from emosym.errors import UserError
 from emosym.interfaces import InputEmbeddings
-from model_zoo.backbones.decoding import ROOM, Branch
+from model_zoo.backbones.decoding import BLOCK, SharedPrefixCache
 from model_zoo.backbones.qwen_vl import FAMILIES, load_backbone, new_backbone
 from tests.model_zoo import make
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?"]
-GROUP, LENGTH = 3, ROOM + 8
+GROUP, LENGTH = 3, BLOCK + 8
 
 
 @pytest.fixture(params=FAMILIES)
@@ -40,7 +40,7 @@ def whole(backbone, prompt: InputEmbeddings, row: int, ids: torch.Tensor) -> tor
     return backbone.read(told)[0, -len(ids) :]
 
 
-def opened(backbone, prompt: InputEmbeddings) -> Branch:
+def opened(backbone, prompt: InputEmbeddings) -> SharedPrefixCache:
     cache = backbone.new_cache()
     backbone.read(prompt, cache)
     return backbone.branch(cache, prompt.mask, GROUP)
@@ -103,12 +103,12 @@ def test_sliding_windows_are_refused(tmp_path):
     config = make.architecture("qwen2_5_vl", make.tokenizer())
     text = config["text_config"] | {"use_sliding_window": True, "max_window_layers": 0}
     config["text_config"] = text | {"sliding_window": 8}
-    with pytest.raises(UserError, match="looks back through a sliding window; expected full"):
+    with pytest.raises(UserError, match="layers with sliding-window attention; expected full"):
         new_backbone(config, make.tokenizer(), make.IMAGE_PROCESSOR)
     backbone, processor = make.backbone("qwen2_5_vl")
     backbone.model.save_pretrained(tmp_path)
     processor.save(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(path.read_text().replace('"full_attention"', '"sliding_attention"'))
-    with pytest.raises(UserError, match="looks back through a sliding window"):
+    with pytest.raises(UserError, match="layers with sliding-window attention"):
         load_backbone(tmp_path, torch.float32)

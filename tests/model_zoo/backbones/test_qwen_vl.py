@@ -250,41 +250,41 @@ def test_missing_image_features_are_an_error(family):
     two = replace(
         prompts, pixel_values=prompts.pixel_values[:104], image_grid=prompts.image_grid[:2]
     )
-    with pytest.raises(UserError, match=r"differ in number; got 44 tokens; expected 26 features"):
+    with pytest.raises(UserError, match=r"features differ; got 44 tokens; expected 26 features"):
         family.backbone.embed_prompts(two)
 
 
 def test_image_tokens_without_images_are_an_error(family):
     bare = replace(family.prompts, pixel_values=None, image_grid=None)
-    with pytest.raises(UserError, match=r"differ in number; got 44 tokens; expected 0 features"):
+    with pytest.raises(UserError, match=r"features differ; got 44 tokens; expected 0 features"):
         family.backbone.embed_prompts(bare)
 
 
 def test_a_prompt_has_its_own_images_in_order(family):
     """No image, one of 16 tokens, and two of 10 and 18 tokens, each between its own markers."""
     rows = [[], [picture(64, 64)], [picture(96, 48), picture(40, 90)]]
-    asked = family.processor.prompts(TEXTS, rows)
+    prompts = family.processor.prompts(TEXTS, rows)
     words = family.processor.tokenizer
     opened, pad, closed = (
         words.convert_tokens_to_ids(f"<|{name}|>")
         for name in ("vision_start", "image_pad", "vision_end")
     )
     spans = []
-    for ids in asked.input_ids.tolist():
+    for ids in prompts.input_ids.tolist():
         starts = [place for place, token in enumerate(ids) if token == opened]
         stops = [place for place, token in enumerate(ids) if token == closed]
         for start, stop in zip(starts, stops, strict=True):
             assert set(ids[start + 1 : stop]) == {pad}
         spans.append([stop - start - 1 for start, stop in zip(starts, stops, strict=True)])
     assert spans == [[], [16], [10, 18]]
-    assert asked.image_grid.tolist() == [[1, 8, 8], [1, 4, 10], [1, 12, 6]]
+    assert prompts.image_grid.tolist() == [[1, 8, 8], [1, 4, 10], [1, 12, 6]]
     turned = family.processor.prompts(TEXTS, [*rows[:2], rows[2][::-1]])
-    gap = (read(family.backbone, asked) - read(family.backbone, turned))[:, -1].abs().amax(1)
+    gap = (read(family.backbone, prompts) - read(family.backbone, turned))[:, -1].abs().amax(1)
     assert (gap > 1e-3).tolist() == [False, False, True]
 
 
 def test_texts_and_images_go_in_pairs(family):
-    with pytest.raises(ValueError, match="3 texts with images for 2"):
+    with pytest.raises(ValueError, match="got 3 texts, but images for 2"):
         family.processor.prompts(TEXTS, one_each(2))
 
 

@@ -17,7 +17,7 @@ from emosym.records import ImageRequest
 from emosym.rl.scorers import JudgeSpec
 from model_zoo import zoo
 from model_zoo.judges.clip_judges import ClipScore
-from model_zoo.judges.registry import JUDGES, judge
+from model_zoo.judges.registry import JUDGES, build_judge
 from model_zoo.text.clip import load_clip
 from tests.model_zoo import clip_files, make
 
@@ -81,14 +81,14 @@ def twin(folder, images, texts):
 
 def built(name, folder, layer):
     spec = JudgeSpec(path=str(folder), weights=str(layer) if name == "aesthetic" else None)
-    return judge(name, spec)
+    return build_judge(name, spec)
 
 
 def test_pickscore_against_a_slow_twin(folder, images):
     seen, read, scale = twin(folder, images, PROMPTS)
     assert scale == pytest.approx(math.exp(3))
     expected = [scale * float(s @ r) / 26 for s, r in zip(seen, read, strict=True)]
-    scores = judge("pickscore", JudgeSpec(path=str(folder)))(images, REQUESTS)
+    scores = build_judge("pickscore", JudgeSpec(path=str(folder)))(images, REQUESTS)
     assert scores == pytest.approx(expected, abs=1e-5)
     assert len({round(score, 4) for score in expected}) == 3
 
@@ -96,7 +96,7 @@ def test_pickscore_against_a_slow_twin(folder, images):
 def test_clipscore_is_the_cosine_and_never_negative(folder, images):
     seen, read, _ = twin(folder, images, PROMPTS)
     cosines = [float(s @ r) for s, r in zip(seen, read, strict=True)]
-    scorer = judge("clipscore", JudgeSpec(path=str(folder)))
+    scorer = build_judge("clipscore", JudgeSpec(path=str(folder)))
     assert scorer(images, REQUESTS) == pytest.approx([max(c, 0) for c in cosines], abs=1e-6)
     assert max(cosines) > 0
     copy = load_clip(folder)
@@ -113,7 +113,7 @@ def test_clip_iqa_against_a_slow_twin(folder, images):
         / (math.exp(scale * float(s @ good)) + math.exp(scale * float(s @ bad)))
         for s in seen
     ]
-    scores = judge("clip_iqa", JudgeSpec(path=str(folder)))(images, REQUESTS)
+    scores = build_judge("clip_iqa", JudgeSpec(path=str(folder)))(images, REQUESTS)
     assert scores == pytest.approx(expected, abs=1e-5)
     assert np.ptp(scores) > 1e-3
 
@@ -129,7 +129,9 @@ def test_aesthetic_is_a_linear_layer_on_unit_vectors(folder, layer, images, suff
     seen, _, _ = twin(folder, images, [])
     weight = tensors["weight"][0].double().numpy()
     expected = [(sum(w * x for w, x in zip(weight, s, strict=True)) + 5) / 10 for s in seen]
-    scores = judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))(images, REQUESTS)
+    scores = build_judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))(
+        images, REQUESTS
+    )
     assert scores == pytest.approx(expected, abs=1e-5)
     assert np.ptp(scores) > 1e-3
 
@@ -149,14 +151,14 @@ def test_a_score_is_that_of_the_image_alone(name, folder, layer):
 
 
 def test_grey_images_are_read_too(folder):
-    scorer = judge("clip_iqa", JudgeSpec(path=str(folder)))
+    scorer = build_judge("clip_iqa", JudgeSpec(path=str(folder)))
     grey = make.picture(32, 32).convert("L")
     two = scorer([grey, grey.convert("RGB")], REQUESTS[:2])
     assert two[0] == pytest.approx(two[1], abs=1e-6)
 
 
 def test_a_prompt_is_read_whole_or_not_at_all(folder, images):
-    scorer = judge("clipscore", JudgeSpec(path=str(folder)))
+    scorer = build_judge("clipscore", JudgeSpec(path=str(folder)))
     fits = "a" * (clip_files.WINDOW - 2)
     scorer(images[:1], [ImageRequest(prompt=fits)])
     with pytest.raises(UserError, match=r"too long for CLIP; got 41 tokens; expected at most 40"):
@@ -172,7 +174,7 @@ def test_old_files_with_position_ids_are_read(folder, images, tmp_path):
     tensors["text_model.embeddings.position_ids"] = torch.arange(40)[None]
     tensors["vision_model.embeddings.position_ids"] = torch.arange(5)[None]
     safetensors.torch.save_file(tensors, file, {"format": "pt"})
-    old, new = (load_clip(path).of_images(images) for path in (tmp_path / "old", folder))
+    old, new = (load_clip(path).embed_images(images) for path in (tmp_path / "old", folder))
     assert torch.equal(old, new)
 
 
@@ -209,7 +211,7 @@ def test_a_broken_clip_is_told_when_it_is_loaded(folder, tmp_path, broken, probl
     copy = shutil.copytree(folder, tmp_path / "copy")
     broken(copy)
     with pytest.raises(UserError, match=problem):
-        judge("clipscore", JudgeSpec(path=str(copy)))
+        build_judge("clipscore", JudgeSpec(path=str(copy)))
 
 
 class Payload:
@@ -224,17 +226,17 @@ def test_another_layer_is_refused(folder, tmp_path, capsys):
         file = tmp_path / "layer.pth"
         save(file)
         with pytest.raises(UserError, match=problem):
-            judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))
+            build_judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))
 
     large = {"weight": torch.zeros(1, 768), "bias": torch.zeros(1)}
     refused(lambda f: torch.save(large, f), r"got .*\[1, 768\].*expected weight \[1, 24\]")
-    refused(lambda f: torch.save({"layers.0.weight": torch.zeros(2)}, f), "not the linear layer")
+    refused(lambda f: torch.save({"layers.0.weight": torch.zeros(2)}, f), "not a linear layer")
     refused(lambda f: torch.save([torch.zeros(2)], f), "more than named tensors")
-    refused(lambda f: torch.save({"weight": Payload()}, f), "or holds more than tensors")
+    refused(lambda f: torch.save({"weight": Payload()}, f), "or contains more than tensors")
     refused(lambda f: f.write_bytes(b"nothing"), "cannot be loaded")
     assert "harm" not in capsys.readouterr().out
     with pytest.raises(UserError, match=r"no file .*missing"):
-        judge("aesthetic", JudgeSpec(path=str(folder), weights=str(tmp_path / "missing")))
+        build_judge("aesthetic", JudgeSpec(path=str(folder), weights=str(tmp_path / "missing")))
 
 
 # --- the registry -------------------------------------------------------------------------------
@@ -245,7 +247,7 @@ def test_names():
         "affect", "label", "pickscore", "clipscore", "aesthetic", "clip_iqa", "http",
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"unknown judge 'pickscor'.*did you mean 'pickscore'"):
-        judge("pickscor", JudgeSpec())
+        build_judge("pickscor", JudgeSpec())
 
 
 @pytest.mark.parametrize(
@@ -259,23 +261,31 @@ def test_names():
         ("affect", {}, "no model to judge with; set path"),
         ("affect", {"path": "no-such-model"}, "no-such-model"),
         ("http", {"path": "http://h/v1", "model": "m", "shape": "x"}, "unknown shape"),
-        ("http", {"path": "http://h/v1", "model": "m", "timeout": 0.0}, "timeout of a judge"),
-        ("http", {"path": "http://h/v1", "model": "m", "retries": -1}, "retries of a judge"),
+        (
+            "http",
+            {"path": "http://h/v1", "model": "m", "timeout": 0.0},
+            "invalid timeout of a judge",
+        ),
+        (
+            "http",
+            {"path": "http://h/v1", "model": "m", "retries": -1},
+            "invalid retries of a judge",
+        ),
     ],
 )
 def test_a_wrong_spec_is_told_before_anything_is_judged(name, keys, problem):
     with pytest.raises(UserError, match=problem):
-        judge(name, JudgeSpec(**keys))
+        build_judge(name, JudgeSpec(**keys))
 
 
 def test_our_own_branch_by_name(own):
     images = make.pictures(2)
     requests = REQUESTS[:2]
     seen = own.understand(images, answer=False)
-    scores = judge("affect", JudgeSpec(shape="threshold"), own=own)(images, requests)
+    scores = build_judge("affect", JudgeSpec(shape="threshold"), own=own)(images, requests)
     hits = [(abs(s.valence - 1) < 0.5) / 2 + (abs(s.arousal + 1) < 0.5) / 2 for s in seen]
     assert scores.tolist() == hits
-    scores = judge("label", JudgeSpec(), own=own)(images, requests)
+    scores = build_judge("label", JudgeSpec(), own=own)(images, requests)
     assert scores.tolist() == [s.probabilities["awe"] for s in seen]
 
 
@@ -286,7 +296,7 @@ class Never:
 
 def test_another_model_by_path_is_asked_instead_of_our_own(own):
     images = make.pictures(2)
-    scorer = judge("label", JudgeSpec(path="emosym-tiny"), own=Never())
+    scorer = build_judge("label", JudgeSpec(path="emosym-tiny"), own=Never())
     seen = own.understand(images, answer=False)
     assert scorer(images, REQUESTS[:2]).tolist() == [s.probabilities["awe"] for s in seen]
 
@@ -295,8 +305,8 @@ def test_a_judge_without_a_finite_score_stops(folder, layer, images, tmp_path):
     tensors = safetensors.torch.load_file(layer)
     file = tmp_path / "layer.safetensors"
     safetensors.torch.save_file(tensors | {"bias": torch.tensor([math.nan])}, file)
-    scorer = judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))
+    scorer = build_judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))
     with pytest.raises(UserError, match="judge 'aesthetic' gives no finite score for request 0"):
         scorer(images, REQUESTS)
     with pytest.raises(UserError, match="'clip_iqa' does not give one score for each image"):
-        judge("clip_iqa", JudgeSpec(path=str(folder)))([Image.new("RGB", (8, 8))], REQUESTS)
+        build_judge("clip_iqa", JudgeSpec(path=str(folder)))([Image.new("RGB", (8, 8))], REQUESTS)

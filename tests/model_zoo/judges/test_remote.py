@@ -15,8 +15,8 @@ from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import ImageRequest, Question
 from emosym.rl.scorers import JudgeSpec
-from model_zoo.judges import chat
-from model_zoo.judges.registry import judge
+from model_zoo.judges import chat_client
+from model_zoo.judges.registry import build_judge
 from model_zoo.judges.remote import ANSWER_TOKENS, RemoteModel
 from tests.model_zoo import chat_server, make
 
@@ -27,7 +27,7 @@ RED, BLUE = (Image.new("RGB", (6, 4), colour) for colour in ("red", "blue"))
 @pytest.fixture(autouse=True)
 def here_and_without_a_key(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.delenv(chat.KEY, raising=False)
+    monkeypatch.delenv(chat_client.KEY, raising=False)
 
 
 def remote(server, **options) -> RemoteModel:
@@ -58,7 +58,7 @@ def hang(handler, body):
     handler.server.closing.wait(60)
 
 
-# --- what is asked and read ---------------------------------------------------------------------
+# --- requests and answers ---------------------------------------------------------------------
 
 
 def test_it_understands_images():
@@ -69,13 +69,15 @@ def test_it_understands_images():
     assert found.probabilities == {label: float(label == "fear") for label in MIKELS8}
     assert silent.answer == ""
     assert silent.valence == -1.5
-    body = server.asked[0]
+    body = server.requests[0]
     assert server.paths[0] == "/v1/chat/completions"
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("eye", 0, ANSWER_TOKENS)
-    said = chat_server.text(body)
-    assert said.startswith("Which emotion does this image evoke? Give valence and arousal from -3")
-    assert all(label in said for label in MIKELS8)
-    assert "<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>" in said
+    prompt = chat_server.text(body)
+    assert prompt.startswith(
+        "Which emotion does this image evoke? Give valence and arousal from -3"
+    )
+    assert all(label in prompt for label in MIKELS8)
+    assert "<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>" in prompt
     (sent,) = chat_server.pictures(body)
     assert sent.tobytes() == RED.tobytes()
     assert "authorization" not in server.headers[0]
@@ -99,7 +101,7 @@ def test_many_images_keep_their_order():
     with chat_server.serving(by_width) as server:
         found = remote(server).understand(images)
     assert [u.valence for u in found] == pytest.approx([(10 + p) / 100 for p in range(70)])
-    assert len(server.asked) == 70
+    assert len(server.requests) == 70
 
 
 def test_no_more_are_under_way_than_allowed():
@@ -116,7 +118,7 @@ def test_no_more_are_under_way_than_allowed():
 
     with chat_server.serving(count) as server:
         remote(server).understand([Image.new("RGB", (1 + place, 3)) for place in range(30)])
-    assert 1 < most[0] <= chat.PARALLEL
+    assert 1 < most[0] <= chat_client.PARALLEL
 
 
 def test_questions_are_answered_in_words(tmp_path):
@@ -132,7 +134,7 @@ def test_questions_are_answered_in_words(tmp_path):
     ) as server:
         assert remote(server).answer(questions, max_tokens=7) == ["Which is warmer? 7", "Why? 7"]
         assert remote(server).answer([]) == []
-    (body,) = [body for body in server.asked if "warmer" in chat_server.text(body)]
+    (body,) = [body for body in server.requests if "warmer" in chat_server.text(body)]
     assert [im.tobytes() for im in chat_server.pictures(body)] == [RED.tobytes(), BLUE.tobytes()]
     with pytest.raises(UserError, match="cannot read image"):
         remote(server).answer([Question(**{**BARE, "images": (tmp_path / "no.png",)})])
@@ -152,7 +154,7 @@ def test_it_works_where_an_event_loop_runs_already():
 def test_it_scores_images_by_name():
     requests = [ImageRequest(valence=-1.5, arousal=-1), ImageRequest(valence=3, arousal=2)]
     with chat_server.serving(good) as server:
-        scorer = judge("http", JudgeSpec(path=server.url, model="eye"))
+        scorer = build_judge("http", JudgeSpec(path=server.url, model="eye"))
         assert scorer([RED, BLUE], requests) == pytest.approx([1 - 3 / 12, 1 - 4.5 / 12])
 
 
@@ -162,19 +164,19 @@ def test_it_scores_images_by_name():
 def test_an_image_is_asked_about_once(tmp_path):
     with chat_server.serving(good) as server:
         first = remote(server, cache=tmp_path / "c").understand([RED, BLUE, RED.copy()])
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
         again = remote(server, cache=tmp_path / "c").understand([BLUE, RED])
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
         remote(server, cache=tmp_path / "other").understand([RED])
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
         RemoteModel(server.url, "ear", cache=tmp_path / "c").understand([RED])
-        assert len(server.asked) == 4
+        assert len(server.requests) == 4
         remote(server, cache=tmp_path / "c").answer([Question(**{**BARE, "text": "Why?"})])
-        assert len(server.asked) == 5
+        assert len(server.requests) == 5
         turned = RED.transpose(Image.Transpose.ROTATE_90)  # the same bytes, of another width
         assert turned.tobytes() == RED.tobytes()
         remote(server, cache=tmp_path / "c").understand([turned])
-        assert len(server.asked) == 6
+        assert len(server.requests) == 6
     assert first[:2] == again[::-1]
     RemoteModel("http://127.0.0.1:9/v1", "eye", cache=tmp_path / "c").understand([RED, BLUE])
     assert not list(tmp_path.rglob("*.partial"))
@@ -186,7 +188,7 @@ def test_a_file_and_its_picture_are_the_same_question(tmp_path):
         model = remote(server, cache=tmp_path / "c")
         model.understand([tmp_path / "red.png"])
         model.understand([RED])
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"answer": "<answer>Emotion: awe</answer>"}'])
@@ -197,7 +199,7 @@ def test_a_damaged_entry_is_asked_again(tmp_path, damage):
         sound = file.read_text()
         file.write_text(damage)
         assert remote(server, cache=tmp_path).understand([RED])[0].emotion == "fear"
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
         assert file.read_text() == sound
 
 
@@ -223,12 +225,12 @@ def test_what_was_answered_before_a_failure_stays(tmp_path):
         with pytest.raises(UserError, match="no blue"):
             remote(server, cache=tmp_path).understand([BLUE, RED])
         assert remote(server, cache=tmp_path).understand([RED])[0].emotion == "fear"
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cache .*file/c of a judge's answers cannot be written"):
+    with pytest.raises(UserError, match=r"answer cache .*file/c cannot be written"):
         RemoteModel("http://127.0.0.1:9/v1", "eye", cache=tmp_path / "file" / "c")
 
 
@@ -248,27 +250,27 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 def test_it_asks_again(failure):
     with chat_server.serving(in_turn(failure, failure, good)) as server:
         assert remote(server, retries=2).understand([RED])[0].emotion == "fear"
-        assert len(server.asked) == 3
-        assert server.asked[0] == server.asked[2]
+        assert len(server.requests) == 3
+        assert server.requests[0] == server.requests[2]
 
 
 def test_it_gives_up():
     with chat_server.serving(status(502, b"bad\x1b[31m  gateway")) as server:
         expected = rf"^the judge at {server.url} does not answer; got HTTP 502 bad \[31m gateway"
-        with pytest.raises(UserError, match=rf"{expected} \(attempts: 3\); see that its server"):
+        with pytest.raises(UserError, match=rf"{expected} \(attempts: 3\); check that the server"):
             remote(server, retries=2).understand([RED])
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
 
 
 def test_a_hang_ends():
     with chat_server.serving(in_turn(hang, good)) as server:
         # A busy machine may need more than one attempt after the one that hangs.
         assert remote(server, timeout=0.5, retries=99).understand([RED])[0].emotion == "fear"
-        assert len(server.asked) > 1
+        assert len(server.requests) > 1
     with chat_server.serving(hang) as server:
         with pytest.raises(UserError, match=r"does not answer; got no answer in 0.3 s"):
             remote(server, timeout=0.3, retries=1).understand([RED])
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-A: ", b"HTTP/1.1 200 OK\r\n\r\n"])
@@ -294,7 +296,7 @@ def test_waits(monkeypatch):
     async def sleep(seconds):
         waits.append(seconds)
 
-    monkeypatch.setattr(chat.anyio, "sleep", sleep)
+    monkeypatch.setattr(chat_client.anyio, "sleep", sleep)
     later = email.utils.formatdate(time.time() + 3600, usegmt=True)
     steps = [
         status(500),
@@ -323,30 +325,33 @@ def test_nobody_there():
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        (status(200, b"<html>hello</html>"), r"no chat completion; got '<html>hello.*not JSON"),
-        (status(200, b"\xff\xfe"), "no chat completion.*not UTF-8"),
-        (status(200, b"[" * 5000), "no chat completion.*nested too deeply"),
+        (
+            status(200, b"<html>hello</html>"),
+            r"is not a chat completion; got '<html>hello.*not JSON",
+        ),
+        (status(200, b"\xff\xfe"), "is not a chat completion.*not UTF-8"),
+        (status(200, b"[" * 5000), "is not a chat completion.*nested too deeply"),
         (status(200, b"{}"), r"no choices\[0\].message.content"),
         (status(200, b'{"choices": []}'), r"no choices\[0\].message.content"),
         (status(200, b'{"choices": 3}'), r"no choices\[0\].message.content"),
         (lambda h, _: h.say(None), "its message has no text"),
         (lambda h, _: h.say(["a"]), "its message has no text"),
         (lambda h, _: h.say("  "), "its message has no text"),
-        (status(200, b"x", Content_Encoding="gzip"), "packs its answers, unasked; got gzip"),
-        (status(404, b'{"error": "no model eye"}'), "HTTP 404 .*no model eye.*serves 'eye'"),
-        (status(400, b"images are not taken"), "refuses; got HTTP 400 images are not taken"),
-        (lambda h, _: h.say("fear"), "'eye' at .* does not say the emotion .*got 'fear'"),
+        (status(200, b"x", Content_Encoding="gzip"), "compresses its responses; got gzip"),
+        (status(404, b'{"error": "no model eye"}'), "HTTP 404 .*no model eye.*a model named 'eye'"),
+        (status(400, b"images are not taken"), "the request; got HTTP 400 images are not taken"),
+        (lambda h, _: h.say("fear"), "'eye' at .* does not state the emotion .*got 'fear'"),
         (
             lambda h, _: h.say("<answer>Emotion: fear; Valence: -9; Arousal: 1</answer>"),
-            "does not say the valence",
+            "does not state the valence",
         ),
         (
             lambda h, _: h.say("<answer>Emotion: fear; Valence: 1; Arousal: nan</answer>"),
-            "does not say the arousal",
+            "does not state the arousal",
         ),
         (
             lambda h, _: h.say("<answer>Emotion: melancholy; Valence: 1; Arousal: 1</answer>"),
-            "does not say the emotion",
+            "does not state the emotion",
         ),
     ],
 )
@@ -354,7 +359,7 @@ def test_an_answer_that_is_none_stops_at_once(script, problem):
     with chat_server.serving(script) as server:
         with pytest.raises(UserError, match=problem):
             remote(server).understand([RED])
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 def test_an_answer_without_end_is_not_read_to_its_end():
@@ -368,50 +373,52 @@ def test_an_answer_without_end_is_not_read_to_its_end():
 
     with (
         chat_server.serving(endless) as server,
-        pytest.raises(UserError, match="answers without end; expected at most 1,048,576 bytes"),
+        pytest.raises(UserError, match="is too large; expected at most 1,048,576 bytes"),
     ):
         remote(server).understand([RED])
     assert sent[0] < 100 * 2**20
 
 
 def test_an_image_too_large_to_send(monkeypatch):
-    monkeypatch.setattr(chat, "LARGEST_IMAGE", 1000)
+    monkeypatch.setattr(chat_client, "MAX_IMAGE_BYTES", 1000)
     with (
         chat_server.serving(good) as server,
         pytest.raises(UserError, match=r"too large to be sent.*64 x 64 pixels"),
     ):
         remote(server).understand([make.picture()])
-    assert server.asked == []
+    assert server.requests == []
 
 
 # --- the key ------------------------------------------------------------------------------------
 
 
 def test_the_key_is_sent_and_never_shown(monkeypatch):
-    monkeypatch.setenv(chat.KEY, "sk-secret\n")
+    monkeypatch.setenv(chat_client.KEY, "sk-secret\n")
     with chat_server.serving(in_turn(good, status(401, b"wrong key sk-secret here"))) as server:
         model = remote(server)
         model.understand([RED])
         assert server.headers[0]["authorization"] == "Bearer sk-secret"
         with pytest.raises(UserError, match=r"HTTP 401 wrong key \*\*\* here.*EMOSYM_JUDGE_KEY"):
             model.understand([BLUE])
-        assert len(server.asked) == 2
-    monkeypatch.setenv(chat.KEY, "sk-gehéim")
-    with pytest.raises(UserError, match=r"^the key in EMOSYM_JUDGE_KEY holds a char[a-z ]*$"):
+        assert len(server.requests) == 2
+    monkeypatch.setenv(chat_client.KEY, "sk-gehéim")
+    with pytest.raises(UserError, match=r"^the key in EMOSYM_JUDGE_KEY has characters [A-Za-z ]*$"):
         remote(server)
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
 def test_no_redirect_is_followed(monkeypatch, code):
-    monkeypatch.setenv(chat.KEY, "sk-secret")
+    monkeypatch.setenv(chat_client.KEY, "sk-secret")
     with chat_server.serving(good) as thief:
         moved = status(code, b"", Location=f"{thief.url}/chat/completions")
         with (
             chat_server.serving(moved) as server,
-            pytest.raises(UserError, match=rf"HTTP {code} to {thief.url}.*a key is never sent on"),
+            pytest.raises(
+                UserError, match=rf"HTTP {code} to {thief.url}.*redirects are not followed"
+            ),
         ):
             remote(server).understand([RED])
-        assert thief.asked == []
+        assert thief.requests == []
 
 
 @pytest.mark.parametrize(
@@ -421,9 +428,9 @@ def test_no_redirect_is_followed(monkeypatch, code):
      "http://host/v1#a"],
 )  # fmt: skip
 def test_urls_that_are_refused(url):
-    with pytest.raises(UserError, match=r"^a judge's URL") as told:
+    with pytest.raises(UserError, match=r"^the URL of a judge") as error:
         RemoteModel(url, "eye")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(error.value)
 
 
 def test_a_slash_at_the_end_changes_nothing():
@@ -433,7 +440,7 @@ def test_a_slash_at_the_end_changes_nothing():
 
 
 def test_the_cache_holds_no_key(monkeypatch, tmp_path):
-    monkeypatch.setenv(chat.KEY, "sk-secret")
+    monkeypatch.setenv(chat_client.KEY, "sk-secret")
     with chat_server.serving(good) as server:
         remote(server, cache=tmp_path).understand([RED])
     (file,) = tmp_path.rglob("*.json")

@@ -18,7 +18,7 @@ from emosym.interfaces import Scorer
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import ImageRequest, Sample
 from emosym.rl.scorers import JudgeSpec, check_scores
-from model_zoo.judges.registry import judge
+from model_zoo.judges.registry import build_judge
 from train.reference import ReferenceModel
 
 ORACLE = "oracle"
@@ -37,7 +37,7 @@ class Scorers:
     ) -> None:
         device = reference.model.device
         self.scorers: dict[str, Scorer] = {
-            name: judge(name, specs.get(name, JudgeSpec()), own=reference, device=device)
+            name: build_judge(name, specs.get(name, JudgeSpec()), own=reference, device=device)
             for name in names
         }
 

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Writing a folder that appears completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from emosym.files import move
 
 @contextmanager
 def staged_folder(out: Path) -> Iterator[Path]:
-    """Give a temporary sibling of `out` to fill; rename it on success, else remove it.
+    """Yield a temporary folder beside `out`; on success rename it to `out`, else remove it.
 
-    What a killed process left of the same `out` is removed first.
+    Temporary folders that killed processes left for the same `out` are removed first.
 
-    Raises `UserError` when `out` exists and is not an empty folder, or cannot be written.
+    Raises:
+        UserError: `out` exists and is not an empty folder, or cannot be written.
     """
     out = Path(os.path.abspath(out))
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(
             f"{out} already exists and is not an empty folder",
-            fix="name a new folder, or remove this one first",
+            fix="choose a new folder, or remove this one first",
         )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _sweep(out)
         stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
         lock = os.open(stage, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel drops it when this process dies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when this process ends
     except OSError as error:
         raise UserError(
-            f"cannot write {out}", got=error.strerror, fix="choose a folder you may write to"
+            f"cannot write {out}", got=error.strerror, fix="choose a writable folder"
         ) from error
     try:
-        stage.chmod(0o755)  # mkdtemp makes it private; a dataset is not
+        stage.chmod(0o755)  # mkdtemp makes it private
         yield stage
         move(stage, out, many_files=True)
     except OSError as error:
@@ -54,12 +55,12 @@ def staged_folder(out: Path) -> Iterator[Path]:
 
 
 def _sweep(out: Path) -> None:
-    """Remove the temporary siblings of `out` whose process is gone: nobody holds their lock."""
-    for left in out.parent.glob(f".{glob.escape(out.name)}.????????.partial"):
-        lock = os.open(left, os.O_RDONLY)
+    """Remove the temporary folders of `out` that no running process has locked."""
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.????????.partial"):
+        lock = os.open(leftover, os.O_RDONLY)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left)
+            shutil.rmtree(leftover)
         except BlockingIOError:
             continue  # another process is filling it
         finally:
@@ -67,5 +68,5 @@ def _sweep(out: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a JSON file, indented, in the order given."""
+    """Write a JSON file, indented, with keys in the given order."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_tools.images import MAX_PIXELS, MAX_RATIO, check_image, load_image
-from data_tools.quarantine import Broken
+from data_tools.files.images import MAX_PIXELS, MAX_RATIO, check_image, load_image
+from data_tools.quarantine import InvalidRecord
 from emosym.errors import UserError
 
 
@@ -34,7 +34,7 @@ def truncated(path):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_truncated(tmp_path, name):
-    with pytest.raises(Broken, match="damaged"):
+    with pytest.raises(InvalidRecord, match="damaged"):
         check_image(truncated(tmp_path / name))
     with pytest.raises(UserError, match=rf"cannot read image .*{name}; got image is damaged"):
         load_image(tmp_path / name)
@@ -46,13 +46,13 @@ def test_a_damaged_png_checksum_is_found(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(Broken, match="damaged"):
+    with pytest.raises(InvalidRecord, match="damaged"):
         check_image(path)
 
 
 @pytest.mark.parametrize("side", [MAX_PIXELS // 5000, 20_000])
 def test_a_decompression_bomb_is_not_decoded(tmp_path, side):
-    with pytest.raises(Broken, match="more than 64,000,000"):
+    with pytest.raises(InvalidRecord, match="more than 64,000,000"):
         check_image(huge_png(tmp_path / "bomb.png", side))
     with pytest.raises(UserError, match="more than 64,000,000"):
         load_image(tmp_path / "bomb.png")
@@ -86,13 +86,13 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 @pytest.mark.parametrize("entry", [(0x0100, 1, 0x41), (0x0128, 4, 2**20), (0x011A, 2, 0x41)])
-def test_an_orientation_beside_damaged_exif_is_told(tmp_path, entry):
+def test_an_orientation_beside_damaged_exif_is_reported(tmp_path, entry):
     """Pillow reads such EXIF, and fails to write it again without the orientation."""
     entries = sorted([(0x0112, 3, 6), entry])
     tiff = b"II*\0" + struct.pack("<IH", 8, len(entries))
     tiff += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
     Image.new("RGB", (4, 2)).save(tmp_path / "a.jpg", exif=b"Exif\0\0" + tiff + bytes(4))
-    with pytest.raises(Broken, match="damaged"):
+    with pytest.raises(InvalidRecord, match="damaged"):
         check_image(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"cannot read image .*a\.jpg"):
         load_image(tmp_path / "a.jpg")
@@ -102,7 +102,7 @@ def test_a_picture_too_narrow_for_a_backbone_is_refused(tmp_path):
     Image.new("RGB", (MAX_RATIO, 1)).save(tmp_path / "wide.png")
     assert load_image(tmp_path / "wide.png").width == MAX_RATIO
     Image.new("RGB", (3, 3 * MAX_RATIO + 1)).save(tmp_path / "narrow.png")
-    with pytest.raises(Broken, match="3 x 301 pixels, narrower than 1 : 100"):
+    with pytest.raises(InvalidRecord, match="3 x 301 pixels, narrower than 1 : 100"):
         check_image(tmp_path / "narrow.png")
     with pytest.raises(UserError, match="narrower"):
         load_image(tmp_path / "narrow.png")
@@ -119,7 +119,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind):
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_levels_without_a_known_white_are_refused(tmp_path, kind):
     Image.fromarray(np.ones((4, 4), kind)).save(tmp_path / "a.tif")
-    with pytest.raises(Broken, match="no known white"):
+    with pytest.raises(InvalidRecord, match="no defined white"):
         check_image(tmp_path / "a.tif")
 
 

@@ -1,4 +1,4 @@
-"""Votes: how strongly an image evokes each emotion, as people said or as ratings imply."""
+"""Votes: the weight of each emotion for an image, from annotators or implied by a rating."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emosym.records import Sample
 
 
 def vote_problems(votes: object) -> Iterator[str]:
-    """Yield what keeps a value from being votes: Mikels labels with finite weights from 0."""
+    """Yield the problems of a value that should map Mikels labels to finite weights >= 0."""
     if not isinstance(votes, dict):
         yield f"expected an object of emotions and weights, got {votes!r:.40}"
         return
@@ -20,27 +20,27 @@ def vote_problems(votes: object) -> Iterator[str]:
         if name not in MIKELS8:
             yield f"unknown emotion {name!r:.40}; expected one of {', '.join(MIKELS8)}"
         if isinstance(weight, bool) or not isinstance(weight, int | float):
-            yield f"the weight of {name!r:.40} is no number: {weight!r:.40}"
+            yield f"the weight of {name!r:.40} is not a number: {weight!r:.40}"
         elif not 0 <= weight <= sys.float_info.max:
-            yield f"the weight of {name!r:.40} is {weight!r:.24}; expected a finite number from 0"
+            yield f"the weight of {name!r:.40} is {weight!r:.24}; expected a finite number >= 0"
     if not any(votes.values()):
-        yield "says nothing: no weight is above 0; leave the key out when votes are unknown"
+        yield "no weight is above 0; leave the key out if votes are unknown"
 
 
 def implied_votes(valence: float, arousal: float) -> dict[str, float]:
-    """Return what a rating on `affect.PUBLIC` implies where nobody was asked for emotions.
+    """Return the votes that a rating on `PUBLIC` implies for an image without annotated votes.
 
-    The softmax over the eight labels of minus the distance |ΔV| + |ΔA| to the norm of each word:
-    implied by nearness, not seen. Sums to 1.
+    They are the softmax over the eight labels of the negative distance |ΔV| + |ΔA| between the
+    rating and the norm of each label's word. They sum to 1.
     """
-    here = Affect(valence, arousal)
-    nearness = {name: math.exp(-here.distance(NORMS[name].to(here.scale))) for name in MIKELS8}
-    total = sum(nearness.values())
-    return {name: weight / total for name, weight in nearness.items()}
+    rating = Affect(valence, arousal)
+    weights = {name: math.exp(-rating.distance(NORMS[name].to(rating.scale))) for name in MIKELS8}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def votes_of(sample: Sample) -> Mapping[str, float]:
-    """Return a sample's votes; implied ones where it has a rating but no label; else none."""
+    """Return a sample's votes; implied votes if it has a rating but no label; otherwise empty."""
     if sample.votes is not None:
         return sample.votes
     if sample.emotion is None and sample.valence is not None and sample.arousal is not None:
@@ -49,9 +49,9 @@ def votes_of(sample: Sample) -> Mapping[str, float]:
 
 
 def top_emotions(sample: Sample) -> tuple[str, ...] | None:
-    """Return the three emotions with most votes, or None where fewer have any.
+    """Return the three emotions with the most votes, or None if fewer than three have votes.
 
-    Of equal votes the label's come first, then the taxonomy's order.
+    Ties are broken in favour of the sample's label, then by the order of `MIKELS8`.
     """
     votes = {name: weight for name, weight in votes_of(sample).items() if weight > 0}
     order = sorted(
@@ -61,5 +61,5 @@ def top_emotions(sample: Sample) -> tuple[str, ...] | None:
 
 
 def main_emotion(sample: Sample) -> str | None:
-    """Return the label, or the first of `top_emotions` where there is none."""
+    """Return the sample's label; without a label the first of `top_emotions`, or None."""
     return sample.emotion or next(iter(top_emotions(sample) or ()), None)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.lexicon import with_lexicon_affect
+from data_tools.labels.lexicon import with_lexicon_affect
 from emosym.records import Sample
 
 

@@ -1,0 +1,1 @@
+"""Files of datasets: their paths, their images, and folders that appear whole."""

@@ -1,0 +1,1 @@
+"""Emotion votes of samples, and valence and arousal drawn from word norms."""

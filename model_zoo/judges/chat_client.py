@@ -1,0 +1,275 @@
+"""A client of OpenAI-compatible chat-completions servers (vLLM, SGLang, llama.cpp and others).
+
+It sends requests in parallel with a time limit for each, and checks all that the server returns.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx2
+from anyio.from_thread import start_blocking_portal
+from PIL import Image
+
+from emosym.errors import UserError
+from emosym.strict_json import BadJson, read_json
+
+KEY = "EMOSYM_JUDGE_KEY"
+"""Environment variable of the API key. The key is sent only to the server's own address."""
+TIMEOUT = 60.0
+"""Default time limit of one attempt in seconds, from connecting to the last byte."""
+RETRIES = 3
+"""Default number of further attempts after a failed one."""
+MAX_WAIT = 60.0
+"""Maximum seconds between two attempts, even if the server asks for more."""
+PARALLEL = 8
+"""Maximum number of concurrent requests."""
+MAX_RESPONSE_BYTES = 2**20
+"""Maximum size of a response."""
+MAX_IMAGE_BYTES = 20 * 2**20
+"""Maximum size of an image as PNG; servers refuse larger ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One user turn."""
+
+    text: str
+    images: tuple[Image.Image, ...]
+    """RGB; they precede the text."""
+    max_tokens: int
+    """Maximum length of the answer."""
+
+
+class ChatClient:
+    """Sends chat-completion requests to one model of one server."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
+        backoff: float = 1.0,
+    ) -> None:
+        """Check the arguments and read the API key; nothing is sent.
+
+        Args:
+            url: base URL with the version, `http(s)://host[:port]/v1`. An API key belongs into the
+                environment variable `EMOSYM_JUDGE_KEY`, not into the URL.
+            model: name of the model on the server.
+            timeout: time limit of one attempt in seconds.
+            retries: further attempts if the server is busy, fails or cannot be reached.
+            backoff: seconds before the second attempt; doubled for each further one.
+
+        Raises:
+            UserError: an invalid URL, numbers out of range, a key that cannot be sent.
+        """
+        self.url = _checked_url(url)
+        self.model = model
+        if not 0 < timeout < math.inf:
+            raise UserError(
+                "invalid timeout of a judge", got=timeout, expected="more than 0 seconds"
+            )
+        if retries < 0:
+            raise UserError("invalid retries of a judge", got=retries, expected="0 or more")
+        self.timeout, self.retries, self.backoff = timeout, retries, backoff
+        self._key = _key()
+
+    def ask(
+        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, str], None]
+    ) -> None:
+        """Send all requests; call `on_answer(name, answer)` for each answer as it arrives.
+
+        Raises:
+            UserError: a request failed, or `on_answer` raised it; the other requests are cancelled.
+        """
+        if not requests:
+            return
+        try:
+            with start_blocking_portal() as portal:  # works inside a running event loop (Jupyter)
+                portal.call(self._ask, requests, on_answer)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _ask(
+        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, str], None]
+    ) -> None:
+        slots = anyio.Semaphore(PARALLEL)
+        headers = {"Accept-Encoding": "identity"}  # a small compressed body may unpack to gigabytes
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+
+        async def send(name: str, request: ChatRequest) -> None:
+            async with slots:
+                body = await anyio.to_thread.run_sync(self._body, request)
+                on_answer(name, await self._answer(client, body))
+
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False) as client,
+            anyio.create_task_group() as group,
+        ):
+            for name, request in requests.items():
+                group.start_soon(send, name, request)
+
+    def _body(self, request: ChatRequest) -> dict[str, object]:
+        urls = [_data_url(image) for image in request.images]
+        images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+        content = [*images, {"type": "text", "text": request.text}]
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "max_tokens": request.max_tokens,
+        }
+
+    async def _answer(self, client: httpx2.AsyncClient, body: Mapping[str, object]) -> str:
+        """Return the answer of the first attempt that succeeds; raise UserError if none does."""
+        problem, pause = "", self.backoff
+        for attempt in range(self.retries + 1):
+            wait = pause
+            try:
+                with anyio.fail_after(self.timeout):
+                    status, headers, data = await self._post(client, body)
+            except TimeoutError:
+                problem = f"no answer in {self.timeout:g} s"
+            except httpx2.TransportError as error:
+                problem = str(error) or type(error).__name__
+            else:
+                if status == 200:
+                    return self._content(data)
+                if status != 429 and status < 500:
+                    raise self._refused(status, headers, data)
+                problem = f"HTTP {status} {self.shown(data)}"
+                wait = max(wait, _retry_after(headers))
+            if attempt < self.retries:
+                await anyio.sleep(min(wait, MAX_WAIT))
+                pause = min(2 * pause, MAX_WAIT)
+        raise UserError(
+            f"the judge at {self.url} does not answer",
+            got=f"{problem} (attempts: {self.retries + 1})",
+            fix="check that the server runs and is not overloaded, or raise timeout and retries",
+        )
+
+    async def _post(
+        self, client: httpx2.AsyncClient, body: Mapping[str, object]
+    ) -> tuple[int, httpx2.Headers, bytes]:
+        """Make one attempt; return status, headers and body of the response."""
+        data = bytearray()
+        async with client.stream("POST", f"{self.url}/chat/completions", json=body) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise UserError(
+                    f"the judge at {self.url} compresses its responses",
+                    got=response.headers["content-encoding"],
+                    expected="uncompressed JSON",
+                )
+            async for chunk in response.aiter_raw():
+                data += chunk
+                if len(data) > MAX_RESPONSE_BYTES:
+                    raise UserError(
+                        f"the response of the judge at {self.url} is too large",
+                        expected=f"at most {MAX_RESPONSE_BYTES:,} bytes",
+                        fix="check that the URL is that of a chat-completions server",
+                    )
+        return response.status_code, response.headers, bytes(data)
+
+    def _content(self, data: bytes) -> str:
+        try:
+            response: Any = read_json(data)
+            content = response["choices"][0]["message"]["content"]
+            if isinstance(content, str) and content.strip():
+                return content
+            why = "its message has no text"
+        except BadJson as error:
+            why = str(error)
+        except (KeyError, IndexError, TypeError):
+            why = "it has no choices[0].message.content"
+        raise UserError(
+            f"the response of the judge at {self.url} is not a chat completion",
+            got=f"{self.shown(data)!r} ({why})",
+            fix="check that the URL is that of a chat-completions server (it often ends in /v1)",
+        )
+
+    def _refused(self, status: int, headers: httpx2.Headers, data: bytes) -> UserError:
+        fix = "look at the log of the server"
+        got = f"HTTP {status} {self.shown(data)}"
+        if status in (401, 403):
+            fix = f"put a valid key into the environment variable {KEY}"
+        elif status == 404:
+            fix = f"check the URL, and that the server has a model named {self.model!r}"
+        elif 300 <= status < 400:
+            got = f"HTTP {status} to {self.shown(headers.get('location', ''))}"
+            fix = "use that address directly if you trust it; redirects are not followed"
+        return UserError(f"the judge at {self.url} refuses the request", got=got, fix=fix)
+
+    def shown(self, response: bytes | str) -> str:
+        """Return the beginning of a response, printable and with the API key masked."""
+        text = response if isinstance(response, str) else response.decode("utf-8", "replace")
+        if self._key:
+            text = text.replace(self._key, "***")
+        return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
+
+
+def _checked_url(url: str) -> str:
+    """Return a URL without trailing slash. Errors do not show it, because it may contain a key.
+
+    Raises:
+        UserError: it cannot be parsed, is not http(s), or has more parts than an address.
+    """
+    expected = "http(s)://host[:port]/v1, without user, query and fragment"
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise UserError("the URL of a judge cannot be parsed", expected=expected) from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        got = f"scheme {parsed.scheme!r}, host {parsed.host!r}"
+        raise UserError("the URL of a judge is not an http address", got=got, expected=expected)
+    if parsed.port is not None and not 0 < parsed.port < 2**16:
+        raise UserError(
+            "the URL of a judge has an invalid port", got=parsed.port, expected=expected
+        )
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        fix = f"put a key into the environment variable {KEY}"
+        raise UserError("the URL of a judge is not only an address", expected=expected, fix=fix)
+    return str(parsed).rstrip("/")
+
+
+def _key() -> str:
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the key in {KEY} has characters that HTTP headers cannot hold")
+    return key
+
+
+def _data_url(image: Image.Image) -> str:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    if stream.tell() > MAX_IMAGE_BYTES:
+        raise UserError(
+            "an image is too large to be sent to a judge",
+            got=f"{image.width} x {image.height} pixels, {stream.tell():,} bytes as PNG",
+            expected=f"at most {MAX_IMAGE_BYTES:,} bytes",
+            fix="resize it first",
+        )
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _retry_after(headers: httpx2.Headers) -> float:
+    """Return the seconds of Retry-After (a number or a date); 0 if it is absent or invalid."""
+    value = headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
