@@ -16,6 +16,7 @@ HOSTFILE ?=## DeepSpeed hostfile ("worker-1 slots=8") for several machines
 CONFIG ?=## preset of train/presets (each train target has its own default)
 DATA ?=## dataset folder or manifest
 RUN ?=## run folder: weights, logs, reports
+OTHER ?=## run folder or report.json that eval-compare compares with RUN=
 OVERRIDES ?=## configuration changes of a run: "seed=1 stages.0.steps=60"
 MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
 BANK ?=## memory bank folder
@@ -155,7 +156,7 @@ resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoi
 
 .PHONY: eval
 eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=
-	$(PY) -m eval "$(MODEL)" "$(DATA)" --out "$(RUN)"
+	$(PY) -m eval run "$(MODEL)" "$(DATA)" --out "$(RUN)"
 
 .PHONY: bench-reinforce
 bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as published side by side
@@ -163,15 +164,19 @@ bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as publ
 
 .PHONY: eval-plane
 eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
-	$(PY) -m eval.generation.plane "$(MODEL)"
+	$(PY) -m eval plane "$(MODEL)"
 
 .PHONY: eval-refine
 eval-refine: no-overrides setup ## score MODEL='s refining against the best of as many images
-	$(PY) -m eval.generation.refining "$(MODEL)"
+	$(PY) -m eval refining "$(MODEL)"
+
+.PHONY: eval-compare
+eval-compare: given-RUN given-OTHER no-overrides setup ## show the reports of two runs, RUN= and OTHER=, beside each other
+	$(PY) -m eval compare "$(RUN)" "$(OTHER)"
 
 .PHONY: subject-classifier
-subject-classifier: no-overrides setup ## train the classifier of subjects that eval-plane asks, and install it
-	$(PY) -m eval.generation.subject_training
+subject-classifier: no-overrides setup ## train the subject classifier that eval-plane uses, and install it
+	$(PY) -m eval subject-classifier
 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side

@@ -28,7 +28,7 @@ from benchmarks.timing import Run, in_turns, seconds_and_range, timed
 from benchmarks.trainer import single_phase_trainer
 from emosym.models.model import EmoSym
 from emosym.records import Question
-from emosym.tasks import prompts
+from emosym.tasks.affect import AFFECT_PROMPT
 from emosym.tasks.answers import parse
 from model_zoo import zoo
 from train.data.base_texts import base_texts
@@ -129,7 +129,7 @@ def questions(images: list[Path]) -> list[Question]:
             task="affect",
             images=(path,),
             split="train",
-            text=prompts.UNDERSTAND,
+            text=AFFECT_PROMPT,
             truth={"emotion": "fear"},
         )
         for path in images

@@ -29,12 +29,12 @@ from emosym.diffusion.processes import Interval
 from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob
 from emosym.inference.pipeline import to_image, wanted_affect
 from emosym.models.generator import Condition, Generator
+from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from emosym.rl.advantages import group_advantages
 from emosym.rl.scorers import AffectScorer, image_understander
-from emosym.tasks import prompts
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries
 from train.data.run_data import RunData
@@ -146,7 +146,7 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
 
 @torch.no_grad()
 def _condition(model: EmoSym, requests: list[ImageRequest]) -> Condition:
-    texts = [prompts.imagine(request) for request in requests]
+    texts = [imagine_prompt(request) for request in requests]
     output = model.read(model.processor.prompts(texts, None))
     return model.condition(output, [r.prompt for r in requests], wanted_affect(requests))
 

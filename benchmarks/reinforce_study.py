@@ -28,7 +28,7 @@ from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import EmoSym
 from eval.generation.affect_plane import evaluate_plane
 from eval.generation.attainable import attainable
-from eval.generation.plane import world_prompts
+from eval.generation.requests import world_prompts
 from eval.generation.subject import SubjectClassifier
 from model_zoo import zoo
 from model_zoo.quiet import quiet_libraries

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_tools.manifest import read_manifest
-from data_tools.questions.build import build_questions
+from data_tools.questions.build import build_questions, buildable_tasks
 from data_tools.sources.registry import SOURCES, read_source
 from emosym.errors import UserError
 from emosym.records import Sample
-from emosym.tasks.prompts import TASKS
 
 
 def open_dataset(path: Path) -> list[Sample]:
@@ -79,6 +78,7 @@ def dataset_stats(samples: Sequence[Sample]) -> dict[str, object]:
                 "min": min(values),
                 "max": max(values),
             }
-    tasks = Counter(question.task for question in build_questions(samples, TASKS, seed=0))
-    stats["questions"] = {task: tasks[task] for task in TASKS}
+    tasks = buildable_tasks()
+    counts = Counter(question.task for question in build_questions(samples, tasks, seed=0))
+    stats["questions"] = {task: counts[task] for task in tasks}
     return stats

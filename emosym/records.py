@@ -59,14 +59,14 @@ class Question:
     id: str
     """Unique within its dataset."""
     task: str
-    """A key of `prompts.TASKS`."""
+    """A key of `emosym.tasks.registry.TASKS`."""
     images: tuple[Path | Image.Image, ...]
     """One image, a pair, or none: absolute paths, or images in memory."""
     split: Split
     text: str
     """Text of the user's turn, without the images."""
     truth: Mapping[str, str | float | tuple[str, ...]] = field(default_factory=dict)
-    """Key of `answers.READERS` -> true value. A well-formed answer has all of them."""
+    """Key of the task's answers -> true value. A well-formed answer has all of them."""
     answer: str = ""
     """Reference answer, the whole assistant turn; empty if unknown."""
     labels: tuple[str, ...] = MIKELS8

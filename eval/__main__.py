@@ -1,136 +1,27 @@
-"""Score a model on a dataset or on questions: `python -m eval MODEL DATA --out RUN`."""
+"""The command line of evaluation: `python -m eval run|plane|refining|compare ...`."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from typing import Annotated
-
 import typer
-from rich.console import Console
 
 from emosym.console import guard
-from emosym.errors import UserError
+from eval.commands.compare import compare
+from eval.commands.plane import plane
+from eval.commands.refining import refining
+from eval.commands.run import run
+from eval.commands.subject_classifier import subject_classifier
 
-REQUESTS = 64
-"""Generation requests where nothing else is said."""
-GRIDS = 3
-"""Prompts in the valence-arousal grid."""
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="Name in the model zoo, or a checkpoint folder.")],
-    data: Annotated[
-        Path,
-        typer.Argument(help="Dataset folder or manifest; or a .json of EEmoDB's, EEmo-Bench's."),
-    ],
-    out: Annotated[
-        Path, typer.Option(help="New folder for report.json, report.html, samples.png.")
-    ],
-    count: Annotated[
-        int | None, typer.Option(min=1, help=f"Generation requests (held out). [{REQUESTS}]")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    judge: Annotated[
-        str | None, typer.Option(help="Model that judges the images; default: the model itself.")
-    ] = None,
-    tasks: Annotated[
-        str, typer.Option(help="Questions to ask, e.g. valence,ranking; of a file default: all.")
-    ] = "",
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the images of a file of questions.")
-    ] = None,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Read answers in free words too.")
-    ] = False,
-    answer_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer to a question.")
-    ] = None,
-) -> None:
-    """Score a model on the test split or on questions; write a report with `after` only."""
-    # Here, not above: `--help` must not wait for torch.
-    from data_tools.dataset import open_dataset
-    from emosym.inference.pipeline import EmoSymPipeline
-    from eval.held_out import grids, measure
-    from eval.reports.environment import environment
-    from eval.reports.report import write_report
-    from eval.reports.table import comparison_table
-    from eval.tasks.measure import evaluate_tasks
-    from eval.tasks.questions import (
-        is_question_file,
-        named_tasks,
-        questions_of_file,
-        questions_of_split,
-    )
-
-    if out.exists() and any(out.iterdir()):  # a run's own report would be lost
-        raise UserError(
-            f"{out} is not empty",
-            expected="a new folder for the report",
-            fix="choose another folder",
-        )
-    started = time.monotonic()
-    asked = named_tasks(tasks)
-    from_file = is_question_file(data)
-    if from_file:
-        _refuse({"--count": count, "--judge": judge}, f"{data} is a file of questions")
-        questions = questions_of_file(data, images, asked)
-    else:
-        _refuse({"--images": images}, f"{data} is a dataset")
-        samples = open_dataset(data)
-        questions = questions_of_split(samples, asked, seed, data) if asked else []
-    if not questions:
-        _refuse({"--lenient": lenient, "--answer-tokens": answer_tokens}, "no --tasks to ask")
-
-    pipeline = EmoSymPipeline.from_pretrained(model)
-    sections, sheet, grid = {}, None, None
-    if not from_file:
-        found = measure(
-            pipeline,
-            EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
-            samples,
-            images=len(samples),
-            requests=count or REQUESTS,
-            per_request=2,
-            answers=True,
-            seed=seed,
-        )
-        sections, sheet = found.to_dict(), found.sheet
-        grid = grids(pipeline, samples, GRIDS, seed)
-    if questions:
-        scores = evaluate_tasks(
-            pipeline, questions, seed=seed, lenient=lenient, max_tokens=answer_tokens
-        )
-        sections["tasks"] = {task: found.to_dict() for task, found in scores.items()}
-    report = {
-        "wall_seconds": time.monotonic() - started,
-        "model": model,
-        "judge": judge or model,
-        "seed": seed,
-        **{section: {"after": part} for section, part in sections.items() if part},
-    }
-    write_report(
-        out,
-        report,
-        title=f"{model} on {data.name}",
-        samples=sheet,
-        figures={"Valence and arousal": grid} if grid is not None else {},
-        environment=environment(),
-    )
-    console = Console()
-    console.print(comparison_table(report))
-    console.print(str(out / "report.html"), soft_wrap=True)
-
-
-def _refuse(options: dict[str, object], reason: str) -> None:
-    """Raise UserError for the first option that is given and would change nothing."""
-    for name, value in options.items():
-        if value:
-            raise UserError(f"{name} has nothing to act on", got=reason, fix="leave it out")
-
+app = typer.Typer(
+    help="Score a model, and compare scores.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(plane)
+app.command()(refining)
+app.command()(compare)
+app.command()(subject_classifier)
 
 if __name__ == "__main__":
     guard.run(app, "python -m eval")

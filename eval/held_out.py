@@ -1,4 +1,4 @@
-"""Everything that is measured of a model on held-out images and prompts, in one call."""
+"""All measurements of a model on held-out images, prompts and questions, in one call."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from PIL import Image
 
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import SOURCE
-from data_tools.questions.build import affect_question
 from emosym.errors import UserError
 from emosym.inference.sheets import caption, contact_sheet
 from emosym.interfaces import EmotionModel, Recogniser
 from emosym.records import Question, Sample
-from emosym.tasks.answers import Answer, parse
+from emosym.tasks.affect import affect_question
+from emosym.tasks.answers import parse
+from emosym.tasks.base import Answer
 from eval.generation.grid import affect_grids
-from eval.generation.measure import (
-    EvalRequest,
-    GenerationScores,
-    evaluate_generation,
-    requests_from,
-)
+from eval.generation.measure import GenerationScores, evaluate_generation
+from eval.generation.requests import EvalRequest, requests_from
 from eval.tasks.measure import TaskScores, evaluate_tasks
 from eval.tasks.understanding import UnderstandingScores, evaluate_understanding
 
@@ -31,21 +28,24 @@ SHEET = 32
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """What was measured; None for what was not asked for."""
+    """Measurements; None for those that were not requested."""
 
     understanding: UnderstandingScores | None
     generation: GenerationScores | None
     sheet: Image.Image | None
-    """Some of the images that were scored, with what they were to evoke."""
+    """Some of the scored images with their requests."""
     tasks: dict[str, TaskScores] | None
     """Scores of the questions, by task."""
 
     def to_dict(self) -> dict[str, dict[str, object] | None]:
-        """Return plain data for each section of a report; None for what was not asked for."""
+        """Return plain data for each section of a report; None for one that was not requested."""
+        tasks: dict[str, object] | None = None
+        if self.tasks is not None:
+            tasks = {task: scores.to_dict() for task, scores in self.tasks.items()}
         return {
-            "understanding": self.understanding and self.understanding.to_dict(),
-            "generation": self.generation and self.generation.to_dict(),
-            "tasks": self.tasks and {task: found.to_dict() for task, found in self.tasks.items()},
+            "understanding": None if self.understanding is None else self.understanding.to_dict(),
+            "generation": None if self.generation is None else self.generation.to_dict(),
+            "tasks": tasks,
         }
 
 
@@ -64,15 +64,15 @@ def measure(
     """Measure a model on the test split.
 
     Args:
-        model: what is measured.
-        judge: what judges the generated images.
-        samples: the whole dataset; the training split only gives the mean predictor.
+        model: the model under test.
+        judge: recognises emotions in the generated images.
+        samples: the whole dataset; the training split is used for the mean baseline only.
         images: most images to understand, picked by `seed`; 0 skips understanding.
-        requests: most requests to draw; 0 skips generation.
+        requests: most generation requests; 0 skips generation.
         per_request: images for each request.
-        answers: also sample answers in words and tell which share of them parses.
-        seed: of the picking and of the noise.
-        questions: asked in words and scored by task; those of the test split count.
+        answers: also generate answer texts, and measure the share of them that parses.
+        seed: of the picks and of the noise.
+        questions: answered in text and scored by task; those of the test split only.
     """
     held_out = [sample for sample in samples if sample.split == "test"]
     if (images or requests) and not held_out:
@@ -89,24 +89,24 @@ def measure(
     if requests:
         shown: list[tuple[Image.Image, str]] = []
 
-        def show(wanted: EvalRequest, drawn: list[Image.Image]) -> None:
+        def show(wanted: EvalRequest, generated: list[Image.Image]) -> None:
             if len(shown) < SHEET:
-                shown.append((drawn[0], caption(wanted.request)))
+                shown.append((generated[0], caption(wanted.request)))
 
-        # Only AffectWorld's truth can be recomputed from pixels.
-        drawn_world = all(sample.source == SOURCE for sample in held_out)
+        # Only AffectWorld's truth can be computed from pixels.
+        is_world = all(sample.source == SOURCE for sample in held_out)
         generation = evaluate_generation(
             model,
             requests_from(samples, requests, seed),
             judge=judge,
-            oracle=oracle if drawn_world else None,
+            oracle=oracle if is_world else None,
             seed=seed,
             images_per_request=per_request,
             show=show,
         )
         sheet = contact_sheet(*zip(*shown, strict=True))
-    if asked := [question for question in questions if question.split == "test"]:
-        tasks = evaluate_tasks(model, asked, seed=seed)
+    if test_questions := [question for question in questions if question.split == "test"]:
+        tasks = evaluate_tasks(model, test_questions, seed=seed)
     return HeldOut(understanding, generation, sheet, tasks)
 
 
@@ -125,10 +125,8 @@ def grids(
     """Return the valence-arousal grids of `count` held-out prompts, or None for 0."""
     if not count:
         return None
-    asked = requests_from(samples, 8 * count, seed)
-    prompts = list(
-        dict.fromkeys(wanted.request.prompt for wanted in asked if wanted.request.prompt)
-    )
+    requests = requests_from(samples, 8 * count, seed)
+    prompts = list(dict.fromkeys(one.request.prompt for one in requests if one.request.prompt))
     return affect_grids(model, prompts[:count], seed) if prompts else None
 
 

@@ -56,7 +56,7 @@ class DataConfig:
     world: WorldConfig = field(default_factory=WorldConfig)
     """Used when `path` is null."""
     tasks: list[str] = field(default_factory=lambda: ["affect"])
-    """Questions made of the images' facts, each a task of `emosym.tasks.prompts.TASKS`, in equal
+    """Questions made of the images' facts, each a task of `emosym.tasks.registry.TASKS`, in equal
     shares; phases `instruct` and `verify_grpo` learn from them."""
     reasons: bool = True
     """Their reference answers first say the knowledge text, in <think></think>; else they think

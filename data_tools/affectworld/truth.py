@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from data_tools.affectworld.scene import SUBJECTS
@@ -67,6 +69,9 @@ middle of arousal, here it is slightly above. Equal sectors make the classes equ
 """
 
 
+Number = TypeVar("Number", float, NDArray)
+
+
 @dataclass(frozen=True, slots=True)
 class Colour:
     """Colour statistics of an image."""
@@ -111,7 +116,7 @@ def _main_hue(pixels: np.ndarray, high: np.ndarray, chroma: np.ndarray) -> float
     return int(smooth.argmax()) / bins
 
 
-def colour_term(brightness: float, saturation: float) -> tuple[float, float, float]:
+def colour_term(brightness: Number, saturation: Number) -> tuple[Number, Number, Number]:
     """Return valence, arousal and dominance of the colours on the public scale, not clipped.
 
     Ref: the regression of Valdez & Mehrabian 1994 (see `PLEASURE`).

@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional import pearson_corrcoef
 
 
 def pearson(predicted: NDArray, true: NDArray) -> float | None:
@@ -22,9 +20,13 @@ def pearson(predicted: NDArray, true: NDArray) -> float | None:
     check_arrays(predicted, true)
     if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return None
+    import torch  # here: the registry of tasks must not load it
+    from torchmetrics.functional import pearson_corrcoef
+
     # r does not depend on shift and scale; standardised arrays avoid torchmetrics' lower bound on
     # variances.
-    r = float(pearson_corrcoef(_standardised(predicted), _standardised(true)))
+    arrays = (torch.as_tensor(_standardised(values)) for values in (predicted, true))
+    r = float(pearson_corrcoef(*arrays))
     return r if math.isfinite(r) else None
 
 
@@ -54,6 +56,6 @@ def _ranks(values: NDArray) -> NDArray:
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
-def _standardised(values: NDArray) -> torch.Tensor:
+def _standardised(values: NDArray) -> NDArray:
     values = values.astype(np.float64)
-    return torch.as_tensor((values - values.mean()) / values.std())
+    return (values - values.mean()) / values.std()

@@ -19,7 +19,7 @@ from emosym.console.tables import signed
 from emosym.console.terminal import print_json, print_passage
 from emosym.errors import UserError, unknown
 from emosym.records import Question
-from emosym.tasks import prompts
+from emosym.tasks.registry import TASKS, image_tasks
 
 if TYPE_CHECKING:
     from emosym.inference.pipeline import EmoSymPipeline
@@ -37,7 +37,7 @@ def understand(
     device: Device = None,
     plugins: Plugins = None,
     task: Annotated[
-        str, typer.Option(help=f"What to predict: {', '.join((AFFECT, *prompts.ASKABLE))}.")
+        str, typer.Option(help=f"What to predict: {', '.join(image_tasks())}.")
     ] = AFFECT,
     as_json: AsJson = False,
 ) -> None:
@@ -48,8 +48,8 @@ def understand(
     Other tasks are questions that a model trained for them answers in text. Their ratings are from
     0 to 1.
     """
-    if task != AFFECT and task not in prompts.ASKABLE:
-        raise unknown("task", task, (AFFECT, *prompts.ASKABLE))
+    if task not in image_tasks():
+        raise unknown("task", task, image_tasks())
     paths = expand_images(images)
     check_all(paths)
     pipeline = load_pipeline(model, device)
@@ -73,7 +73,7 @@ def understand(
 
 
 def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """Ask one of the questions `prompts.ASKABLE` about each image.
+    """Ask the question of a task, one of `image_tasks`, about each image.
 
     Returns:
         {"image", "task", "answer", "value"} of each image: the text, and its parsed value (a number
@@ -81,7 +81,7 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
     """
     from emosym.tasks.answers import parse
 
-    key, text = prompts.ASKABLE[task]
+    (key,), text = TASKS[task].keys, TASKS[task].prompt or ""
     questions = [
         Question(id=str(image), task=task, images=(image,), split="test", text=text, scale=UNIT)
         for image in images
@@ -91,7 +91,7 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
             "image": question.id,
             "task": task,
             "answer": answer,
-            "value": parse(answer, question).said.get(key),
+            "value": parse(answer, question).values.get(key),
         }
         for question, answer in zip(questions, pipeline.answer(questions), strict=True)
     ]

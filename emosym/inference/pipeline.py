@@ -21,12 +21,12 @@ from emosym.inference.recognition import questions as emotion_prompts
 from emosym.inference.recognition import recognise, understandings
 from emosym.interfaces import Prompts
 from emosym.models.emotion_space import FIT_COMMAND, blend_shares
+from emosym.models.imagine import imagine_prompt
 from emosym.models.model import MAX_STEPS, EmoSym, check_range
 from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
-from emosym.tasks import prompts
 
 LOAD = "model_zoo.zoo:load"
 """Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
@@ -336,7 +336,7 @@ class EmoSymPipeline:
 
     def _read_requests(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
         """Run the understander on the instructions that the requests make."""
-        texts = [prompts.imagine(request) for request in requests]
+        texts = [imagine_prompt(request) for request in requests]
         return self.model.read(self.model.processor.prompts(texts, None).to(self.device))
 
 

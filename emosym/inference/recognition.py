@@ -14,7 +14,7 @@ from emosym.interfaces import Prompts
 from emosym.models.model import EmoSym
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import Understanding
-from emosym.tasks import prompts
+from emosym.tasks.affect import AFFECT_PROMPT
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def recognise(
 
 
 def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:
-    """Return the tokenised question `prompts.UNDERSTAND` for each image, on the model's device."""
-    texts = [prompts.UNDERSTAND] * len(images)
+    """Return the tokenised question `AFFECT_PROMPT` for each image, on the model's device."""
+    texts = [AFFECT_PROMPT] * len(images)
     return model.processor.prompts(texts, [[image] for image in images]).to(model.device)
 
 

@@ -8,7 +8,6 @@ with three rounds of eight images; the paper does not give the details of the al
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -22,9 +21,10 @@ from emosym.inference.refinement import Critique, Drawing, Refinement, Round, Sh
 from emosym.interfaces import ImageGenerator, ImageUnderstander, QuestionAnswerer
 from emosym.models.model import check_range
 from emosym.records import ImageRequest, Question, Understanding
-from emosym.tasks import prompts
-from emosym.tasks.answers import parse, thought
-from emosym.tasks.rewards import THRESHOLD
+from emosym.tasks.answers import parse, reasoning
+from emosym.tasks.assessment import THRESHOLD
+from emosym.tasks.criticise import criticise_prompt
+from emosym.tasks.rewrite import lost_content, rewrite_prompt
 
 ROUNDS, IMAGES = 3, 8
 """Ref: EmoFeedback², textual feedback (docs/papers.md)."""
@@ -32,11 +32,6 @@ EPSILON = THRESHOLD * (PUBLIC.high - PUBLIC.low)
 """ε_r of the threshold reward, on `affect.PUBLIC`."""
 JUDGED_TOGETHER = 8
 """Images that are judged in one batch, and held in memory until then."""
-SMALL_WORDS = frozenset(
-    {"a", "an", "and", "are", "as", "at", "by", "for", "from", "in", "into", "is", "it", "its"}
-    | {"of", "on", "or", "over", "the", "their", "to", "under", "with"}
-)
-"""Words of a prompt that name no content."""
 
 
 class PromptGenerator(ImageGenerator, Protocol):
@@ -190,16 +185,6 @@ def check_request(request: ImageRequest, *, rewritten: bool) -> ImageRequest:
     return wanted
 
 
-def lost_content(content: str, prompt: str) -> list[str]:
-    """Return the words of `content`, except `SMALL_WORDS`, that are not in the prompt."""
-    present = set(_words(prompt)) | SMALL_WORDS
-    return [word for word in dict.fromkeys(_words(content)) if word not in present]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
 def _target(request: ImageRequest) -> tuple[float, float]:
     """Return the requested valence and arousal of a request that `check_request` returned."""
     if request.valence is None or request.arousal is None:
@@ -280,17 +265,17 @@ def _criticise(
     max_tokens: int | None,
 ) -> Critique:
     """Ask the critic about a round's best and worst image."""
-    text = prompts.criticise(
+    text = criticise_prompt(
         content=wanted.prompt,
         wanted=_target(wanted),
         reached=drawn.mean_affect,
     )
     question = _question("criticise", text, best_and_worst)
     (answer,) = critic.answer([question], max_tokens=max_tokens)
-    suggestions = parse(answer, question).said.get("suggestions")
+    suggestions = parse(answer, question).values.get("suggestions")
     return Critique(
         words=answer,
-        analysis=thought(answer),
+        analysis=reasoning(answer),
         suggestions=suggestions if isinstance(suggestions, tuple) else (),
     )
 
@@ -304,9 +289,9 @@ def _rewrite(
     max_tokens: int | None,
 ) -> tuple[str, str, str | None]:
     """Return the critic's answer, the next prompt, and why that is the old one (or None)."""
-    question = _question("rewrite", prompts.rewrite(content, prompt, suggestions))
+    question = _question("rewrite", rewrite_prompt(content, prompt, suggestions))
     (answer,) = critic.answer([question], max_tokens=max_tokens)
-    rewrite = " ".join(str(parse(answer, question).said.get("prompt", "")).split())
+    rewrite = " ".join(str(parse(answer, question).values.get("prompt", "")).split())
     kept = _rejection(generator, content, prompt, rewrite)
     return answer, rewrite if kept is None else prompt, kept
 

@@ -37,7 +37,7 @@ class Critique:
     analysis: str
     """The reasoning in the answer; empty where it cannot be parsed."""
     suggestions: tuple[str, ...]
-    """At most `prompts.MOST_SUGGESTIONS`; empty where none can be parsed."""
+    """At most `criticise.MOST_SUGGESTIONS`; empty where none can be parsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

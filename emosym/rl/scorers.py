@@ -13,7 +13,7 @@ from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Recogniser
 from emosym.records import ImageRequest, Understanding
-from emosym.tasks.rewards import SHAPES
+from emosym.tasks.assessment import SHAPES
 
 UnderstandImages = Callable[[Sequence[Image.Image]], Sequence[Understanding]]
 """Images -> what each evokes, in order."""
@@ -34,7 +34,7 @@ class JudgeSpec:
     model: str | None = None
     """Name of the model at a URL."""
     shape: str | None = None
-    """Reward as a function of the error in valence and arousal: a key of `rewards.SHAPES`."""
+    """Reward as a function of the error in valence and arousal: a key of `assessment.SHAPES`."""
     cache: str | None = None
     """Folder for the answers of a served model."""
     timeout: float | None = None

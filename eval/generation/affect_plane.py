@@ -1,11 +1,10 @@
-"""How well a model hits every point of the valence-arousal plane, on one set of prompts.
+"""How well a model reaches every point of the valence-arousal plane, on one set of prompts.
 
-The labels are left out: a prompt and a point are all that is asked. Unlike
-`eval.generation.measure`, which asks for what held-out pictures evoke, it asks of every prompt the
-same 25 points, also those that no picture of the world reaches; `eval.generation.attainable` says
-how much of the error is the world's.
+A request is a prompt and a point, without a label. Unlike `eval.generation.measure`, which requests
+what held-out pictures evoke, it requests the same 25 points for every prompt, also those that no
+picture of AffectWorld reaches; `eval.generation.attainable` gives the error that this causes.
 
-Ref: the grid, V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter) §4.2.
+Ref: the grid, V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter), section 4.2.
 """
 
 from __future__ import annotations
@@ -18,58 +17,59 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC, Affect
+from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError
 from emosym.inference.continuity import Continuity, mean_continuity, small_pixels
 from emosym.inference.sweep import AXES, Axis, Sweep, axis_values
 from emosym.interfaces import EmotionModel, Oracle, Recogniser
 from emosym.records import ImageRequest, Understanding
 from emosym.rl.image_statistics import pairwise_rms
-from eval.generation.measure import EvalRequest
-from eval.metrics import statistics as metrics
-from eval.metrics.continuity import ContinuityScores, continuity_scores
+from emosym.tasks import metrics
+from eval.generation.continuity import ContinuityScores, continuity_scores
+from eval.generation.errors import Rated, affect_errors
+from eval.generation.requests import EvalRequest
 
 VALUES = axis_values(5)
 """Of each axis: -3, -1.5, 0, 1.5, 3."""
 
 Attainable = Callable[[str, float, float], tuple[float, float]]
-"""Subject, valence, arousal -> the least error of each, as `eval.generation.attainable`."""
+"""Subject, valence, arousal -> least attainable (|ΔV|, |ΔA|), as `eval.generation.attainable`."""
 Classify = Callable[[Sequence[Image.Image]], Sequence[str]]
-"""Images -> the subject that each shows, as `eval.generation.subject`."""
+"""Images -> the subject of each, as `eval.generation.subject`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaneScores:
-    """Scores over prompts. V/A in `affect.PUBLIC` units; None means undefined or not measured."""
+    """Scores over prompts. V/A in `PUBLIC` units; None means undefined or not measured."""
 
     prompts: int
     seeds: int
     """Images of a prompt at each of the 25 points."""
     oracle_v_error: float | None
-    """Mean |oracle − asked|."""
+    """Mean |oracle − requested|."""
     oracle_a_error: float | None
     oracle_error: float | None
-    """The two together; their floor is below."""
+    """Sum of both; its lower bound is `floor_error`."""
     floor_v_error: float | None
-    """Valence's part of `floor_error`."""
+    """The part of valence in `floor_error`."""
     floor_a_error: float | None
     floor_error: float | None
-    """The least that pictures of the same subjects in the world's light can have."""
+    """The least error of pictures of the same subjects in AffectWorld's light."""
     judge_v_error: float | None
     judge_a_error: float | None
     judge_error: float | None
     subject_accuracy: float | None
-    """Share of images in which the classifier sees the subject that the prompt names."""
+    """Share of images in which the classifier recognises the subject of the prompt."""
     seed_diversity: float | None
     """Mean RMS distance of two seeds' images of one prompt at one point, [0, 1]."""
     prompt_diversity: float | None
-    """Mean RMS distance of two prompts' images at one point, with noise of their own, [0, 1]."""
+    """Mean RMS distance of two prompts' images at one point, from different noise, [0, 1]."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % bootstrap interval of each metric over the prompts."""
     continuity: dict[Axis, ContinuityScores]
-    """Along lines of the grid on which nothing else differs."""
+    """Along lines of the grid on which only one axis changes."""
     cells: tuple[dict[str, float], ...]
-    """Each point: `valence`, `arousal`, and the mean there of all that is measured at a point."""
+    """For each point `valence`, `arousal`, and the mean of every metric that is defined there."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the scores as plain data for a report."""
@@ -102,35 +102,35 @@ def evaluate_plane(
     attainable: Attainable | None = None,
     classify: Classify | None = None,
     seeds: Sequence[int] = (0,),
-    guidance: float | None = None,
-    steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
     values: Sequence[float] = VALUES,
     batch: int = 4,
     resamples: int = 500,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlaneScores:
-    """Draw every prompt at every point of `values` × `values`, with each seed, and score it all.
+    """Generate every prompt at every point of `values` × `values` with each seed, and score it.
 
     The noise of a prompt and seed is the same at all points and depends on the seed and the
     prompt's place alone. Distances between images are taken at 64 × 64 pixels.
 
     Args:
-        model: what draws.
-        requests: of each its prompt and subject count; label and affect are left out.
-        judge: what judges V and A; its embeddings measure continuity.
-        oracle: the truth of pixels, for requests with a subject.
-        attainable: what the oracle's error can be at the least.
-        classify: what names the subject of an image, for requests with a subject.
-        seeds: one image of every prompt and point each.
-        guidance: of sampling; default: the model's.
-        steps: of sampling; default: the model's.
+        model: the model under test.
+        requests: their prompts and subjects; label and affect are ignored.
+        judge: recognises V and A; its embeddings measure continuity.
+        oracle: true affect from pixels, for requests with a subject.
+        attainable: lower bound of the oracle's error.
+        classify: recognises subjects, for requests with a subject.
+        seeds: one image of every prompt and point for each.
+        guidance_scale: of sampling; default: the model's.
+        num_inference_steps: of sampling; default: the model's.
         values: of valence, and of arousal.
-        batch: prompts drawn in one call of `model`.
+        batch: prompts in one call of `model`.
         resamples: of the bootstrap.
         progress: called with (done, all) prompts.
 
     Raises:
-        UserError: no request, no seed or one twice.
+        UserError: no request, no seed or a repeated seed.
     """
     if not requests:
         raise UserError("no request to evaluate", got="0 requests", expected="at least one")
@@ -138,30 +138,32 @@ def evaluate_plane(
         raise UserError("seeds of the images", got=[*seeds], expected="at least one, none twice")
     axis = tuple(sorted(values))
     plane = Sweep(valences=axis, arousals=axis)
-    found: dict[str, list[NDArray]] = {}
+    by_metric: dict[str, list[NDArray]] = {}
     lines: dict[Axis, list[Continuity]] = {name: [] for name in AXES}
     pixels: list[NDArray] = []
-    drawn = _drawn(model, judge, requests, plane, seeds, batch, guidance, steps)
-    for wanted, turns in zip(requests, drawn, strict=True):
-        measured = _measured(wanted.subject, plane, turns, oracle, attainable, classify)
+    generated = _generate(
+        model, judge, requests, plane, seeds, batch, guidance_scale, num_inference_steps
+    )
+    for wanted, by_seed in zip(requests, generated, strict=True):
+        measured = _measure(wanted.subject, plane, by_seed, oracle, attainable, classify)
         for name, cells in measured.items():
-            found.setdefault(name, []).append(cells)
-        each = [plane.continuity(turn.judged, turn.pixels, turn.embeddings) for turn in turns]
+            by_metric.setdefault(name, []).append(cells)
+        each = [plane.continuity(one.judged, one.pixels, one.embeddings) for one in by_seed]
         for name in AXES:
             lines[name].append(mean_continuity([one[name] for one in each]))
-        pixels.append(np.stack([turn.pixels for turn in turns]))
+        pixels.append(np.stack([one.pixels for one in by_seed]))
         if progress is not None:
             progress(len(pixels), len(requests))
-    values_of = {name: np.array(cells).mean(1) for name, cells in found.items()}
-    values_of["prompt_diversity"] = _apart(pixels)
-    values_of = {name: values_of.get(name, np.empty(0)) for name in MEASURED}
+    by_prompt = {name: np.array(cells).mean(1) for name, cells in by_metric.items()}
+    by_prompt["prompt_diversity"] = _distances(pixels)
+    by_prompt = {name: by_prompt.get(name, np.empty(0)) for name in MEASURED}
     return PlaneScores(
         prompts=len(requests),
         seeds=len(seeds),
-        **{name: metrics.mean(each) for name, each in values_of.items()},
+        **{name: metrics.mean(each) for name, each in by_prompt.items()},
         intervals={
             name: metrics.bootstrap(metrics.mean, each, seed=seeds[0], resamples=resamples)
-            for name, each in values_of.items()
+            for name, each in by_prompt.items()
         },
         continuity={
             name: continuity_scores(each, seed=seeds[0], resamples=resamples)
@@ -169,15 +171,18 @@ def evaluate_plane(
         },
         cells=tuple(
             {"valence": valence, "arousal": arousal}
-            | {name: float(np.mean([one[place] for one in cells])) for name, cells in found.items()}
+            | {
+                name: float(np.mean([one[place] for one in cells]))
+                for name, cells in by_metric.items()
+            }
             for place, (valence, arousal) in enumerate(plane.points)
         ),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
-    """One prompt with one seed at every point, P images."""
+class _Images:
+    """The images of one prompt and seed at every point, P images."""
 
     images: list[Image.Image]
     judged: list[Understanding]
@@ -187,17 +192,17 @@ class _Turn:
     """[P, D]."""
 
 
-def _drawn(
+def _generate(
     model: EmotionModel,
     judge: Recogniser,
     requests: Sequence[EvalRequest],
     plane: Sweep,
     seeds: Sequence[int],
     batch: int,
-    guidance: float | None,
-    steps: int | None,
-) -> Iterator[list[_Turn]]:
-    """Yield the turns of each request, one for each seed."""
+    guidance_scale: float | None,
+    num_inference_steps: int | None,
+) -> Iterator[list[_Images]]:
+    """Yield the images of each request, one `_Images` for each seed."""
     points = len(plane.points)
     for start in range(0, len(requests), batch):
         chunk = [
@@ -206,59 +211,64 @@ def _drawn(
             for seed in seeds
         ]
         images = model.generate(
-            [request for asked, _ in chunk for request in asked],
+            [request for requests_at_points, _ in chunk for request in requests_at_points],
             seed=[noise for _, noise in chunk for _ in range(points)],
-            guidance_scale=guidance,
-            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
         )
         judged, embeddings = judge.recognise(images)
         pixels = small_pixels(images)
-        turns = [
-            _Turn(images[at], judged[at], pixels[at], embeddings[at])
-            for at in (slice(one, one + points) for one in range(0, len(images), points))
+        by_seed = [
+            _Images(images[at], judged[at], pixels[at], embeddings[at])
+            for at in (slice(first, first + points) for first in range(0, len(images), points))
         ]
-        yield from (turns[at : at + len(seeds)] for at in range(0, len(turns), len(seeds)))
+        yield from (by_seed[at : at + len(seeds)] for at in range(0, len(by_seed), len(seeds)))
 
 
-def _measured(
+def _measure(
     subject: str | None,
     plane: Sweep,
-    turns: Sequence[_Turn],
+    by_seed: Sequence[_Images],
     oracle: Oracle | None,
     attainable: Attainable | None,
     classify: Classify | None,
 ) -> dict[str, NDArray]:
-    """Return what can be measured of one prompt at each point, [P], a mean over its seeds."""
-    found: dict[str, NDArray] = {}
-    seen = {"judge": [turn.judged for turn in turns]}
+    """Return every metric that is defined for one prompt at each point, [P], a mean over seeds."""
+    measured: dict[str, NDArray] = {}
+    affects: dict[str, list[Sequence[Rated]]] = {"judge": [one.judged for one in by_seed]}
     if subject is not None and oracle is not None:
-        seen["oracle"] = [[oracle(im, subject).to(PUBLIC) for im in t.images] for t in turns]
-    errors = {who: _errors(views, plane) for who, views in seen.items()}
+        affects["oracle"] = [
+            [oracle(image, subject).to(PUBLIC) for image in one.images] for one in by_seed
+        ]
+    errors = {source: _errors(rated, plane) for source, rated in affects.items()}
     if subject is not None and attainable is not None:
         errors["floor"] = np.array([attainable(subject, v, a) for v, a in plane.points])
-    for who, each in errors.items():
-        found |= {f"{who}_v_error": each[:, 0], f"{who}_a_error": each[:, 1]}
-        found[f"{who}_error"] = each.sum(1)
+    for source, each in errors.items():
+        measured |= {f"{source}_v_error": each[:, 0], f"{source}_a_error": each[:, 1]}
+        measured[f"{source}_error"] = each.sum(1)
     if subject is not None and classify is not None:
-        named = [[one == subject for one in classify(turn.images)] for turn in turns]
-        found["subject_accuracy"] = np.mean(named, axis=0)
-    if len(turns) > 1:
+        right = [[name == subject for name in classify(one.images)] for one in by_seed]
+        measured["subject_accuracy"] = np.mean(right, axis=0)
+    if len(by_seed) > 1:
         places = range(len(plane.points))
-        same = [np.stack([turn.pixels[place] for turn in turns]) for place in places]
-        found["seed_diversity"] = np.array([pairwise_rms(images) for images in same])
-    return found
+        at_points = [np.stack([one.pixels[place] for one in by_seed]) for place in places]
+        measured["seed_diversity"] = np.array([pairwise_rms(images) for images in at_points])
+    return measured
 
 
-def _errors(views: Sequence[Sequence[Affect | Understanding]], plane: Sweep) -> NDArray:
-    """Return |seen − asked| of valence and arousal at each point, [P, 2], a mean over seeds."""
-    seen = np.array([[(one.valence, one.arousal) for one in view] for view in views])
-    return np.abs(seen - np.array(plane.points)).mean(0)
+def _errors(by_seed: Sequence[Sequence[Rated]], plane: Sweep) -> NDArray:
+    """Return |ΔV| and |ΔA| to each point, [P, 2], a mean over seeds."""
+    errors = [
+        [affect_errors(image, point) for image, point in zip(images, plane.points, strict=True)]
+        for images in by_seed
+    ]
+    return np.array(errors).mean(0)
 
 
-def _apart(pixels: Sequence[NDArray]) -> NDArray:
-    """Return of each prompt the mean RMS distance to the others, [N]; empty for one prompt.
+def _distances(pixels: Sequence[NDArray]) -> NDArray:
+    """Return the mean RMS distance of each prompt to the others, [N]; empty for one prompt.
 
-    Like is compared with like: the same point, the same turn of the seeds.
+    Images of the same point and the same place in `seeds` are compared.
     """
     if len(pixels) < 2:
         return np.empty(0)

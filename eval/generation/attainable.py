@@ -1,9 +1,9 @@
-"""The least error that a picture like AffectWorld's can have: not all of the plane can be drawn.
+"""The least error of pictures in AffectWorld's light, which cannot reach all of the plane.
 
-A picture's light bounds its affect: the brightness and the saturation in which the world draws a
-subject, so that a person still recognises it, do not reach every corner of the plane. The targets
-that the world draws are narrower still (`world.RADIUS`): in a corner a model can reach the floor
-only beyond what it was shown. One that leaves the light can even go below.
+AffectWorld limits brightness and saturation, so that a person still recognises the subject; this
+limits the affect of its pictures. Its training targets are narrower still (`world.RADIUS`), so a
+model reaches the least error in a corner only by extrapolation. A model that leaves the world's
+light can even have a smaller error.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from data_tools.affectworld.world import BRIGHTNESS, SATURATION
 from emosym.affect.scales import PUBLIC
 
 LIGHTS = 301
-"""Steps of brightness, and of saturation, that are tried: within 0.02 of the least error."""
+"""Grid points of brightness, and of saturation: within 0.02 of the least error."""
 
 
 def attainable(subject: str, valence: float, arousal: float) -> tuple[float, float]:
-    """Return |ΔV| and |ΔA| of the light in which `subject` is nearest (least sum) to a target.
+    """Return |ΔV| and |ΔA| in the light that brings `subject` nearest (least sum) to a target.
 
-    Target and errors on `affect.PUBLIC`. Raises `UserError` for an unknown subject.
+    Target and errors are on `PUBLIC`.
+
+    Raises:
+        UserError: an unknown subject.
     """
-    reached = _affects(subject)
-    errors = np.abs(reached - (valence, arousal))
+    errors = np.abs(_affects(subject) - (valence, arousal))
     v_error, a_error = errors[errors.sum(1).argmin()]
     return float(v_error), float(a_error)
 
 
 @cache
 def _affects(subject: str) -> NDArray:
-    """Return (valence, arousal) of a subject in all of the world's light, [N, 2]."""
+    """Return (valence, arousal) of a subject in every light of the world, [N, 2]."""
     brightness, saturation = np.meshgrid(
         np.linspace(*BRIGHTNESS, LIGHTS), np.linspace(*SATURATION, LIGHTS)
     )

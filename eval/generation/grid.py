@@ -1,4 +1,4 @@
-"""What one prompt becomes across the valence–arousal plane, as a picture."""
+"""A contact sheet of one prompt across the valence–arousal plane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emosym.interfaces import EmotionModel
 from emosym.records import ImageRequest
 
 VALUES = axis_values(5)
-"""-3, -1.5, 0, 1.5, 3 on `affect.PUBLIC`. Ref: arXiv 2501.05710 (EmotiCrafter) §4.2."""
+"""-3, -1.5, 0, 1.5, 3 on `PUBLIC`. Ref: arXiv 2501.05710 (EmotiCrafter), section 4.2."""
 
 
 def affect_grid(
@@ -21,18 +21,21 @@ def affect_grid(
     seed: int,
     *,
     values: Sequence[float] = VALUES,
-    guidance: float | None = None,
-    steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
     cell: int = CELL,
 ) -> Image.Image:
     """Return a labelled grid of one prompt: valence grows to the right, arousal grows upwards.
 
-    The noise is equal in all cells; only the affect asked for differs.
+    The noise is the same in all cells; only the requested affect differs.
     """
     sweep = Sweep(valences=tuple(sorted(values)), arousals=tuple(sorted(values)))
     requests = sweep.requests(ImageRequest(prompt=prompt))
     images = model.generate(
-        requests, seed=[seed] * len(requests), guidance_scale=guidance, num_inference_steps=steps
+        requests,
+        seed=[seed] * len(requests),
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
     )
     across, up = sweep.labels
     return affect_sheet(images, prompt, across, up, cell=cell)
@@ -44,15 +47,21 @@ def affect_grids(
     seed: int,
     *,
     values: Sequence[float] = VALUES,
-    guidance: float | None = None,
-    steps: int | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
     cell: int = CELL,
 ) -> Image.Image:
     """Return the grids of several prompts, one below the other."""
     return stacked(
         [
             affect_grid(
-                model, prompt, seed, values=values, guidance=guidance, steps=steps, cell=cell
+                model,
+                prompt,
+                seed,
+                values=values,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                cell=cell,
             )
             for prompt in prompts
         ]

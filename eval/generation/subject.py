@@ -1,9 +1,9 @@
 """Which of AffectWorld's subjects an image shows: a small classifier trained on drawings alone.
 
-It is an instrument, so its weights are shipped and the same everywhere: `subject.safetensors`, made
-by `make subject-classifier` with seed 0, SHA-256
-`018c6d38460864a8552a8c8168f3da73cf816912abb8c88e46d6b498868d26bb`. It has seen no generated image
-and is never a reward.
+It is a measuring instrument, so its weights are shipped: `subject.safetensors`, trained by
+`make subject-classifier` with seed 0, SHA-256
+`018c6d38460864a8552a8c8168f3da73cf816912abb8c88e46d6b498868d26bb`. It is trained on no generated
+image and is never a reward.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH = 256
 
 
 class SubjectNet(nn.Module):
-    """Four convolutions that halve the side, and a mean over what is left of the picture."""
+    """Four convolutions of stride 2, the maximum over positions, and a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class SubjectNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits [B, 10] of pixels [B, 3, 64, 64] in [0, 1]."""
-        # Each picture's own light and contrast say nothing about its subject.
+        # The light and the contrast of a picture do not depend on its subject.
         mean = pixels.mean((1, 2, 3), keepdim=True)
         spread = pixels.std((1, 2, 3), keepdim=True)
         return self.head(self.features((pixels - mean) / (spread + 0.05)).amax((2, 3)))
@@ -57,7 +57,7 @@ class SubjectClassifier:
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> SubjectClassifier:
-        """Load the shipped weights, or others; raise UserError for a file that is none."""
+        """Load weights; raise UserError for a file that does not hold them."""
         net = SubjectNet()
         try:
             net.load_state_dict(load_file(path))

@@ -1,16 +1,20 @@
-"""Before against after: which metrics are shown, and which way is better."""
+"""Comparison of two measurements: the metrics of reports, and whether a change is better."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-Better = Literal["higher", "lower"]
+from emosym.tasks.base import Better
+from emosym.tasks.registry import TASKS
+
+Report = Mapping[str, Any]
+"""A report.json, see `eval.reports.report.write_report`."""
 Verdict = Literal["better", "worse", "same"]
 Section = Literal["understanding", "generation"]
 Metrics = Mapping[str, tuple[str, Better | None]]
-"""Metric -> (title, which way is better); None for a reference that has no better."""
+"""Metric -> (title, which way is better); None for a baseline, which does not improve."""
 
 SECTIONS: dict[Section, Metrics] = {
     "understanding": {
@@ -31,39 +35,13 @@ SECTIONS: dict[Section, Metrics] = {
         "oracle_a_error": ("arousal error, oracle", "lower"),
         "judge_v_error": ("valence error, judge", "lower"),
         "judge_a_error": ("arousal error, judge", "lower"),
-        "judge_accuracy": ("emotion asked for, judge", "higher"),
+        "judge_accuracy": ("requested emotion, judge", "higher"),
         "diversity": ("diversity", "higher"),
     },
 }
 
-TASKS: Metrics = {
-    "accuracy": ("accuracy", "higher"),
-    "macro_f1": ("macro-F1", "higher"),
-    "similarity": ("nearness to the right emotion", "higher"),
-    "srcc": ("SRCC", "higher"),
-    "plcc": ("PLCC", "higher"),
-    "mae": ("MAE, on the question's scale", "lower"),
-    "valence_mae": ("valence MAE", "lower"),
-    "arousal_mae": ("arousal MAE", "lower"),
-    "answered": ("answers that give a number", "higher"),
-    "score": ("ranking score", "higher"),
-    "single": ("single images", "higher"),
-    "single_yes_no": ("single images, yes or no", "higher"),
-    "single_what_how": ("single images, what or how", "higher"),
-    "pair": ("pairs", "higher"),
-    "pair_yes_no": ("pairs, yes or no", "higher"),
-    "pair_what_how": ("pairs, what or how", "higher"),
-    "emotion": ("about emotion", "higher"),
-    "valence": ("about valence", "higher"),
-    "arousal": ("about arousal", "higher"),
-    "dominance": ("about dominance", "higher"),
-    "chrf": ("chrF to the reference", "higher"),
-    "suggestions": ("suggestions shared with the reference", "higher"),
-    "exact": ("prompts as the reference", "higher"),
-    "kept": ("prompts with all words of the reference", "higher"),
-    "well_formed": ("answers that parse", "higher"),
-}
-"""What `eval.tasks.measure` measures, of whichever task."""
+COMMON_METRICS: Metrics = {"well_formed": ("answers that parse", "higher")}
+"""Metrics of every task, after its own (`Task.metrics`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,47 +58,77 @@ class Row:
 
     @property
     def change(self) -> float | None:
-        """Return after − before; None where either is missing, and for a reference."""
+        """Return after − before; None where either is missing, and for a baseline."""
         if self.before is None or self.after is None or self.better is None:
             return None
         return self.after - self.before
 
     @property
     def verdict(self) -> Verdict | None:
-        """Return whether the metric moved the right way; None where that cannot be said.
+        """Return whether the metric improved; None without a change.
 
-        A change that three decimals do not show is "same".
+        A change that is invisible in three decimals is "same".
         """
-        if self.change is None:
+        if self.change is None or self.before is None or self.after is None:
             return None
         if abs(self.change) < 0.0005 or number(self.before) == number(self.after):
             return "same"
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 
 
-def tables(report: Mapping[str, object]) -> dict[str, list[Row]]:
+def tables(report: Report) -> dict[str, list[Row]]:
     """Return a report's metrics that were measured at least once, by section."""
-    return {section: rows(report, section) for section in SECTIONS} | {"tasks": task_rows(report)}
+    by_section: dict[str, list[Row]] = {section: rows(report, section) for section in SECTIONS}
+    return by_section | {"tasks": task_rows(report)}
 
 
-def rows(report: Mapping[str, object], section: Section) -> list[Row]:
+def rows(report: Report, section: Section) -> list[Row]:
     """Return the metrics of a report's section that were measured at least once."""
-    part = report.get(section) or {}
-    return _rows(part.get("before") or {}, part.get("after") or {}, SECTIONS[section])
+    measured = report.get(section) or {}
+    return _rows(measured.get("before") or {}, measured.get("after") or {}, SECTIONS[section])
 
 
-def task_rows(report: Mapping[str, object]) -> list[Row]:
+def task_rows(report: Report) -> list[Row]:
     """Return the metrics of each task, one task after the other."""
-    part = report.get("tasks") or {}
-    before, after = part.get("before") or {}, part.get("after") or {}
+    measured = report.get("tasks") or {}
+    before, after = measured.get("before") or {}, measured.get("after") or {}
     return [
         replace(row, name=f"{task}/{row.name}", title=f"{task}: {row.title}")
         for task in dict.fromkeys((*after, *before))
-        for row in _rows(before.get(task) or {}, after.get(task) or {}, TASKS)
+        for row in _rows(
+            before.get(task) or {}, after.get(task) or {}, task_metrics(task, before, after)
+        )
     ]
 
 
-def _rows(before: Mapping[str, object], after: Mapping[str, object], metrics: Metrics) -> list[Row]:
+def task_metrics(task: str, *measured: Report) -> Metrics:
+    """Return the metrics of a task.
+
+    Of a task of a plugin that is not loaded, those that were measured are shown by their names.
+    """
+    if task in TASKS:
+        return {**TASKS[task].metrics, **COMMON_METRICS}
+    names = dict.fromkeys(name for one in measured for name in one.get(task) or {})
+    return {name: (name, None) for name in names if name not in ("count", "intervals")}
+
+
+def side_by_side(first: Report, second: Report) -> dict[str, Any]:
+    """Return one report that has the results of two: `before` is the first's, `after` the second's.
+
+    The result of a report is what it measured last: `after`, or `before` where nothing followed.
+    """
+    merged: dict[str, Any] = {}
+    for section in (*SECTIONS, "tasks"):
+        results = [_result(report.get(section) or {}) for report in (first, second)]
+        merged[section] = dict(zip(("before", "after"), results, strict=True))
+    return merged
+
+
+def _result(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    return section.get("after") or section.get("before") or {}
+
+
+def _rows(before: Mapping[str, Any], after: Mapping[str, Any], metrics: Metrics) -> list[Row]:
     return [
         Row(
             name=name,
@@ -147,4 +155,4 @@ def number(value: float | None) -> str:
 
 
 MARKS: dict[Verdict | None, str] = {"better": "▲", "worse": "▼", "same": "=", None: ""}
-"""Up means better, whichever way the number went."""
+"""▲ means better, also where the number fell."""

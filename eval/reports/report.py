@@ -20,7 +20,7 @@ TEMPLATE = "report.html.jinja"
 
 def write_report(
     run_dir: Path,
-    report: Mapping[str, object],
+    report: comparison.Report,
     *,
     title: str = "EmoSym run",
     samples: Image.Image | None = None,
@@ -57,7 +57,7 @@ def write_report(
     write_file(run_dir / REPORT, text.encode())
 
 
-def _page(*, report: Mapping[str, object], **parts: object) -> str:
+def _page(*, report: comparison.Report, **parts: object) -> str:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

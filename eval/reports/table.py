@@ -1,26 +1,24 @@
-"""The before/after table for the terminal."""
+"""The table of a report, or of two beside each other, for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich.table import Table
 
-from eval.reports.comparison import MARKS, number, signed, tables
+from eval.reports.comparison import MARKS, Report, number, signed, tables
 
 STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
 
 
-def comparison_table(report: Mapping[str, object]) -> Table:
-    """Return a rich table of a report: ▲ green where a metric got better, ▼ red where worse.
+def comparison_table(report: Report, headings: tuple[str, str] = ("before", "after")) -> Table:
+    """Return a rich table of a report: ▲ green where a metric improved, ▼ red where it got worse.
 
-    A report that measured once has one column.
+    `headings` name the two measurements. A report with one measurement has one column.
     """
     sections = tables(report)
     compared = any("before" in (report.get(section) or {}) for section in sections)
     table = Table(title="held-out data; V/A in [−3, 3] units", title_style="dim")
     table.add_column("metric")
-    for heading in ("before", "after", "change") if compared else ("",):
+    for heading in (*headings, "change") if compared else ("",):
         table.add_column(heading, justify="right")
     if compared:
         table.add_column("")

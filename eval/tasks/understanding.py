@@ -1,4 +1,4 @@
-"""How well a model understands: emotion labels, valence and arousal, against people's ratings."""
+"""How well a model recognises emotion labels, valence and arousal, against human ratings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError, unknown
 from emosym.interfaces import AnswerParser, EmotionModel
 from emosym.records import Sample, Understanding
-from eval.metrics import statistics as metrics
+from emosym.tasks import metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class UnderstandingScores:
     v_ccc: float | None
     a_ccc: float | None
     v_mae_mean: float | None
-    """Error of the predictor that always says the mean of the training ratings."""
+    """Error of the constant prediction of the mean training rating."""
     a_mae_mean: float | None
     answer_valid: float | None
     """Share of the language head's answers that parse, [0, 1]."""
@@ -56,23 +56,25 @@ def evaluate_understanding(
     seed: int = 0,
     resamples: int = 500,
 ) -> UnderstandingScores:
-    """Ask the model about every sample and score what it says.
+    """Let the model understand every sample's image, and score its predictions.
 
-    A sample without a label (rating) does not enter label (rating) metrics. `train` holds the
-    samples whose mean rating is the baseline. Without `parse` no answer text is decoded.
+    A sample without a label (rating) is left out of label (rating) metrics. `train` holds the
+    samples whose mean rating is the baseline. Without `parse`, no answer text is generated.
 
-    Raises `UserError` when `samples` is empty, a label is not in `labels`, or the model's valence
-    or arousal is not a number on the public scale.
+    Raises:
+        UserError: no sample, a label that is not in `labels`, or a prediction of valence or arousal
+            that is not on the public scale.
     """
     if not samples:
         raise UserError("no sample to evaluate", got="0 samples", expected="at least one")
-    said = model.understand([sample.image for sample in samples], answer=parse is not None)
-    for sample, words in zip(samples, said, strict=True):
-        PUBLIC.check(words.valence, f"the model's valence for {sample.id}")
-        PUBLIC.check(words.arousal, f"the model's arousal for {sample.id}")
+    predictions = model.understand([sample.image for sample in samples], answer=parse is not None)
+    pairs = list(zip(predictions, samples, strict=True))
+    for prediction, sample in pairs:
+        PUBLIC.check(prediction.valence, f"the model's valence for {sample.id}")
+        PUBLIC.check(prediction.arousal, f"the model's arousal for {sample.id}")
 
     places = {label: place for place, label in enumerate(labels)}
-    known = [(w.emotion, s.emotion) for w, s in zip(said, samples, strict=True) if s.emotion]
+    known = [(one.emotion, sample.emotion) for one, sample in pairs if sample.emotion]
     for label in (label for pair in known for label in pair):
         if label not in places:
             raise unknown("emotion", label, labels)
@@ -80,32 +82,30 @@ def evaluate_understanding(
     true = np.array([places[label] for _, label in known], dtype=np.int64)
     f1 = partial(metrics.macro_f1, classes=len(labels))
 
-    measured: dict[str, tuple[metrics.Metric, NDArray, NDArray]] = {
+    measures: dict[str, tuple[metrics.Metric, NDArray, NDArray]] = {
         "accuracy": (metrics.accuracy, predicted, true),
         "macro_f1": (f1, predicted, true),
     }
     baseline: dict[str, float | None] = {}
-    for axis, of in AXES.items():
-        rated = [(of(w), of(s)) for w, s in zip(said, samples, strict=True) if of(s) is not None]
-        told, felt = np.array(rated, dtype=np.float64).reshape(-1, 2).T
-        measured[f"{axis}_mae"] = (metrics.mae, told, felt)
-        measured[f"{axis}_pearson"] = (metrics.pearson, told, felt)
-        measured[f"{axis}_ccc"] = (metrics.ccc, told, felt)
-        ratings = [of(sample) for sample in train if of(sample) is not None]
+    for axis, rating in AXES.items():
+        rated = [(rating(one), rating(s)) for one, s in pairs if rating(s) is not None]
+        predicted_ratings, true_ratings = np.array(rated, dtype=np.float64).reshape(-1, 2).T
+        measures[f"{axis}_mae"] = (metrics.mae, predicted_ratings, true_ratings)
+        measures[f"{axis}_pearson"] = (metrics.pearson, predicted_ratings, true_ratings)
+        measures[f"{axis}_ccc"] = (metrics.ccc, predicted_ratings, true_ratings)
+        ratings = [value for sample in train if (value := rating(sample)) is not None]
         baseline[f"{axis}_mae_mean"] = (
-            metrics.mae(np.full_like(felt, np.mean(ratings)), felt) if ratings else None
+            metrics.mae(np.full_like(true_ratings, np.mean(ratings)), true_ratings)
+            if ratings
+            else None
         )
 
     return UnderstandingScores(
         count=len(samples),
-        **{name: metric(*arrays) for name, (metric, *arrays) in measured.items()},
+        **{name: metric(*arrays) for name, (metric, *arrays) in measures.items()},
         **baseline,
         answer_valid=(
-            float(
-                np.mean(
-                    [parse(w.answer, s) is not None for w, s in zip(said, samples, strict=True)]
-                )
-            )
+            float(np.mean([parse(one.answer, s) is not None for one, s in pairs]))
             if parse
             else None
         ),
@@ -117,7 +117,7 @@ def evaluate_understanding(
         ),
         intervals={
             name: metrics.bootstrap(metric, *arrays, seed=seed, resamples=resamples)
-            for name, (metric, *arrays) in measured.items()
+            for name, (metric, *arrays) in measures.items()
         },
     )
 
@@ -126,4 +126,4 @@ AXES: dict[str, Callable[[Sample | Understanding], float | None]] = {
     "v": lambda record: record.valence,
     "a": lambda record: record.arousal,
 }
-"""Prefix of a metric's name -> the rating it is about."""
+"""Prefix of a metric's name -> the rating of a record."""

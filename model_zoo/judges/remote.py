@@ -13,7 +13,7 @@ from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import open_image
 from emosym.records import Question, Understanding
-from emosym.tasks import prompts
+from emosym.tasks.affect import untrained_prompt
 from emosym.tasks.answers import parse
 from model_zoo.judges.answer_cache import AnswerCache
 from model_zoo.judges.chat_client import RETRIES, TIMEOUT, ChatClient, ChatRequest
@@ -24,7 +24,12 @@ BATCH_SIZE = 64
 """Requests whose images are in memory at the same time."""
 
 JUDGE_QUESTION = Question(
-    id="judge", task="affect", images=(), split="test", text=prompts.judge(MIKELS8), labels=MIKELS8
+    id="judge",
+    task="affect",
+    images=(),
+    split="test",
+    text=untrained_prompt(MIKELS8),
+    labels=MIKELS8,
 )
 """The question that `understand` asks about each image."""
 
@@ -144,7 +149,7 @@ class RemoteModel:
         }
 
     def _parse(self, text: str, keep_text: bool = True) -> Understanding:
-        values = parse(text, JUDGE_QUESTION).said
+        values = parse(text, JUDGE_QUESTION).values
         missing = [key for key in ("emotion", "valence", "arousal") if key not in values]
         if missing:
             raise UserError(

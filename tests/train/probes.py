@@ -29,8 +29,8 @@ from emosym.models.losses import language_loss
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import Question
-from emosym.tasks.answers import Answer
-from emosym.tasks.rewards import REWARDS, Reward
+from emosym.tasks.base import Answer, Reward, label_value
+from emosym.tasks.registry import REWARDS
 from model_zoo import zoo
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData
@@ -151,7 +151,7 @@ def toy_reward() -> Iterator[None]:
         return Answer(False, {"text": text})
 
     def toy(answer: Answer, question: Question) -> float:
-        return min(answer.said["text"].count("a"), 4) / 4
+        return min((label_value(answer.values["text"]) or "").count("a"), 4) / 4
 
     toys = {"toy": Reward(toy)}
     with patch.dict(REWARDS, toys), patch("train.phases.verify_grpo.parse", raw):

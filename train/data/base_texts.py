@@ -8,8 +8,9 @@ from pathlib import Path
 
 from data_tools.affectworld.text import corpus
 from emosym.affect.taxonomies import MIKELS8
+from emosym.models.imagine import imagine_prompt
 from emosym.records import ImageRequest, Sample
-from emosym.tasks import prompts
+from emosym.tasks.affect import AFFECT_PROMPT, affect_reply
 
 
 def base_texts(count: int, seed: int) -> Iterator[str]:
@@ -19,8 +20,8 @@ def base_texts(count: int, seed: int) -> Iterator[str]:
         emotion = rng.choice(MIKELS8)
         valence, arousal = rng.uniform(-3, 3), rng.uniform(-3, 3)
         request = ImageRequest(prompt=text, emotion=emotion, valence=valence, arousal=arousal)
-        yield prompts.imagine(request)
-        yield f"user\n{prompts.UNDERSTAND}\nassistant\n"
+        yield imagine_prompt(request)
+        yield f"user\n{AFFECT_PROMPT}\nassistant\n"
         sample = Sample(
             id="",
             image=Path(),
@@ -30,4 +31,4 @@ def base_texts(count: int, seed: int) -> Iterator[str]:
             arousal=arousal,
             knowledge=text,
         )
-        yield prompts.answer(sample)
+        yield affect_reply(sample)

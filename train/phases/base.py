@@ -18,7 +18,7 @@ from emosym.models.model import EmoSym, ModelConfig
 from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
-from emosym.tasks import prompts
+from emosym.tasks.affect import AFFECT_PROMPT, affect_reply
 from train.config import RunConfig
 from train.data.bank_session import BankConfig, BankSession
 from train.data.dataset import Kind, TrainingSet
@@ -76,9 +76,7 @@ class PhaseContext:
             self.save()
             raise
 
-    def image_prompts(
-        self, images: Sequence[Image.Image], text: str = prompts.UNDERSTAND
-    ) -> Prompts:
+    def image_prompts(self, images: Sequence[Image.Image], text: str = AFFECT_PROMPT) -> Prompts:
         """Return one prompt for each image, all with the same question."""
         tokens = self.model.processor.prompts([text] * len(images), [[image] for image in images])
         return tokens.to(self.device)
@@ -92,8 +90,8 @@ class PhaseContext:
         return self.model.processor.prompts(texts, images).to(self.device)
 
     def reference_answers(self, samples: Sequence[Sample]) -> Answers:
-        """Return the reference answers of samples to the question `UNDERSTAND`."""
-        return self.answers([prompts.answer(sample) for sample in samples])
+        """Return the reference answers of samples to the question `AFFECT_PROMPT`."""
+        return self.answers([affect_reply(sample) for sample in samples])
 
     def answers(self, texts: Sequence[str]) -> Answers:
         """Return texts as answers of the assistant."""

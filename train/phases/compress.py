@@ -15,7 +15,7 @@ from emosym.models.losses import affect_loss, distil_loss, info_nce, label_loss,
 from emosym.models.reasoner import effective_rank, mean_cosine, norm_ratio
 from emosym.models.understander import Distillation, UnderstanderOutput
 from emosym.records import Sample
-from emosym.tasks import prompts
+from emosym.tasks.affect import affect_reply
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets
 from train.data.knowledge import KnowledgeConfig
@@ -121,7 +121,7 @@ class Compress(Phase[CompressConfig, Sample]):
         A knowledge encoder accepts any text.
         """
         if config.language_weight:
-            yield Text(prompts.answer(item))
+            yield Text(affect_reply(item))
         if config.distil_weight or config.reconstruct_weight:
             yield Text(item.knowledge or "")
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from emosym.diffusion.processes import add_noise, min_snr, training_times
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
+from emosym.models.imagine import imagine_prompt
 from emosym.models.losses import affect_loss, label_loss
 from emosym.models.model import EmoSym
 from emosym.records import ImageRequest, Sample
-from emosym.tasks import prompts
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
@@ -193,7 +193,7 @@ class Generate(Phase[GenerateConfig, Sample]):
     ) -> Prompts:
         """Return requests in words for B images, each with what is kept of prompt and emotion."""
         requests = [
-            prompts.imagine(
+            imagine_prompt(
                 ImageRequest(
                     prompt=text,
                     emotion=sample.emotion if label else None,

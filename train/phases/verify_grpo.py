@@ -18,7 +18,7 @@ from emosym.rl.advantages import joint_advantages
 from emosym.rl.policy_loss import entropy, policy_loss
 from emosym.rl.rollout import Rollout, forbidden_bias
 from emosym.tasks.answers import parse
-from emosym.tasks.rewards import REWARDS, score
+from emosym.tasks.registry import REWARDS, score
 from train.distributed import ranks
 from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
 from train.ranges import check_positive, check_range
@@ -88,7 +88,7 @@ class VerifyGrpoConfig:
 class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.rewards`. There is one update a
+    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.registry`. There is one update a
     rollout, so the ratio is 1 but for rounding: a `ratio_deviation` far from 0 means that sampling
     and training differ. Adapters run without dropout, because another mask is another policy.
     """

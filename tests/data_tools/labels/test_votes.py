@@ -9,17 +9,12 @@ from hypothesis import strategies as st
 
 from data_tools.affectworld.truth import label_of, votes_at
 from data_tools.affectworld.world import draw_world, write_world
-from data_tools.labels.votes import (
-    implied_votes,
-    main_emotion,
-    top_emotions,
-    vote_problems,
-    votes_of,
-)
+from data_tools.labels.votes import vote_problems
 from data_tools.sources.oasis import read_oasis
 from data_tools.sources.registry import read_source
 from emosym.affect.taxonomies import MIKELS8, NORMS
 from emosym.records import Sample
+from emosym.tasks.votes import implied_votes, main_emotion, top_emotions, votes_of
 
 RATING = st.floats(-3, 3, allow_nan=False)
 

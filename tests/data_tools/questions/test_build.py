@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.questions.build import BUILDERS, build_questions
+from data_tools.questions.build import WORLD_BUILDERS, build_questions, buildable_tasks, builder
 from emosym.errors import UserError
 from emosym.records import Sample
 from emosym.tasks.answers import parse
-from emosym.tasks.prompts import TASKS
-from emosym.tasks.rewards import REWARDS, score
+from emosym.tasks.registry import REWARDS, TASKS, score
 
 VOTES = {"fear": 4, "sadness": 2, "anger": 3, "awe": 1}
 KNOWN = Sample(
@@ -35,7 +34,9 @@ def one(task: str, sample: Sample = KNOWN):
 
 
 def test_every_task_has_a_builder():
-    assert tuple(BUILDERS) == TASKS
+    assert buildable_tasks() == list(TASKS)
+    assert all(callable(builder(task)) for task in TASKS)
+    assert [name for name, task in TASKS.items() if task.build is None] == [*WORLD_BUILDERS]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_reference_earns_all_that_can_be_earned(task):
     for question in questions:
         answer = parse(question.answer, question)
         assert answer.well_formed
-        assert answer.said == question.truth
+        assert answer.values == question.truth
         weights = {name: 1.0 for name in REWARDS if name != "length"}
         parts = score(answer, question, weights)
         parts.pop("total")
@@ -125,8 +126,8 @@ def test_the_reference_earns_all_that_can_be_earned(task):
 )
 def test_what_is_not_known_is_not_asked(missing, lost):
     samples = [replace(KNOWN, id=name, **missing) for name in "789"]
-    asked = {question.task for question in build_questions(samples, TASKS, 0)}
-    assert set(TASKS) - asked == lost
+    tasks = {question.task for question in build_questions(samples, TASKS, 0)}
+    assert set(TASKS) - tasks == lost
 
 
 def test_tasks_come_one_after_the_other_in_sample_order():
@@ -135,7 +136,7 @@ def test_tasks_come_one_after_the_other_in_sample_order():
     assert ids == ["b/ranking", "a/ranking", "b/affect", "a/affect"]
 
 
-def test_an_unknown_task_is_told():
+def test_an_unknown_task_is_reported():
     with pytest.raises(UserError, match=r"unknown task 'rankings'.*did you mean 'ranking'"):
         build_questions([KNOWN], ["rankings"], seed=0)
 
@@ -146,8 +147,8 @@ def test_without_reasons_the_answers_alone_are_left():
         for reasons in (True, False)
     )
     assert [q.truth for q in whole] == [q.truth for q in bare]
-    for said, left in zip(whole, bare, strict=True):
-        thought, answer = said.answer.removeprefix("<think>").split("</think>")
-        assert left.answer == f"<think></think>{answer}"
-        assert bool(thought) == (said.task not in ("description", "rewrite"))
-        assert parse(left.answer, left).well_formed
+    for full, bare_question in zip(whole, bare, strict=True):
+        thought, answer = full.answer.removeprefix("<think>").split("</think>")
+        assert bare_question.answer == f"<think></think>{answer}"
+        assert bool(thought) == (full.task not in ("description", "rewrite"))
+        assert parse(bare_question.answer, bare_question).well_formed

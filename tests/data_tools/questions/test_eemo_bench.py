@@ -86,7 +86,7 @@ def test_what_one_image_is_asked(images):
         "bench/1/open_ended": ("description", {}),
     }
     for question in questions[:-1]:
-        assert parse(question.answer, question).said == question.truth
+        assert parse(question.answer, question).values == question.truth
     assert questions[-1].answer == ""
     assert questions[5].options == SINGLE["choose_A"]
     assert questions[5].text.startswith("How much dominance? A: Strong B: Moderate C: Weak Reason")
@@ -134,7 +134,7 @@ def test_dominant_emotions_of_art(images):
 
 
 @pytest.mark.parametrize(
-    ("base", "change", "said"),
+    ("base", "change", "message"),
     [
         (SINGLE, {"Valence": [9.5, 0, 0]}, "Valence: is no number of its scale; got 9.5; expected"),
         (SINGLE, {"Arousal": [0, 0, 0]}, "Arousal: is no number of its scale; got 0"),
@@ -158,13 +158,13 @@ def test_dominant_emotions_of_art(images):
         (SINGLE, {"judge_answer": "C"}, "judge_answer: is no option; got 'C'; expected A, B"),
         (SINGLE, {"choose_answer": None}, "choose_answer: missing"),
         (SINGLE, {"choose_Q": None}, "choose_Q: missing"),
-        (SINGLE, {"open_ended_Q": 5}, "open_ended_Q: is no text; got 5"),
+        (SINGLE, {"open_ended_Q": 5}, "open_ended_Q: is not a text; got 5"),
         (SINGLE, {"image_name": "9.jpg"}, "image_name: file '9.jpg' does not exist"),
         (PAIR, {"image2_url": None}, "image2_url: missing"),
         (PAIR, {"image2_url": "9.jpg"}, "image2_url: file '9.jpg' does not exist"),
         (PAIR, {"judge_answer": "D"}, "judge_answer: is no option"),
         (ANSWERED, {"options": "{'A': 'No.', 'A': 'Yes.'}"}, "options: the letter A comes twice"),
-        (ANSWERED, {"options": "{'A': 'No.', 'B': ''}"}, "options: is no text; got ''"),
+        (ANSWERED, {"options": "{'A': 'No.', 'B': ''}"}, "options: is not a text; got ''"),
         (ANSWERED, {"options": "['No.', 'Yes.']"}, "options: is no dictionary"),
         (ANSWERED, {"options": "{'A': open('x')}"}, "options: is no dictionary"),
         (ANSWERED, {"options": "{"}, "options: is no dictionary; got '{'; expected {'A': 'Yes.'"),
@@ -177,10 +177,10 @@ def test_dominant_emotions_of_art(images):
         (ARTPHOTO, {"emotion": "joy"}, "emotion: unknown emotion 'joy'"),
     ],
 )
-def test_a_wrong_record_is_told(images, base, change, said):
+def test_a_wrong_record_is_reported(images, base, change, message):
     with pytest.raises(UserError) as error:
         read(images, base, {**base, **change})
-    assert str(error.value).startswith(f"{images.parent / 'bench.json'}: record 2: {said}")
+    assert str(error.value).startswith(f"{images.parent / 'bench.json'}: record 2: {message}")
 
 
 # --- the published records ----------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_published_pairs_and_open_questions(shared, tmp_path):
 def test_published_answers_and_their_two_flaws(shared, tmp_path):
     path, records = published(shared, tmp_path, "eemo_bench/qwen2-7b-pair.json.gz")
     assert len(records) == 2312
-    with pytest.raises(UserError, match="record 816: options: is no text; got ''"):
+    with pytest.raises(UserError, match="record 816: options: is not a text; got ''"):
         read_questions(path, tmp_path / "images", "test")
     del records[815]  # one option is empty, and right
     path.write_text(json.dumps(records))
@@ -261,9 +261,9 @@ def test_published_answers_and_their_two_flaws(shared, tmp_path):
         "": 160,
     }
     for question, record in zip(questions, records, strict=True):
-        said = parse(question.answer, question)
-        assert said.well_formed
-        assert said.said == question.truth
+        answer = parse(question.answer, question)
+        assert answer.well_formed
+        assert answer.values == question.truth
         if question.options:
             assert question.truth == {"answer": record["correct_answer"]}
 

@@ -11,7 +11,7 @@ from emosym.affect.taxonomies import EKMAN7
 from emosym.errors import UserError
 from emosym.records import Question
 from emosym.tasks.answers import parse
-from emosym.tasks.rewards import score
+from emosym.tasks.registry import score
 
 
 @pytest.fixture
@@ -29,8 +29,10 @@ def read(images: Path, *records: object) -> list[Question]:
 
 def talk(*turns: str, image: object = "1.jpg") -> dict[str, object]:
     speakers = ("human", "gpt") * len(turns)
-    said = [{"from": who, "value": text} for who, text in zip(speakers, turns, strict=False)]
-    return {"id": "x", "image": image, "conversations": said}
+    reply = [
+        {"from": speaker, "value": text} for speaker, text in zip(speakers, turns, strict=False)
+    ]
+    return {"id": "x", "image": image, "conversations": reply}
 
 
 def assess(answer: object, question: str = "<image>\nHow is it?", **fields) -> dict[str, object]:
@@ -60,7 +62,7 @@ def test_a_choice_in_a_conversation(images):
 
 
 @pytest.mark.parametrize(
-    ("said", "letter"),
+    ("reply", "letter"),
     [
         ("B", "B"),
         ("b", "B"),
@@ -72,16 +74,16 @@ def test_a_choice_in_a_conversation(images):
         ("<think>It is.</think> A", "A"),
     ],
 )
-def test_the_right_option_is_said_in_many_ways(images, said, letter):
+def test_the_right_option_is_said_in_many_ways(images, reply, letter):
     text = "How is it? A: A strong feeling. B:Much higher. C: About the same."
-    (question,) = read(images, talk(text, said))
+    (question,) = read(images, talk(text, reply))
     assert question.truth == {"answer": letter}
     assert question.options == {
         "A": "A strong feeling.",
         "B": "Much higher.",
         "C": "About the same.",
     }
-    assert question.answer.startswith("<think>It is." if "<think>" in said else "<think></think>")
+    assert question.answer.startswith("<think>It is." if "<think>" in reply else "<think></think>")
 
 
 def test_turns_about_a_pair(images):
@@ -110,14 +112,14 @@ def test_turns_about_a_pair(images):
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (talk("Hm?", "Yes.", image=None), "image: missing"),
         (talk("Hm?", "Yes.", image=[]), "image: 0 images; expected one image or a pair"),
         (talk("Hm?", "Yes.", image=["1.jpg"] * 3), "image: 3 images; expected one image or a pair"),
         (talk("Hm?", "Yes.", image=["1.jpg", None]), "image: missing"),
         (talk("Hm?", "Yes.", image=["1.jpg", "9.jpg"]), "image: file '9.jpg' does not exist"),
-        (talk("Hm?", "Yes.", image=["1.jpg", ""]), "image: is no text; got ''"),
+        (talk("Hm?", "Yes.", image=["1.jpg", ""]), "image: is not a text; got ''"),
         (talk("Hm?", "Yes.", image="../file.json"), "image: path '../file.json' leaves"),
         (talk("Hm?", "Yes.", image="..\\file.json"), "image: path '../file.json' leaves"),
         (talk("Hm?", "Yes.", image="/etc/passwd"), "image: path '/etc/passwd' is absolute"),
@@ -128,15 +130,15 @@ def test_turns_about_a_pair(images):
         (talk("Hm?", "Yes.") | {"note": float("nan")}, "note: a number that is NaN"),
         (talk("Hm?"), "conversations: is no list of human's and gpt's turns"),
         (talk(), "conversations: is no list of human's and gpt's turns"),
-        (talk("<image>", "Yes."), "conversations.0: is no text; got ''"),
-        (talk("Hm?", " "), "conversations.1.value: is no text; got ' '"),
+        (talk("<image>", "Yes."), "conversations.0: is not a text; got ''"),
+        (talk("Hm?", " "), "conversations.1.value: is not a text; got ' '"),
         (
             {"image": "1.jpg", "conversations": [{"from": "gpt", "value": "a"}, {}]},
             "conversations.0: is no turn of human; got {'from': 'gpt'",
         ),
         (talk("A: Yes B: No", "C"), "conversations.1: is no option; got 'C'; expected A, B"),
-        (talk("A: Yes B: No", "<answer> </answer>"), "conversations.1: is no text; got ''"),
-        (talk("A: Yes B: No", "<answer>Answer: </answer>"), "conversations.1: is no text"),
+        (talk("A: Yes B: No", "<answer> </answer>"), "conversations.1: is not a text; got ''"),
+        (talk("A: Yes B: No", "<answer>Answer: </answer>"), "conversations.1: is not a text"),
         (talk("A: Yes B: No", "Maybe"), "conversations.1: is no option; got 'Maybe'"),
         (talk("A: Yes B: No A: So", "A"), "conversations: the letter A comes twice"),
         (talk("A: Yes B: yes.", "A"), "conversations: options A and B are the same; got 'yes.'"),
@@ -144,12 +146,12 @@ def test_turns_about_a_pair(images):
         (talk("Hm?", "Emotion ranking: fear, awe, joy"), "conversations.1: unknown emotion 'awe'"),
     ],
 )
-def test_a_wrong_conversation_is_told(images, record, said):
+def test_a_wrong_conversation_is_reported(images, record, message):
     good = talk("Hm?", "Yes.")
     with pytest.raises(UserError) as error:
         read(images, good, record)
-    assert str(error.value).startswith(f"{images.parent / 'file.json'}: record 2: {said}")
-    assert str(error.value).endswith("correct the record, or take it out")
+    assert str(error.value).startswith(f"{images.parent / 'file.json'}: record 2: {message}")
+    assert str(error.value).endswith("correct or remove the record")
 
 
 # --- EEmoDB-Assess ------------------------------------------------------------------------------
@@ -194,12 +196,12 @@ def test_answers_to_be_rewarded(images, answer, task, truth, labels):
     assert (question.text, question.id) == ("How is it?", f"file/1/{task}")
     assert question.images == (images / "1.jpg",)
     # The parser and the rewards read what the file says.
-    said = parse(question.answer, question)
-    assert said.well_formed
-    assert said.said == truth
+    answer = parse(question.answer, question)
+    assert answer.well_formed
+    assert answer.values == truth
     reward = {"valence": "affect_gaussian", "arousal": "affect_gaussian", "ranking": "ranking"}
     reward |= {"dominance": "affect_gaussian", "dominant": "similarity"}
-    assert score(said, question, {reward[task]: 1.0})["total"] == pytest.approx(1)
+    assert score(answer, question, {reward[task]: 1.0})["total"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_levels_may_be_flat(images, record):
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "message"),
     [
         (assess("Valence: 1.01"), "solution.answer: is no number of its scale; got '1.01'"),
         (assess("Valence: nan"), "solution.answer: is no number of its scale"),
@@ -239,26 +241,26 @@ def test_levels_may_be_flat(images, record):
         ),
         (
             assess("Joy."),
-            "solution.answer: says nothing that is rewarded; got 'Joy.'; expected Val",
+            "solution.answer: has no key that is rewarded; got 'Joy.'; expected Val",
         ),
         (assess(None), "solution.answer: missing"),
-        (assess(0.5), "solution.answer: is no text; got 0.5"),
-        (assess("Valence: 0.5", ""), "problem.question: is no text"),
+        (assess(0.5), "solution.answer: is not a text; got 0.5"),
+        (assess("Valence: 0.5", ""), "problem.question: is not a text"),
         (assess("Valence: 0.5", video_path=None), "video_path: missing"),
         (assess("Valence: 0.5", video_path="9.jpg"), "video_path: file '9.jpg' does not exist"),
     ],
 )
-def test_a_wrong_assessment_is_told(images, record, said):
+def test_a_wrong_assessment_is_reported(images, record, message):
     with pytest.raises(UserError) as error:
         read(images, assess("Valence: 0.5"), assess("Valence: 0.5"), record)
-    assert str(error.value).startswith(f"{images.parent / 'file.json'}: record 3: {said}")
+    assert str(error.value).startswith(f"{images.parent / 'file.json'}: record 3: {message}")
 
 
 # --- files --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "cannot read {path}; got not JSON: Expecting value at column 1"),
         ("[", "cannot read {path}"),
@@ -270,10 +272,10 @@ def test_a_wrong_assessment_is_told(images, record, said):
         ("[]", "{path} holds no questions; got an empty list"),
         ("{}", "{path} holds no questions; got dict; expected a JSON list"),
         ("[1]", "{path}: record 1: -: is no object; got 1"),
-        ("[{}]", "{path} has no layout that is known"),
+        ("[{}]", "{path} has an unknown layout"),
         (
             '[{"text": 1}]',
-            "{path} has no layout that is known; got keys ['text']; expected EEmoDB-QA",
+            "{path} has an unknown layout; got keys ['text']; expected EEmoDB-QA",
         ),
         (
             '[{"question": 1, "question": 2}]',
@@ -289,12 +291,12 @@ def test_a_wrong_assessment_is_told(images, record, said):
         ),
     ],
 )
-def test_files_that_hold_no_questions(images, content, said):
+def test_files_that_hold_no_questions(images, content, message):
     path = images.parent / "q.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
         read_questions(path, images, "train")
-    assert str(error.value).startswith(said.format(path=path))
+    assert str(error.value).startswith(message.format(path=path))
 
 
 def test_missing_file_and_folder(images):

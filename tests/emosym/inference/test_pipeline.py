@@ -11,9 +11,12 @@ from PIL import Image
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline, complete, to_image, wanted_affect
+from emosym.models.imagine import imagine_prompt
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question
-from emosym.tasks import prompts
+from emosym.tasks.affect import AFFECT_PROMPT
+from emosym.tasks.assessment import assessment_prompt
+from emosym.tasks.ranking import ranking_prompt
 from tests.model_zoo.make import picture, pictures
 
 REQUESTS = [
@@ -88,10 +91,10 @@ def test_wanted_affect_is_nan_where_none_is_wanted():
 
 def test_the_instruction_holds_the_request():
     whole = complete(REQUESTS[3])
-    assert prompts.imagine(whole) == (
+    assert imagine_prompt(whole) == (
         "Imagine an image. It shows a tree. Emotion: awe. Valence: -3.0; Arousal: 3.0."
     )
-    assert prompts.imagine(complete(REQUESTS[0])) == (
+    assert imagine_prompt(complete(REQUESTS[0])) == (
         "Imagine an image. It shows a red house in the snow."
     )
 
@@ -131,7 +134,7 @@ def test_batches_files_and_skipped_answers_change_no_number(pipeline, tiny, tmp_
 @pytest.fixture
 def questions(tmp_path) -> list[Question]:
     """Three questions about each of three images, of unequal length."""
-    texts = (prompts.UNDERSTAND, prompts.assess("valence"), prompts.rank(MIKELS8))
+    texts = (AFFECT_PROMPT, assessment_prompt("valence"), ranking_prompt(MIKELS8))
     for i, image in enumerate(pictures(3)):
         image.save(tmp_path / f"{i}.png")
     return [
@@ -197,7 +200,7 @@ def test_a_prompt_is_checked_without_generating(pipeline):
 
 
 def test_an_answer_is_that_of_understanding_up_to_max_tokens(pipeline, questions):
-    asked = [question for question in questions if question.text == prompts.UNDERSTAND]
+    asked = [question for question in questions if question.text == AFFECT_PROMPT]
     found = pipeline.understand([question.images[0] for question in asked])
     assert pipeline.answer(asked, max_tokens=6) == [one.answer for one in found]
     longer = pipeline.answer(asked, max_tokens=7)

@@ -14,8 +14,9 @@ from PIL import Image
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
-from emosym.inference.refine import JUDGED_TOGETHER, best_of, lost_content, refine
+from emosym.inference.refine import JUDGED_TOGETHER, best_of, refine
 from emosym.records import ImageRequest, Question, Understanding
+from emosym.tasks.rewrite import lost_content
 
 REQUEST = ImageRequest(prompt="a cat in the rain", valence=1.0, arousal=-1.0)
 WINDOW = 9

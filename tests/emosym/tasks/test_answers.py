@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.questions.build import affect_question
 from emosym.affect.scales import PUBLIC, UNIT
 from emosym.affect.taxonomies import EKMAN7, MIKELS8
 from emosym.records import Question, Sample
-from emosym.tasks import prompts
-from emosym.tasks.answers import LONGEST, READERS, Answer, parse, thought
+from emosym.tasks.affect import affect_question, affect_reply
+from emosym.tasks.answers import LONGEST, parse, reasoning
+from emosym.tasks.base import Answer
+from emosym.tasks.registry import TASKS
 
 FACTS = "Emotion: fear; Valence: -1.3; Arousal: 0.9"
 SAID = {"emotion": "fear", "valence": -1.3, "arousal": 0.9}
@@ -21,7 +22,7 @@ LOOSE = Answer(False, SAID)
 NOTHING = Answer(False)
 
 
-def question(*keys: str, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
+def make_question(*keys: str, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
     """Ask for some keys; what is true of them does not matter to a parser."""
     return Question(
         id="q",
@@ -36,21 +37,21 @@ def question(*keys: str, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
     )
 
 
-AFFECT = question("emotion", "valence", "arousal")
+AFFECT = make_question("emotion", "valence", "arousal")
 
 
-def said(facts: str, think: str = "dark sky") -> str:
+def reply(facts: str, think: str = "dark sky") -> str:
     return f"<think>{think}</think><answer>{facts}</answer>"
 
 
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        (said(FACTS), ALL),
-        (f"  \n{said(FACTS)}\n", ALL),
-        (said(FACTS, think=""), ALL),
+        (reply(FACTS), ALL),
+        (f"  \n{reply(FACTS)}\n", ALL),
+        (reply(FACTS, think=""), ALL),
         (f"<think>a</think>\n\n<answer>{FACTS}</answer>", ALL),
-        (said("EMOTION:FEAR ;valence:-1.3;  Arousal :+0.9"), ALL),
+        (reply("EMOTION:FEAR ;valence:-1.3;  Arousal :+0.9"), ALL),
     ],
 )
 def test_the_form_is_kept(text, answer):
@@ -61,14 +62,14 @@ def test_the_form_is_kept(text, answer):
     ("text", "answer"),
     [
         (f"<answer>{FACTS}</answer>", LOOSE),
-        (f"Well. {said(FACTS)}", LOOSE),
-        (f"{said(FACTS)} That is all.", LOOSE),
+        (f"Well. {reply(FACTS)}", LOOSE),
+        (f"{reply(FACTS)} That is all.", LOOSE),
         (f"<think>a<answer>{FACTS}</answer>", LOOSE),
         (f"<answer>{FACTS}</answer><think>late</think>", LOOSE),
-        (said(FACTS, think="<think>twice</think>"), LOOSE),
+        (reply(FACTS, think="<think>twice</think>"), LOOSE),
         (f"<think>a</think><answer><answer>{FACTS}</answer></answer>", LOOSE),
-        (said("Emotion: awe") + said(FACTS), LOOSE),
-        (said(FACTS) + "<answer>Emotion: aw", LOOSE),
+        (reply("Emotion: awe") + reply(FACTS), LOOSE),
+        (reply(FACTS) + "<answer>Emotion: aw", LOOSE),
     ],
 )
 def test_facts_are_read_where_the_form_is_broken(text, answer):
@@ -91,7 +92,7 @@ def test_facts_are_read_where_the_form_is_broken(text, answer):
     ],
 )
 def test_a_fact_that_does_not_parse_breaks_the_form(facts, answer):
-    assert parse(said(facts), AFFECT) == answer
+    assert parse(reply(facts), AFFECT) == answer
 
 
 @pytest.mark.parametrize(
@@ -121,8 +122,8 @@ def test_a_fact_that_does_not_parse_breaks_the_form(facts, answer):
     ],
 )
 def test_what_is_no_plain_number_on_the_scale_is_unsaid(number):
-    assert parse(said(f"Valence: {number}"), AFFECT) == NOTHING
-    assert parse(said(f"Emotion: awe; Valence: {number}"), AFFECT) == Answer(
+    assert parse(reply(f"Valence: {number}"), AFFECT) == NOTHING
+    assert parse(reply(f"Emotion: awe; Valence: {number}"), AFFECT) == Answer(
         False, {"emotion": "awe"}
     )
 
@@ -133,10 +134,10 @@ def test_without_an_answer_nothing_is_said(text):
 
 
 def test_long_texts_are_not_parsed():
-    room = LONGEST - len(said(FACTS, think=""))
-    assert parse(said(FACTS, think="x" * room), AFFECT) == ALL
-    assert parse(said(FACTS, think="x" * (room + 1)), AFFECT) == NOTHING
-    for flood in ("x", "<answer>", "<think></think>", said(FACTS), "<", "; : "):
+    room = LONGEST - len(reply(FACTS, think=""))
+    assert parse(reply(FACTS, think="x" * room), AFFECT) == ALL
+    assert parse(reply(FACTS, think="x" * (room + 1)), AFFECT) == NOTHING
+    for flood in ("x", "<answer>", "<think></think>", reply(FACTS), "<", "; : "):
         assert parse(flood * (2**20 // len(flood) + 1), AFFECT) == NOTHING
 
 
@@ -147,11 +148,11 @@ PIECES = ["<think>", "</think>", "<answer>", "</answer>", "Emotion: ", "Valence:
 def test_any_text_gives_an_answer_in_range(text):
     for lenient in (False, True):
         answer = parse(text, AFFECT, lenient=lenient)
-        assert answer.said.get("emotion", "awe") in MIKELS8
+        assert answer.values.get("emotion", "awe") in MIKELS8
         for axis in ("valence", "arousal", "dominance"):
-            assert -3 <= answer.said.get(axis, 0) <= 3
+            assert -3 <= answer.values.get(axis, 0) <= 3
         if answer.well_formed:
-            assert set(AFFECT.truth) <= set(answer.said)
+            assert set(AFFECT.truth) <= set(answer.values)
             assert text.strip().startswith("<think>")
             assert text.strip().endswith("</answer>")
 
@@ -170,32 +171,32 @@ def test_reference_answers_are_well_formed_and_come_back(emotion, valence, arous
         arousal=arousal,
         knowledge="A dark sky weighs on the house.",
     )
-    asked = affect_question(sample)
+    question = affect_question(sample)
     facts = {"emotion": emotion, "valence": valence, "arousal": arousal}
     known = {key: value for key, value in facts.items() if value is not None}
-    assert (asked is None) == (not known)
-    if asked is None:
+    assert (question is None) == (not known)
+    if question is None:
         return
-    assert asked.answer == prompts.answer(sample)
-    answer = parse(asked.answer, asked)
+    assert question.answer == affect_reply(sample)
+    answer = parse(question.answer, question)
     assert answer.well_formed
-    assert set(answer.said) == set(known)
-    assert answer.said.get("emotion") == emotion
+    assert set(answer.values) == set(known)
+    assert answer.values.get("emotion") == emotion
     for axis in {"valence", "arousal"} & set(known):
-        assert abs(answer.said[axis] - known[axis]) <= 0.05 + 1e-9
+        assert abs(answer.values[axis] - known[axis]) <= 0.05 + 1e-9
 
 
-VALENCE = question("valence", scale=UNIT)
-RANKING = question("emotion ranking", labels=EKMAN7)
-DOMINANT = question("dominant emotion", labels=EKMAN7)
-CHOICE = question("answer", options="ABCD")
-FREE = question("description")
-SUGGESTIONS = question("suggestions")
-PROMPT = replace(question("prompt"), task="rewrite")
+VALENCE = make_question("valence", scale=UNIT)
+RANKING = make_question("emotion ranking", labels=EKMAN7)
+DOMINANT = make_question("dominant emotion", labels=EKMAN7)
+CHOICE = make_question("answer", options="ABCD")
+FREE = make_question("description")
+SUGGESTIONS = make_question("suggestions")
+PROMPT = replace(make_question("prompt"), task="rewrite")
 
 
 @pytest.mark.parametrize(
-    ("asked", "facts", "value"),
+    ("question", "facts", "value"),
     [
         (VALENCE, "Valence: 0.7083", 0.7083),
         (VALENCE, "Valence: 1.0001", None),
@@ -221,26 +222,26 @@ PROMPT = replace(question("prompt"), task="rewrite")
         (PROMPT, " ", None),
     ],
 )
-def test_every_task_reads_its_own_key(asked, facts, value):
-    (key,) = asked.truth
-    answer = parse(said(facts), asked)
+def test_every_task_reads_its_own_key(question, facts, value):
+    (key,) = question.truth
+    answer = parse(reply(facts), question)
     assert answer == Answer(value is not None, {} if value is None else {key: value})
 
 
 def test_every_key_that_a_reader_knows_is_read_with_every_other():
     """A model may say more than was asked, as long as each part of it says something."""
     both = "Dominant emotion: fear; Valence: 0.5"
-    assert parse(said(both), VALENCE).well_formed
-    assert parse(said(both), VALENCE).said == {"dominant emotion": "fear", "valence": 0.5}
-    assert not parse(said("Dominant emotion: fear"), VALENCE).well_formed
+    assert parse(reply(both), VALENCE).well_formed
+    assert parse(reply(both), VALENCE).values == {"dominant emotion": "fear", "valence": 0.5}
+    assert not parse(reply("Dominant emotion: fear"), VALENCE).well_formed
     others = {"dominance", "emotion ranking", "dominant emotion", "answer", "suggestions"}
-    assert set(READERS) == {*SAID, *others}
+    assert {key for task in TASKS.values() for key in task.readers} == {*SAID, *others}
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (said(FACTS), "dark sky"),
+        (reply(FACTS), "dark sky"),
         ("Well. <think> one </think><think>two</think>", "one"),
         ("<think>cut", ""),
         ("", ""),
@@ -248,11 +249,11 @@ def test_every_key_that_a_reader_knows_is_read_with_every_other():
     ],
 )
 def test_the_reasoning_can_be_read_by_itself(text, reason):
-    assert thought(text) == reason
+    assert reasoning(text) == reason
 
 
 @pytest.mark.parametrize(
-    ("asked", "text", "value"),
+    ("question", "text", "value"),
     [
         (CHOICE, "B:Yes.", "B"),
         (CHOICE, "The answer is C.", "C"),
@@ -266,13 +267,13 @@ def test_the_reasoning_can_be_read_by_itself(text, reason):
         (RANKING, "none", None),
     ],
 )
-def test_lenient_reading_finds_what_was_asked(asked, text, value):
-    (key,) = asked.truth
-    assert parse(text, asked, lenient=True).said.get(key) == value
-    assert not parse(text, asked, lenient=True).well_formed
-    assert key not in parse(text, asked).said
+def test_lenient_reading_finds_what_was_asked(question, text, value):
+    (key,) = question.truth
+    assert parse(text, question, lenient=True).values.get(key) == value
+    assert not parse(text, question, lenient=True).well_formed
+    assert key not in parse(text, question).values
 
 
 def test_lenient_reading_never_overrules_the_form():
-    text = said("Answer: B", think="A or C")
+    text = reply("Answer: B", think="A or C")
     assert parse(text, CHOICE, lenient=True) == parse(text, CHOICE) == Answer(True, {"answer": "B"})

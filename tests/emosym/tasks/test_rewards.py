@@ -13,29 +13,26 @@ from emosym.affect.similarity import similarities
 from emosym.affect.taxonomies import EKMAN7, MIKELS8
 from emosym.errors import UserError
 from emosym.records import Question
-from emosym.tasks.answers import Answer, parse
-from emosym.tasks.rewards import (
-    REWARDS,
+from emosym.tasks.answers import parse
+from emosym.tasks.assessment import (
     THRESHOLD,
     affect_gaussian,
     affect_linear,
     affect_threshold,
-    emotion_reward,
-    format_reward,
-    length_reward,
-    option_reward,
-    ranking_reward,
     regression,
-    score,
-    similarity_reward,
-    similarity_sentence,
 )
+from emosym.tasks.base import Answer
+from emosym.tasks.dominant import emotion_reward, similarity_reward, similarity_sentence
+from emosym.tasks.perception import option_reward
+from emosym.tasks.ranking import ranking_reward
+from emosym.tasks.registry import REWARDS, score
+from emosym.tasks.rewards import format_reward, length_reward
 
 GRID = (-3.0, -1.5, 0.0, 1.5, 3.0)
 """EmotiCrafter's test points on each axis."""
 
 
-def asked(truth: dict, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
+def make_question(truth: dict, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
     return Question(
         id="q7",
         task="affect",
@@ -51,12 +48,12 @@ def asked(truth: dict, labels=MIKELS8, scale=PUBLIC, options=()) -> Question:
 
 def sample(emotion="fear", valence: float | None = -1.0, arousal: float | None = 0.5) -> Question:
     truth = {"emotion": emotion, "valence": valence, "arousal": arousal}
-    return asked({key: value for key, value in truth.items() if value is not None})
+    return make_question({key: value for key, value in truth.items() if value is not None})
 
 
 def says(form: bool, emotion=None, valence=None, arousal=None) -> Answer:
-    said = {"emotion": emotion, "valence": valence, "arousal": arousal}
-    return Answer(form, {key: value for key, value in said.items() if value is not None})
+    prediction = {"emotion": emotion, "valence": valence, "arousal": arousal}
+    return Answer(form, {key: value for key, value in prediction.items() if value is not None})
 
 
 @pytest.mark.parametrize(
@@ -143,7 +140,7 @@ def test_score_weighs_and_keeps_the_parts():
     assert score(answer, sample(), {"format": 0.0})["total"] == 0
 
 
-def test_an_unknown_reward_is_told_with_the_nearest():
+def test_an_unknown_reward_suggests_the_nearest():
     with pytest.raises(UserError, match=r"unknown reward 'emotoin'.*did you mean 'emotion'\?"):
         score(says(False), sample(), {"emotoin": 1.0})
 
@@ -151,10 +148,13 @@ def test_an_unknown_reward_is_told_with_the_nearest():
 @pytest.mark.parametrize("name", ["affect_threshold", "affect_linear", "affect_gaussian"])
 def test_only_coordinates_that_are_asked_count(name):
     """One axis, as EEmo-Logic asks: its error alone decides; on [0, 1] as on [-3, 3]."""
-    one = asked({"valence": 0.5}, scale=UNIT)
-    six = asked({"valence": 0.0})
-    for said, reward in ((0.5, 1.0), (0.583, REWARDS[name].score(says(True, valence=0.498), six))):
-        answer = Answer(True, {"valence": said, "arousal": 0.9})
+    one = make_question({"valence": 0.5}, scale=UNIT)
+    six = make_question({"valence": 0.0})
+    for prediction, reward in (
+        (0.5, 1.0),
+        (0.583, REWARDS[name].score(says(True, valence=0.498), six)),
+    ):
+        answer = Answer(True, {"valence": prediction, "arousal": 0.9})
         assert REWARDS[name].score(answer, one) == pytest.approx(reward, abs=1e-9)
 
 
@@ -168,17 +168,17 @@ def test_a_reward_counts_only_where_the_question_has_its_truth():
 def test_published_rewards():
     """Worked examples of EEmo-Logic: regression 0.625 vs 0.7083, a ranking, two confusions."""
     near = Answer(True, {"valence": 0.625})
-    assert affect_gaussian(near, asked({"valence": 0.7083}, scale=UNIT)) == pytest.approx(
+    assert affect_gaussian(near, make_question({"valence": 0.7083}, scale=UNIT)) == pytest.approx(
         0.5165, abs=5e-4
     )
-    true = asked({"emotion ranking": ("fear", "anger", "neutral")}, labels=EKMAN7)
-    said = Answer(True, {"emotion ranking": ("fear", "disgust", "neutral")})
-    assert ranking_reward(said, true) == pytest.approx(0.6833, abs=5e-5)
+    true = make_question({"emotion ranking": ("fear", "anger", "neutral")}, labels=EKMAN7)
+    prediction = Answer(True, {"emotion ranking": ("fear", "disgust", "neutral")})
+    assert ranking_reward(prediction, true) == pytest.approx(0.6833, abs=5e-5)
     assert ranking_reward(Answer(True), true) == 0
 
 
 def test_a_near_miss_earns_a_little():
-    fear = asked({"dominant emotion": "fear"})
+    fear = make_question({"dominant emotion": "fear"})
     earned = {
         name: similarity_reward(Answer(True, {"dominant emotion": name}), fear) for name in MIKELS8
     }
@@ -196,7 +196,7 @@ def test_a_near_miss_earns_a_little():
 
 
 def test_definitions_lower_what_a_near_miss_earns():
-    fear = asked({"dominant emotion": "fear"}, labels=EKMAN7)
+    fear = make_question({"dominant emotion": "fear"}, labels=EKMAN7)
     miss, hit = (Answer(True, {"dominant emotion": name}) for name in ("anger", "fear"))
     matrix = similarities(EKMAN7, definitions=True)
     earned = similarity_sentence(miss, fear)
@@ -206,9 +206,9 @@ def test_definitions_lower_what_a_near_miss_earns():
 
 
 def test_options():
-    choice = asked({"answer": "B"}, options="AB")
-    said = [Answer(True, {"answer": letter}) for letter in "BA"]
-    assert [option_reward(answer, choice) for answer in [*said, Answer(True)]] == [1, 0, 0]
+    choice = make_question({"answer": "B"}, options="AB")
+    prediction = [Answer(True, {"answer": letter}) for letter in "BA"]
+    assert [option_reward(answer, choice) for answer in [*prediction, Answer(True)]] == [1, 0, 0]
 
 
 @pytest.mark.parametrize(("fill", "reward"), [(0.1, 0), (0.8, 0), (0.9, -0.5), (1.0, -1)])
@@ -232,7 +232,7 @@ def test_every_reward_lies_between_0_and_1(name, text, valence, arousal):
         "emotion ranking": ("awe", "fear", "anger"),
         "answer": "A",
     }
-    question = asked(truth, options="AB")
+    question = make_question(truth, options="AB")
     facts = f"{text}; Valence: {valence:.2f}; Emotion: fear; Emotion ranking: fear, awe; Answer: A"
     answer = parse(f"<think></think><answer>{facts}</answer>", question)
     assert 0 <= REWARDS[name].score(answer, question) <= 1

@@ -9,7 +9,7 @@ from emosym.affect.scales import Scale
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 from eval.generation.affect_plane import MEASURED, PlaneScores, evaluate_plane
-from eval.generation.measure import EvalRequest
+from eval.generation.requests import EvalRequest
 from tests.eval.painter import Painter, affect_of
 
 STEP = 6 / 255
@@ -18,7 +18,7 @@ FAR = (-2.0, 2.0)
 """Points at which the painter's shifts stay on the scale."""
 
 
-def asked(prompt: str, subject: str | None = "boat") -> EvalRequest:
+def wanted(prompt: str, subject: str | None = "boat") -> EvalRequest:
     return EvalRequest(
         request=ImageRequest(prompt=prompt, emotion="awe", valence=3, arousal=3), subject=subject
     )
@@ -33,17 +33,17 @@ class Recorder(Painter):
 
     def __init__(self, **known: object) -> None:
         super().__init__(**known)
-        self.asked: list[ImageRequest] = []
+        self.received: list[ImageRequest] = []
 
     def generate(self, requests, **options):
-        self.asked += requests
+        self.received += requests
         return super().generate(requests, **options)
 
 
 def test_errors_by_hand() -> None:
     scores = score(
         Painter(v_shift=0.5, a_shift=-1.0),
-        [asked("a boat")] * 2,
+        [wanted("a boat")] * 2,
         oracle=lambda image, subject: affect_of(image).to(Scale(-1.0, 1.0)),
         attainable=lambda subject, v, a: (0.25, 0.5 if v > 0 else 0.0),
     )
@@ -75,7 +75,7 @@ def test_a_shift_beyond_the_scale_is_an_error_at_its_end_only() -> None:
             ]
             return super().generate(near, **options)
 
-    scores = evaluate_plane(Timid(), [asked("a boat")], judge=Painter())
+    scores = evaluate_plane(Timid(), [wanted("a boat")], judge=Painter())
     assert len(scores.cells) == 25
     by_valence = {one["valence"]: one["judge_v_error"] for one in scores.cells}
     assert by_valence == pytest.approx({-3: 2, -1.5: 0.5, 0: 0, 1.5: 0.5, 3: 2}, abs=STEP)
@@ -85,21 +85,21 @@ def test_a_shift_beyond_the_scale_is_an_error_at_its_end_only() -> None:
 
 def test_labels_are_left_out_and_noise_is_one_for_a_prompt_and_a_seed() -> None:
     model = Recorder(noise=True)
-    score(model, [asked("one"), asked("two"), asked("three")], seeds=(7, 8), batch=2)
-    assert {request.emotion for request in model.asked} == {None}
-    assert {(r.valence, r.arousal) for r in model.asked} == {(v, a) for v in FAR for a in FAR}
-    assert [r.prompt for r in model.asked] == ["one"] * 8 + ["two"] * 8 + ["three"] * 8
+    score(model, [wanted("one"), wanted("two"), wanted("three")], seeds=(7, 8), batch=2)
+    assert {request.emotion for request in model.received} == {None}
+    assert {(r.valence, r.arousal) for r in model.received} == {(v, a) for v in FAR for a in FAR}
+    assert [r.prompt for r in model.received] == ["one"] * 8 + ["two"] * 8 + ["three"] * 8
     groups = [model.seeds[at : at + 4] for at in range(0, 24, 4)]
     assert all(len(set(group)) == 1 for group in groups), "the same at all points"
     assert len({group[0] for group in groups}) == 6, "its own for each prompt and seed"
     alone = Recorder(noise=True)
-    score(alone, [asked("one"), asked("two"), asked("three")], seeds=(7, 8), batch=1)
+    score(alone, [wanted("one"), wanted("two"), wanted("three")], seeds=(7, 8), batch=1)
     assert alone.seeds == model.seeds, "whatever the batch"
 
 
 def test_diversity_by_hand() -> None:
     model = Painter(noise=True)
-    scores = score(model, [asked("one"), asked("two")], seeds=(0, 1))
+    scores = score(model, [wanted("one"), wanted("two")], seeds=(0, 1))
     blue = [
         np.random.default_rng(own).integers(256) / 255 / 3**0.5
         for own in dict.fromkeys(model.seeds)
@@ -109,7 +109,7 @@ def test_diversity_by_hand() -> None:
     between_prompts = (abs(one - two) + abs(other - another)) / 2
     assert scores.seed_diversity == pytest.approx(between_seeds, abs=1e-5)
     assert scores.prompt_diversity == pytest.approx(between_prompts, abs=1e-5)
-    lone = score(Painter(noise=True), [asked("one")])
+    lone = score(Painter(noise=True), [wanted("one")])
     assert lone.seed_diversity is lone.prompt_diversity is None
 
 
@@ -121,7 +121,7 @@ def test_continuity_is_of_each_axis() -> None:
             flat = [ImageRequest(prompt="x", valence=r.valence, arousal=0.0) for r in requests]
             return super().generate(flat, **options)
 
-    scores = evaluate_plane(Deaf(), [asked("one"), asked("two")], judge=Painter())
+    scores = evaluate_plane(Deaf(), [wanted("one"), wanted("two")], judge=Painter())
     along = {axis: one.mean for axis, one in scores.continuity.items()}
     assert along["valence"].spearman == pytest.approx(1)
     assert along["arousal"].spearman == 0
@@ -140,28 +140,28 @@ def test_only_a_request_with_a_subject_is_asked_of_the_truth() -> None:
 
     scores = score(
         Painter(),
-        [asked("a boat"), asked("something", None), asked("a cat", "cat")],
+        [wanted("a boat"), wanted("something", None), wanted("a cat", "cat")],
         classify=classify,
         oracle=lambda image, subject: affect_of(image),
     )
     assert seen == [4, 4]
     assert scores.subject_accuracy == pytest.approx((2 / 4 + 1 / 4) / 2)
     assert [one["subject_accuracy"] for one in scores.cells] == [0.5, 0.5, 0.5, 0]
-    bare = score(Painter(), [asked("something", None)], classify=classify)
+    bare = score(Painter(), [wanted("something", None)], classify=classify)
     assert bare.oracle_error is bare.floor_error is bare.subject_accuracy is None
     assert set(bare.intervals) == set(MEASURED)
 
 
 def test_progress_counts_prompts() -> None:
     steps = []
-    three = [asked("x")] * 3
+    three = [wanted("x")] * 3
     score(Painter(), three, batch=2, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_bad_input_is_told() -> None:
+def test_bad_input_is_reported() -> None:
     with pytest.raises(UserError, match="no request"):
         score(Painter(), [])
     for seeds in ((), (1, 1)):
         with pytest.raises(UserError, match="at least one, none twice"):
-            score(Painter(), [asked("x")], seeds=seeds)
+            score(Painter(), [wanted("x")], seeds=seeds)

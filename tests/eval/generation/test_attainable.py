@@ -48,6 +48,6 @@ def test_a_drawn_picture_reaches_it_and_none_goes_far_below() -> None:
         assert min(errors) > floor - 0.1, "pixels round"
 
 
-def test_an_unknown_subject_is_told() -> None:
+def test_an_unknown_subject_is_reported() -> None:
     with pytest.raises(UserError, match="unknown subject 'dragon'"):
         attainable("dragon", 0, 0)

@@ -10,14 +10,15 @@ import pytest
 from emosym.affect.scales import Affect, Scale
 from emosym.errors import UserError
 from emosym.records import ImageRequest, Sample
-from eval.generation.measure import EvalRequest, evaluate_generation, requests_from
+from eval.generation.measure import evaluate_generation
+from eval.generation.requests import EvalRequest, requests_from
 from tests.eval.painter import Painter, affect_of
 
 STEP = 6 / 255
 """V/A units of one grey level: the painter's rounding error."""
 
 
-def asked(valence: float, arousal: float, **known: object) -> EvalRequest:
+def wanted(valence: float, arousal: float, **known: object) -> EvalRequest:
     return EvalRequest(
         request=ImageRequest(prompt="a boat", valence=valence, arousal=arousal, **known),
         subject="boat",
@@ -25,7 +26,11 @@ def asked(valence: float, arousal: float, **known: object) -> EvalRequest:
 
 
 def test_errors_by_hand() -> None:
-    requests = [asked(1, 1, emotion="amusement"), asked(-2, 0, emotion="amusement"), asked(0, -1)]
+    requests = [
+        wanted(1, 1, emotion="amusement"),
+        wanted(-2, 0, emotion="amusement"),
+        wanted(0, -1),
+    ]
     subjects = []
 
     def oracle(image, subject):
@@ -51,7 +56,7 @@ def test_the_judge_judges_not_the_generator() -> None:
         def recognise(self, images):
             raise AssertionError("the generator must not judge itself")
 
-    scores = evaluate_generation(Gloomy(), [asked(0, 0)], judge=Painter(), seed=0)
+    scores = evaluate_generation(Gloomy(), [wanted(0, 0)], judge=Painter(), seed=0)
     assert scores.judge_v_error == pytest.approx(0, abs=STEP)
     assert scores.oracle_v_error is None
 
@@ -61,7 +66,7 @@ def test_diversity_by_hand() -> None:
     seen = {}
     scores = evaluate_generation(
         model,
-        [asked(0, 0), asked(1, 1)],
+        [wanted(0, 0), wanted(1, 1)],
         judge=Painter(),
         seed=5,
         images_per_request=3,
@@ -78,7 +83,7 @@ def test_diversity_by_hand() -> None:
 
 
 def test_the_same_seed_gives_the_same_scores() -> None:
-    requests = [asked(v, 0) for v in (-2, -1, 0, 1, 2)]
+    requests = [wanted(v, 0) for v in (-2, -1, 0, 1, 2)]
 
     def run(seed: int):
         return evaluate_generation(Painter(noise=True), requests, judge=Painter(), seed=seed)
@@ -89,7 +94,7 @@ def test_the_same_seed_gives_the_same_scores() -> None:
 
 def test_requests_without_a_target_or_a_subject_do_not_count() -> None:
     requests = [
-        asked(2, 2),
+        wanted(2, 2),
         EvalRequest(request=ImageRequest(prompt="a boat", emotion="anger"), subject="boat"),
         EvalRequest(request=ImageRequest(valence=0.0, arousal=0.0)),
     ]

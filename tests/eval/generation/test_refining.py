@@ -1,4 +1,4 @@
-"""`python -m eval.generation.refining`, and what it compares."""
+"""`python -m eval refining`, and what it compares."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from PIL import Image
 
 from emosym.affect.scales import Affect
 from emosym.records import ImageRequest, Understanding
-from eval.generation.measure import EvalRequest
-from eval.generation.refining import compare, over_plane
+from eval.generation.refining import compare
+from eval.generation.requests import EvalRequest, over_plane
 
 ROOT = Path(__file__).resolve().parents[3]
 REWRITE = "<think>It is dark.</think><answer>Prompt: a tree in bright light</answer>"
@@ -73,7 +73,11 @@ def test_by_hand():
     wanted = EvalRequest(request=request, subject="tree")
     painter = Painter()
     (row,) = compare(
-        *(painter, Critic(REWRITE), grey, [wanted]), rounds=3, images=2, seed=10, steps=1
+        *(painter, Critic(REWRITE), grey, [wanted]),
+        rounds=3,
+        images=2,
+        seed=10,
+        num_inference_steps=1,
     )
     assert painter.drawn == [2] * 5, "three rounds, and the two that they do not share"
     assert {name: round(value, 6) for name, value in row.items()} == {
@@ -102,14 +106,14 @@ def test_each_point_has_as_many_prompts_each_of_its_own():
         EvalRequest(request=ImageRequest(prompt=f"tree {number}"), subject="tree")
         for number in range(75)
     ]
-    asked = over_plane(prompts, 5, seed=0)
-    points = Counter((one.request.valence, one.request.arousal) for one in asked)
+    requests = over_plane(prompts, 5, seed=0)
+    points = Counter((one.request.valence, one.request.arousal) for one in requests)
     assert len(points) == 25
     assert set(points.values()) == {3}
     assert {value for point in points for value in point} == {-3, -1.5, 0, 1.5, 3}
-    bare = [replace(one.request, valence=None, arousal=None) for one in asked]
+    bare = [replace(one.request, valence=None, arousal=None) for one in requests]
     assert bare == [one.request for one in prompts], "in their order, which subjects follow"
-    assert over_plane(prompts, 5, seed=0) == asked != over_plane(prompts, 5, seed=1)
+    assert over_plane(prompts, 5, seed=0) == requests != over_plane(prompts, 5, seed=1)
 
 
 def test_the_command():
@@ -126,7 +130,7 @@ def test_the_command():
         "2",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "eval.generation.refining", "--json", *few],
+        [sys.executable, "-m", "eval", "refining", "--json", *few],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -15,7 +15,7 @@ from data_tools.affectworld.world import draw_world
 from emosym.errors import UserError
 from eval.generation import subject
 from eval.generation.subject import SubjectClassifier
-from eval.generation.subject_training import draw, spoiled, train
+from eval.generation.subject_training import degraded, draw, train
 
 
 def test_the_shipped_weights_name_subjects_they_never_saw_drawn() -> None:
@@ -72,7 +72,7 @@ def test_pictures_to_learn_from_are_balanced_and_follow_the_seed() -> None:
     assert torch.equal(pixels, draw(20, "x")[0])
     assert not torch.equal(pixels, draw(20, "y")[0])
     torch.manual_seed(0)
-    worse = spoiled(pixels)
+    worse = degraded(pixels)
     assert worse.shape == pixels.shape
     assert 0 <= worse.min() < worse.max() <= 1
     assert 0.001 < (worse - pixels).abs().mean() < 0.1

@@ -7,9 +7,17 @@ import pytest
 from rich.console import Console
 
 from emosym.records import Question
-from emosym.tasks import prompts
+from emosym.tasks.registry import TASKS
 from eval.generation.measure import GenerationScores
-from eval.reports.comparison import SECTIONS, TASKS, Row, rows, tables, task_rows
+from eval.reports.comparison import (
+    COMMON_METRICS,
+    SECTIONS,
+    Row,
+    rows,
+    tables,
+    task_metrics,
+    task_rows,
+)
 from eval.reports.table import comparison_table
 from eval.tasks.measure import score_answers
 from eval.tasks.understanding import UnderstandingScores
@@ -116,16 +124,16 @@ def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
             options=dict(zip("AB", kind, strict=True)),
             aspect=aspect,
         )
-        for task in prompts.TASKS
+        for task in TASKS
         for count in (1, 2)
         for kind in (("yes", "no"), ("low", "high"))
         for aspect in ("emotion", "valence", "arousal", "dominance")
     ]
     scores = score_answers(questions, [""] * len(questions), seed=0, resamples=2)
-    assert {name for one in scores.values() for name in one.metrics} == set(TASKS)
-    assert {name for name, (_, better) in TASKS.items() if better == "lower"} == {
-        name for name in TASKS if name.endswith("mae")
-    }
+    for task, one in scores.items():
+        assert set(one.metrics) == {*TASKS[task].metrics, *COMMON_METRICS}, task
+        for name, (_, better) in task_metrics(task).items():
+            assert better == ("lower" if name.endswith("mae") else "higher"), name
 
 
 def test_the_terminal_table_shows_tasks() -> None:

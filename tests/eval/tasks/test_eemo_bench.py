@@ -65,10 +65,10 @@ def test_the_published_verdicts_come_out(shared: Path, model: str) -> None:
     assert len(items) == 2012
     parted = set()
     for question, text, verdict, invalid in items:
-        said = parse(text, question, lenient=True).said.get("answer")
+        letter = parse(text, question, lenient=True).values.get("answer")
         if invalid:  # one record: unreadable for them too, judged as free text five times
-            assert said is None
-        elif (said == question.truth["answer"]) != bool(verdict):
+            assert letter is None
+        elif (letter == question.truth["answer"]) != bool(verdict):
             parted.add((model, int(question.id)))
     assert parted == {key for key in KNOWN if key[0] == model}
 

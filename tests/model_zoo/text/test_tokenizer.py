@@ -4,8 +4,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from emosym.models.imagine import imagine_prompt
 from emosym.records import ImageRequest
-from emosym.tasks import prompts
 from model_zoo.text.tokenizer import SPECIAL, TAGS, train_tokenizer
 from tests.model_zoo.make import tokenizer
 from train.data.base_texts import base_texts
@@ -89,6 +89,6 @@ def test_training_is_a_function_of_its_text():
 
 
 def test_the_project_speaks_in_few_tokens():
-    request = prompts.imagine(ImageRequest(emotion="fear", valence=-1.5, arousal=2.0))
+    request = imagine_prompt(ImageRequest(emotion="fear", valence=-1.5, arousal=2.0))
     ids = tokenizer()(request).input_ids
     assert len(ids) < len(request) / 2

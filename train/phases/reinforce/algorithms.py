@@ -27,7 +27,7 @@ from emosym.inference.pipeline import to_image
 from emosym.models.generator import Condition
 from emosym.records import ImageRequest, Sample
 from emosym.rl.advantages import joint_advantages
-from emosym.tasks.prompts import UNDERSTAND
+from emosym.tasks.affect import AFFECT_PROMPT
 from train.distributed import ranks
 from train.phases.base import MicroBatch, PhaseContext
 from train.phases.reinforce.config import (
@@ -309,7 +309,7 @@ class RewardGradient(Algorithm[DirectOptions]):
         predicted = process.predict(latents, outputs, time).clean
         with _frozen(context.model.autoencoder):
             pixels = context.model.autoencoder.decode(predicted).clamp(-1, 1)
-        judged = context.reference.understand_pixels([UNDERSTAND] * len(pixels), pixels)
+        judged = context.reference.understand_pixels([AFFECT_PROMPT] * len(pixels), pixels)
         labels = context.model.config.emotions
         scores = {
             name: judge(judged, group.requests, labels) for name, judge in self.judges.items()

@@ -13,10 +13,10 @@ from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError
 from emosym.inference.pipeline import complete, wanted_affect
 from emosym.interfaces import Scorer
+from emosym.models.imagine import imagine_prompt
 from emosym.models.model import ModelConfig
 from emosym.records import ImageRequest, Sample
 from emosym.rl.image_statistics import statistics
-from emosym.tasks import prompts
 from train.phases.base import Alarm, MicroBatch, Phase, PhaseContext, StepOutput, Text
 from train.phases.reinforce import hacking
 from train.phases.reinforce.algorithms import ALGORITHMS, Group
@@ -132,7 +132,7 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
     def _group(self, batch: MicroBatch[Sample]) -> Group:
         context, size = self.context, self.config.num_images_per_prompt
         requests = self._requests(batch)
-        texts = [prompts.imagine(request) for request in requests]
+        texts = [imagine_prompt(request) for request in requests]
         tokens = context.model.processor.prompts(texts, None).to(context.device)
         with torch.no_grad():
             states = context.parts["understander"](tokens)

@@ -2,26 +2,20 @@
 
 Legend: N samples, Y classes, H W image height/width. Values may be on any scale; errors come back
 in its units. Every function raises `ValueError` on arrays of unequal length or non-finite values.
+torch and torchmetrics are imported where they are used: a list of tasks must not load them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import (
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-)
-from torchmetrics.functional.text import chrf_score
 
 from emosym.affect.correlation import check_arrays
 from emosym.affect.correlation import pearson as pearson
 from emosym.affect.correlation import spearman as spearman
-
-Metric = Callable[..., float | None]
+from emosym.tasks.base import Answered, Measure, Metric, Reward
 
 
 def accuracy(predicted: NDArray, true: NDArray) -> float | None:
@@ -33,16 +27,19 @@ def accuracy(predicted: NDArray, true: NDArray) -> float | None:
 def macro_f1(predicted: NDArray, true: NDArray, classes: int) -> float | None:
     """Return the unweighted mean F1 over the classes that occur; None when N = 0.
 
-    `predicted`, `true`: class indices [N] in 0..classes-1; where `predicted` is `classes` nothing
-    was said. A class that is neither predicted nor true in these N has no F1 and is left out of
-    the mean; one that is only predicted, or only true, counts as 0. This is scikit-learn's default
-    for `average="macro"`.
+    `predicted`, `true`: class indices [N] in 0..classes-1; `predicted` is `classes` where there is
+    no prediction. A class that is neither predicted nor true in these N has no F1 and is left out
+    of the mean; one that is only predicted, or only true, counts as 0. This is scikit-learn's
+    default for `average="macro"`.
 
     Ref: Opitz & Burst 2019, arXiv 1911.03347, eq. 1 (mean of F1, not F1 of means).
     """
     check_arrays(predicted, true)
     if not len(true):
         return None
+    import torch
+    from torchmetrics.functional.classification import multiclass_f1_score
+
     each = multiclass_f1_score(
         torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes + 1, average="none"
     )
@@ -55,6 +52,9 @@ def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray
     check_arrays(predicted, true)
     if not len(true):
         return np.zeros((classes, classes), dtype=np.int64)
+    import torch
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
     return multiclass_confusion_matrix(
         torch.as_tensor(predicted), torch.as_tensor(true), num_classes=classes
     ).numpy()
@@ -63,7 +63,7 @@ def confusion_matrix(predicted: NDArray, true: NDArray, classes: int) -> NDArray
 def mae(predicted: NDArray, true: NDArray) -> float | None:
     """Return the mean absolute error of two arrays [N]; None when N = 0.
 
-    Ref: V-Error and A-Error of arXiv 2501.05710 (EmotiCrafter) §4.2 are this on [-3, 3].
+    Ref: V-Error and A-Error of arXiv 2501.05710 (EmotiCrafter), section 4.2, are this on [-3, 3].
     """
     check_arrays(predicted, true)
     return float(np.mean(np.abs(predicted - true))) if len(true) else None
@@ -93,6 +93,11 @@ def mean(values: NDArray) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
+def mean_reward(reward: Reward, answered: Answered) -> Measure:
+    """Return the mean of a reward over the questions that it applies to, with its array."""
+    return mean, np.array([reward.score(a, q) for q, a in answered if reward.applies(q)])
+
+
 def chrf(texts: Sequence[str], references: Sequence[str]) -> NDArray:
     """Return chrF of each text to its reference, [N] in [0, 1]: F2 of character 1- to 6-grams.
 
@@ -100,6 +105,8 @@ def chrf(texts: Sequence[str], references: Sequence[str]) -> NDArray:
     """
     if not texts:
         return np.empty(0)
+    from torchmetrics.functional.text import chrf_score
+
     _, each = chrf_score(
         list(texts),
         [[reference] for reference in references],
@@ -117,7 +124,7 @@ def bootstrap(
     Rows of all arrays [N] are drawn together with replacement. Draws where the metric is undefined
     are left out; None when N < 2 or when it is undefined on more than half of the draws.
 
-    Ref: Efron & Tibshirani 1993, An Introduction to the Bootstrap, §13.3.
+    Ref: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
     check_arrays(*arrays)
     count = len(arrays[0])

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_tools.affectworld.critique import MISS, criticise_questions, rewrite_questions
 from data_tools.affectworld.text import in_light, light_of
 from data_tools.affectworld.world import SOURCE, draw_world
-from data_tools.questions.critique import MISS, criticise_questions, rewrite_questions
 from emosym.records import Question, Sample
 
 CAT = "a small cat at sea"

@@ -1,13 +1,11 @@
-"""Score a model on the valence-arousal plane: `python -m eval.generation.plane MODEL`."""
+"""`python -m eval plane`: score a model on the valence-arousal plane."""
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.console import guard
 from emosym.console.devices import default_device
 from emosym.console.options import (
     DEFAULT_MODEL,
@@ -20,15 +18,13 @@ from emosym.console.options import (
 from emosym.console.progress import progress
 from emosym.console.tables import print_table
 from emosym.console.terminal import print_json
-from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
     from eval.generation.affect_plane import PlaneScores
-    from eval.generation.measure import EvalRequest
 
 PROMPTS = 24
 MOST_PROMPTS = 10_000
-"""A typing slip beyond it would fill the memory."""
+"""A larger number is a typing error that would fill the memory."""
 TITLES = {
     "oracle_v_error": "valence error, oracle",
     "floor_v_error": "  of which the world's own",
@@ -44,16 +40,13 @@ TITLES = {
     "prompt_diversity": "diversity of prompts",
 }
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command()
 def plane(
     model: Annotated[
         str, typer.Argument(help="Name in the model zoo, or a model folder.")
     ] = DEFAULT_MODEL,
     prompts: Annotated[
-        int, typer.Option(min=1, max=MOST_PROMPTS, help="Prompts, all subjects alike.")
+        int, typer.Option(min=1, max=MOST_PROMPTS, help="Prompts; the subjects take turns.")
     ] = PROMPTS,
     images: Annotated[
         int, typer.Option(min=1, max=100, help="Images of a prompt at each of the 25 points.")
@@ -61,41 +54,42 @@ def plane(
     seed: Annotated[
         int, typer.Option(min=0, max=LAST_SEED, help="Of the prompts; images: SEED, SEED + 1, ...")
     ] = 0,
-    guidance: GuidanceScale = None,
-    steps: InferenceSteps = None,
+    guidance_scale: GuidanceScale = None,
+    num_inference_steps: InferenceSteps = None,
     judge: Annotated[
         str | None, typer.Option(help="Model that judges the images; default: the model itself.")
     ] = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask for prompts of AffectWorld at 25 points of valence and arousal, and score the images.
+    """Generate prompts of AffectWorld at 25 points of valence and arousal, and score the images.
 
-    Sentences and noise follow from the seed alone, so two models are asked the same.
+    Prompts and noise follow from the seed alone, so two models get the same requests.
     """
     from emosym.inference.pipeline import EmoSymPipeline, check_sampling
 
-    check_sampling(steps, guidance)
+    check_sampling(num_inference_steps, guidance_scale)
     device = device or default_device()
     pipeline = EmoSymPipeline.from_pretrained(model, device=device)
-    judged_by = EmoSymPipeline.from_pretrained(judge, device=device) if judge else pipeline
+    judge_pipeline = EmoSymPipeline.from_pretrained(judge, device=device) if judge else pipeline
 
     from data_tools.affectworld.truth import oracle
     from eval.generation.affect_plane import evaluate_plane
     from eval.generation.attainable import attainable
+    from eval.generation.requests import world_prompts
     from eval.generation.subject import SubjectClassifier
 
     with progress("prompts", prompts) as show:
         scores = evaluate_plane(
             pipeline,
             world_prompts(prompts, seed),
-            judge=judged_by,
+            judge=judge_pipeline,
             oracle=oracle,
             attainable=attainable,
             classify=SubjectClassifier.load(),
             seeds=range(seed, seed + images),
-            guidance=guidance,
-            steps=steps,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
             progress=show,
         )
     config = pipeline.model.config
@@ -103,8 +97,8 @@ def plane(
         "model": model,
         "judge": judge or model,
         "seed": seed,
-        "guidance": config.guidance if guidance is None else guidance,
-        "steps": config.steps if steps is None else steps,
+        "guidance": config.guidance if guidance_scale is None else guidance_scale,
+        "steps": config.steps if num_inference_steps is None else num_inference_steps,
     }
     if as_json:
         print_json(setting | scores.to_dict())
@@ -112,37 +106,16 @@ def plane(
         _print(setting, scores)
 
 
-def world_prompts(count: int, seed: int) -> list[EvalRequest]:
-    """Return neutral prompts of drawn scenes, the subjects in turn; a few are the first of many.
-
-    Each seed begins with the subject after that of the seed before.
-
-    AffectWorld has 2,160 sentences, so a model that was trained on thousands of its pictures has
-    met most of them: held out are the points asked of each and the noise, not the words.
-    """
-    from data_tools.affectworld.scene import SUBJECTS, draw_scene
-    from data_tools.affectworld.text import neutral_prompt
-    from eval.generation.measure import EvalRequest
-
-    rng = random.Random(f"plane {seed}")
-    found: list[EvalRequest] = []
-    for place in range(count):
-        subject = SUBJECTS[(seed + place) % len(SUBJECTS)]
-        prompt = neutral_prompt(draw_scene(rng, subject, 0.5, 0.5))  # light is no word of it
-        found.append(EvalRequest(request=ImageRequest(prompt=prompt), subject=subject))
-    return found
-
-
 def _print(setting: dict[str, object], scores: PlaneScores) -> None:
     rows = [
-        (title, f"{value:.3f}", _span(scores.intervals[name]))
+        (title, f"{value:.3f}", _interval(scores.intervals[name]))
         for name, title in TITLES.items()
         if (value := getattr(scores, name)) is not None
     ]
     for axis, along in scores.continuity.items():
         for name, title in CONTINUITY.items():
             if (value := getattr(along.mean, name)) is not None:
-                rows.append((f"{axis}: {title}", f"{value:.3f}", _span(along.intervals[name])))
+                rows.append((f"{axis}: {title}", f"{value:.3f}", _interval(along.intervals[name])))
     about = ", ".join(f"{name} {value}" for name, value in setting.items())
     print_table(
         ("", "mean", "95 %"),
@@ -152,16 +125,12 @@ def _print(setting: dict[str, object], scores: PlaneScores) -> None:
 
 
 CONTINUITY = {
-    "spearman": "Spearman, asked and judged",
+    "spearman": "Spearman, requested and judged",
     "colour_step": "colour step",
     "embedding_step": "embedding step",
     "unevenness": "unevenness",
 }
 
 
-def _span(interval: tuple[float, float] | None) -> str:
+def _interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
-
-
-if __name__ == "__main__":
-    guard.run(app, "python -m eval.generation.plane")

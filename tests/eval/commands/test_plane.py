@@ -1,4 +1,4 @@
-"""`python -m eval.generation.plane` on the shipped model."""
+"""`python -m eval plane` on the shipped model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from eval.generation.plane import world_prompts
+from eval.generation.requests import world_prompts
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def plane(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "eval.generation.plane", *map(str, words)],
+        [sys.executable, "-m", "eval", "plane", *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -39,18 +39,18 @@ def test_the_shipped_model_follows_the_plane() -> None:
 
 
 def test_prompts_name_all_subjects_alike_and_follow_the_seed() -> None:
-    asked = world_prompts(20, 3)
-    assert set(Counter(one.subject for one in asked).values()) == {2}
-    assert all(f" {one.subject} " in one.request.prompt for one in asked)
-    assert asked[:7] == world_prompts(7, 3)
-    assert asked != world_prompts(20, 4)
+    requests = world_prompts(20, 3)
+    assert set(Counter(one.subject for one in requests).values()) == {2}
+    assert all(f" {one.subject} " in one.request.prompt for one in requests)
+    assert requests[:7] == world_prompts(7, 3)
+    assert requests != world_prompts(20, 4)
 
 
 def test_bad_input_is_one_line_before_a_model_is_loaded() -> None:
-    for words, told in (
+    for words, message in (
         (("--guidance-scale", "nan"), "the guidance scale; got nan"),
         ((), "unknown model"),
     ):
         done = plane("no-such-model", *words)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-        assert told in done.stderr
+        assert message in done.stderr

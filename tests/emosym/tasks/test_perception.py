@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from data_tools.affectworld.world import draw_world
-from data_tools.labels.votes import main_emotion, top_emotions
-from data_tools.questions.perception import level, perception_questions
 from data_tools.sources.oasis import read_oasis
 from emosym.affect.taxonomies import MIKELS8
 from emosym.records import Question, Sample
+from emosym.tasks.perception import find_option, level, perception_questions
+from emosym.tasks.votes import main_emotion, top_emotions
 
 AXES = ("valence", "arousal", "dominance")
 
@@ -76,7 +76,13 @@ def expected(question: Question, shown: list[Sample]) -> str:
     tops = [sorted(s.votes, key=s.votes.get)[-3:] for s in shown]
     (shared,) = [name for name in tops[0] if name in tops[1]]
     assert (
-        len([said for said in question.options.values() if said in tops[0] and said in tops[1]])
+        len(
+            [
+                option
+                for option in question.options.values()
+                if option in tops[0] and option in tops[1]
+            ]
+        )
         == 1
     )
     return shared
@@ -92,7 +98,7 @@ def test_every_answer_is_true(samples, questions):
         assert list(question.options) == list("ABCD"[: len(question.options)])
         assert len(set(question.options.values())) == len(question.options)
         assert all(
-            f"{letter}: {said}" in question.text for letter, said in question.options.items()
+            f"{letter}: {option}" in question.text for letter, option in question.options.items()
         )
 
 
@@ -180,19 +186,19 @@ def test_a_tenth_of_the_scale_is_a_difference(first, second, answer):
     found = [q for q in perception_questions(pair, seed=0) if kind(q) == "higher arousal"]
     assert found
     for question in found:
-        said = right(question)
-        if said != "about the same":
-            said = question.images[said == "the second image"].name
-        assert said == answer
+        option = right(question)
+        if option != "about the same":
+            option = question.images[option == "the second image"].name
+        assert option == answer
 
 
 def test_no_pair_crosses_splits_and_one_image_makes_no_pair(samples):
     for split in ("train", "test"):
         (alone,) = [replace(samples[0], split=split)]
         other = replace(samples[1], split="val")
-        asked = list(perception_questions([alone, other], seed=0))
-        assert len(asked) == 8
-        assert all(len(question.images) == 1 for question in asked)
+        built = list(perception_questions([alone, other], seed=0))
+        assert len(built) == 8
+        assert all(len(question.images) == 1 for question in built)
 
 
 def test_samples_of_one_emotion_are_not_asked_for_what_is_never_otherwise():
@@ -203,17 +209,66 @@ def test_samples_of_one_emotion_are_not_asked_for_what_is_never_otherwise():
 
 def test_oasis_carries_perception(shared):
     samples = list(read_oasis(shared / "oasis"))
-    asked = list(perception_questions(samples, seed=0))
+    built = list(perception_questions(samples, seed=0))
     by_image = {sample.image: sample for sample in samples}
-    kinds = Counter(map(kind, asked))
+    kinds = Counter(map(kind, built))
     assert kinds["among three"] == 639
     assert "level of dominance" not in kinds
     for name in ("same emotion", "common", "higher valence", "higher arousal"):
         assert kinds[name] > 500
-    for question in asked:
+    for question in built:
         shown = [by_image[image] for image in question.images]
         if kind(question) == "same emotion":
             assert (right(question) == "Yes") == (len(set(map(main_emotion, shown))) == 1)
         if kind(question) == "common":
             assert all(right(question) in top_emotions(sample) for sample in shown)
-    assert {right(q) for q in asked if kind(q) == "common"} <= set(MIKELS8)
+    assert {right(q) for q in built if kind(q) == "common"} <= set(MIKELS8)
+
+
+MOODS = {"A": "Fear.", "B": "Joy.", "C": "Neutral."}
+FIGURES = {"A": "Figure 1 and Figure 2", "B": "Figure 1", "C": "Figure 2"}
+PICTURES = {"A": "The first picture.", "B": "The second picture."}
+YES = {"A": "No.", "B": "Yes."}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "letter"),
+    [
+        # a letter
+        ("B", MOODS, "B"),
+        ("B:Joy.", MOODS, "B"),
+        ("(C)", MOODS, "C"),
+        ("**A: Fear.**", MOODS, "A"),
+        ("C\n\nNothing moves.", MOODS, "C"),
+        ("D: Anger", MOODS, None),
+        ("b: joy is far from it", {"A": "x", "B": "y"}, None),
+        # the last one counts: a model weighs the options, then concludes
+        ("**A: Fear.** Not here.\n**B: Joy.** Yes.", MOODS, "B"),
+        # what is announced counts before what is listed
+        ("The answer is C: Neutral.\nThe others are wrong:\nA: no\nB: no", MOODS, "C"),
+        ("- Option A is wrong\n- Option B is wrong\nso **Option C** is right.", MOODS, "C"),
+        ("**Answer**: B\nA: Fear is too strong.", MOODS, "B"),
+        # words
+        ("It is joy that both of them evoke.", MOODS, "B"),
+        ("Figure 2's colours do.", FIGURES, "C"),
+        ("Figure 2 is calmer than Figure 1.", FIGURES, "C"),
+        ("Figure 1 and Figure 2", FIGURES, "A"),
+        ("Figure 1, and less so Figure 2", FIGURES, "B"),
+        ("The second image is brighter than the first picture.", PICTURES, "B"),
+        ("Joyful", MOODS, None),
+        ("A tree stands alone.", MOODS, None),
+        ("I won't guess", MOODS, None),
+        ("", MOODS, None),
+        ("A", {}, None),
+        # the question said again
+        ("Choose between A:Fear. B:Joy. C:Neutral.", MOODS, None),
+        ("Choose between A: Fear. B: Joy. C: Neutral.\nJoy.", MOODS, "B"),
+        ("Is it so? A:No. B:Yes. Is it so? A:No. B:Yes.", YES, None),
+    ],
+)
+def test_the_option_that_free_text_chooses(text, options, letter):
+    assert find_option(text, options) == letter
+
+
+def test_an_option_without_words_is_never_named():
+    assert find_option("It is calm.", {"A": "", "B": "..."}) is None

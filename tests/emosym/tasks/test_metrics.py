@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import confusion_matrix, f1_score
 
-from eval.metrics import statistics as metrics
+from emosym.tasks import metrics
 
 EMPTY = np.array([])
 
@@ -53,16 +53,16 @@ def test_confusion_rows_are_true_columns_are_predicted() -> None:
 
 
 def test_errors_and_correlations_by_hand() -> None:
-    told, felt = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
-    assert metrics.mae(told, felt) == 2.0
-    assert metrics.pearson(told, felt) == pytest.approx(1.0)
+    predictions, targets = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
+    assert metrics.mae(predictions, targets) == 2.0
+    assert metrics.pearson(predictions, targets) == pytest.approx(1.0)
     # Moments over N: cov 4/3, variances 2/3 and 8/3, means 2 and 4 -> (8/3) / (10/3 + 4) = 4/11.
-    assert metrics.ccc(told, felt) == pytest.approx(4 / 11)
-    assert metrics.pearson(told, -felt) == pytest.approx(-1.0)
+    assert metrics.ccc(predictions, targets) == pytest.approx(4 / 11)
+    assert metrics.pearson(predictions, -targets) == pytest.approx(-1.0)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4; around 2.5 the sums of products are 4.5, 4.5, 5.
-    told, felt = np.array([1.0, 5.0, 5.0, 9.0]), np.array([-2.0, 0.0, 7.0, 8.0])
-    assert metrics.spearman(told, felt) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
-    assert metrics.spearman(told, np.exp(told)) == pytest.approx(1.0)
+    predictions, targets = np.array([1.0, 5.0, 5.0, 9.0]), np.array([-2.0, 0.0, 7.0, 8.0])
+    assert metrics.spearman(predictions, targets) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert metrics.spearman(predictions, np.exp(predictions)) == pytest.approx(1.0)
 
 
 def test_undefined_is_none_never_nan() -> None:
@@ -84,27 +84,29 @@ def test_spearman_agrees_with_ranks_counted_one_by_one(pairs: list[tuple[int, in
     def ranks(values: np.ndarray) -> list[float]:
         return [sum(o < v for o in values) + sum(o == v for o in values) / 2 for v in values]
 
-    told, felt = np.array(pairs, dtype=float).T
-    found = metrics.spearman(told, felt)
-    if np.ptp(told) == 0 or np.ptp(felt) == 0:
+    predictions, targets = np.array(pairs, dtype=float).T
+    found = metrics.spearman(predictions, targets)
+    if np.ptp(predictions) == 0 or np.ptp(targets) == 0:
         assert found is None
     else:
-        assert found == pytest.approx(np.corrcoef(ranks(told), ranks(felt))[0, 1], abs=1e-9)
+        assert found == pytest.approx(
+            np.corrcoef(ranks(predictions), ranks(targets))[0, 1], abs=1e-9
+        )
 
 
 @given(arrays(float, (12, 2), elements=st.floats(-3, 3, width=32)))
 def test_correlations_agree_with_numpy_and_stay_in_range(points: np.ndarray) -> None:
-    told, felt = points.T
-    r, agreement = metrics.pearson(told, felt), metrics.ccc(told, felt)
+    predictions, targets = points.T
+    r, agreement = metrics.pearson(predictions, targets), metrics.ccc(predictions, targets)
     json.dumps([r, agreement], allow_nan=False)
-    if r is not None and min(told.std(), felt.std()) > 1e-3:
-        assert r == pytest.approx(np.corrcoef(told, felt)[0, 1], abs=1e-9)
+    if r is not None and min(predictions.std(), targets.std()) > 1e-3:
+        assert r == pytest.approx(np.corrcoef(predictions, targets)[0, 1], abs=1e-9)
         assert abs(agreement) <= abs(r) + 1e-9, "CCC = r times a bias correction of at most 1"
 
 
 def test_pearson_of_a_nearly_constant_predictor_is_still_its_r() -> None:
-    felt = np.arange(8.0)
-    assert metrics.pearson(0.3 + 1e-7 * felt, felt) == pytest.approx(1.0, abs=1e-6)
+    targets = np.arange(8.0)
+    assert metrics.pearson(0.3 + 1e-7 * targets, targets) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_bootstrap_matches_the_normal_interval_of_a_mean() -> None:

@@ -1,7 +1,7 @@
 """How continuously a model follows valence and arousal, over many prompts.
 
-The measure of one line of images is `emosym.inference.continuity`, which
-`emosym generate --sweep` shares.
+The measure of one line of images is in `emosym.inference.continuity`, which is also used by
+`emosym generate --sweep`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from emosym.inference.continuity import Continuity, mean_continuity
-from eval.metrics import statistics as metrics
+from emosym.tasks import metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class ContinuityScores:
 def continuity_scores(
     prompts: Sequence[Continuity], *, seed: int, resamples: int = 500
 ) -> ContinuityScores:
-    """Average one axis over prompts, each with its own lines averaged already."""
+    """Average the continuity along one axis over prompts."""
     intervals = {}
     for field in fields(Continuity):
         values = [getattr(one, field.name) for one in prompts]

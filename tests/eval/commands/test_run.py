@@ -1,4 +1,4 @@
-"""`python -m eval` on the shipped model."""
+"""`python -m eval run` on the shipped model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 
 from data_tools.affectworld.world import write_world
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def evaluate(*words: object, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "eval", *map(str, words)],
+        [sys.executable, "-m", "eval", "run", *map(str, words)],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -111,9 +111,9 @@ def test_a_file_of_questions_is_scored_without_a_dataset(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("world", "--images", "i"), "--images has nothing to act on; got world is a dataset"),
-        (("q.json", "--judge", "j"), "--judge has nothing to act on; got q.json is a file of"),
-        (("world", "--lenient"), "--lenient has nothing to act on; got no --tasks to ask"),
+        (("world", "--images", "i"), "--images has no effect; got world is a dataset"),
+        (("q.json", "--judge", "j"), "--judge has no effect; got q.json is a file of"),
+        (("world", "--lenient"), "--lenient has no effect; got no --tasks to ask"),
     ],
 )
 def test_an_option_is_never_ignored(tmp_path: Path, words: tuple, message: str) -> None:

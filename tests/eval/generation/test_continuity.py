@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from emosym.inference.continuity import Continuity
-from eval.metrics import statistics as metrics
-from eval.metrics.continuity import continuity_scores
+from emosym.tasks import metrics
+from eval.generation.continuity import continuity_scores
 
 
 def one(spearman: float, step: float, unevenness: float | None) -> Continuity:

@@ -1,0 +1,96 @@
+"""All tasks and all rewards by name. A new one is one line here, or one call in a plugin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from emosym.errors import UserError
+from emosym.plugins import Registry
+from emosym.records import Question
+from emosym.tasks.affect import AFFECT
+from emosym.tasks.assessment import AROUSAL, DOMINANCE, VALENCE
+from emosym.tasks.base import Answer, Reader, Reward, Task
+from emosym.tasks.criticise import CRITICISE
+from emosym.tasks.description import DESCRIPTION
+from emosym.tasks.dominant import DOMINANT
+from emosym.tasks.perception import PERCEPTION
+from emosym.tasks.ranking import RANKING
+from emosym.tasks.rewards import FORMAT, LENGTH
+from emosym.tasks.rewrite import REWRITE
+
+TASKS: Registry[Task] = Registry(
+    "task",
+    {
+        "affect": AFFECT,
+        "valence": VALENCE,
+        "arousal": AROUSAL,
+        "dominance": DOMINANCE,
+        "ranking": RANKING,
+        "dominant": DOMINANT,
+        "perception": PERCEPTION,
+        "description": DESCRIPTION,
+        "criticise": CRITICISE,
+        "rewrite": REWRITE,
+    },
+)
+"""Name -> task. `affect` is EmoSym's own question; `criticise` and `rewrite` are EmoFeedback²'s
+(arXiv 2511.19982); the others are EEmo-Logic's (arXiv 2602.01173), each dimension of the assessment
+by itself."""
+
+REWARDS: Registry[Reward] = Registry(
+    "reward",
+    {
+        "format": FORMAT,
+        **{name: reward for task in TASKS.values() for name, reward in task.rewards.items()},
+        "length": LENGTH,
+    },
+)
+"""Name -> reward: those of any answer, and those of every task."""
+
+
+def register_task(task: Task) -> None:
+    """Add a task and its rewards; a plugin file calls this. `REWARDS.register` adds a reward alone.
+
+    Raises:
+        UserError: its name or the name of one of its rewards is taken, or another task reads one of
+            the keys of its answers in another way.
+    """
+    rewards = {name: one for name, one in task.rewards.items() if REWARDS.get(name) is not one}
+    for key, reader in task.readers.items():
+        if reader_of(key) not in (None, reader):
+            raise UserError(
+                f"the answer key {key!r} of the task {task.name!r} has another reader already",
+                fix="choose another key, or use that reader",
+            )
+    for name, reward in rewards.items():
+        REWARDS.register(name, reward)
+    TASKS.register(task.name, task)
+
+
+def image_tasks() -> list[str]:
+    """Return the tasks whose question is the same for every single image."""
+    return [name for name, task in TASKS.items() if task.prompt is not None]
+
+
+def reader_of(key: str) -> Reader | None:
+    """Return the reader of an answer key, whichever task it belongs to; None for an unknown key."""
+    return next((task.readers[key] for task in TASKS.values() if key in task.readers), None)
+
+
+def score(answer: Answer, question: Question, weights: Mapping[str, float]) -> dict[str, float]:
+    """Return each named reward that applies to the question, and their weighted sum as `total`.
+
+    Raises:
+        UserError: an unknown reward, or a reward that is not finite (names the question).
+    """
+    rewards: dict[str, float] = {}
+    for name in weights:
+        reward = REWARDS.look_up(name)
+        if not reward.applies(question):
+            continue
+        rewards[name] = reward.score(answer, question)
+        if not math.isfinite(rewards[name]):
+            raise UserError(f"reward {name!r} is not finite for {question.id}", got=rewards[name])
+    rewards["total"] = sum(weights[name] * value for name, value in rewards.items())
+    return rewards

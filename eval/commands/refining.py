@@ -1,0 +1,123 @@
+"""`python -m eval refining`: does refining prompts find better images than more images would?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from emosym.console.devices import default_device
+from emosym.console.options import (
+    DEFAULT_MODEL,
+    LAST_SEED,
+    AsJson,
+    Device,
+    GuidanceScale,
+    InferenceSteps,
+)
+from emosym.console.progress import progress
+from emosym.console.tables import print_table
+from emosym.console.terminal import print_json
+
+SOURCES = ("oracle", "judge")
+TITLES = {"one": "the first image", "best_of": "best of as many", "refine": "refine"}
+
+
+def refining(
+    model: Annotated[
+        str, typer.Argument(help="Name in the model zoo, or a model folder.")
+    ] = DEFAULT_MODEL,
+    prompts: Annotated[
+        int, typer.Option(min=1, max=1000, help="Requests at each point, each with its own prompt.")
+    ] = 4,
+    points: Annotated[
+        int, typer.Option(min=2, max=100, help="Values of valence, and of arousal.")
+    ] = 5,
+    rounds: Annotated[
+        int | None, typer.Option(min=2, max=100, help="Rounds; default: as `emosym refine`.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=2, max=100, help="Images a round; default: the same.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Of prompts and images.")] = 0,
+    guidance_scale: GuidanceScale = None,
+    num_inference_steps: InferenceSteps = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare refined prompts with the best of as many images, all over the affect plane."""
+    import numpy as np
+
+    from emosym.inference.pipeline import EmoSymPipeline, check_sampling
+    from emosym.inference.refine import IMAGES, ROUNDS
+
+    check_sampling(num_inference_steps, guidance_scale)
+    rounds, images = rounds or ROUNDS, images or IMAGES
+    pipeline = EmoSymPipeline.from_pretrained(model, device=device or default_device())
+
+    from data_tools.affectworld.truth import oracle
+    from emosym.tasks import metrics
+    from eval.generation.refining import compare
+    from eval.generation.requests import over_plane, world_prompts
+
+    requests = over_plane(world_prompts(prompts * points**2, seed), points, seed)
+    rows: list[dict[str, float]] = []
+    with progress("requests", len(requests)) as show:
+        for row in compare(
+            pipeline,
+            pipeline,
+            oracle,
+            requests,
+            rounds=rounds,
+            images=images,
+            seed=seed,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+        ):
+            rows.append(row)
+            show(len(rows), len(requests))
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    for source in SOURCES:
+        columns[f"{source}_gain"] = columns[f"{source}_best_of"] - columns[f"{source}_refine"]
+    scores = {
+        name: {
+            "mean": metrics.mean(each),
+            "interval": metrics.bootstrap(metrics.mean, each, seed=0, resamples=500),
+        }
+        for name, each in columns.items()
+    }
+    if as_json:
+        each = [
+            {
+                "subject": wanted.subject,
+                "prompt": wanted.request.prompt,
+                "valence": wanted.request.valence,
+                "arousal": wanted.request.arousal,
+                **row,
+            }
+            for wanted, row in zip(requests, rows, strict=True)
+        ]
+        print_json({"model": model, "requests": len(rows), "seed": seed, **scores, "each": each})
+        return
+    print_table(
+        ("", "oracle", "95 %", "judge", "95 %"),
+        [
+            (title, *(cell for source in SOURCES for cell in _cells(scores[f"{source}_{way}"])))
+            for way, title in {**TITLES, "gain": "refine gains"}.items()
+        ],
+        title=f"{len(rows)} requests, {rounds} x {images} images: valence + arousal error",
+    )
+    print_table(
+        ("", "mean", "95 %"),
+        [
+            ("rounds with a rewritten prompt", *_cells(scores["rewritten"])),
+            ("judged mean error of the first round", *_cells(scores["first_round"])),
+            ("judged mean error of the last round", *_cells(scores["last_round"])),
+        ],
+    )
+
+
+def _cells(score: Mapping[str, Any]) -> tuple[str, str]:
+    low, high = score["interval"] or (float("nan"), float("nan"))
+    return f"{score['mean']:.3f}", f"{low:.3f} to {high:.3f}"

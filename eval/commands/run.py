@@ -1,0 +1,132 @@
+"""`python -m eval run`: score a model on a dataset, or on a file of questions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from emosym.console.options import Plugins
+from emosym.errors import UserError
+
+REQUESTS = 64
+"""Default number of generation requests."""
+GRIDS = 3
+"""Prompts in the valence-arousal grid."""
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="Name in the model zoo, or a checkpoint folder.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Dataset folder or manifest; or a .json of EEmoDB's, EEmo-Bench's."),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="New folder for report.json, report.html, samples.png.")
+    ],
+    count: Annotated[
+        int | None, typer.Option(min=1, help=f"Generation requests (held out). [{REQUESTS}]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    judge: Annotated[
+        str | None, typer.Option(help="Model that judges the images; default: the model itself.")
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="Questions to ask, e.g. valence,ranking; of a file default: all.")
+    ] = "",
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images of a file of questions.")
+    ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Also parse answers in free text.")
+    ] = False,
+    answer_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer to a question.")
+    ] = None,
+    plugins: Plugins = None,
+) -> None:
+    """Score a model on the test split or on questions; write a report with `after` only."""
+    # Here, not above: `--help` must not wait for torch.
+    from data_tools.dataset import open_dataset
+    from emosym.inference.pipeline import EmoSymPipeline
+    from eval.held_out import grids, measure
+    from eval.reports.environment import environment
+    from eval.reports.report import write_report
+    from eval.reports.table import comparison_table
+    from eval.tasks.measure import evaluate_tasks
+    from eval.tasks.questions import (
+        is_question_file,
+        named_tasks,
+        questions_of_file,
+        questions_of_split,
+    )
+
+    if out.exists() and any(out.iterdir()):  # it may hold the report of a run
+        raise UserError(
+            f"{out} is not empty",
+            expected="a new folder for the report",
+            fix="choose another folder",
+        )
+    started = time.monotonic()
+    names = named_tasks(tasks)
+    from_file = is_question_file(data)
+    if from_file:
+        _refuse({"--count": count, "--judge": judge}, f"{data} is a file of questions")
+        questions = questions_of_file(data, images, names)
+    else:
+        _refuse({"--images": images}, f"{data} is a dataset")
+        samples = open_dataset(data)
+        questions = questions_of_split(samples, names, seed, data) if names else []
+    if not questions:
+        _refuse({"--lenient": lenient, "--answer-tokens": answer_tokens}, "no --tasks to ask")
+
+    pipeline = EmoSymPipeline.from_pretrained(model)
+    sections: dict[str, dict[str, object] | None] = {}
+    sheet = grid = None
+    if not from_file:
+        measured = measure(
+            pipeline,
+            EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
+            samples,
+            images=len(samples),
+            requests=count or REQUESTS,
+            per_request=2,
+            answers=True,
+            seed=seed,
+        )
+        sections, sheet = measured.to_dict(), measured.sheet
+        grid = grids(pipeline, samples, GRIDS, seed)
+    if questions:
+        scores = evaluate_tasks(
+            pipeline, questions, seed=seed, lenient=lenient, max_tokens=answer_tokens
+        )
+        sections["tasks"] = {task: found.to_dict() for task, found in scores.items()}
+    report = {
+        "wall_seconds": time.monotonic() - started,
+        "model": model,
+        "judge": judge or model,
+        "seed": seed,
+        **{section: {"after": scores} for section, scores in sections.items() if scores},
+    }
+    write_report(
+        out,
+        report,
+        title=f"{model} on {data.name}",
+        samples=sheet,
+        figures={"Valence and arousal": grid} if grid is not None else {},
+        environment=environment(),
+    )
+    console = Console()
+    console.print(comparison_table(report))
+    console.print(str(out / "report.html"), soft_wrap=True)
+
+
+def _refuse(options: Mapping[str, object], reason: str) -> None:
+    """Raise UserError for the first option that is given and would have no effect."""
+    for name, value in options.items():
+        if value:
+            raise UserError(f"{name} has no effect", got=reason, fix="leave it out")

@@ -1,0 +1,116 @@
+"""What generation is evaluated on: requests from samples, or from AffectWorld's sentences."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from data_tools.affectworld.scene import SUBJECTS, draw_scene
+from data_tools.affectworld.text import neutral_prompt
+from data_tools.affectworld.world import subject_of
+from emosym.errors import UserError
+from emosym.inference.sweep import axis_values
+from emosym.randomness import Draws
+from emosym.records import ImageRequest, Sample, Split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRequest:
+    """A generation request, and the subject of its image for the oracle (None where unknown)."""
+
+    request: ImageRequest
+    subject: str | None = None
+
+
+def requests_from(
+    samples: Sequence[Sample], count: int, seed: int, *, split: Split = "test"
+) -> list[EvalRequest]:
+    """Pick up to `count` samples of a split, and request what each shows and evokes.
+
+    Groups are the emotion labels (without a label: the valence–arousal quadrant) and take turns, so
+    that their sizes differ by at most one until a group is exhausted. The choice depends on `seed`
+    and the samples' ids, not on their order.
+
+    Raises:
+        UserError: `count` is not positive, or no sample of `split` has a prompt, a label or a
+            rating.
+    """
+    if count < 1:
+        raise UserError("number of requests is not positive", got=count, expected="1 or more")
+    groups: dict[str, list[EvalRequest]] = {}
+    for sample in sorted(samples, key=lambda sample: sample.id):
+        wanted = _request(sample)
+        if sample.split == split and wanted.request != ImageRequest():
+            groups.setdefault(_group(wanted.request), []).append(wanted)
+    if not groups:
+        raise UserError(
+            "no sample to make a request from",
+            got=f"{len(samples)} samples",
+            expected=f"one of split {split!r} with a prompt, a label or a rating",
+        )
+    shuffle = random.Random(seed).shuffle
+    for name in sorted(groups):
+        shuffle(groups[name])
+    order = sorted(
+        ((turn, name) for name, members in groups.items() for turn in range(len(members)))
+    )
+    return [groups[name][turn] for turn, name in order[:count]]
+
+
+def world_prompts(count: int, seed: int) -> list[EvalRequest]:
+    """Return neutral prompts of AffectWorld's scenes; the subjects take turns.
+
+    A larger count with the same seed begins with the same prompts. Seed s + 1 begins with the
+    subject after that of seed s.
+
+    AffectWorld has 2,160 sentences, so a model that was trained on thousands of its pictures has
+    read most of them: the points and the noise are held out, not the prompts.
+    """
+    rng = random.Random(f"plane {seed}")
+    requests: list[EvalRequest] = []
+    for place in range(count):
+        subject = SUBJECTS[(seed + place) % len(SUBJECTS)]
+        prompt = neutral_prompt(
+            draw_scene(rng, subject, 0.5, 0.5)
+        )  # the prompt does not mention light
+        requests.append(EvalRequest(request=ImageRequest(prompt=prompt), subject=subject))
+    return requests
+
+
+def over_plane(prompts: Sequence[EvalRequest], points: int, seed: int) -> list[EvalRequest]:
+    """Return each prompt at one point of a grid of points × points of valence and arousal.
+
+    Prompts are assigned to points at random; with a multiple of points² prompts, each point has
+    equally many. One prompt at all points would correlate its requests, and make intervals over
+    requests too narrow.
+    """
+    values = axis_values(points)
+    grid = [(valence, arousal) for valence in values for arousal in values]
+    places = Draws(seed, "over the plane").permutation(len(prompts)).tolist()
+    return [
+        replace(one, request=replace(one.request, valence=valence, arousal=arousal))
+        for one, place in zip(prompts, places, strict=True)
+        for valence, arousal in [grid[place % len(grid)]]
+    ]
+
+
+def _request(sample: Sample) -> EvalRequest:
+    rated = sample.valence is not None and sample.arousal is not None
+    return EvalRequest(
+        request=ImageRequest(
+            prompt=sample.prompt or "",
+            emotion=sample.emotion,
+            valence=sample.valence if rated else None,
+            arousal=sample.arousal if rated else None,
+        ),
+        subject=subject_of(sample),
+    )
+
+
+def _group(request: ImageRequest) -> str:
+    if request.emotion is not None:
+        return request.emotion
+    if request.valence is not None and request.arousal is not None:
+        return f"{request.valence >= 0:d}{request.arousal >= 0:d}"
+    return ""

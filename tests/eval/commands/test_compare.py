@@ -1,0 +1,101 @@
+"""`python -m eval compare`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.reports.comparison import side_by_side, tables
+
+ROOT = Path(__file__).resolve().parents[3]
+ONCE = {
+    "model": "a",
+    "understanding": {"after": {"accuracy": 0.5, "v_mae": 1.0, "intervals": {"v_mae": [0.9, 1.1]}}},
+    "tasks": {"after": {"valence": {"count": 9, "mae": 0.3, "well_formed": 1.0}}},
+}
+TRAINED = {
+    "understanding": {
+        "before": {"accuracy": 0.9, "v_mae": 0.1},
+        "after": {"accuracy": 0.75, "v_mae": 1.5},
+    },
+    "tasks": {"after": {"valence": {"count": 9, "mae": 0.2}, "own": {"count": 2, "score": 0.5}}},
+}
+
+
+def compare(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "eval", "compare", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+    )
+
+
+def write(path: Path, report: object) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report))
+    return path
+
+
+def test_the_last_measurement_of_each_report_counts() -> None:
+    found = {row.name: row for rows in tables(side_by_side(ONCE, TRAINED)).values() for row in rows}
+    assert (found["accuracy"].before, found["accuracy"].after) == (0.5, 0.75)
+    assert found["accuracy"].verdict == "better"
+    assert found["v_mae"].verdict == "worse"
+    assert found["valence/mae"].verdict == "better"
+    assert found["valence/well_formed"].after is None
+    assert (found["own/score"].title, found["own/score"].verdict) == ("own: score", None)
+    unchanged = {"understanding": {"before": {"accuracy": 0.4}}}
+    rows = tables(side_by_side(unchanged, unchanged))["understanding"]
+    assert [(row.before, row.verdict) for row in rows] == [(0.4, "same")]
+
+
+def test_two_reports_as_json_and_as_a_table(tmp_path: Path) -> None:
+    first = write(tmp_path / "a" / "report.json", ONCE)
+    second = write(tmp_path / "b" / "report.json", TRAINED)
+    done = compare(first.parent, second, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["first"], found["second"]) == (str(first.parent), str(second))
+    metrics = {(one["section"], one["name"]): one for one in found["metrics"]}
+    assert metrics["understanding", "v_mae"] == {
+        "section": "understanding",
+        "name": "v_mae",
+        "title": "valence MAE",
+        "better": "lower",
+        "first": 1.0,
+        "second": 1.5,
+        "first_interval": [0.9, 1.1],
+        "second_interval": None,
+        "change": 0.5,
+        "verdict": "worse",
+    }
+    assert ("tasks", "valence/mae") in metrics
+    done = compare(first, second)
+    assert done.returncode == 0, done.stderr
+    for text in ("first", "second", "valence: MAE", "−0.100", "▲", "▼"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read {path}; got No such file or directory; expected the report.json of"),
+        ("{", "cannot read {path}; got not JSON"),
+        ("[]", "{path} is no report; got list"),
+        ("{}", "hold no metrics"),
+    ],
+)
+def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "report.json"
+    if text is not None:
+        path.write_text(text)
+    done = compare(path, path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message.format(path=path) in done.stderr
