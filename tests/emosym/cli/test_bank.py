@@ -12,8 +12,8 @@ from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8, NORMS
 from memory_bank import admit
 from tests.emosym.cli.command import emosym, names_in, refused
-from train.config import RememberConfig
-from train.phases.remember.bank_session import BankSession
+from train.data.bank_session import BankSession
+from train.phases.remember import RememberConfig
 
 
 def test_bank_add_makes_the_bank_and_says_what_the_model_sees(model, pictures, tmp_path):

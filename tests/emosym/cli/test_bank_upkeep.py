@@ -67,8 +67,8 @@ def test_rollback_says_which_tags_go(rich):
     )
     assert emosym("bank", "tag", rich, "--json").json == {"first": 1}
     assert emosym("bank", "tag", rich, "first", "--delete", "--json").json == {}
-    refused(emosym("bank", "rollback", rich), "where to go back to; expected a version or tag")
-    refused(emosym("bank", "rollback", rich, 1, "--before-step", 3), "where to go back to")
+    refused(emosym("bank", "rollback", rich), "needs one target; expected a version or tag")
+    refused(emosym("bank", "rollback", rich, 1, "--before-step", 3), "a rollback needs one")
     assert emosym("bank", "rollback", rich, "--before-step", 0, "--json").json["version"] == 1
 
 
@@ -112,7 +112,7 @@ def test_scores_narrow_down(rich):
     ):
         for command in ("ls", "rm"):
             refused(emosym("bank", command, rich, "--min-score", option), problem)
-    refused(emosym("bank", "rm", rich), "nothing says which images; expected ids or filters")
+    refused(emosym("bank", "rm", rich), "no images are selected; expected ids or filters")
     refused(emosym("bank", "rm", rich, 1, 99), "no such entry in the memory bank; got id 99")
     assert (len(ids(rich)), emosym("bank", "verify", rich).code) == (7, 0)
 

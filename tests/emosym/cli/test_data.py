@@ -85,7 +85,9 @@ def test_bad_data_is_an_error(world, pictures, tmp_path):
     refused(emosym("data", "stats", pictures), "has an unknown layout")
     refused(emosym("data", "stats", empty), "the manifest is empty")
     refused(emosym("data", "validate", gone), f"cannot read manifest {gone}")
-    refused(emosym("data", "validate", world), "use it in place, or let `emosym data import`")
+    refused(
+        emosym("data", "validate", world), "give its folder, or import it with `emosym data import`"
+    )
     refused(emosym("data", "import", "oasis", gone, tmp_path / "o"), f"no folder {gone}")
     refused(emosym("data", "import", "oasis", world, tmp_path / "o"), "OASIS")
     refused(emosym("data", "import", "emoset", world, pictures), "already exists")

@@ -88,12 +88,12 @@ def test_shipped_weights_are_checked_against_their_card(tmp_path):
         in checks[f"weights of {bad.name}"].found
     )
     assert "no model card" in checks["weights of uncarded"].found
-    assert "heart/a.safetensors: not as" in checks["weights of void"].found
+    assert "heart/a.safetensors: not the hashes" in checks["weights of void"].found
     for path, data in (("heart/a.safetensors", b"weightz"), ("emosym.json", b"{}")):
         shutil.rmtree(good)
         (member(good) / path).write_bytes(data)
         (check,) = [c for c in doctor.shipped_weights(tmp_path) if c.name == "weights of good"]
-        assert (check.status, check.found) == ("fail", f"{path}: not as the model card says")
+        assert (check.status, check.found) == ("fail", f"{path}: not the hashes of the model card")
 
 
 def test_the_whole_diagnosis_on_this_machine(tmp_path):

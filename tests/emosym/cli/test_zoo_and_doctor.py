@@ -30,7 +30,7 @@ def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkey
     shutil.copytree(model, folder)
     (folder / "README.md").write_text("# The card\n\nMade by hand.\n")
     shutil.copytree(zoo.ROOT / "presets", tmp_path / "presets")
-    monkeypatch.setattr(zoo, "HERE", tmp_path)
+    monkeypatch.setattr(zoo, "ROOT", tmp_path)
     weights = {one["name"]: one["weights"] for one in emosym("zoo", "list", "--json").json}
     assert weights == {"emosym-tiny": str(folder), "emosym-tiny-unet": None}
     shown = emosym("zoo", "show", "emosym-tiny", "--json").json
