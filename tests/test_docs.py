@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from emosym.config import load_config
-from train.config import TrainConfig
+from train.phases.registry import train_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "train" / "presets"
@@ -26,7 +26,7 @@ PUBLISHED = sorted(PRESETS.glob("papers/*.yaml"))
 FOLDERS = ("emosym", "model_zoo", "memory_bank", "data_tools", "eval", "train", "benchmarks")
 NAME = re.compile(rf"(?:{'|'.join(FOLDERS)})(?:\.[A-Za-z_]\w*)+")
 SETTING = re.compile(r"([a-z_]\w*(?:\.\w+)*)=(.+)")
-SECTIONS = tuple(field.name for field in dataclasses.fields(TrainConfig))
+SECTIONS = tuple(field.name for field in dataclasses.fields(train_config()))
 KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]\w*)+(?<!\.py)")
 PAPER_NAMES = ("EmoSym", "EmoFeedback²", "EEmo-Logic")
 
@@ -70,7 +70,7 @@ def settings(row: Row) -> list[tuple[str, str]]:
 @cache
 def preset(name: str) -> dict[str, Any]:
     """Return a preset as plain data, all defaults filled in."""
-    return dataclasses.asdict(load_config(TrainConfig, PRESETS / name))
+    return dataclasses.asdict(load_config(train_config(), PRESETS / name))
 
 
 def value_at(tree: Any, key: str) -> Any:

@@ -21,7 +21,7 @@ import typer
 from PIL import Image
 
 from emosym.config import load_config
-from train.config import TrainConfig
+from train.phases.registry import train_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -120,7 +120,7 @@ def test_make_commands_name_targets_and_presets_that_exist(line: str):
     started = re.search(r'train run "?([^\s"]+\.yaml)"?(.*)', done.stdout)
     if started:
         overrides = [word for word in shlex.split(started[2]) if re.match(r"[a-z_.0-9]+=", word)]
-        load_config(TrainConfig, ROOT / started[1], overrides)
+        load_config(train_config(), ROOT / started[1], overrides)
 
 
 @pytest.mark.parametrize("line", OTHERS)

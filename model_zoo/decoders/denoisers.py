@@ -37,6 +37,7 @@ class StableDiffusion(Denoiser):
     process_class: ClassVar[type[Process]]
     pipeline: str | None
     """Name of the diffusers pipeline with the same components; None if there is none."""
+    text_encoder: PromptEncoder
     text_tokens: int | None = None
     """Prompt length of T5 in tokens; None in families without T5."""
 
