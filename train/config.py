@@ -49,7 +49,7 @@ class InstructionsConfig:
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Where images come from (`path`, or a drawn `world`), and what is asked about them."""
+    """Where images come from (`path`, or a drawn `world`), and which questions are made of them."""
 
     path: str | None = None
     """Manifest file, or folder of a known layout (see `emosym data`)."""
@@ -59,13 +59,14 @@ class DataConfig:
     """Questions made of the images' facts, each a task of `emosym.tasks.registry.TASKS`, in equal
     shares; phases `instruct` and `verify_grpo` learn from them."""
     reasons: bool = True
-    """Their reference answers first say the knowledge text, in <think></think>; else they think
-    nothing. EEmo-Logic's first stage has answers alone."""
+    """Reference answers begin with the knowledge text in <think></think>; else the thinking is
+    empty. EEmo-Logic's first stage has answers alone."""
     instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
     """More questions."""
     lexicon_spread: float | None = None
-    """Give labelled images without valence and arousal those of their label's word, drawn with this
-    share of the raters' deviation. Ref: EmoFeedback²; null gives none."""
+    """Give labelled images without valence and arousal those of their label's word in a lexicon,
+    drawn with this share of the raters' standard deviation. Ref: EmoFeedback², data; null gives
+    none."""
     flip: bool = False
     """Mirror half of the training images (understanding only)."""
     crop: float = 1.0

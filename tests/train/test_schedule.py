@@ -65,18 +65,20 @@ def test_an_emptied_cycle_is_an_error():
 
 
 def test_learning_rate_by_hand():
-    config = OptimizerConfig(lr=1.0, warmup=4, floor=0.2)
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=4, min_lr_rate=0.2)
     rates = [learning_rate(config, step, 12) for step in range(12)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[8] == pytest.approx(0.6)  # half way down: the middle of 1 and the floor
     assert rates[6] == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)
     assert all(late < early for early, late in itertools.pairwise(rates[4:]))
     assert rates[-1] > 0.2
-    line = OptimizerConfig(lr=1.0, warmup=2, decay="linear", floor=0.2)
+    line = OptimizerConfig(
+        learning_rate=1.0, warmup_steps=2, lr_scheduler_type="linear", min_lr_rate=0.2
+    )
     assert [learning_rate(line, step, 6) for step in range(6)] == pytest.approx(
         [0.5, 1.0, 1.0, 0.8, 0.6, 0.4]
     )
-    flat = OptimizerConfig(lr=3e-4, warmup=0, decay="constant")
+    flat = OptimizerConfig(learning_rate=3e-4, warmup_steps=0, lr_scheduler_type="constant")
     assert {learning_rate(flat, step, 9) for step in range(9)} == {3e-4}
 
 
