@@ -232,7 +232,7 @@ def test_resume_is_exact_however_it_trains(tmp_path, model, world, sections):
     assert kind == (torch.bfloat16 if "precision" in sections["engine"] else torch.float32)
 
 
-@pytest.mark.parametrize("change", ["weight_decay=0.9", "clip=1e-4"])
+@pytest.mark.parametrize("change", ["weight_decay=0.9", "max_grad_norm=1e-4"])
 def test_what_an_optimizer_is_told_on_resume_counts(tmp_path, preset, change):
     """Its state in the checkpoint does not bring back what it was told before."""
     run, twin = tmp_path / "run", tmp_path / "twin"

@@ -19,7 +19,6 @@ from emosym.errors import UserError
 from memory_bank import MemoryBank
 from tests.train import probes
 from tests.train.processes import ROOT, Training, environment, in_ranks, train
-from train.config import RunConfig
 from train.phases.registry import train_config
 from train.run import _begin
 
@@ -155,7 +154,7 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     (measured / "report.json").unlink()
     done = train("resume", measured)
     assert done.code == 0, done.err
-    assert "goes on at step 6 of 6" in done.err
+    assert "continues at step 6 of 6" in done.err
     written = (measured / "report.json").read_bytes()
     after = json.loads(written)
     for report in (before, after):
@@ -169,18 +168,18 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     assert (measured / "report.json").read_bytes() == written
 
 
-def claim_twice(run: Path, config: RunConfig) -> str:
+def claim_twice(run: Path, preset: Path) -> str:
     """Begin in a folder in which another process began meanwhile."""
     run.mkdir()
     (run / "config.yaml").write_text("seed: 1")
     with pytest.raises(UserError) as caught:
-        _begin(config, run)
+        _begin(load_config(train_config(), preset), run)
     return str(caught.value)
 
 
 def test_a_folder_is_claimed_once(tmp_path, preset):
-    config = load_config(train_config(), preset(stages=[{"steps": 1, "cycle": {"compress": 1}}]))
-    [told] = in_ranks(claim_twice, tmp_path / "run", config)
+    path = preset(stages=[{"steps": 1, "cycle": {"compress": 1}}])
+    [told] = in_ranks(claim_twice, tmp_path / "run", path)
     assert told.startswith("another process started a run in")
     assert [path.read_text() for path in (tmp_path / "run").iterdir()] == ["seed: 1"]
 

@@ -146,7 +146,7 @@ def averaged(tmp_path_factory, model, world) -> Path:
     done = train("run", folder / "preset.yaml", "--run", folder / "run")
     assert done.code == 0, done.err
     for part, what in (("understander", "0.9, every step"), ("generator", "0.3, every 2 steps")):
-        told = f"{part}: the run measures and leaves an average of its weights (decay {what})"
+        told = f"{part}: the run evaluates and saves an average of its weights (decay {what})"
         assert done.out.count(told) == 1
     return folder / "run"
 
@@ -242,9 +242,9 @@ def test_two_ranks_are_one(tmp_path, model, world):
 @pytest.mark.parametrize("decay", [0, 1, -0.5, 1.5])
 def test_a_decay_that_averages_nothing(decay):
     whole = {"stages": [{"steps": 1, "cycle": {"compress": 1}}]}
-    with pytest.raises(UserError, match=r"generator: ema must be in \(0, 1\), or null; got"):
+    with pytest.raises(UserError, match=r"generator: ema_decay must be in \(0, 1\), or null; got"):
         load_config(train_config(), None, [f"engine.generator.ema_decay={decay}"], whole)
-    with pytest.raises(UserError, match="generator: ema_every must be positive; got 0"):
+    with pytest.raises(UserError, match="generator: ema_update_every must be positive; got 0"):
         load_config(train_config(), None, ["engine.generator.ema_update_every=0"], whole)
 
 

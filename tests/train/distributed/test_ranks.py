@@ -117,7 +117,7 @@ def two(tmp_path_factory, model, world):
 @pytest.fixture(scope="module")
 def accumulated(tmp_path_factory, model, world):
     folder = tmp_path_factory.mktemp("accumulated")
-    wholes = presets(model, world, accumulation=2, zero_stage=1)
+    wholes = presets(model, world, gradient_accumulation_steps=2, zero_stage=1)
     return in_ranks(probes.outcome, folder, wholes)[0]
 
 

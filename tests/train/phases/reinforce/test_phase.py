@@ -99,7 +99,7 @@ def test_each_judge_is_logged_where_there_are_several(found):
     [
         ({"reward_weights": {"label": 1.0}}, "judge 'label' needs an emotion in every request"),
         ({"watch": ["label"]}, "judge 'label' needs an emotion in every request"),
-        ({"reward_weights": {"afect": 1.0}}, r"unknown judge.*did you mean 'affect'"),
+        ({"reward_weights": {"afect": 1.0}}, "unknown differentiable judge.*mean 'affect'"),
         ({"algorithm": "direct", "reward_weights": {"http": 1.0}}, "unknown differentiable judge"),
         ({"reward_weights": {"affect": 0.0}}, "reward_weights are all 0"),
         ({"watch": ["affect"]}, "a judge that is trained on cannot watch"),
