@@ -27,12 +27,10 @@ from train.checkpoint import found, load
 from train.config import DataConfig
 from train.data.candidate_queue import CandidateQueue
 from train.data.dataset import TrainingSet
-from train.logs import _drop_from
 from train.phases.compress import Compress, CompressConfig
 from train.phases.generate import Generate, GenerateConfig
 from train.phases.registry import train_config
 from train.run import _scores_of
-
 
 DELAY = "remember.admission.delay=1"
 
@@ -346,20 +344,6 @@ def test_scores_that_cannot_be_read(tmp_path, text, what):
     path.write_bytes(text)
     with pytest.raises(UserError, match=f"before.json cannot be read; got .*{what}.*put it back"):
         _scores_of(path)
-
-
-@pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"[]", b'{"phase": "compress"}', b""])
-def test_a_damaged_row_of_metrics(tmp_path, line):
-    """In the middle it is told; at the end, cut short by a crash, it is a step done again."""
-    path, good = tmp_path / "metrics.jsonl", b'{"step": 0}\n'
-    path.write_bytes(good + line + b"\n" + b'{"step": 1}\n')
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=r"jsonl:2: not a row of metrics; .*delete the line"):
-        _drop_from(path, 2)
-    assert path.read_bytes() == before
-    path.write_bytes(good + line)
-    _drop_from(path, 2)
-    assert path.read_bytes() == good
 
 
 def edit(run: Path, old: str, new: str) -> None:

@@ -1,10 +1,12 @@
-"""The memory that a run reports: of the host, and of the GPU where there is one."""
+"""The rows of a run's metrics: damaged ones, and the memory that they report."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from train.logs import peak_memory_gb
+from emosym.errors import UserError
+from train.logs import _drop_from, peak_memory_gb
 
 
 def test_without_a_gpu_the_host_is_measured(monkeypatch):
@@ -20,3 +22,17 @@ def test_on_a_gpu_both_are_measured(monkeypatch):
     peaks = peak_memory_gb()
     assert peaks["gpu_memory_gb"] == 2.5
     assert peaks["host_memory_gb"] > 0.05
+
+
+@pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"[]", b'{"phase": "compress"}', b""])
+def test_a_damaged_row_of_metrics(tmp_path, line):
+    """In the middle it is told; at the end, cut short by a crash, it is a step done again."""
+    path, good = tmp_path / "metrics.jsonl", b'{"step": 0}\n'
+    path.write_bytes(good + line + b"\n" + b'{"step": 1}\n')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"jsonl:2: not a row of metrics; .*delete the line"):
+        _drop_from(path, 2)
+    assert path.read_bytes() == before
+    path.write_bytes(good + line)
+    _drop_from(path, 2)
+    assert path.read_bytes() == good
