@@ -273,7 +273,7 @@ def test_a_bank_that_is_not_the_runs_is_refused_and_left_alone(straight, tmp_pat
     shutil.copytree(straight, run)
     state = load_config(State, run / "checkpoints" / f"step-{STEPS:07d}" / "state.json")
     [told] = in_ranks(refused_banks, run, state)
-    own = f"expected the run's own bank, at version {state.bank_version} or later"
+    own = f"expected the bank of this run, at version {state.bank_version} or later"
     end = f"{own}; put it back, or start a new run"
     foreign = "is not the one of the checkpoint; got"
     assert told == {
