@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from emosym.affect.scales import PUBLIC, Affect, Scale
 from emosym.affect.taxonomies import MIKELS8
@@ -103,7 +103,7 @@ class Understanding:
     answer: str
     """Generated text, `<think>...</think><answer>...</answer>`; empty if none was generated."""
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain data, with valence and arousal side by side with the other values."""
         return {
             "emotion": self.emotion,
@@ -125,7 +125,7 @@ class ImageRequest:
     affect: Affect | None = None
     """On `scales.PUBLIC`."""
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Return plain data, with valence and arousal side by side with the other values."""
         valence, arousal = (None, None) if self.affect is None else self.affect.coordinates
         return {
