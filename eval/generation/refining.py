@@ -31,7 +31,9 @@ def compare(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Yield the errors, `Affect.distance`, of the three ways for each request, by oracle and by judge.
+    """Yield the errors (`Affect.distance`) of the three ways for each request.
+
+    Each error is measured by the oracle and by the judge.
 
     `best_of` and `refine` generate rounds × images each, the first round from the same seeds; no
     image is near enough to stop early. Beside the errors, a row has the share of rounds with a

@@ -62,12 +62,15 @@ class Provenance:
 
     @property
     def affect(self) -> Affect | None:
-        """The requested or annotated affect. Raises `UserError` for half of it, or off the scale."""
+        """The requested or annotated affect.
+
+        Raises `UserError` for one coordinate without the other, or a point off the scale.
+        """
         return Affect.optional(self.valence, self.arousal)
 
     @property
     def predicted_affect(self) -> Affect | None:
-        """The judge's affect, unchecked: it may be NaN or off the scale; None if half is missing."""
+        """The judge's affect, unchecked: it may be NaN or off the scale."""
         if self.predicted_valence is None or self.predicted_arousal is None:
             return None
         return Affect.unchecked(self.predicted_valence, self.predicted_arousal)
