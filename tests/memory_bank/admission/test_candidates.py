@@ -37,6 +37,7 @@ def test_a_candidate_has_its_origin_and_its_judgement():
     assert (made.scores, made.prompt, made.seed) == ({"clip": 0.25}, "a cat", 3)
     assert (made.model_hash, made.step) == ("m", 4)
     assert (made.predicted, made.predicted_valence, made.predicted_arousal) == ("awe", 1.5, -0.5)
+    assert (made.affect, made.predicted_affect) == (Affect(-1, 2), Affect(1.5, -0.5))
     assert made.confidence == 0.3  # of the requested emotion
     assert (made.contrast, made.fingerprint) == (contrast(PIXELS), fingerprint(PIXELS))
 
