@@ -83,10 +83,10 @@ class WrongJudge(Remember):
 def inverted(candidate: Candidate) -> Candidate:
     """Return a candidate with the inverted judgement, if the wrong judge is wrong about it."""
     emotion, fingerprint = candidate.emotion, candidate.fingerprint
-    valence, arousal, confidence = candidate.valence, candidate.arousal, candidate.confidence
+    affect, confidence = candidate.affect, candidate.confidence
     if emotion is None or fingerprint is None:
         raise ValueError("the candidate has no emotion or no fingerprint")
-    if valence is None or arousal is None or confidence is None:
+    if affect is None or confidence is None:
         raise ValueError("the candidate has no requested affect or no judgement")
     if Draws("wrong", fingerprint).uniform(1).item() >= WRONG:
         return candidate
@@ -96,8 +96,8 @@ def inverted(candidate: Candidate) -> Candidate:
     return dataclasses.replace(
         candidate,
         predicted=other if right else emotion,
-        predicted_valence=sign * valence,
-        predicted_arousal=sign * arousal,
+        predicted_valence=sign * affect.valence,
+        predicted_arousal=sign * affect.arousal,
         confidence=1 - confidence,
     )
 
@@ -168,8 +168,7 @@ def generate(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample
         ImageRequest(
             prompt=content.prompt or "",
             emotion=labelled[other].emotion,
-            valence=labelled[other].valence,
-            arousal=labelled[other].arousal,
+            affect=labelled[other].affect,
         )
         for variant in range(VARIANTS)
         for content, other in zip(
@@ -189,7 +188,7 @@ def generate(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample
                 image=path.resolve(),
                 split="train",
                 source="generated",
-                **dataclasses.asdict(request),
+                **request.to_dict(),
             )
         )
     return samples
@@ -233,7 +232,7 @@ def bank_content(out: Path, folder: Path, seed: int) -> Row:
         right = []
         for entry in synthetic:
             affect = oracle(load_image(bank.image_path(entry)), subjects[entry.prompt])
-            right.append(label_of(affect.valence, affect.arousal) == entry.emotion)
+            right.append(label_of(affect) == entry.emotion)
         sizes = bank.stats()
     return {
         "real": sizes["real"],

@@ -112,7 +112,7 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
         batch = [samples[(number * PROMPTS + i) % len(samples)] for i in range(PROMPTS)]
         number += 1
         requests = [
-            ImageRequest(prompt=sample.prompt or "", valence=sample.valence, arousal=sample.arousal)
+            ImageRequest(prompt=sample.prompt or "", affect=sample.affect)
             for sample in batch
             for _ in range(GROUP)
         ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from emosym.affect.scales import PUBLIC, Scale
+from emosym.affect.scales import PUBLIC, Affect, Scale
 from emosym.affect.taxonomies import MIKELS8
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ Split = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image of a dataset with its labels. None means unknown, never zero."""
+    """One image of a dataset with its labels. None means unknown, never zero.
+
+    Each rating stands alone, because some are known without the others: losses and questions use
+    them one by one. `affect` is for code that needs valence and arousal together.
+    """
 
     id: str
     """Unique within its dataset."""
@@ -45,6 +49,13 @@ class Sample:
     """Mikels label -> weight of the annotators who chose it, at least 0; need not sum to 1."""
     source: str = ""
     """Name of the dataset."""
+
+    @property
+    def affect(self) -> Affect | None:
+        """Valence and arousal; None unless both are known. Raises `UserError` off the scale."""
+        if self.valence is None or self.arousal is None:
+            return None
+        return Affect(self.valence, self.arousal)
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -87,12 +98,20 @@ class Understanding:
     """The most probable Mikels label."""
     probabilities: Mapping[str, float]
     """Label -> probability; sums to 1."""
-    valence: float
-    """On `affect.PUBLIC`, [-3, 3]."""
-    arousal: float
-    """On `affect.PUBLIC`, [-3, 3]."""
+    affect: Affect
+    """On `scales.PUBLIC`; `Affect.unchecked` from a model that may leave the scale."""
     answer: str
     """Generated text, `<think>...</think><answer>...</answer>`; empty if none was generated."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with valence and arousal side by side with the other values."""
+        return {
+            "emotion": self.emotion,
+            "probabilities": dict(self.probabilities),
+            "valence": self.affect.valence,
+            "arousal": self.affect.arousal,
+            "answer": self.answer,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +122,15 @@ class ImageRequest:
     """Neutral content; empty for an image of an emotion alone."""
     emotion: str | None = None
     """A Mikels label."""
-    valence: float | None = None
-    """On `affect.PUBLIC`; given together with `arousal`."""
-    arousal: float | None = None
-    """On `affect.PUBLIC`."""
+    affect: Affect | None = None
+    """On `scales.PUBLIC`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with valence and arousal side by side with the other values."""
+        valence, arousal = (None, None) if self.affect is None else self.affect.coordinates
+        return {
+            "prompt": self.prompt,
+            "emotion": self.emotion,
+            "valence": valence,
+            "arousal": arousal,
+        }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emosym.affect.scales import PUBLIC, Affect, affect_distance
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from memory_bank.index.index import Index
 from memory_bank.store.entry import Entry
@@ -32,7 +32,7 @@ class AffectHit:
 
     entry: Entry
     distance: float
-    """|ΔV| + |ΔA| in units of `affect.PUBLIC`."""
+    """`Affect.distance` on `affect.PUBLIC`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,9 @@ def search_affect(entries: Iterable[Entry], affect: Affect, k: int) -> list[Affe
     target = affect.to(PUBLIC)
     hits = []
     for entry in entries:
-        requested = entry.valence is not None
-        valence = entry.valence if requested else entry.predicted_valence
-        arousal = entry.arousal if requested else entry.predicted_arousal
-        if valence is not None and arousal is not None:
-            distance = affect_distance((valence, arousal), (target.valence, target.arousal))
-            hits.append(AffectHit(entry, distance))
+        found = entry.affect if entry.affect is not None else entry.predicted_affect
+        if found is not None:
+            hits.append(AffectHit(entry, found.distance(target)))
     return sorted(hits, key=lambda hit: (hit.distance, hit.entry.id))[:k]
 
 

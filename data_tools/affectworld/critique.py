@@ -22,7 +22,7 @@ import numpy as np
 from data_tools.affectworld.text import colour_word, in_light, light_of, light_word
 from data_tools.affectworld.truth import SUBJECT_TERMS, light_for
 from data_tools.affectworld.world import BRIGHTNESS, SATURATION, subject_of
-from emosym.affect.scales import PUBLIC, UNIT, affect_distance
+from emosym.affect.scales import PUBLIC, UNIT, Affect
 from emosym.randomness import Draws
 from emosym.records import Question, Sample, Split
 from emosym.tasks.criticise import CRITICISE, criticise_prompt, target_beyond
@@ -36,9 +36,6 @@ picture."""
 MISS = 1.5
 """Largest distance on each axis, on [-3, 3], between the wanted affect and the point that the
 drawings are nearest to; where there is no picture, they are farther away."""
-
-Point = tuple[float, float]
-"""Valence and arousal on [-3, 3]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,7 @@ class _Picture(_Described):
     """A sample whose subject and affect are known as well."""
 
     subject: str
-    affect: Point
+    affect: Affect
 
 
 def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
@@ -73,22 +70,22 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
             if picture is not None:
                 subjects.setdefault(picture.subject, []).append(picture)
         for group in subjects.values():
-            points = np.array([picture.affect for picture in group])
+            points = np.array([picture.affect.coordinates for picture in group])
             for place, picture in enumerate(group if len(group) > 2 else ()):
                 draws = Draws(seed, "criticise", picture.sample.id)
                 coin, *shares = draws.uniform(5).tolist()
                 wanted = picture.affect
                 if coin < ON_PLANE:
-                    wanted = (UNIT.convert(shares[0], PUBLIC), UNIT.convert(shares[1], PUBLIC))
+                    wanted = Affect(shares[0], shares[1], UNIT).to(PUBLIC)
                 landed = tuple(
                     target + MISS * (2 * share - 1)
-                    for target, share in zip(wanted, shares[2:], strict=True)
+                    for target, share in zip(wanted.coordinates, shares[2:], strict=True)
                 )
                 distances = np.abs(points - landed).sum(1)
                 distances[place] = np.inf
                 nearest = np.argsort(distances, kind="stable")[: min(DRAWINGS, len(group) - 1)]
                 drawings = [group[other] for other in nearest]
-                drawings.sort(key=lambda one: affect_distance(one.affect, wanted))
+                drawings.sort(key=lambda one: one.affect.distance(wanted))
                 yield _criticised(picture, wanted, drawings)
 
 
@@ -116,10 +113,12 @@ def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question
         )
 
 
-def _criticised(picture: _Picture, wanted: Point, drawings: Sequence[_Picture]) -> Question:
+def _criticised(picture: _Picture, wanted: Affect, drawings: Sequence[_Picture]) -> Question:
     """Return the question of one picture; drawings are ordered by their errors."""
     best, worst = drawings[0], drawings[-1]
-    reached = (fmean(one.affect[0] for one in drawings), fmean(one.affect[1] for one in drawings))
+    reached = Affect(
+        fmean(one.affect.valence for one in drawings), fmean(one.affect.arousal for one in drawings)
+    )
     light = _light_at(target_beyond(wanted, reached), picture.subject)
     truth = {"suggestions": light}
     reason = (
@@ -136,9 +135,9 @@ def _criticised(picture: _Picture, wanted: Point, drawings: Sequence[_Picture]) 
     )
 
 
-def _light_at(point: Point, subject: str) -> tuple[str, str]:
+def _light_at(point: Affect, subject: str) -> tuple[str, str]:
     """Return the words for the light that evokes a point, clipped to the light of the world."""
-    brightness, saturation = light_for(*point, subject)
+    brightness, saturation = light_for(*point.coordinates, subject)
     return (
         light_word(min(max(brightness, BRIGHTNESS[0]), BRIGHTNESS[1])),
         colour_word(min(max(saturation, SATURATION[0]), SATURATION[1])),
@@ -160,6 +159,6 @@ def _described(samples: Sequence[Sample], split: Split) -> list[_Described]:
 def _picture(one: _Described) -> _Picture | None:
     """Add subject and affect; None where one is unknown."""
     sample, subject = one.sample, subject_of(one.sample)
-    if subject not in SUBJECT_TERMS or sample.valence is None or sample.arousal is None:
+    if subject not in SUBJECT_TERMS or sample.affect is None:
         return None
-    return _Picture(sample, one.prompt, one.light, subject, (sample.valence, sample.arousal))
+    return _Picture(sample, one.prompt, one.light, subject, sample.affect)

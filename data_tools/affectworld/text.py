@@ -101,12 +101,11 @@ def light_of(prompt: str) -> tuple[str, str] | None:
 def knowledge(scene: Scene, colour: Colour) -> str:
     """Return one sentence (at most 30 words) on why the image evokes its emotion."""
     valence, arousal, _ = colour_term(colour.brightness, colour.saturation)
-    affect = affect_of(colour, scene.subject)
     return (
         f"The light is {light_word(colour.brightness)} and {colour_word(colour.saturation)}, "
         f"which {'raises' if valence > 0 else 'lowers'} valence and "
         f"{'raises' if arousal > 0 else 'lowers'} arousal; {_SUBJECT[scene.subject]}: "
-        f"{label_of(affect.valence, affect.arousal)}."
+        f"{label_of(affect_of(colour, scene.subject))}."
     )
 
 

@@ -173,24 +173,24 @@ def oracle(image: Image.Image, subject: str) -> Affect:
     return affect_of(colour_of(image), subject)
 
 
-def angle_of(valence: float, arousal: float) -> float:
+def angle_of(affect: Affect) -> float:
     """Return the angle of a point of the valence-arousal plane, in degrees [0, 360)."""
-    return math.degrees(math.atan2(arousal, valence)) % 360.0
+    return math.degrees(math.atan2(affect.arousal, affect.valence)) % 360.0
 
 
-def label_of(valence: float, arousal: float) -> str:
+def label_of(affect: Affect) -> str:
     """Return the Mikels label of a point of the valence-arousal plane."""
-    return SECTORS[int(angle_of(valence, arousal) // 45.0) % 8]
+    return SECTORS[int(angle_of(affect) // 45.0) % 8]
 
 
-def votes_at(valence: float, arousal: float) -> dict[str, float]:
+def votes_at(affect: Affect) -> dict[str, float]:
     """Return the votes of a point of the plane: emotion -> weight in [0, 1].
 
     weight = max(0, cos(angle - middle of the emotion's sector)): 1 in the middle of a sector, 0.71
     in the middle of the next, 0 from 90 degrees on. So `label_of` has the largest weight, at least
     three emotions have one, and opposite emotions never have one together. Our choice.
     """
-    angle = angle_of(valence, arousal)
+    angle = angle_of(affect)
     votes = {}
     for name in MIKELS8:
         difference = (angle - 45.0 * SECTORS.index(name) - 22.5 + 180.0) % 360.0 - 180.0

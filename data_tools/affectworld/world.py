@@ -74,7 +74,7 @@ class Drawing:
             "valence": self.affect.valence,
             "arousal": self.affect.arousal,
             "dominance": self.dominance,
-            "votes": votes_at(self.affect.valence, self.affect.arousal),
+            "votes": votes_at(self.affect),
             "neutral_prompt": text.neutral_prompt(self.scene),
             "emotional_prompt": text.emotional_prompt(self.scene, self.colour),
             "qwen_aug": text.knowledge(self.scene, self.colour),
@@ -138,8 +138,7 @@ def _draw(rng: random.Random, emotion: str, size: int) -> tuple[Scene, bytes, Co
         render(scene, size).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
         with Image.open(buffer) as saved:
             colour = colour_of(saved)
-        affect = affect_of(colour, subject)
-        if label_of(affect.valence, affect.arousal) == emotion:
+        if label_of(affect_of(colour, subject)) == emotion:
             return scene, buffer.getvalue(), colour
 
 

@@ -57,8 +57,8 @@ SAM9 = Scale(1.0, 9.0)
 class Affect:
     """Valence and arousal on a scale.
 
-    Raises `UserError` when a coordinate is not finite or lies outside the scale. A function of two
-    points on different scales raises `ValueError`; convert with `to` first.
+    Raises `UserError` when a coordinate is not finite or lies outside the scale; `unchecked` does
+    not. A function of two points on different scales raises `ValueError`; convert with `to` first.
     """
 
     valence: float
@@ -66,8 +66,18 @@ class Affect:
     scale: Scale = PUBLIC
 
     def __post_init__(self) -> None:
-        self.scale.check(self.valence, "valence")
-        self.scale.check(self.arousal, "arousal")
+        self.check()
+
+    @classmethod
+    def unchecked(cls, valence: float, arousal: float, scale: Scale = PUBLIC) -> Affect:
+        """Return a point that may lie outside the scale or be NaN, as a model's prediction may.
+
+        Whoever needs a point on the scale calls `check`. Distances to it may be NaN.
+        """
+        affect = object.__new__(cls)
+        for name, value in (("valence", valence), ("arousal", arousal), ("scale", scale)):
+            object.__setattr__(affect, name, value)
+        return affect
 
     @classmethod
     def optional(
@@ -84,6 +94,16 @@ class Affect:
             raise UserError("valence and arousal go together", fix="give both, or neither")
         return cls(valence, arousal, scale)
 
+    @property
+    def coordinates(self) -> tuple[float, float]:
+        """(valence, arousal)."""
+        return self.valence, self.arousal
+
+    def check(self) -> None:
+        """Raise UserError when a coordinate is not finite or lies outside the scale."""
+        self.scale.check(self.valence, "valence")
+        self.scale.check(self.arousal, "arousal")
+
     def to(self, scale: Scale) -> Affect:
         """Return the same point on another scale."""
         return Affect(
@@ -91,7 +111,10 @@ class Affect:
         )
 
     def errors(self, other: Affect) -> tuple[float, float]:
-        """Return (|ΔV|, |ΔA|) in units of the common scale."""
+        """Return (|ΔV|, |ΔA|) in units of the common scale.
+
+        Ref: V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter), section 4.2.
+        """
         if self.scale != other.scale:
             raise ValueError(
                 f"mixed affect scales {self.scale} and {other.scale}; convert with .to()"
@@ -105,11 +128,3 @@ class Affect:
     def nearness(self, other: Affect) -> float:
         """Return 1 - distance / largest distance on the scale, in [0, 1]; 1 for equal points."""
         return 1 - self.distance(other) / (2 * self.scale.span)
-
-
-def affect_distance(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Return |ΔV| + |ΔA| of two (valence, arousal) pairs on one scale; NaN if a value is NaN.
-
-    For unchecked values, such as those of a judge; else use `Affect.distance`.
-    """
-    return abs(one[0] - other[0]) + abs(one[1] - other[1])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from emosym.affect.scales import Affect
 from emosym.cli.files import check_new, png_or_folder
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
@@ -25,7 +26,7 @@ from emosym.console.options import (
     Valence,
 )
 from emosym.console.progress import progress
-from emosym.console.tables import print_table, signed
+from emosym.console.tables import print_table, signed_affect
 from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.files import write_file
@@ -89,7 +90,7 @@ def generate(
     """
     from emosym.inference.pipeline import check_sampling, complete
 
-    request = ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
+    request = ImageRequest(prompt=prompt, emotion=emotion)
     if sweep is not None:
         for option, given in {
             "--num-images-per-prompt": num_images_per_prompt is not None,
@@ -105,6 +106,8 @@ def generate(
             request,
             sweep,
             points,
+            valence=valence,
+            arousal=arousal,
             seed=seed,
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
@@ -117,9 +120,10 @@ def generate(
     if points is not None:
         raise UserError("--points has no effect without --sweep", fix="give --sweep")
     count = num_images_per_prompt or 1
-    space = _space(request, blend, from_space=from_space)
+    given = valence is not None or arousal is not None
+    space = _space(emotion, blend, from_space=from_space, affect_given=given)
     if space is None:
-        request = complete(request)
+        request = complete(replace(request, affect=Affect.optional(valence, arousal)))
     check_sampling(num_inference_steps, guidance_scale)
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
@@ -149,7 +153,7 @@ def generate(
             [
                 {
                     "image": str(path),
-                    **asdict(requests[image_seed]),
+                    **requests[image_seed].to_dict(),
                     "seed": image_seed,
                     **blend_of_all,
                 }
@@ -164,8 +168,7 @@ def generate(
                 str(path),
                 one.prompt,
                 one.emotion or "-",
-                signed(one.valence),
-                signed(one.arousal),
+                *signed_affect(one.affect),
                 str(image_seed),
             )
             for image_seed, path in targets.items()
@@ -175,7 +178,7 @@ def generate(
 
 
 def _space(
-    request: ImageRequest, blend: str | None, *, from_space: bool
+    emotion: str | None, blend: str | None, *, from_space: bool, affect_given: bool
 ) -> dict[str, float] | None:
     """Return the shares of emotions to sample from the emotion space; None if it is not used.
 
@@ -186,19 +189,19 @@ def _space(
 
     if blend is None and not from_space:
         return None
-    if request.valence is not None or request.arousal is not None:
+    if affect_given:
         raise UserError(
             "--valence and --arousal exclude the emotion space",
             fix="leave out --valence and --arousal, or --from-space and --blend",
         )
-    if (blend is None) == (request.emotion is None):
+    if (blend is None) == (emotion is None):
         raise UserError(
             "the emotion space takes one emotion or a blend",
             got="both --emotion and --blend" if blend else "neither --emotion nor --blend",
             expected="--emotion NAME --from-space, or --blend NAME=SHARE,...",
         )
-    if request.emotion is not None:
-        return blend_shares({request.emotion: 1.0})
+    if emotion is not None:
+        return blend_shares({emotion: 1.0})
     weights: dict[str, float] = {}
     for part in (blend or "").split(","):
         name, _, weight = (word.strip() for word in part.partition("="))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emosym.affect.scales import Affect
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
@@ -25,7 +26,7 @@ from emosym.console.options import (
     Valence,
 )
 from emosym.console.progress import progress
-from emosym.console.tables import print_facts, print_table, signed
+from emosym.console.tables import print_facts, print_table, signed_affect
 from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.records import ImageRequest
@@ -103,7 +104,7 @@ def refine(
     from emosym.inference.pipeline import check_sampling
 
     request = refining.check_request(
-        ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal),
+        ImageRequest(prompt=prompt, emotion=emotion, affect=Affect.optional(valence, arousal)),
         rewritten=best_of is None,
     )
     check_sampling(num_inference_steps, guidance_scale)
@@ -215,8 +216,7 @@ def _print(found: Refinement, out: Path) -> None:
                 one.prompt or "-",
                 f"{one.mean_error:.2f}",
                 f"{nearest.error:.2f}",
-                signed(nearest.valence),
-                signed(nearest.arousal),
+                *signed_affect(nearest.affect),
                 ", ".join(suggested) or "-",
                 one.kept or "-",
             )
@@ -238,8 +238,8 @@ def _print(found: Refinement, out: Path) -> None:
     last, drawing = found.best
     print_facts(
         {
-            "requested": _affect(found.request.valence, found.request.arousal),
-            "judged": _affect(drawing.valence, drawing.arousal),
+            "requested": _affect(found.request.affect),
+            "judged": _affect(drawing.affect),
             "prompt": last.prompt or "-",
             "seed": drawing.seed,
         },
@@ -247,5 +247,6 @@ def _print(found: Refinement, out: Path) -> None:
     )
 
 
-def _affect(valence: float | None, arousal: float | None) -> str:
-    return f"valence {signed(valence)}, arousal {signed(arousal)}"
+def _affect(affect: Affect | None) -> str:
+    valence, arousal = signed_affect(affect)
+    return f"valence {valence}, arousal {arousal}"

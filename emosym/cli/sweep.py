@@ -11,7 +11,7 @@ from emosym.cli.drawing import draw
 from emosym.cli.files import check_new, png_or_folder
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.progress import progress
-from emosym.console.tables import print_table, signed
+from emosym.console.tables import print_table, signed_affect
 from emosym.console.terminal import print_json
 from emosym.files import write_file
 from emosym.inference.continuity import Continuity, small_pixels
@@ -30,6 +30,8 @@ def generate_sweep(
     over: Over,
     points: int | None,
     *,
+    valence: float | None,
+    arousal: float | None,
     seed: int,
     guidance_scale: float | None,
     num_inference_steps: int | None,
@@ -40,9 +42,10 @@ def generate_sweep(
 ) -> None:
     """Generate, judge and write a sweep; on an error nothing is written.
 
+    `valence` and `arousal` are the values of an axis that is not swept, see `inference.sweep`.
     Each image has the same bytes as from `emosym generate` with its request and seed.
     """
-    swept = sweep(over, points or POINTS, valence=request.valence, arousal=request.arousal)
+    swept = sweep(over, points or POINTS, valence=valence, arousal=arousal)
     requests = [complete(one) for one in swept.requests(request)]
     check_sampling(num_inference_steps, guidance_scale)
     folder = out if png_or_folder(out) == "folder" else None
@@ -81,10 +84,10 @@ def generate_sweep(
         records = [
             {
                 "image": str(files[index]) if files else None,
-                **asdict(one),
+                **one.to_dict(),
                 "seed": seed,
-                "judged_valence": judgement.valence,
-                "judged_arousal": judgement.arousal,
+                "judged_valence": judgement.affect.valence,
+                "judged_arousal": judgement.affect.arousal,
                 "judged_emotion": judgement.emotion,
             }
             for index, (one, judgement) in enumerate(zip(requests, judged, strict=True))
@@ -96,12 +99,15 @@ def generate_sweep(
         [
             (
                 str(files[index]) if files else "-",
-                signed(one.valence),
-                signed(judgement.valence),
-                signed(one.arousal),
-                signed(judgement.arousal),
+                requested[0],
+                predicted[0],
+                requested[1],
+                predicted[1],
             )
             for index, (one, judgement) in enumerate(zip(requests, judged, strict=True))
+            for requested, predicted in [
+                (signed_affect(one.affect), signed_affect(judgement.affect))
+            ]
         ],
         title=str(sheet),
     )
@@ -125,4 +131,7 @@ def _print_continuity(measured: dict[Axis, Continuity]) -> None:
 
 
 def _name(request: ImageRequest) -> str:
-    return f"valence{request.valence:+.2f}_arousal{request.arousal:+.2f}.png"
+    if request.affect is None:
+        raise ValueError("a request of a sweep has an affect")
+    valence, arousal = request.affect.coordinates
+    return f"valence{valence:+.2f}_arousal{arousal:+.2f}.png"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,7 +58,7 @@ def understand(
             batch = paths[start : start + pipeline.batch_size]
             if task == AFFECT:
                 for path, understanding in zip(batch, pipeline.understand(batch), strict=True):
-                    records.append({"image": str(path), **asdict(understanding)})
+                    records.append({"image": str(path), **understanding.to_dict()})
             else:
                 records += ask(pipeline, task, batch)
             show(len(records), len(paths))

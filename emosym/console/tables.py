@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emosym.affect.scales import Affect
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
     """Print rows of text without cutting any of it.
@@ -36,6 +38,11 @@ def print_facts(facts: Mapping[str, object], title: str = "") -> None:
 def signed(value: float | None) -> str:
     """Return a valence or an arousal with its sign and two decimals; `-` for None."""
     return "-" if value is None else f"{value:+.2f}"
+
+
+def signed_affect(affect: Affect | None) -> tuple[str, str]:
+    """Return `signed` of valence and of arousal; `-` for both of None."""
+    return ("-", "-") if affect is None else (signed(affect.valence), signed(affect.arousal))
 
 
 def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import NORMS, mikels
 from emosym.errors import UserError
 from emosym.inference.placement import parse_dtype, usable_device
@@ -297,8 +297,8 @@ class EmoSymPipeline:
         blended = [name for name, share in blend_shares(_weights(emotion)).items() if share]
         label = blended[0] if len(blended) == 1 else None
         return [
-            ImageRequest(prompt=prompt.strip(), emotion=label, valence=valence, arousal=arousal)
-            for valence, arousal in affect.float().tolist()
+            ImageRequest(prompt=prompt.strip(), emotion=label, affect=Affect(*point))
+            for point in affect.float().tolist()
         ]
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
@@ -341,27 +341,25 @@ class EmoSymPipeline:
 
 
 def complete(request: ImageRequest) -> ImageRequest:
-    """Check a request, and fill in valence and arousal from its emotion if they are not given.
+    """Check a request, and fill in the affect of its emotion's word if no affect is given.
+
+    An affect on another scale is converted to `affect.PUBLIC`.
 
     Raises:
-        UserError: an empty request, one of valence and arousal without the other, an unknown
-            emotion, valence or arousal outside [-3, 3].
+        UserError: an empty request, an unknown emotion, valence or arousal outside their scale.
     """
-    half = (request.valence is None) != (request.arousal is None)
-    if half:
-        raise UserError("valence and arousal go together", fix="give both, or neither")
     prompt = request.prompt.strip()
-    if not prompt and request.emotion is None and request.valence is None:
+    if not prompt and request.emotion is None and request.affect is None:
         raise UserError("an empty request", expected="a prompt, an emotion, or valence and arousal")
     emotion = mikels(request.emotion) if request.emotion is not None else None
-    valence, arousal = request.valence, request.arousal
-    if valence is not None and arousal is not None:
-        PUBLIC.check(valence, "valence")
-        PUBLIC.check(arousal, "arousal")
+    affect = request.affect
+    if affect is not None:
+        affect.check()
     elif emotion is not None:
-        norm = NORMS[emotion].to(PUBLIC)
-        valence, arousal = norm.valence, norm.arousal
-    return ImageRequest(prompt=prompt, emotion=emotion, valence=valence, arousal=arousal)
+        affect = NORMS[emotion]
+    if affect is not None and affect.scale != PUBLIC:
+        affect = affect.to(PUBLIC)
+    return ImageRequest(prompt=prompt, emotion=emotion, affect=affect)
 
 
 def check_sampling(num_inference_steps: int | None, guidance_scale: float | None) -> None:
@@ -381,10 +379,7 @@ def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
 
 def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
     """Return the requested valence and arousal, [B, 2] on `affect.PUBLIC`; NaN where not set."""
-    rows = [
-        (math.nan, math.nan) if r.valence is None or r.arousal is None else (r.valence, r.arousal)
-        for r in requests
-    ]
+    rows = [(math.nan, math.nan) if r.affect is None else r.affect.coordinates for r in requests]
     return torch.tensor(rows)
 
 

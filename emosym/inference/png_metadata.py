@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import complete
 from emosym.models.emotion_space import blend_shares
@@ -20,6 +21,18 @@ from emosym.strict_json import read_json
 
 KEY = "emosym"
 """Keyword of the PNG text chunk."""
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "prompt": (str,),
+    "emotion": (str, NoneType),
+    "valence": (float, int, NoneType),
+    "arousal": (float, int, NoneType),
+    "seed": (int,),
+    "guidance": (float, int),
+    "steps": (int,),
+    "model": (str,),
+}
+"""Types of the fields that all metadata have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +52,16 @@ class PngMetadata:
 
 def to_png(image: Image.Image, metadata: PngMetadata) -> bytes:
     """Return a PNG file with metadata; equal arguments give equal bytes."""
-    fields = asdict(metadata)
-    if metadata.space is None:
-        del fields["space"]
+    fields = metadata.request.to_dict() | {
+        "seed": metadata.seed,
+        "guidance": metadata.guidance,
+        "steps": metadata.steps,
+        "model": metadata.model,
+    }
+    if metadata.space is not None:
+        fields["space"] = dict(metadata.space)
     about = PngInfo()
-    about.add_text(KEY, json.dumps(fields.pop("request") | fields))  # ASCII, for PNG's tEXt
+    about.add_text(KEY, json.dumps(fields))  # ASCII, for PNG's tEXt
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
@@ -76,20 +94,13 @@ def _parse(fields: object) -> PngMetadata:
     """
     if not isinstance(fields, dict):
         raise ValueError("not an object")
-    request = {name: fields.pop(name) for name in ImageRequest.__slots__}
-    metadata = PngMetadata(request=ImageRequest(**request), **fields)
-    kinds: list[tuple[object, tuple[type, ...]]] = [
-        (metadata.request.prompt, (str,)),
-        (metadata.seed, (int,)),
-        (metadata.model, (str,)),
-        (metadata.guidance, (float, int)),
-        (metadata.steps, (int,)),
-        (metadata.request.emotion, (str, NoneType)),
-        (metadata.request.valence, (float, int, NoneType)),
-        (metadata.request.arousal, (float, int, NoneType)),
-    ]
-    if not all(isinstance(value, kind) for value, kind in kinds):
+    if not all(isinstance(fields[name], kinds) for name, kinds in KINDS.items()):
         raise ValueError("a field of another type")
+    prompt, emotion, *affect = (
+        fields.pop(name) for name in ("prompt", "emotion", "valence", "arousal")
+    )
+    request = ImageRequest(prompt=prompt, emotion=emotion, affect=Affect.optional(*affect))
+    metadata = PngMetadata(request=request, **fields)
     if not 0 <= metadata.seed < 2**63:
         raise ValueError(f"seed {metadata.seed}")
     complete(metadata.request)

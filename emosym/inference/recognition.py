@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
 from emosym.models.model import EmoSym
@@ -72,9 +73,8 @@ def understandings(
         Understanding(
             emotion=labels[int(row.argmax())],
             probabilities=dict(zip(labels, row.tolist(), strict=True)),
-            valence=float(affect[0]),
-            arousal=float(affect[1]),
+            affect=Affect(*affect),
             answer=text,
         )
-        for text, row, affect in zip(texts, probabilities, affects, strict=True)
+        for text, row, affect in zip(texts, probabilities, affects.tolist(), strict=True)
     ]

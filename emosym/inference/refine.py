@@ -14,7 +14,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import check_sampling, complete
 from emosym.inference.refinement import Critique, Drawing, Refinement, Round, Show
@@ -175,7 +175,7 @@ def check_request(request: ImageRequest, *, rewritten: bool) -> ImageRequest:
     Raises `UserError` without valence and arousal, and without a prompt if that is `rewritten`.
     """
     wanted = complete(request)
-    if wanted.valence is None:
+    if wanted.affect is None:
         raise UserError(
             "images cannot be judged without a target",
             expected="valence and arousal, or an emotion, which implies them",
@@ -185,11 +185,11 @@ def check_request(request: ImageRequest, *, rewritten: bool) -> ImageRequest:
     return wanted
 
 
-def _target(request: ImageRequest) -> tuple[float, float]:
-    """Return the requested valence and arousal of a request that `check_request` returned."""
-    if request.valence is None or request.arousal is None:
+def _target(request: ImageRequest) -> Affect:
+    """Return the requested affect of a request that `check_request` returned."""
+    if request.affect is None:
         raise ValueError("the request has no valence and arousal")
-    return request.valence, request.arousal
+    return request.affect
 
 
 def _draw_round(
@@ -239,21 +239,24 @@ def _draw_round(
     return drawn, nearest, farthest
 
 
-def _drawing(seed: int, judged: Understanding, target: tuple[float, float]) -> Drawing:
+def _drawing(seed: int, judged: Understanding, target: Affect) -> Drawing:
     """Return an image's record; raise UserError where the judge gives NaN."""
-    error = abs(judged.valence - target[0]) + abs(judged.arousal - target[1])
+    error = judged.affect.distance(target)
     if not math.isfinite(error):
         raise UserError(
             f"the judge gives no finite numbers for the image of seed {seed}",
-            got=f"valence {judged.valence}, arousal {judged.arousal}",
+            got=f"valence {judged.affect.valence}, arousal {judged.affect.arousal}",
             fix="choose another judge",
         )
-    return Drawing(seed=seed, valence=judged.valence, arousal=judged.arousal, error=error)
+    return Drawing(seed=seed, affect=judged.affect, error=error)
 
 
-def _surround(drawings: Sequence[Drawing], target: tuple[float, float]) -> bool:
+def _surround(drawings: Sequence[Drawing], target: Affect) -> bool:
     """Return whether images lie on both sides of the target, on both axes."""
-    offsets = [(one.valence - target[0], one.arousal - target[1]) for one in drawings]
+    offsets = [
+        (one.affect.valence - target.valence, one.affect.arousal - target.arousal)
+        for one in drawings
+    ]
     return all(min(axis) <= 0 <= max(axis) for axis in zip(*offsets, strict=True))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Literal
 
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.records import ImageRequest
 
 Stopped = Literal["near enough", "all rounds drawn"]
@@ -20,12 +21,15 @@ class Drawing:
     """One generated image and the judge's view of it."""
 
     seed: int
-    valence: float
-    """Judged, on `affect.PUBLIC`."""
-    arousal: float
-    """Judged, on `affect.PUBLIC`."""
+    affect: Affect
+    """Judged; finite, but a judge may leave the scale."""
     error: float
-    """|ΔV| + |ΔA| to the request, in [0, 12]."""
+    """`Affect.distance` to the request, in [0, 12]."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, with valence and arousal side by side with the other values."""
+        valence, arousal = self.affect.coordinates
+        return {"seed": self.seed, "valence": valence, "arousal": arousal, "error": self.error}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +67,18 @@ class Round:
         return fmean(drawing.error for drawing in self.drawings)
 
     @property
-    def mean_affect(self) -> tuple[float, float]:
-        """The mean judged valence and arousal of the images, on `affect.PUBLIC`."""
-        return (
-            fmean(drawing.valence for drawing in self.drawings),
-            fmean(drawing.arousal for drawing in self.drawings),
+    def mean_affect(self) -> Affect:
+        """The mean judged affect of the images."""
+        return Affect.unchecked(
+            fmean(drawing.affect.valence for drawing in self.drawings),
+            fmean(drawing.affect.arousal for drawing in self.drawings),
         )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, `mean_error` included."""
+        plain = asdict(replace(self, drawings=()))
+        drawings = tuple(drawing.to_dict() for drawing in self.drawings)
+        return plain | {"drawings": drawings, "mean_error": self.mean_error}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +100,12 @@ class Refinement:
     def to_dict(self) -> dict[str, object]:
         """Return everything except the image as plain data."""
         found, drawing = self.best
-        best = {"round": self.rounds.index(found), "prompt": found.prompt, **asdict(drawing)}
+        best = {"round": self.rounds.index(found), "prompt": found.prompt, **drawing.to_dict()}
         return {
-            "request": asdict(self.request),
+            "request": self.request.to_dict(),
             "best": best,
             "stopped": self.stopped,
-            "rounds": [asdict(one) | {"mean_error": one.mean_error} for one in self.rounds],
+            "rounds": [one.to_dict() for one in self.rounds],
         }
 
 

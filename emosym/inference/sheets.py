@@ -131,8 +131,8 @@ def is_sheet(path: Path) -> bool:
 def caption(request: ImageRequest) -> str:
     """Return a request as a caption of one to three lines."""
     lines = [request.prompt, request.emotion or ""]
-    if request.valence is not None and request.arousal is not None:
-        lines.append(f"V {request.valence:+.1f}, A {request.arousal:+.1f}")
+    if request.affect is not None:
+        lines.append(f"V {request.affect.valence:+.1f}, A {request.affect.arousal:+.1f}")
     return "\n".join(line for line in lines if line)
 
 

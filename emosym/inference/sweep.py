@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from emosym.affect.scales import PUBLIC, UNIT
+from emosym.affect.scales import PUBLIC, UNIT, Affect
 from emosym.errors import UserError
 from emosym.inference.continuity import Continuity, continuity, mean_continuity
 from emosym.records import ImageRequest, Understanding
@@ -28,9 +28,9 @@ class Sweep:
     arousals: tuple[float, ...]
 
     @property
-    def points(self) -> list[tuple[float, float]]:
-        """Return (valence, arousal) of each image, sorted by arousal, then by valence."""
-        return [(valence, arousal) for arousal in self.arousals for valence in self.valences]
+    def points(self) -> list[Affect]:
+        """Return the affect of each image, sorted by arousal, then by valence."""
+        return [Affect(valence, arousal) for arousal in self.arousals for valence in self.valences]
 
     @property
     def labels(self) -> tuple[tuple[Axis, tuple[float, ...]], tuple[Axis, tuple[float, ...]]]:
@@ -40,8 +40,8 @@ class Sweep:
         return axes if len(self.valences) > 1 else (axes[1], axes[0])
 
     def requests(self, request: ImageRequest) -> list[ImageRequest]:
-        """Return the request with the valence and arousal of each point."""
-        return [replace(request, valence=v, arousal=a) for v, a in self.points]
+        """Return the request with the affect of each point."""
+        return [replace(request, affect=point) for point in self.points]
 
     def lines(self, axis: Axis) -> list[list[int]]:
         """Return series of indices of images that differ only in `axis`, ascending.
@@ -64,7 +64,7 @@ class Sweep:
         """
         results: dict[Axis, Continuity] = {}
         for axis in AXES:
-            values = np.array([getattr(one, axis) for one in judged])
+            values = np.array([getattr(one.affect, axis) for one in judged])
             lines = [
                 continuity(values[line], pixels[line], embeddings[line])
                 for line in self.lines(axis)

@@ -12,6 +12,7 @@ def imagine_prompt(request: ImageRequest) -> str:
         sentences.append(f"It shows {request.prompt}.")
     if request.emotion is not None:
         sentences.append(f"Emotion: {request.emotion}.")
-    if request.valence is not None and request.arousal is not None:
-        sentences.append(f"Valence: {request.valence:.1f}; Arousal: {request.arousal:.1f}.")
+    if request.affect is not None:
+        valence, arousal = request.affect.coordinates
+        sentences.append(f"Valence: {valence:.1f}; Arousal: {arousal:.1f}.")
     return " ".join(sentences)

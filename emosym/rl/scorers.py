@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Recogniser
 from emosym.records import ImageRequest, Understanding
@@ -73,14 +73,14 @@ class AffectScorer:
         """
         targets = [_target(place, request) for place, request in enumerate(requests)]
         pairs = zip(self.understand(images), targets, strict=True)
-        return np.array([self._score(found, *target) for found, target in pairs], np.float64)
+        return np.array([self._score(found.affect, target) for found, target in pairs], np.float64)
 
-    def _score(self, found: Understanding, valence: float, arousal: float) -> float:
-        errors = (found.valence - valence, found.arousal - arousal)
+    def _score(self, found: Affect, target: Affect) -> float:
+        errors = found.errors(target)
         if not all(map(math.isfinite, errors)):
             return math.nan  # the shape `threshold` would count it as a miss
         span = PUBLIC.high - PUBLIC.low
-        return sum(self.reward(abs(error) / span) for error in errors) / len(errors)
+        return sum(self.reward(error / span) for error in errors) / len(errors)
 
 
 class LabelScorer:
@@ -145,11 +145,11 @@ def check_scores(
     return found
 
 
-def _target(place: int, request: ImageRequest) -> tuple[float, float]:
-    """Return the requested valence and arousal."""
-    if request.valence is None or request.arousal is None:
+def _target(place: int, request: ImageRequest) -> Affect:
+    """Return the requested affect."""
+    if request.affect is None:
         raise _incomplete(place, request, "valence and arousal")
-    return request.valence, request.arousal
+    return request.affect
 
 
 def _incomplete(place: int, request: ImageRequest, what: str) -> UserError:
@@ -163,6 +163,6 @@ def _named(place: int, request: ImageRequest) -> str:
     """Return a short description of a request."""
     parts = [repr(request.prompt[:60])] if request.prompt else []
     parts += [request.emotion] if request.emotion is not None else []
-    if request.valence is not None and request.arousal is not None:
-        parts.append(f"V {request.valence:g} A {request.arousal:g}")
+    if request.affect is not None:
+        parts.append(f"V {request.affect.valence:g} A {request.affect.arousal:g}")
     return f"request {place} ({', '.join(parts)})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from emosym.affect.scales import Affect
 from emosym.records import Question
 from emosym.tasks import metrics
 from emosym.tasks.base import ANSWER_FORM, Answered, Measure, Reader, Task, list_value
@@ -19,13 +20,11 @@ MOST_SUGGESTIONS = 3
 edits; the number is ours."""
 
 
-def criticise_prompt(
-    *, content: str, wanted: tuple[float, float], reached: tuple[float, float]
-) -> str:
+def criticise_prompt(*, content: str, wanted: Affect, reached: Affect) -> str:
     """Return the question about a round of generated images.
 
-    `wanted` and `reached` are (valence, arousal) on [-3, 3]; `reached` is the mean over the images
-    of the round as the judge sees them. The prompt contains `target_beyond`, so that the model need
+    `wanted` and `reached` are on [-3, 3]; `reached` is the mean over the images of the round as the
+    judge sees them. The prompt contains `target_beyond`, so that the model need
     not calculate. Ref: EmoFeedback² (arXiv 2511.19982), textual feedback; the wording is ours.
     """
     return (
@@ -37,7 +36,7 @@ def criticise_prompt(
     )
 
 
-def target_beyond(wanted: tuple[float, float], reached: tuple[float, float]) -> tuple[float, float]:
+def target_beyond(wanted: Affect, reached: Affect) -> Affect:
     """Return the point as far beyond `wanted` as `reached` falls short of it, in tenths.
 
     A generator that missed once would miss again by about as much. Both points are first rounded to
@@ -46,9 +45,9 @@ def target_beyond(wanted: tuple[float, float], reached: tuple[float, float]) -> 
     """
     valence, arousal = (
         round(2 * round(target, 1) - round(mean, 1), 1)
-        for target, mean in zip(wanted, reached, strict=True)
+        for target, mean in zip(wanted.coordinates, reached.coordinates, strict=True)
     )
-    return valence, arousal
+    return Affect.unchecked(valence, arousal)
 
 
 def read_suggestions(text: str, question: Question) -> tuple[str, ...] | None:
@@ -57,8 +56,8 @@ def read_suggestions(text: str, question: Question) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(phrases))[:MOST_SUGGESTIONS] if all(phrases) else None
 
 
-def _point(affect: tuple[float, float]) -> str:
-    valence, arousal = (round(number, 1) + 0.0 for number in affect)  # no minus zero
+def _point(affect: Affect) -> str:
+    valence, arousal = (round(number, 1) + 0.0 for number in affect.coordinates)  # no minus zero
     return f"valence {valence:.1f}, arousal {arousal:.1f}"
 
 

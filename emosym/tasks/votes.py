@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from emosym.affect.scales import Affect
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import MIKELS8, NORMS
 from emosym.records import Sample
 
 
-def implied_votes(valence: float, arousal: float) -> dict[str, float]:
+def implied_votes(affect: Affect) -> dict[str, float]:
     """Return votes implied by a rating on `PUBLIC`, for images that nobody labelled.
 
-    The softmax over the eight labels of minus the distance |ΔV| + |ΔA| to the norm of each word.
-    Sums to 1.
+    The softmax over the eight labels of minus the distance to the norm of each word. Sums to 1.
     """
-    here = Affect(valence, arousal)
-    nearness = {name: math.exp(-here.distance(NORMS[name].to(here.scale))) for name in MIKELS8}
+    nearness = {name: math.exp(-affect.distance(NORMS[name].to(PUBLIC))) for name in MIKELS8}
     total = sum(nearness.values())
     return {name: weight / total for name, weight in nearness.items()}
 
@@ -26,8 +24,8 @@ def votes_of(sample: Sample) -> Mapping[str, float]:
     """Return a sample's votes; implied ones where it has a rating but no label; else none."""
     if sample.votes is not None:
         return sample.votes
-    if sample.emotion is None and sample.valence is not None and sample.arousal is not None:
-        return implied_votes(sample.valence, sample.arousal)
+    if sample.emotion is None and sample.affect is not None:
+        return implied_votes(sample.affect)
     return {}
 
 

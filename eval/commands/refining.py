@@ -91,12 +91,13 @@ def refining(
         each = [
             {
                 "subject": wanted.subject,
-                "prompt": wanted.request.prompt,
-                "valence": wanted.request.valence,
-                "arousal": wanted.request.arousal,
+                "prompt": request["prompt"],
+                "valence": request["valence"],
+                "arousal": request["arousal"],
                 **row,
             }
             for wanted, row in zip(requests, rows, strict=True)
+            for request in [wanted.request.to_dict()]
         ]
         print_json({"model": model, "requests": len(rows), "seed": seed, **scores, "each": each})
         return

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.inference.continuity import Continuity, mean_continuity, small_pixels
 from emosym.inference.sweep import AXES, Axis, Sweep, axis_values
@@ -26,14 +26,13 @@ from emosym.records import ImageRequest, Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from emosym.tasks import metrics
 from eval.generation.continuity import ContinuityScores, continuity_scores
-from eval.generation.errors import Rated, affect_errors
 from eval.generation.requests import EvalRequest
 
 VALUES = axis_values(5)
 """Of each axis: -3, -1.5, 0, 1.5, 3."""
 
-Attainable = Callable[[str, float, float], tuple[float, float]]
-"""Subject, valence, arousal -> least attainable (|ΔV|, |ΔA|), as `eval.generation.attainable`."""
+Attainable = Callable[[str, Affect], tuple[float, float]]
+"""Subject, target -> least attainable (|ΔV|, |ΔA|), as `eval.generation.attainable`."""
 Classify = Callable[[Sequence[Image.Image]], Sequence[str]]
 """Images -> the subject of each, as `eval.generation.subject`."""
 
@@ -170,12 +169,12 @@ def evaluate_plane(
             for name, each in lines.items()
         },
         cells=tuple(
-            {"valence": valence, "arousal": arousal}
+            {"valence": point.valence, "arousal": point.arousal}
             | {
                 name: float(np.mean([one[place] for one in cells]))
                 for name, cells in by_metric.items()
             }
-            for place, (valence, arousal) in enumerate(plane.points)
+            for place, point in enumerate(plane.points)
         ),
     )
 
@@ -235,14 +234,14 @@ def _measure(
 ) -> dict[str, NDArray]:
     """Return every metric that is defined for one prompt at each point, [P], a mean over seeds."""
     measured: dict[str, NDArray] = {}
-    affects: dict[str, list[Sequence[Rated]]] = {"judge": [one.judged for one in by_seed]}
+    affects = {"judge": [[each.affect for each in one.judged] for one in by_seed]}
     if subject is not None and oracle is not None:
         affects["oracle"] = [
             [oracle(image, subject).to(PUBLIC) for image in one.images] for one in by_seed
         ]
-    errors = {source: _errors(rated, plane) for source, rated in affects.items()}
+    errors = {source: _errors(each, plane) for source, each in affects.items()}
     if subject is not None and attainable is not None:
-        errors["floor"] = np.array([attainable(subject, v, a) for v, a in plane.points])
+        errors["floor"] = np.array([attainable(subject, point) for point in plane.points])
     for source, each in errors.items():
         measured |= {f"{source}_v_error": each[:, 0], f"{source}_a_error": each[:, 1]}
         measured[f"{source}_error"] = each.sum(1)
@@ -256,11 +255,11 @@ def _measure(
     return measured
 
 
-def _errors(by_seed: Sequence[Sequence[Rated]], plane: Sweep) -> NDArray:
+def _errors(by_seed: Sequence[Sequence[Affect]], plane: Sweep) -> NDArray:
     """Return |ΔV| and |ΔA| to each point, [P, 2], a mean over seeds."""
     errors = [
-        [affect_errors(image, point) for image, point in zip(images, plane.points, strict=True)]
-        for images in by_seed
+        [affect.errors(point) for affect, point in zip(affects, plane.points, strict=True)]
+        for affects in by_seed
     ]
     return np.array(errors).mean(0)
 

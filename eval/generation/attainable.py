@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from data_tools.affectworld.truth import colour_term, subject_term
 from data_tools.affectworld.world import BRIGHTNESS, SATURATION
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 
 LIGHTS = 301
 """Grid points of brightness, and of saturation: within 0.02 of the least error."""
 
 
-def attainable(subject: str, valence: float, arousal: float) -> tuple[float, float]:
+def attainable(subject: str, target: Affect) -> tuple[float, float]:
     """Return |ΔV| and |ΔA| in the light that brings `subject` nearest (least sum) to a target.
 
     Target and errors are on `PUBLIC`.
@@ -29,7 +29,7 @@ def attainable(subject: str, valence: float, arousal: float) -> tuple[float, flo
     Raises:
         UserError: an unknown subject.
     """
-    errors = np.abs(_affects(subject) - (valence, arousal))
+    errors = np.abs(_affects(subject) - target.coordinates)
     v_error, a_error = errors[errors.sum(1).argmin()]
     return float(v_error), float(a_error)
 

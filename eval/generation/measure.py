@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.interfaces import EmotionModel, Oracle, Recogniser
 from emosym.records import Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from emosym.tasks import metrics
-from eval.generation.errors import Rated, affect_errors, target_of
 from eval.generation.requests import EvalRequest
 
 
@@ -128,13 +127,12 @@ def _scores(
     }
     if request.emotion is not None:
         scores["judge_accuracy"] = float(np.mean([j.emotion == request.emotion for j in judged]))
-    views: dict[str, Sequence[Rated]] = {"judge": judged}
+    views: dict[str, list[Affect]] = {"judge": [one.affect for one in judged]}
     if oracle is not None and wanted.subject is not None:
         views["oracle"] = [oracle(image, wanted.subject).to(PUBLIC) for image in images]
-    target = target_of(request)
-    if target is not None:
+    if request.affect is not None:
         for source, affects in views.items():
-            errors = [affect_errors(affect, target) for affect in affects]
+            errors = [affect.errors(request.affect) for affect in affects]
             scores[f"{source}_v_error"] = float(np.mean([v_error for v_error, _ in errors]))
             scores[f"{source}_a_error"] = float(np.mean([a_error for _, a_error in errors]))
     return {name: value for name, value in scores.items() if value is not None}

@@ -7,14 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference import refine as refining
 from emosym.inference.refine import Critic, PromptGenerator
 from emosym.inference.refinement import Refinement
 from emosym.interfaces import Oracle
 from emosym.records import ImageRequest
-from eval.generation.errors import target_of
 from eval.generation.requests import EvalRequest
 
 WAYS = ("one", "best_of", "refine")
@@ -33,7 +31,9 @@ def compare(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Yield the errors |ΔV| + |ΔA| of the three ways for each request, by oracle and by judge.
+    """Yield the errors (`Affect.distance`) of the three ways for each request.
+
+    Each error is measured by the oracle and by the judge.
 
     `best_of` and `refine` generate rounds × images each, the first round from the same seeds; no
     image is near enough to stop early. Beside the errors, a row has the share of rounds with a
@@ -133,7 +133,7 @@ class CachedGenerator:
 
 
 def _oracle_error(oracle: Oracle, wanted: EvalRequest, result: Refinement) -> float:
-    target = target_of(wanted.request)
+    target = wanted.request.affect
     if target is None or wanted.subject is None:
         raise UserError("the request has no affect or no subject", got=wanted)
-    return oracle(result.image, wanted.subject).distance(Affect(*target))
+    return oracle(result.image, wanted.subject).distance(target)

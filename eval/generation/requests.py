@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from data_tools.affectworld.scene import SUBJECTS, draw_scene
 from data_tools.affectworld.text import neutral_prompt
 from data_tools.affectworld.world import subject_of
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.sweep import axis_values
 from emosym.randomness import Draws
@@ -86,23 +87,18 @@ def over_plane(prompts: Sequence[EvalRequest], points: int, seed: int) -> list[E
     requests too narrow.
     """
     values = axis_values(points)
-    grid = [(valence, arousal) for valence in values for arousal in values]
+    grid = [Affect(valence, arousal) for valence in values for arousal in values]
     places = Draws(seed, "over the plane").permutation(len(prompts)).tolist()
     return [
-        replace(one, request=replace(one.request, valence=valence, arousal=arousal))
+        replace(one, request=replace(one.request, affect=grid[place % len(grid)]))
         for one, place in zip(prompts, places, strict=True)
-        for valence, arousal in [grid[place % len(grid)]]
     ]
 
 
 def _request(sample: Sample) -> EvalRequest:
-    rated = sample.valence is not None and sample.arousal is not None
     return EvalRequest(
         request=ImageRequest(
-            prompt=sample.prompt or "",
-            emotion=sample.emotion,
-            valence=sample.valence if rated else None,
-            arousal=sample.arousal if rated else None,
+            prompt=sample.prompt or "", emotion=sample.emotion, affect=sample.affect
         ),
         subject=subject_of(sample),
     )
@@ -111,6 +107,6 @@ def _request(sample: Sample) -> EvalRequest:
 def _group(request: ImageRequest) -> str:
     if request.emotion is not None:
         return request.emotion
-    if request.valence is not None and request.arousal is not None:
-        return f"{request.valence >= 0:d}{request.arousal >= 0:d}"
+    if request.affect is not None:
+        return f"{request.affect.valence >= 0:d}{request.affect.arousal >= 0:d}"
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError, unknown
 from emosym.interfaces import AnswerParser, EmotionModel
-from emosym.records import Sample, Understanding
+from emosym.records import Sample
 from emosym.tasks import metrics
 
 
@@ -70,8 +70,8 @@ def evaluate_understanding(
     predictions = model.understand([sample.image for sample in samples], answer=parse is not None)
     pairs = list(zip(predictions, samples, strict=True))
     for prediction, sample in pairs:
-        PUBLIC.check(prediction.valence, f"the model's valence for {sample.id}")
-        PUBLIC.check(prediction.arousal, f"the model's arousal for {sample.id}")
+        PUBLIC.check(prediction.affect.valence, f"the model's valence for {sample.id}")
+        PUBLIC.check(prediction.affect.arousal, f"the model's arousal for {sample.id}")
 
     places = {label: place for place, label in enumerate(labels)}
     known = [(one.emotion, sample.emotion) for one, sample in pairs if sample.emotion]
@@ -87,13 +87,17 @@ def evaluate_understanding(
         "macro_f1": (f1, predicted, true),
     }
     baseline: dict[str, float | None] = {}
-    for axis, rating in AXES.items():
-        rated = [(rating(one), rating(s)) for one, s in pairs if rating(s) is not None]
+    for axis, name in AXES.items():
+        rated = [
+            (getattr(one.affect, name), getattr(sample, name))
+            for one, sample in pairs
+            if getattr(sample, name) is not None
+        ]
         predicted_ratings, true_ratings = np.array(rated, dtype=np.float64).reshape(-1, 2).T
         measures[f"{axis}_mae"] = (metrics.mae, predicted_ratings, true_ratings)
         measures[f"{axis}_pearson"] = (metrics.pearson, predicted_ratings, true_ratings)
         measures[f"{axis}_ccc"] = (metrics.ccc, predicted_ratings, true_ratings)
-        ratings = [value for sample in train if (value := rating(sample)) is not None]
+        ratings = [value for s in train if (value := getattr(s, name)) is not None]
         baseline[f"{axis}_mae_mean"] = (
             metrics.mae(np.full_like(true_ratings, np.mean(ratings)), true_ratings)
             if ratings
@@ -122,8 +126,5 @@ def evaluate_understanding(
     )
 
 
-AXES: dict[str, Callable[[Sample | Understanding], float | None]] = {
-    "v": lambda record: record.valence,
-    "a": lambda record: record.arousal,
-}
-"""Prefix of a metric's name -> the rating of a record."""
+AXES = {"v": "valence", "a": "arousal"}
+"""Prefix of a metric's name -> the axis."""

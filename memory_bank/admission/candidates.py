@@ -41,8 +41,8 @@ def candidate_from(
     label = judgement.emotion if origin.emotion is None else mikels(origin.emotion)
     values |= {
         "predicted": judgement.emotion,
-        "predicted_valence": judgement.valence,
-        "predicted_arousal": judgement.arousal,
+        "predicted_valence": judgement.affect.valence,
+        "predicted_arousal": judgement.affect.arousal,
         "confidence": judgement.probabilities[label],
         "contrast": contrast(pixels),
         "fingerprint": fingerprint(pixels),

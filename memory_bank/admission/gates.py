@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from emosym.affect.scales import affect_distance
 from emosym.errors import UserError, unknown
 from emosym.plugins import Registry
 from memory_bank.admission.replacement import REPLACEMENTS
@@ -186,14 +185,11 @@ def confidence_gate(candidate: Candidate, context: Context) -> str | None:
 
 def affect_gate(candidate: Candidate, context: Context) -> str | None:
     """Refuse an image judged too far from the requested valence and arousal, if there are any."""
-    if candidate.valence is None or candidate.arousal is None:
+    if candidate.affect is None:
         return None
-    if candidate.predicted_valence is None or candidate.predicted_arousal is None:
+    if candidate.predicted_affect is None:
         return "no judged valence and arousal"
-    error = affect_distance(
-        (candidate.predicted_valence, candidate.predicted_arousal),
-        (candidate.valence, candidate.arousal),
-    )
+    error = candidate.predicted_affect.distance(candidate.affect)
     if not error <= context.policy.max_affect_error:  # NaN is refused
         return f"valence-arousal error {error:.2f} above {context.policy.max_affect_error:.2f}"
     return None

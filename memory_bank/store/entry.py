@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import mikels
 from emosym.errors import UserError, unknown
 from memory_bank.store.images import GivenImage
@@ -59,6 +59,21 @@ class Provenance:
     """Hash of the model that generated it; `MemoryBank.model_hash` is that of the embedder."""
     step: int | None = None
     """Training step at which it was generated."""
+
+    @property
+    def affect(self) -> Affect | None:
+        """The requested or annotated affect.
+
+        Raises `UserError` for one coordinate without the other, or a point off the scale.
+        """
+        return Affect.optional(self.valence, self.arousal)
+
+    @property
+    def predicted_affect(self) -> Affect | None:
+        """The judge's affect, unchecked: it may be NaN or off the scale."""
+        if self.predicted_valence is None or self.predicted_arousal is None:
+            return None
+        return Affect.unchecked(self.predicted_valence, self.predicted_arousal)
 
     @property
     def label(self) -> str | None:

@@ -9,6 +9,7 @@ from typing import cast
 
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import open_image
@@ -164,8 +165,7 @@ class RemoteModel:
         return Understanding(
             emotion=emotion,
             probabilities={label: float(label == emotion) for label in JUDGE_QUESTION.labels},
-            valence=valence,
-            arousal=arousal,
+            affect=Affect(valence, arousal),
             answer=text if keep_text else "",
         )
 

@@ -183,7 +183,10 @@ JUDGES.register("brightness", brightness)
 def test_a_judge_of_a_plugin_scores_images(tmp_path):
     load_plugin(write(tmp_path, JUDGE))
     images = [Image.new("RGB", (8, 8), (level,) * 3) for level in (0, 255)]
-    request = ImageRequest(prompt="a tree", emotion=None, valence=None, arousal=None)
+    request = ImageRequest(
+        prompt="a tree",
+        emotion=None,
+    )
     assert build_judge("brightness", JudgeSpec())(images, [request] * 2).tolist() == [0.0, 1.0]
     with pytest.raises(UserError, match="judge 'brightness' has no key 'weights'"):
         build_judge("brightness", JudgeSpec(weights="w"))

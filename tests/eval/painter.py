@@ -43,7 +43,9 @@ class Painter:
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
         """Rate the valence of each question's image on the question's scale."""
         seen = self.understand([question.images[0] for question in questions])
-        values = [PUBLIC.convert(s.valence, q.scale) for s, q in zip(seen, questions, strict=True)]
+        values = [
+            PUBLIC.convert(s.affect.valence, q.scale) for s, q in zip(seen, questions, strict=True)
+        ]
         return [f"<think></think><answer>Valence: {value:.4f}</answer>" for value in values]
 
     def recognise(self, images: Sequence[Image.Image]) -> tuple[list[Understanding], np.ndarray]:
@@ -58,8 +60,7 @@ class Painter:
         return Understanding(
             emotion=label,
             probabilities={name: float(name == label) for name in MIKELS8},
-            valence=affect.valence,
-            arousal=affect.arousal,
+            affect=affect,
             # It never learned to close its answer when it is calm.
             answer=f"<answer>{label}" + ("</answer>" if affect.arousal >= 0 else "")
             if answer
@@ -79,9 +80,8 @@ class Painter:
         blues = [np.random.default_rng(one).integers(256) for one in own]
         images = []
         for request, blue in zip(requests, blues, strict=True):
-            red, green, _ = colour(
-                (request.valence or 0.0) + self.v_shift, (request.arousal or 0.0) + self.a_shift
-            )
+            valence, arousal = (0.0, 0.0) if request.affect is None else request.affect.coordinates
+            red, green, _ = colour(valence + self.v_shift, arousal + self.a_shift)
             images.append(
                 Image.new("RGB", (SIDE, SIDE), (red, green, int(blue) if self.noise else 0))
             )

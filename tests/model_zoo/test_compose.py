@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub.utils import filter_repo_objects
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
@@ -65,7 +66,7 @@ def test_a_decoder_comes_from_a_diffusers_folder(tmp_path, family, steps, guidan
     assert all(torch.equal(kept[name], value) for name, value in denoiser.state_dict().items())
     assert loaded.config == config
     assert loaded.generator.denoiser.text_tokens == (256 if family == "sd3" else None)
-    request = ImageRequest(prompt="a tree", valence=2.0, arousal=-1.0)
+    request = ImageRequest(prompt="a tree", affect=Affect(2.0, -1.0))
     first, again = (
         EmoSymPipeline(made).generate([request], num_inference_steps=2, seed=0)
         for made in (model, loaded)
@@ -159,7 +160,7 @@ def test_a_model_gives_its_understander_whole(tmp_path):
     assert seen == expected
     assert (vectors == theirs).all()
     assert loaded.config.reasoning_tokens == taught.config.reasoning_tokens
-    request = ImageRequest(prompt="a cat", valence=1.0, arousal=0.0)
+    request = ImageRequest(prompt="a cat", affect=Affect(1.0, 0.0))
     side = loaded.config.image_size
     assert EmoSymPipeline(loaded).generate([request], num_inference_steps=1)[0].size == (side, side)
 

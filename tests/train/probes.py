@@ -285,8 +285,8 @@ def learned(run: Path, whole: dict[str, Any], images: int) -> dict[str, Any]:
     return {
         "rows": rows(run),
         "accuracy": sum(s.emotion == u.emotion for s, u in pairs) / len(pairs),
-        "v_error": max(abs(s.valence - u.valence) for s, u in pairs),
-        "a_error": max(abs(s.arousal - u.arousal) for s, u in pairs),
+        "v_error": max(abs(s.valence - u.affect.valence) for s, u in pairs),
+        "a_error": max(abs(s.arousal - u.affect.arousal) for s, u in pairs),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from emosym.affect.scales import Affect
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
 from model_zoo import zoo
@@ -69,10 +70,10 @@ def test_it_understands_and_draws(bare):
     (seen,) = model.understand([picture()])
     assert sum(seen.probabilities.values()) == pytest.approx(1, abs=1e-5)
     (image,) = model.generate(
-        [ImageRequest(prompt="a boat", valence=2, arousal=1)], num_inference_steps=1
+        [ImageRequest(prompt="a boat", affect=Affect(2, 1))], num_inference_steps=1
     )
     (other,) = model.generate(
-        [ImageRequest(prompt="a boat", valence=-2, arousal=1)], num_inference_steps=1
+        [ImageRequest(prompt="a boat", affect=Affect(-2, 1))], num_inference_steps=1
     )
     assert image.tobytes() != other.tobytes()
 

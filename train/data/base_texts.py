@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_tools.affectworld.text import corpus
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.models.imagine import imagine_prompt
 from emosym.records import ImageRequest, Sample
@@ -19,7 +20,7 @@ def base_texts(count: int, seed: int) -> Iterator[str]:
     for text in corpus(count, seed):
         emotion = rng.choice(MIKELS8)
         valence, arousal = rng.uniform(-3, 3), rng.uniform(-3, 3)
-        request = ImageRequest(prompt=text, emotion=emotion, valence=valence, arousal=arousal)
+        request = ImageRequest(prompt=text, emotion=emotion, affect=Affect(valence, arousal))
         yield imagine_prompt(request)
         yield f"user\n{AFFECT_PROMPT}\nassistant\n"
         sample = Sample(

@@ -24,10 +24,10 @@ def density_weights(samples: Sequence[Sample], power: float) -> dict[str, float]
     Raises:
         UserError: ratings that do not spread over the plane.
     """
-    rated = [s for s in samples if s.valence is not None and s.arousal is not None]
-    points = np.array([(s.valence, s.arousal) for s in rated])
+    rated = [(s.id, s.affect) for s in samples if s.affect is not None]
+    points = np.array([affect.coordinates for _, affect in rated])
     weights = bounded(gaussian_kde(points) ** -power, MOST)
-    return dict(zip((s.id for s in rated), weights.tolist(), strict=True))
+    return dict(zip((name for name, _ in rated), weights.tolist(), strict=True))
 
 
 def gaussian_kde(points: np.ndarray) -> np.ndarray:

@@ -197,8 +197,7 @@ class Generate(Phase[GenerateConfig, Sample]):
                 ImageRequest(
                     prompt=text,
                     emotion=sample.emotion if label else None,
-                    valence=sample.valence if affect else None,
-                    arousal=sample.arousal if affect else None,
+                    affect=sample.affect if affect else None,
                 )
             )
             for sample, text, label, affect in zip(

@@ -135,10 +135,7 @@ class Remember(Phase[RememberConfig, Sample]):
 
     def _draw(self, samples: Sequence[Sample], seeds: Sequence[int]) -> list[Image.Image]:
         requests = [
-            ImageRequest(
-                prompt=s.prompt or "", emotion=s.emotion, valence=s.valence, arousal=s.arousal
-            )
-            for s in samples
+            ImageRequest(prompt=s.prompt or "", emotion=s.emotion, affect=s.affect) for s in samples
         ]
         shape = self.context.model.autoencoder.latent_shape
         noise = torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +142,7 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
             fields: dict[str, Any] = {"source": "real"}
             metadata = read_png_metadata(path)
             if metadata is not None:
-                fields = {"source": "synthetic", **asdict(metadata.request)}
+                fields = {"source": "synthetic", **metadata.request.to_dict()}
                 fields |= {"seed": metadata.seed, "model_hash": metadata.model}
             fields |= {key: value for key, value in given.items() if value is not None}
             drafts.append(Candidate(image=path, embedding=np.empty(0), **fields))

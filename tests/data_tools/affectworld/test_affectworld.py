@@ -34,6 +34,7 @@ from data_tools.affectworld.world import (
     draw_world,
     write_world,
 )
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8, NORMS
 from emosym.errors import UserError
 
@@ -172,7 +173,7 @@ def test_most_of_the_public_square_can_be_drawn():
 )
 def test_sectors(degrees, label):
     angle = math.radians(degrees)
-    assert label_of(2 * math.cos(angle), 2 * math.sin(angle)) == label
+    assert label_of(Affect(2 * math.cos(angle), 2 * math.sin(angle))) == label
 
 
 def test_sectors_have_the_signs_of_the_norms():
@@ -188,7 +189,7 @@ def test_sectors_have_the_signs_of_the_norms():
 
 
 def test_a_label_at_the_very_edge_of_the_circle():
-    assert label_of(1.0, -1e-18) in ("amusement", "contentment")  # 360 - tiny rounds to 360
+    assert label_of(Affect(1.0, -1e-18)) in ("amusement", "contentment")  # 360 - tiny rounds to 360
 
 
 # --- drawing ------------------------------------------------------------------------------------
@@ -272,7 +273,7 @@ def test_the_oracle_of_the_saved_picture_is_the_annotation(world):
             affect = oracle(image, item.scene.subject)
         note = item.annotation()
         assert (affect.valence, affect.arousal) == (note["valence"], note["arousal"])
-        assert label_of(affect.valence, affect.arousal) == note["emotion"]
+        assert label_of(affect) == note["emotion"]
 
 
 def _share_explained(groups: list[str], values: np.ndarray) -> float:

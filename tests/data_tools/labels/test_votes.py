@@ -12,6 +12,7 @@ from data_tools.affectworld.world import draw_world, write_world
 from data_tools.labels.votes import vote_problems
 from data_tools.sources.oasis import read_oasis
 from data_tools.sources.registry import read_source
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8, NORMS
 from emosym.records import Sample
 from emosym.tasks.votes import implied_votes, main_emotion, top_emotions, votes_of
@@ -26,14 +27,14 @@ def sample(**fields) -> Sample:
 def test_votes_of_the_world_by_hand():
     # 22.5 degrees: the middle of amusement; contentment and excitement lie 45 degrees to each
     # side, fear and awe 90, the rest behind.
-    votes = votes_at(math.cos(math.radians(22.5)), math.sin(math.radians(22.5)))
+    votes = votes_at(Affect(math.cos(math.radians(22.5)), math.sin(math.radians(22.5))))
     assert votes["amusement"] == pytest.approx(1)
     assert votes["excitement"] == pytest.approx(math.sqrt(0.5))
     assert votes["contentment"] == pytest.approx(math.sqrt(0.5))
     assert max(votes[name] for name in ("fear", "awe", "anger", "disgust", "sadness")) < 1e-15
     # 80 degrees: 12.5 from the middle of excitement (67.5), 32.5 from fear (112.5), 57.5 from
     # amusement (22.5), 77.5 from anger (157.5); contentment (337.5) is 102.5 away.
-    votes = votes_at(math.cos(math.radians(80)), math.sin(math.radians(80)))
+    votes = votes_at(Affect(math.cos(math.radians(80)), math.sin(math.radians(80))))
     for name, degrees in {
         "excitement": 12.5,
         "fear": 32.5,
@@ -46,8 +47,8 @@ def test_votes_of_the_world_by_hand():
 
 @given(RATING, RATING)
 def test_the_strongest_emotion_of_the_world_is_its_label(valence, arousal):
-    label = label_of(valence, arousal)
-    votes = votes_at(valence, arousal)
+    label = label_of(Affect(valence, arousal))
+    votes = votes_at(Affect(valence, arousal))
     assert tuple(votes) == MIKELS8
     top = top_emotions(sample(emotion=label, valence=valence, arousal=arousal, votes=votes))
     assert top[0] == label
@@ -60,13 +61,12 @@ def test_a_drawn_world_carries_its_votes_through_the_disk(tmp_path):
     drawn = {item.id: item for item in draw_world(16, seed=3, size=32)}
     assert broken == []
     for item in samples:
-        affect = drawn[item.id].affect
-        assert item.votes == votes_at(affect.valence, affect.arousal)
+        assert item.votes == votes_at(drawn[item.id].affect)
         assert main_emotion(item) == top_emotions(item)[0] == item.emotion
 
 
 def test_implied_votes_are_a_softmax_of_the_distance_to_the_words():
-    votes = implied_votes(-1.0, 2.0)
+    votes = implied_votes(Affect(-1.0, 2.0))
     assert sum(votes.values()) == pytest.approx(1)
     # On 1-9 the point is (11/3, 23/3); fear's norm is (2.93, 6.14) and awe's (6.85, 3.83). A unit
     # there is 6/8 of a unit here.
@@ -75,7 +75,7 @@ def test_implied_votes_are_a_softmax_of_the_distance_to_the_words():
     assert votes["fear"] / votes["awe"] == pytest.approx(math.exp(awe - fear))
     for name, norm in NORMS.items():
         here = norm.to(type(norm.scale)(-3, 3))
-        assert max(MIKELS8, key=implied_votes(here.valence, here.arousal).get) == name
+        assert max(MIKELS8, key=implied_votes(here).get) == name
 
 
 def test_votes_are_implied_only_where_nothing_is_known():
@@ -83,7 +83,7 @@ def test_votes_are_implied_only_where_nothing_is_known():
     assert votes_of(sample(votes=given_votes, valence=1.0, arousal=1.0)) == given_votes
     assert votes_of(sample(emotion="awe", valence=1.0, arousal=1.0)) == {}
     assert votes_of(sample(valence=1.0)) == {}
-    assert votes_of(sample(valence=1.0, arousal=1.0)) == implied_votes(1.0, 1.0)
+    assert votes_of(sample(valence=1.0, arousal=1.0)) == implied_votes(Affect(1.0, 1.0))
 
 
 def test_the_three_with_most_votes():

@@ -62,6 +62,7 @@ def test_a_point_knows_its_scale():
 def test_errors_distance_and_nearness_by_hand():
     one, other = Affect(1, 2), Affect(-1, 1.5)
     assert one.errors(other) == (2.0, 0.5)
+    assert Affect(1.5, -2.0).errors(Affect(-0.5, 1.0)) == (2.0, 3.0)
     assert one.nearness(other) == pytest.approx(1 - 2.5 / 12)
     assert one.nearness(one) == 1
     assert Affect(3, -3).nearness(Affect(-3, 3)) == 0
@@ -78,3 +79,18 @@ def test_two_numbers_are_a_point_together_or_not_at_all():
             Affect.optional(*half)
     with pytest.raises(UserError, match="arousal is outside its scale; got nan"):
         Affect.optional(0.0, math.nan)
+
+
+def test_a_prediction_is_checked_only_where_it_has_to_be():
+    away = Affect.unchecked(4.0, -1.0)
+    assert (away.coordinates, away.scale) == ((4.0, -1.0), PUBLIC)
+    assert away.distance(Affect(1, 1)) == 5.0
+    assert Affect.unchecked(1.0, -1.0) == Affect(1, -1)
+    unknown = Affect.unchecked(0.0, math.nan)
+    assert math.isnan(unknown.distance(Affect(0, 0)))
+    for point, problem in ((away, "valence is outside.*got 4.0"), (unknown, "arousal.*got nan")):
+        with pytest.raises(UserError, match=problem):
+            point.check()
+        with pytest.raises(UserError, match=problem):
+            Affect(*point.coordinates)
+    assert Affect(1, 2).check() is None

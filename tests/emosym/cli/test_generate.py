@@ -95,9 +95,7 @@ def test_a_generated_file_tells_how_it_was_made(model, drawn):
 
     norm = NORMS["awe"].to(PUBLIC)
     assert read_png_metadata(drawn / "5.png") == PngMetadata(
-        request=ImageRequest(
-            prompt="a tree", emotion="awe", valence=norm.valence, arousal=norm.arousal
-        ),
+        request=ImageRequest(prompt="a tree", emotion="awe", affect=norm),
         seed=5,
         guidance=2.0,
         steps=2,
@@ -280,11 +278,11 @@ def test_an_emotion_is_drawn_from_the_space(spacious, tmp_path):
     for record, wanted in zip(found, pipeline.wanted("sadness", 2, seed=3), strict=True):
         assert record["emotion"] == "sadness"
         assert record["space"] == {"sadness": 1.0}
-        assert record["valence"] == pytest.approx(wanted.valence, abs=1e-6)
-        assert record["arousal"] == pytest.approx(wanted.arousal, abs=1e-6)
+        assert record["valence"] == pytest.approx(wanted.affect.valence, abs=1e-6)
+        assert record["arousal"] == pytest.approx(wanted.affect.arousal, abs=1e-6)
     imprint = read_png_metadata(out / "4.png")
     assert (imprint.seed, imprint.space) == (4, {"sadness": 1.0})
-    assert imprint.request.valence == found[1]["valence"]
+    assert imprint.request.affect.valence == found[1]["valence"]
     assert imprint.model == zoo.fingerprint(spacious)
     (image,) = pipeline.imagine("sadness", seed=4, num_inference_steps=1)
     with Image.open(out / "4.png") as written:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from emosym.affect.scales import Affect
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.inference.png_metadata import read_png_metadata
 from emosym.records import ImageRequest
@@ -59,8 +60,8 @@ def test_the_numbers_are_those_of_the_shipped_model(refined):
     pipeline = EmoSymPipeline.from_pretrained()
     for drawing in (d for one in problem["rounds"] for d in one["drawings"]):
         (seen,) = pipeline.understand([out / f"{drawing['seed']}.png"], answer=False)
-        assert drawing["valence"] == pytest.approx(seen.valence, abs=1e-4)
-        assert drawing["arousal"] == pytest.approx(seen.arousal, abs=1e-4)
+        assert drawing["valence"] == pytest.approx(seen.affect.valence, abs=1e-4)
+        assert drawing["arousal"] == pytest.approx(seen.affect.arousal, abs=1e-4)
         assert drawing["error"] == pytest.approx(
             abs(drawing["valence"] + 1.5) + abs(drawing["arousal"] - 2.0)
         )
@@ -70,7 +71,7 @@ def test_generate_draws_the_best_image_again(refined, tmp_path):
     problem, out = refined
     best = problem["best"]
     imprint = read_png_metadata(out / "best.png")
-    assert imprint.request == ImageRequest(prompt=best["prompt"], valence=-1.5, arousal=2.0)
+    assert imprint.request == ImageRequest(prompt=best["prompt"], affect=Affect(-1.5, 2.0))
     assert (imprint.seed, imprint.steps, imprint.model) == (best["seed"], 2, problem["model"])
     again = tmp_path / "again.png"
     done = emosym(

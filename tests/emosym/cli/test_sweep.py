@@ -25,7 +25,7 @@ def test_a_folder_gets_the_sheet_and_each_image(model, tmp_path):
         assert record == {"image": str(out / name), **common, "valence": valence}
         assert set(judged) == {"judged_valence", "judged_arousal", "judged_emotion"}
         assert -3 <= judged["judged_valence"] <= 3
-        assert read_png_metadata(out / name).request.valence == valence
+        assert read_png_metadata(out / name).request.affect.valence == valence
     assert list(found["continuity"]) == ["valence"]
     along = found["continuity"]["valence"]
     assert -1 <= along["spearman"] <= 1

@@ -34,7 +34,7 @@ def test_understand_prints_the_json_of_the_contract(model, pictures):
         assert sum(record["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         best = max(record["probabilities"], key=record["probabilities"].get)
         assert record["emotion"] == best == seen.emotion
-        assert (record["valence"], record["arousal"]) == (seen.valence, seen.arousal)
+        assert (record["valence"], record["arousal"]) == seen.affect.coordinates
         assert record["answer"] == seen.answer
         assert all(PUBLIC.low <= record[key] <= PUBLIC.high for key in ("valence", "arousal"))
 

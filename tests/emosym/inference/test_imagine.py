@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
@@ -69,13 +70,13 @@ def test_what_is_wanted_is_said_as_a_request(pipeline):
     states = pipeline.model.space.sample({"sadness": 1}, [9, 10])
     affect = pipeline.model.understander.affect_head(states[:, 0]).tolist()
     assert one == ImageRequest(
-        prompt="a boat", emotion="sadness", valence=affect[0][0], arousal=affect[0][1]
+        prompt="a boat", emotion="sadness", affect=Affect(affect[0][0], affect[0][1])
     )
-    assert (two.valence, two.arousal) == tuple(affect[1])
+    assert two.affect == Affect(*affect[1])
     assert pipeline.wanted({"awe": 1, "fear": 0})[0].emotion == "awe"
     (blended,) = pipeline.wanted({"awe": 1, "fear": 1}, seed=9)
     assert blended.emotion is None
-    assert replace(blended, valence=None, arousal=None) == ImageRequest()
+    assert replace(blended, affect=None) == ImageRequest()
 
 
 def test_a_model_without_a_space(tiny: EmoSym):

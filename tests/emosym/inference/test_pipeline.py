@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from emosym.affect.scales import UNIT, Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline, complete, to_image, wanted_affect
@@ -22,8 +23,8 @@ from tests.model_zoo.make import picture, pictures
 REQUESTS = [
     ImageRequest(prompt="a red house in the snow"),
     ImageRequest(emotion="fear"),
-    ImageRequest(prompt="boats", valence=2.0, arousal=-1.0),
-    ImageRequest(prompt="a tree", emotion="awe", valence=-3.0, arousal=3.0),
+    ImageRequest(prompt="boats", affect=Affect(2.0, -1.0)),
+    ImageRequest(prompt="a tree", emotion="awe", affect=Affect(-3.0, 3.0)),
 ]
 
 
@@ -44,13 +45,20 @@ def gap(a: Image.Image, b: Image.Image) -> int:
     [
         (ImageRequest(), "an empty request"),
         (ImageRequest(prompt=" \n"), "an empty request"),
-        (ImageRequest(prompt="x", valence=1.0), "valence and arousal go together"),
-        (ImageRequest(emotion="awe", arousal=1.0), "valence and arousal go together"),
         (ImageRequest(emotion="aweful"), r"unknown emotion 'aweful'.*did you mean 'awe'\?"),
-        (ImageRequest(valence=3.1, arousal=0.0), r"valence is outside its scale; got 3.1"),
-        (ImageRequest(valence=0.0, arousal=-9.0), r"arousal is outside its scale; got -9.0"),
-        (ImageRequest(valence=math.nan, arousal=0.0), r"valence is outside its scale; got nan"),
-        (ImageRequest(valence=0.0, arousal=math.inf), r"arousal is outside its scale; got inf"),
+        (ImageRequest(affect=Affect.unchecked(3.1, 0.0)), r"valence is outside its scale; got 3.1"),
+        (
+            ImageRequest(affect=Affect.unchecked(0.0, -9.0)),
+            r"arousal is outside its scale; got -9.0",
+        ),
+        (
+            ImageRequest(affect=Affect.unchecked(math.nan, 0.0)),
+            r"valence is outside its scale; got nan",
+        ),
+        (
+            ImageRequest(affect=Affect.unchecked(0.0, math.inf)),
+            r"arousal is outside its scale; got inf",
+        ),
     ],
 )
 def test_requests_that_ask_for_nothing_possible(pipeline, request_, message):
@@ -66,20 +74,27 @@ def test_requests_that_ask_for_nothing_possible(pipeline, request_, message):
         (ImageRequest(prompt=" a tree "), ImageRequest(prompt="a tree")),
         (
             ImageRequest(emotion=" Sad"),
-            ImageRequest(emotion="sadness", valence=-1.95, arousal=-1.6425),
+            ImageRequest(emotion="sadness", affect=Affect(-1.95, -1.6425)),
         ),
         (
-            ImageRequest(emotion="awe", valence=0.0, arousal=-3.0),
-            ImageRequest(emotion="awe", valence=0.0, arousal=-3.0),
+            ImageRequest(emotion="awe", affect=Affect(0.0, -3.0)),
+            ImageRequest(emotion="awe", affect=Affect(0.0, -3.0)),
         ),
     ],
 )
 def test_requests_are_completed(request_, whole):
     found = complete(request_)
     assert (found.prompt, found.emotion) == (whole.prompt, whole.emotion)
-    assert found.valence == pytest.approx(whole.valence)
-    assert found.arousal == pytest.approx(whole.arousal)
+    if whole.affect is None:
+        assert found.affect is None
+    else:
+        assert found.affect.coordinates == pytest.approx(whole.affect.coordinates)
     assert complete(found) == found
+
+
+def test_an_affect_on_another_scale_is_converted():
+    found = complete(ImageRequest(prompt="a tree", affect=Affect(1.0, 0.25, UNIT)))
+    assert found.affect == Affect(3.0, -1.5)
 
 
 def test_wanted_affect_is_nan_where_none_is_wanted():
@@ -109,8 +124,8 @@ def test_understanding_is_complete(pipeline):
         assert tuple(one.probabilities) == MIKELS8
         assert sum(one.probabilities.values()) == pytest.approx(1, abs=1e-5)
         assert one.probabilities[one.emotion] == max(one.probabilities.values())
-        assert -3 < one.valence < 3
-        assert -3 < one.arousal < 3
+        assert -3 < one.affect.valence < 3
+        assert -3 < one.affect.arousal < 3
         assert one.answer
 
 
@@ -126,8 +141,7 @@ def test_batches_files_and_skipped_answers_change_no_number(pipeline, tiny, tmp_
         assert (a.emotion, a.answer) == (b.emotion, b.answer)
         assert (c.emotion, c.answer) == (a.emotion, "")
         for other in (b, c):
-            assert other.valence == pytest.approx(a.valence, abs=1e-4)
-            assert other.arousal == pytest.approx(a.arousal, abs=1e-4)
+            assert other.affect.coordinates == pytest.approx(a.affect.coordinates, abs=1e-4)
             assert dict(other.probabilities) == pytest.approx(dict(a.probabilities), abs=1e-4)
 
 
@@ -261,11 +275,11 @@ def test_batch_size_changes_no_image(tiny, images):
 
 
 def test_the_request_and_the_guidance_are_heard(pipeline):
-    base = ImageRequest(prompt="a tree", valence=0.0, arousal=0.0)
+    base = ImageRequest(prompt="a tree", affect=Affect(0.0, 0.0))
     others = [
-        ImageRequest(prompt="a boat", valence=0.0, arousal=0.0),
-        ImageRequest(prompt="a tree", valence=3.0, arousal=0.0),
-        ImageRequest(prompt="a tree", emotion="fear", valence=0.0, arousal=0.0),
+        ImageRequest(prompt="a boat", affect=Affect(0.0, 0.0)),
+        ImageRequest(prompt="a tree", affect=Affect(3.0, 0.0)),
+        ImageRequest(prompt="a tree", emotion="fear", affect=Affect(0.0, 0.0)),
     ]
     drawn = pipeline.generate(
         [base, *others], seed=[1] * 4, num_inference_steps=2, guidance_scale=4.0

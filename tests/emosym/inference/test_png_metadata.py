@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.png_metadata import PngMetadata, read_png_metadata, to_png
 from emosym.records import ImageRequest
@@ -13,7 +14,7 @@ from emosym.records import ImageRequest
 
 def test_an_metadata_comes_back_in_any_script(tmp_path):
     metadata = PngMetadata(
-        request=ImageRequest(prompt='ein "See" 夜\n', valence=-1.25, arousal=0.5),
+        request=ImageRequest(prompt='ein "See" 夜\n', affect=Affect(-1.25, 0.5)),
         seed=2**62,
         guidance=1.5,
         steps=9,
@@ -31,7 +32,7 @@ def test_an_metadata_comes_back_in_any_script(tmp_path):
 
 def test_metadata_holds_the_blend_of_an_emotion_space(tmp_path):
     metadata = PngMetadata(
-        request=ImageRequest(valence=-1.25, arousal=0.5),
+        request=ImageRequest(affect=Affect(-1.25, 0.5)),
         seed=3,
         guidance=2.0,
         steps=9,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
@@ -18,7 +19,7 @@ from emosym.inference.refine import JUDGED_TOGETHER, best_of, refine
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.tasks.rewrite import lost_content
 
-REQUEST = ImageRequest(prompt="a cat in the rain", valence=1.0, arousal=-1.0)
+REQUEST = ImageRequest(prompt="a cat in the rain", affect=Affect(1.0, -1.0))
 WINDOW = 9
 BRIGHT = "<answer>Suggestions: bright, pale</answer>"
 REWRITTEN = "<think></think><answer>a cat in the rain, in bright pale light</answer>"
@@ -69,8 +70,7 @@ class Critic:
             Understanding(
                 emotion="awe",
                 probabilities=dict.fromkeys(MIKELS8, 1 / 8),
-                valence=1.0 + self.errors[image.getpixel((0, 0))[0]],
-                arousal=-1.0,
+                affect=Affect.unchecked(1.0 + self.errors[image.getpixel((0, 0))[0]], -1.0),
                 answer="",
             )
             for image in images
@@ -104,7 +104,7 @@ def test_three_rounds_by_hand() -> None:
         *((rewritten, 2), (rewritten, 3)),
         *((rewritten_again, 4), (rewritten_again, 5)),
     ]
-    assert {(r.valence, r.arousal) for r, _ in generator.asked} == {(1.0, -1.0)}
+    assert {r.affect for r, _ in generator.asked} == {Affect(1.0, -1.0)}
     assert [one.prompt for one in found.rounds] == [REQUEST.prompt, rewritten, rewritten_again]
     assert [[d.error for d in one.drawings] for one in found.rounds] == [
         [1.5, 2.0],
@@ -114,7 +114,7 @@ def test_three_rounds_by_hand() -> None:
     assert [(one.best, one.worst) for one in found.rounds] == [(0, 1), (1, 0), (1, 0)]
     assert [one.mean_error for one in found.rounds] == [1.75, 1.5, 1.375]
     best_round, best = found.best
-    assert (best.seed, best.valence, best.error) == (3, 2.25, 1.25), "the first of equals"
+    assert (best.seed, best.affect.valence, best.error) == (3, 2.25, 1.25), "the first of equals"
     assert best_round is found.rounds[1]
     assert found.image.getpixel((0, 0)) == (3, 0, 0)
     assert found.stopped == "all rounds drawn"
@@ -282,10 +282,10 @@ def test_best_of_uses_one_prompt_and_no_text() -> None:
 
 
 def test_best_of_needs_no_prompt_but_affect() -> None:
-    found = best_of(Generator(), Critic([0.5]), ImageRequest(valence=1.0, arousal=-1.0), 1)
+    found = best_of(Generator(), Critic([0.5]), ImageRequest(affect=Affect(1.0, -1.0)), 1)
     assert found.best[1].error == 0.5
     found = best_of(Generator(), Critic([0.5]), ImageRequest(emotion="awe"), 1)
-    assert found.request.valence == pytest.approx(1.3875)
+    assert found.request.affect.valence == pytest.approx(1.3875)
 
 
 # --- bad input
@@ -299,9 +299,12 @@ def test_best_of_needs_no_prompt_but_affect() -> None:
             {},
             "images cannot be judged without a target",
         ),
-        (ImageRequest(valence=1.0, arousal=0.0), {}, "there is no prompt to rewrite"),
-        (ImageRequest(prompt="a", valence=1.0), {}, "valence and arousal go together"),
-        (ImageRequest(prompt="a", valence=4.0, arousal=0.0), {}, "valence is outside its scale"),
+        (ImageRequest(affect=Affect(1.0, 0.0)), {}, "there is no prompt to rewrite"),
+        (
+            ImageRequest(prompt="a", affect=Affect.unchecked(4.0, 0.0)),
+            {},
+            "valence is outside its scale",
+        ),
         (ImageRequest(prompt="a " * 10, emotion="awe"), {}, "the prompt is too long"),
         (REQUEST, {"rounds": 0}, "rounds; got 0"),
         (REQUEST, {"images": 1}, "images a round; got 1"),
@@ -333,7 +336,7 @@ def test_a_judge_that_gives_nan_is_an_error() -> None:
 def test_a_real_model_generates_judges_and_criticises(tiny) -> None:
     """Random weights say nothing useful: the prompt stays, and every number is the model's own."""
     pipeline = EmoSymPipeline(tiny)
-    request = ImageRequest(prompt="a boat at sea", valence=-1.0, arousal=2.0)
+    request = ImageRequest(prompt="a boat at sea", affect=Affect(-1.0, 2.0))
     found = refine(
         pipeline,
         pipeline,
@@ -351,11 +354,9 @@ def test_a_real_model_generates_judges_and_criticises(tiny) -> None:
     for drawing in seen:
         image = pipeline.generate([request], seed=drawing.seed, num_inference_steps=2)
         (judged,) = pipeline.understand(image, answer=False)
-        assert (drawing.valence, drawing.arousal) == pytest.approx(
-            (judged.valence, judged.arousal), abs=1e-5
-        )
+        assert drawing.affect.coordinates == pytest.approx(judged.affect.coordinates, abs=1e-5)
         if drawing is found.best[1]:
             assert np.array_equal(np.asarray(found.image), np.asarray(image[0]))
     assert found.best[1].error == min(drawing.error for drawing in seen)
     with pytest.raises(UserError, match="too long for the decoder's text encoder"):
-        refine(pipeline, pipeline, ImageRequest(prompt="boats " * 60, valence=0.0, arousal=0.0))
+        refine(pipeline, pipeline, ImageRequest(prompt="boats " * 60, affect=Affect(0.0, 0.0)))

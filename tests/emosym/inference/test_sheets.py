@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 
+from emosym.affect.scales import Affect
 from emosym.inference import sheets
 from emosym.records import ImageRequest
 
@@ -86,7 +87,7 @@ def test_a_long_caption_stays_in_its_column() -> None:
 
 
 def test_a_caption_holds_the_request() -> None:
-    assert sheets.caption(ImageRequest(prompt="a boat", emotion="awe", valence=1, arousal=-2)) == (
+    assert sheets.caption(ImageRequest(prompt="a boat", emotion="awe", affect=Affect(1, -2))) == (
         "a boat\nawe\nV +1.0, A -2.0"
     )
     assert sheets.caption(ImageRequest(emotion="awe")) == "awe"

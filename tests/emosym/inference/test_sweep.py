@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.inference.sweep import AXES, Sweep, axis_values, sweep
@@ -13,8 +14,7 @@ def seen(valence: float, arousal: float) -> Understanding:
     return Understanding(
         emotion="awe",
         probabilities=dict.fromkeys(MIKELS8, 1 / 8),
-        valence=valence,
-        arousal=arousal,
+        affect=Affect(valence, arousal),
         answer="",
     )
 
@@ -28,12 +28,13 @@ def test_values_go_from_end_to_end() -> None:
 
 
 def test_an_axis_that_is_not_swept_stays() -> None:
-    assert sweep("valence", 3).points == [(-3, 0), (0, 0), (3, 0)]
-    assert sweep("arousal", 2, valence=1.5).points == [(1.5, -3), (1.5, 3)]
-    assert sweep("plane", 2).points == [(-3, -3), (3, -3), (-3, 3), (3, 3)]
+    assert sweep("valence", 3).points == [Affect(-3, 0), Affect(0, 0), Affect(3, 0)]
+    assert sweep("arousal", 2, valence=1.5).points == [Affect(1.5, -3), Affect(1.5, 3)]
+    corners = [Affect(-3, -3), Affect(3, -3), Affect(-3, 3), Affect(3, 3)]
+    assert sweep("plane", 2).points == corners
     asked = sweep("arousal", 2, valence=1.5).requests(ImageRequest(prompt="a boat", emotion="awe"))
     assert asked == [
-        ImageRequest(prompt="a boat", emotion="awe", valence=1.5, arousal=arousal)
+        ImageRequest(prompt="a boat", emotion="awe", affect=Affect(1.5, arousal))
         for arousal in (-3.0, 3.0)
     ]
 
@@ -61,8 +62,8 @@ def test_a_line_differs_in_one_axis_alone() -> None:
     assert plane.lines("arousal") == [[0, 3], [1, 4], [2, 5]]
     for place, axis in enumerate(AXES):
         for line in plane.lines(axis):
-            moving = [plane.points[i][place] for i in line]
-            still = {plane.points[i][1 - place] for i in line}
+            moving = [plane.points[i].coordinates[place] for i in line]
+            still = {plane.points[i].coordinates[1 - place] for i in line}
             assert moving == sorted(moving)
             assert len(still) == 1
     assert sweep("valence", 3).lines("arousal") == []
@@ -71,8 +72,9 @@ def test_a_line_differs_in_one_axis_alone() -> None:
 def test_each_swept_axis_is_measured_along_its_own_lines() -> None:
     plane = sweep("plane", 3)
     # Valence is followed in every row; arousal is followed in two columns, reversed in the third.
-    judged = [seen(v / 2, -a if v == 3 else a) for v, a in plane.points]
-    pixels = np.array([np.full((2, 2, 3), (v + 3) / 6) for v, _ in plane.points])
+    points = [point.coordinates for point in plane.points]
+    judged = [seen(v / 2, -a if v == 3 else a) for v, a in points]
+    pixels = np.array([np.full((2, 2, 3), (v + 3) / 6) for v, _ in points])
     found = plane.continuity(judged, pixels, np.ones((9, 2)))
     assert found["valence"].spearman == pytest.approx(1)
     assert found["arousal"].spearman == pytest.approx((1 + 1 - 1) / 3)

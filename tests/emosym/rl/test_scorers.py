@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.config import dump_config, load_config
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
@@ -26,7 +27,10 @@ IMAGES = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue"
 def seen(valence: float, arousal: float, **probabilities: float) -> Understanding:
     emotion = max(probabilities, key=probabilities.get, default="awe")
     return Understanding(
-        emotion=emotion, probabilities=probabilities, valence=valence, arousal=arousal, answer=""
+        emotion=emotion,
+        probabilities=probabilities,
+        affect=Affect.unchecked(valence, arousal),
+        answer="",
     )
 
 
@@ -36,7 +40,7 @@ def predicting(*found: Understanding):
 
 
 def wanted(valence: float, arousal: float) -> ImageRequest:
-    return ImageRequest(prompt="a boat", valence=valence, arousal=arousal)
+    return ImageRequest(prompt="a boat", affect=Affect(valence, arousal))
 
 
 # --- affect -------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ def test_label_is_the_probability_of_what_was_asked():
     with pytest.raises(UserError, match="unknown emotion of a request 'anger'"):
         LabelScorer(understand)(IMAGES[:1], [ImageRequest(emotion="anger")])
     with pytest.raises(UserError, match=r"^request 0 \(V 1 A -2\) has no emotion, which"):
-        LabelScorer(understand)(IMAGES[:1], [ImageRequest(valence=1, arousal=-2)])
+        LabelScorer(understand)(IMAGES[:1], [ImageRequest(affect=Affect(1, -2))])
 
 
 def test_our_own_branch_judges():
@@ -119,14 +123,17 @@ def test_our_own_branch_judges():
     model = EmoSymPipeline(make.tiny())
     images = make.pictures(3)
     requests = [
-        ImageRequest(emotion=name, valence=v, arousal=-v)
+        ImageRequest(emotion=name, affect=Affect(v, -v))
         for name, v in (("awe", 2.0), ("fear", -1.0), ("anger", 0.0))
     ]
     predictions = [model.understand([image], answer=False)[0] for image in images]
     affect = AffectScorer(image_understander(model))(images, requests)
     label = LabelScorer(image_understander(model))(images, requests)
     for found, asked, near, share in zip(predictions, requests, affect, label, strict=True):
-        distance = abs(found.valence - asked.valence) + abs(found.arousal - asked.arousal)
+        distance = sum(
+            abs(one - other)
+            for one, other in zip(found.affect.coordinates, asked.affect.coordinates, strict=True)
+        )
         assert near == pytest.approx(1 - distance / 12, abs=1e-5)
         assert share == pytest.approx(found.probabilities[asked.emotion], abs=1e-5)
     assert len(set(affect.tolist())) == 3

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from emosym.affect.scales import Scale
+from emosym.affect.scales import Affect, Scale
 from emosym.errors import UserError
 from emosym.records import ImageRequest
 from eval.generation.affect_plane import MEASURED, PlaneScores, evaluate_plane
@@ -20,7 +20,7 @@ FAR = (-2.0, 2.0)
 
 def wanted(prompt: str, subject: str | None = "boat") -> EvalRequest:
     return EvalRequest(
-        request=ImageRequest(prompt=prompt, emotion="awe", valence=3, arousal=3), subject=subject
+        request=ImageRequest(prompt=prompt, emotion="awe", affect=Affect(3, 3)), subject=subject
     )
 
 
@@ -45,7 +45,7 @@ def test_errors_by_hand() -> None:
         Painter(v_shift=0.5, a_shift=-1.0),
         [wanted("a boat")] * 2,
         oracle=lambda image, subject: affect_of(image).to(Scale(-1.0, 1.0)),
-        attainable=lambda subject, v, a: (0.25, 0.5 if v > 0 else 0.0),
+        attainable=lambda subject, target: (0.25, 0.5 if target.valence > 0 else 0.0),
     )
     assert scores.oracle_v_error == pytest.approx(0.5, abs=STEP)
     assert scores.oracle_a_error == pytest.approx(1.0, abs=STEP)
@@ -70,7 +70,10 @@ def test_a_shift_beyond_the_scale_is_an_error_at_its_end_only() -> None:
 
         def generate(self, requests, **options):
             near = [
-                ImageRequest(prompt="x", valence=max(-1.0, min(1.0, r.valence)), arousal=r.arousal)
+                ImageRequest(
+                    prompt="x",
+                    affect=Affect(max(-1.0, min(1.0, r.affect.valence)), r.affect.arousal),
+                )
                 for r in requests
             ]
             return super().generate(near, **options)
@@ -87,7 +90,7 @@ def test_labels_are_left_out_and_noise_is_one_for_a_prompt_and_a_seed() -> None:
     model = Recorder(noise=True)
     score(model, [wanted("one"), wanted("two"), wanted("three")], seeds=(7, 8), batch=2)
     assert {request.emotion for request in model.received} == {None}
-    assert {(r.valence, r.arousal) for r in model.received} == {(v, a) for v in FAR for a in FAR}
+    assert {r.affect for r in model.received} == {Affect(v, a) for v in FAR for a in FAR}
     assert [r.prompt for r in model.received] == ["one"] * 8 + ["two"] * 8 + ["three"] * 8
     groups = [model.seeds[at : at + 4] for at in range(0, 24, 4)]
     assert all(len(set(group)) == 1 for group in groups), "the same at all points"
@@ -118,7 +121,9 @@ def test_continuity_is_of_each_axis() -> None:
         """Paints the valence asked for, and no arousal."""
 
         def generate(self, requests, **options):
-            flat = [ImageRequest(prompt="x", valence=r.valence, arousal=0.0) for r in requests]
+            flat = [
+                ImageRequest(prompt="x", affect=Affect(r.affect.valence, 0.0)) for r in requests
+            ]
             return super().generate(flat, **options)
 
     scores = evaluate_plane(Deaf(), [wanted("one"), wanted("two")], judge=Painter())

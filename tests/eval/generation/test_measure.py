@@ -20,7 +20,7 @@ STEP = 6 / 255
 
 def wanted(valence: float, arousal: float, **known: object) -> EvalRequest:
     return EvalRequest(
-        request=ImageRequest(prompt="a boat", valence=valence, arousal=arousal, **known),
+        request=ImageRequest(prompt="a boat", affect=Affect(valence, arousal), **known),
         subject="boat",
     )
 
@@ -96,7 +96,7 @@ def test_requests_without_a_target_or_a_subject_do_not_count() -> None:
     requests = [
         wanted(2, 2),
         EvalRequest(request=ImageRequest(prompt="a boat", emotion="anger"), subject="boat"),
-        EvalRequest(request=ImageRequest(valence=0.0, arousal=0.0)),
+        EvalRequest(request=ImageRequest(affect=Affect(0.0, 0.0))),
     ]
     calls = []
 
@@ -139,20 +139,20 @@ def test_requests_are_balanced_held_out_and_deterministic() -> None:
     assert len({p.request.prompt for p in picked}) == 10, "no sample twice"
     one = picked[0]
     assert one.subject == one.request.prompt.replace("scene", "thing")
-    assert (one.request.valence, one.request.arousal) == (1.0, -1.0)
+    assert one.request.affect == Affect(1.0, -1.0)
 
 
 def test_unlabelled_samples_are_balanced_over_quadrants() -> None:
     pool = [sample(n, None, valence=1.0, arousal=1.0) for n in range(30)]
     pool += [sample(n + 30, None, valence=-1.0, arousal=1.0) for n in range(3)]
     picked = requests_from(pool, 8, seed=0)
-    assert Counter(p.request.valence for p in picked) == {1.0: 5, -1.0: 3}
+    assert Counter(p.request.affect.valence for p in picked) == {1.0: 5, -1.0: 3}
     assert len(requests_from(pool, 1000, seed=0)) == 33
 
 
 def test_a_rating_of_one_axis_is_no_target() -> None:
     (picked,) = requests_from([sample(0, "awe", arousal=None)], 1, seed=0)
-    assert (picked.request.valence, picked.request.arousal) == (None, None)
+    assert picked.request.affect is None
 
 
 def test_nothing_to_ask_for() -> None:

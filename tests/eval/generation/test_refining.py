@@ -52,8 +52,7 @@ class Critic:
             Understanding(
                 emotion="awe",
                 probabilities={"awe": 1.0},
-                valence=image.getpixel((0, 0)) / 100,
-                arousal=0.0,
+                affect=Affect(image.getpixel((0, 0)) / 100, 0.0),
                 answer="",
             )
             for image in images
@@ -69,7 +68,7 @@ def grey(image, subject):
 
 def test_by_hand():
     """Asked for 1.5: seeds 10 to 15 are 0.10 to 0.15, with bright light 1.10 to 1.15."""
-    request = ImageRequest(prompt="a tree", valence=1.5, arousal=0.0)
+    request = ImageRequest(prompt="a tree", affect=Affect(1.5, 0.0))
     wanted = EvalRequest(request=request, subject="tree")
     painter = Painter()
     (row,) = compare(
@@ -107,11 +106,11 @@ def test_each_point_has_as_many_prompts_each_of_its_own():
         for number in range(75)
     ]
     requests = over_plane(prompts, 5, seed=0)
-    points = Counter((one.request.valence, one.request.arousal) for one in requests)
+    points = Counter(one.request.affect.coordinates for one in requests)
     assert len(points) == 25
     assert set(points.values()) == {3}
     assert {value for point in points for value in point} == {-3, -1.5, 0, 1.5, 3}
-    bare = [replace(one.request, valence=None, arousal=None) for one in requests]
+    bare = [replace(one.request, affect=None) for one in requests]
     assert bare == [one.request for one in prompts], "in their order, which subjects follow"
     assert over_plane(prompts, 5, seed=0) == requests != over_plane(prompts, 5, seed=1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.records import Sample
 from eval.tasks.understanding import evaluate_understanding
@@ -75,7 +76,9 @@ def test_what_is_not_known_is_none(samples: list[Sample]) -> None:
 def test_a_model_that_diverged_is_an_error_that_names_the_sample(samples: list[Sample]) -> None:
     class Diverged(Painter):
         def _one(self, image, answer):
-            return dataclasses.replace(super()._one(image, answer), valence=math.nan)
+            predicted = super()._one(image, answer)
+            affect = Affect.unchecked(math.nan, predicted.affect.arousal)
+            return dataclasses.replace(predicted, affect=affect)
 
     with pytest.raises(UserError, match="valence for a is outside its scale; got nan"):
         evaluate_understanding(Diverged(), samples)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.records import Understanding
 from memory_bank import Candidate, Provenance, candidate_from, contrast, fingerprint
 
 JUDGEMENT = Understanding(
-    emotion="awe", probabilities={"awe": 0.7, "fear": 0.3}, valence=1.5, arousal=-0.5, answer=""
+    emotion="awe", probabilities={"awe": 0.7, "fear": 0.3}, affect=Affect(1.5, -0.5), answer=""
 )
 PIXELS = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
 
@@ -36,6 +37,7 @@ def test_a_candidate_has_its_origin_and_its_judgement():
     assert (made.scores, made.prompt, made.seed) == ({"clip": 0.25}, "a cat", 3)
     assert (made.model_hash, made.step) == ("m", 4)
     assert (made.predicted, made.predicted_valence, made.predicted_arousal) == ("awe", 1.5, -0.5)
+    assert (made.affect, made.predicted_affect) == (Affect(-1, 2), Affect(1.5, -0.5))
     assert made.confidence == 0.3  # of the requested emotion
     assert (made.contrast, made.fingerprint) == (contrast(PIXELS), fingerprint(PIXELS))
 

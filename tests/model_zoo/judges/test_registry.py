@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPModel, CLIPTokenizer
 
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
@@ -22,7 +23,7 @@ from model_zoo.text.clip import load_clip
 from tests.model_zoo import clip_files, make
 
 PROMPTS = ["a red house.", "boats", "a red house."]
-REQUESTS = [ImageRequest(prompt=prompt, valence=1, arousal=-1, emotion="awe") for prompt in PROMPTS]
+REQUESTS = [ImageRequest(prompt=prompt, affect=Affect(1, -1), emotion="awe") for prompt in PROMPTS]
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -283,7 +284,8 @@ def test_our_own_branch_by_name(own):
     requests = REQUESTS[:2]
     seen = own.understand(images, answer=False)
     scores = build_judge("affect", JudgeSpec(shape="threshold"), own=own)(images, requests)
-    hits = [(abs(s.valence - 1) < 0.5) / 2 + (abs(s.arousal + 1) < 0.5) / 2 for s in seen]
+    points = [one.affect.coordinates for one in seen]
+    hits = [(abs(v - 1) < 0.5) / 2 + (abs(a + 1) < 0.5) / 2 for v, a in points]
     assert scores.tolist() == hits
     scores = build_judge("label", JudgeSpec(), own=own)(images, requests)
     assert scores.tolist() == [s.probabilities["awe"] for s in seen]

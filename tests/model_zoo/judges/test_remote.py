@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import ImageRequest, Question
@@ -65,10 +66,10 @@ def test_it_understands_images():
     with chat_server.serving(good) as server:
         (found,) = remote(server).understand([RED])
         (silent,) = remote(server).understand([RED], answer=False)
-    assert (found.emotion, found.valence, found.arousal, found.answer) == ("fear", -1.5, 2.0, GOOD)
+    assert (found.emotion, found.affect, found.answer) == ("fear", Affect(-1.5, 2.0), GOOD)
     assert found.probabilities == {label: float(label == "fear") for label in MIKELS8}
     assert silent.answer == ""
-    assert silent.valence == -1.5
+    assert silent.affect.valence == -1.5
     body = server.requests[0]
     assert server.paths[0] == "/v1/chat/completions"
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("eye", 0, ANSWER_TOKENS)
@@ -100,7 +101,7 @@ def test_many_images_keep_their_order():
     images = [Image.new("RGB", (10 + place, 3)) for place in range(70)]
     with chat_server.serving(by_width) as server:
         found = remote(server).understand(images)
-    assert [u.valence for u in found] == pytest.approx([(10 + p) / 100 for p in range(70)])
+    assert [u.affect.valence for u in found] == pytest.approx([(10 + p) / 100 for p in range(70)])
     assert len(server.requests) == 70
 
 
@@ -152,7 +153,7 @@ def test_it_works_where_an_event_loop_runs_already():
 
 
 def test_it_scores_images_by_name():
-    requests = [ImageRequest(valence=-1.5, arousal=-1), ImageRequest(valence=3, arousal=2)]
+    requests = [ImageRequest(affect=Affect(-1.5, -1)), ImageRequest(affect=Affect(3, 2))]
     with chat_server.serving(good) as server:
         scorer = build_judge("http", JudgeSpec(path=server.url, model="eye"))
         assert scorer([RED, BLUE], requests) == pytest.approx([1 - 3 / 12, 1 - 4.5 / 12])

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from emosym.affect.scales import Affect
 from emosym.models.imagine import imagine_prompt
 from emosym.records import ImageRequest
 from model_zoo.text.tokenizer import SPECIAL, TAGS, train_tokenizer
@@ -89,6 +90,6 @@ def test_training_is_a_function_of_its_text():
 
 
 def test_the_project_speaks_in_few_tokens():
-    request = imagine_prompt(ImageRequest(emotion="fear", valence=-1.5, arousal=2.0))
+    request = imagine_prompt(ImageRequest(emotion="fear", affect=Affect(-1.5, 2.0)))
     ids = tokenizer()(request).input_ids
     assert len(ids) < len(request) / 2

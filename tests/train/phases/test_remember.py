@@ -10,6 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from data_tools.manifest import write_manifest
+from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.records import Sample, Understanding
@@ -36,7 +37,7 @@ class Judge:
     def recognise(self, images):
         probabilities = {name: 0.3 if name == "awe" else 0.1 for name in MIKELS8}
         seen = Understanding(
-            emotion="awe", probabilities=probabilities, valence=0.0, arousal=0.0, answer=""
+            emotion="awe", probabilities=probabilities, affect=Affect(0.0, 0.0), answer=""
         )
         images = list(images)
         return [seen] * len(images), np.random.default_rng(len(images)).normal(

@@ -66,7 +66,7 @@ def oracle_scorer(samples: Sequence[Sample]) -> Scorer | None:
             oracle(image, subjects[request.prompt]).to(PUBLIC)
             for image, request in zip(images, requests, strict=True)
         ]
-        affects = torch.tensor([(truth.valence, truth.arousal) for truth in truths])
+        affects = torch.tensor([truth.coordinates for truth in truths])
         return check_scores(ORACLE, _nearness(affects, wanted_affect(requests)).numpy(), requests)
 
     return score

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from PIL import Image
 
-from emosym.affect.scales import PUBLIC
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import complete, wanted_affect
 from emosym.interfaces import Scorer
@@ -119,7 +119,7 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
             training_set.require("reinforce.own_target", "valence", "arousal")
         judges = [name for name, weight in config.reward_weights.items() if weight] + config.watch
         self.named = "label" in judges
-        unnamed = [s for s in training_set.samples if s.emotion is None or not _rated(s)]
+        unnamed = [s for s in training_set.samples if s.emotion is None or s.affect is None]
         if self.named and (config.own_target < 1 or unnamed):
             raise UserError(
                 "judge 'label' needs an emotion in every request",
@@ -153,7 +153,9 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
         own = (batch.uniform() < self.config.own_target).tolist()
         anywhere = ((2 * batch.uniform(2) - 1) * PUBLIC.high).tolist()
         return [
-            self._own(sample) if keeps and _rated(sample) else _anywhere(sample, *point)
+            self._own(sample)
+            if keeps and sample.affect is not None
+            else ImageRequest(prompt=sample.prompt or "", affect=Affect(*point))
             for sample, keeps, point in zip(batch.items, own, anywhere, strict=True)
         ]
 
@@ -162,8 +164,7 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
             ImageRequest(
                 prompt=sample.prompt or "",
                 emotion=sample.emotion if self.named else None,
-                valence=sample.valence,
-                arousal=sample.arousal,
+                affect=sample.affect,
             )
         )
 
@@ -172,11 +173,3 @@ def _image_statistics(images: list[Image.Image], size: int) -> dict[str, float]:
     """Return the statistics of images, each a mean over the groups: diversity is of one prompt."""
     groups = [statistics(images[start : start + size]) for start in range(0, len(images), size)]
     return {name: sum(each[name] for each in groups) / len(groups) for name in groups[0]}
-
-
-def _rated(sample: Sample) -> bool:
-    return sample.valence is not None and sample.arousal is not None
-
-
-def _anywhere(sample: Sample, valence: float, arousal: float) -> ImageRequest:
-    return ImageRequest(prompt=sample.prompt or "", valence=valence, arousal=arousal)
