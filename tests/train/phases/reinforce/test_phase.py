@@ -203,9 +203,10 @@ def test_two_ranks_are_one(tmp_path, model, world):
     start, end, twin = first["before"], first["weights"], second["weights"]
     apart = sum((end[name] - twin[name]).square().sum() for name in end).sqrt()
     moved = sum((end[name] - start[name]).square().sum() for name in end).sqrt()
-    # Of all weights together: where a gradient is next to nothing, Adam makes a step of what two
-    # sums round differently, and how they round is the processor's.
-    assert apart < 1e-3 * moved
+    # Judges see 8-bit images: a sum that two processes round differently can move a pixel by 1/255,
+    # and with it a reward and the advantages. How sums round depends on the processor (measured:
+    # 1.6e-6 on one, 1.7e-3 on another). Rows that are mixed up or lost give a ratio near 1.
+    assert apart < 1e-2 * moved
     for one, two in zip(first["rows"], second["rows"], strict=True):
         for metric in ("reward", "oracle", "loss", "grad_norm", "reward_spread"):
             key = f"reinforce/{metric}"
