@@ -1,4 +1,4 @@
-"""A run from its preset to its report: data, evaluation, training, evaluation again."""
+"""A training run: load the preset and data, evaluate, train, evaluate again, write the report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CORPUS_TEXTS = 20_000
 
 
 def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]) -> dict:
-    """Start a run in a new folder and bring it to its report.
+    """Start a run in a new folder, train to the end, and return the report.
 
     Raises:
         UserError: bad preset, data or sizes; a folder that is already a run.
@@ -70,8 +70,8 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
     """Continue a run from its last checkpoint, exactly as if it had not stopped.
 
     Raises:
-        UserError: no run there, or one that is running; a change it cannot take; a checkpoint or
-            a bank that is not what was saved.
+        UserError: no run there, or a run that is still running; an option that cannot change; a
+        damaged checkpoint or memory bank.
     """
     with ranks.raise_once():
         if not (run / CONFIG).is_file():
@@ -137,7 +137,8 @@ def _begin(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
         if ranks.is_first():
             if (run / CONFIG).exists():
                 raise UserError(f"another process started a run in {run}", fix="choose another RUN")
-            # Before the world is drawn: a run that is killed meanwhile can be resumed.
+            # Written before the world is drawn, so that a run that is killed meanwhile can be
+            # resumed.
             write_text(run / CONFIG, dump_config(config))
     try:
         with ranks.raise_once():

@@ -159,7 +159,12 @@ def test_a_schedule_that_ends_before_the_checkpoint(finished, tmp_path):
         ("evaluate.images=9", False, None),
         ("stages.0.steps=9", True, None),
         ("seed=0", True, None),  # the same value
-        ("engine.understander={lr: 1, weight_decay: 0, clip: 0, warmup: 0}", True, None),
+        (
+            "engine.understander="
+            "{learning_rate: 1, weight_decay: 0, max_grad_norm: 0, warmup_steps: 0}",
+            True,
+            None,
+        ),
         ("engine.gradient_accumulation_steps=2", True, None),
         ("compress.label_weight=0", True, None),
         ("save_every=1", True, None),
