@@ -58,7 +58,11 @@ def test_a_bad_dataset(tmp_path, preset, world):
         (learn_only, [], "error: the dataset has no images in split 'test'"),
         (unlabelled, label, "error: phase verify_posterior needs an emotion label"),
         (unlabelled, reward, "verify_grpo.reward_weights.emotion=0"),
-        (world, [*label, "verify_posterior.hard_negatives=0.2"], "has no bank to find them in"),
+        (
+            world,
+            [*label, "verify_posterior.hard_negatives=0.2"],
+            "hard_negatives needs a memory bank",
+        ),
         (unlabelled, [*draw, f"remember.generated={unlabelled}"], "has images without an emotion"),
         (
             world,
