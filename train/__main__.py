@@ -91,7 +91,7 @@ def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
     if report:
         console = Console()
         table = comparison_table(report)
-        if table.row_count:  # None when `evaluate` is switched off.
+        if table.row_count:  # Nothing was measured: no table.
             console.print(table)
         console.print(f"{run / 'report.html'}", soft_wrap=True)
 

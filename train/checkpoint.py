@@ -116,7 +116,7 @@ def save(
             state.files = _sizes(temporary)
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
             move(temporary, target)
-            for old in found(folder)[:-keep]:
+            for old in list_checkpoints(folder)[:-keep]:
                 # Renamed first, so that a kill meanwhile leaves no checkpoint with files missing.
                 shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
@@ -131,7 +131,7 @@ def save(
     return target
 
 
-def found(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the finished checkpoints of a run, oldest first.
 
     Raises:

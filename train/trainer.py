@@ -120,7 +120,7 @@ class Trainer:
                 that is not the run's.
         """
         with ranks.raise_once():
-            saved = checkpoint.found(self.checkpoints)
+            saved = checkpoint.list_checkpoints(self.checkpoints)
         if saved:
             self.state = checkpoint.load(
                 saved[-1],
@@ -221,9 +221,9 @@ class Trainer:
         micro_rows = self._micro_rows(total)
         self._load_images(path for rows in micro_rows for i in items[rows] for path in i.images)
         for part in phase.owns:
-            done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
+            done, updates = self._updates(part, step), self._updates(part, len(self.schedule))
             optimizer = getattr(self.config.engine, part)
-            rate = learning_rate(optimizer, done, total_moves)
+            rate = learning_rate(optimizer, done, updates)
             engines.prepare(self.engines[part], optimizer, rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
@@ -267,7 +267,7 @@ class Trainer:
             for path in paths:
                 self.context.training_set.image(path)
 
-    def _moves(self, part: str, before: int) -> int:
+    def _updates(self, part: str, before: int) -> int:
         """Return how many steps before step `before` update a part."""
         return sum(
             self.schedule.count(name, before)
@@ -347,7 +347,7 @@ class Trainer:
                 continue
             if part not in self.engines:
                 raise UserError(
-                    f"engine.{part}.ema_decay averages a part that no phase of the stages moves",
+                    f"engine.{part}.ema_decay averages a part that no phase of the stages trains",
                     got=", ".join(self.phases),
                     fix=f"set engine.{part}.ema_decay=null",
                 )

@@ -173,10 +173,10 @@ class BankSession:
             return samples
         most = int(len(samples) * share)
         kept = samples[: len(samples) - most]
-        found = hard_negatives(
+        nearest = hard_negatives(
             self.bank.entries(source="real"), [(one.prompt, one.emotion) for one in kept]
         )
-        negatives = list({one.id: one for one in found if one is not None}.values())[:most]
+        negatives = list({one.id: one for one in nearest if one is not None}.values())[:most]
         return list(map(self._sample, negatives)) + samples[: len(samples) - len(negatives)]
 
     def stats(self) -> dict[str, int | str]:

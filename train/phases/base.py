@@ -235,7 +235,7 @@ class Phase(Generic[Settings, Item]):
 
         Args:
             step: of the run.
-            turn: earlier steps of this phase.
+            turn: number of earlier steps of this phase.
         """
         raise NotImplementedError(f"phase {self.name} owns no part, so it must define act()")
 

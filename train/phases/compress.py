@@ -133,8 +133,8 @@ class Compress(Phase[CompressConfig, Sample]):
         answers = context.reference_answers(samples) if config.language_weight else None
         texts = [sample.knowledge or "" for sample in samples]
         features = self._knowledge_features(texts) if config.knowledge_weight else None
-        words = self._without_end(context.answers(texts)) if config.distil_weight else None
-        output = context.parts["understander"](images, answers, features, words)
+        knowledge_text = self._without_end(context.answers(texts)) if config.distil_weight else None
+        output = context.parts["understander"](images, answers, features, knowledge_text)
 
         known = torch.tensor([s.knowledge is not None for s in samples]).to(context.device)
         all_known = ranks.gather(known.float()).bool()

@@ -15,7 +15,6 @@ from tests.train.probes import compress
 from tests.train.processes import refused, train, train_in_ranks
 from train.config import DataConfig
 from train.data.dataset import TrainingSet
-from train.logs import _drop_from
 from train.phases.compress import Compress, CompressConfig
 from train.phases.generate import Generate, GenerateConfig
 from train.run import _scores_of
@@ -159,17 +158,3 @@ def test_scores_that_cannot_be_read(tmp_path, text, what):
     path.write_bytes(text)
     with pytest.raises(UserError, match=f"before.json cannot be read; got .*{what}.*put it back"):
         _scores_of(path)
-
-
-@pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"[]", b'{"phase": "compress"}', b""])
-def test_a_damaged_row_of_metrics(tmp_path, line):
-    """In the middle it is an error; at the end, cut short by a crash, the step is repeated."""
-    path, good = tmp_path / "metrics.jsonl", b'{"step": 0}\n'
-    path.write_bytes(good + line + b"\n" + b'{"step": 1}\n')
-    before = path.read_bytes()
-    with pytest.raises(UserError, match=r"jsonl:2: not a row of metrics; .*delete the line"):
-        _drop_from(path, 2)
-    assert path.read_bytes() == before
-    path.write_bytes(good + line)
-    _drop_from(path, 2)
-    assert path.read_bytes() == good

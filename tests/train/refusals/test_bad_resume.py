@@ -18,7 +18,7 @@ from tests.train import probes
 from tests.train.probes import compress
 from tests.train.processes import refused, train, train_in_ranks
 from train.changes import check_changes
-from train.checkpoint import found, load
+from train.checkpoint import list_checkpoints, load
 from train.data.candidate_queue import CandidateQueue
 from train.phases.registry import train_config
 
@@ -124,12 +124,12 @@ def test_a_state_with_odd_values(finished, tmp_path, found, message):
 
 
 def test_a_file_in_place_of_the_checkpoints(finished, tmp_path):
-    assert found(tmp_path / "none") == []
+    assert list_checkpoints(tmp_path / "none") == []
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("file", "link"):
         with pytest.raises(UserError, match=f"{name} is not a folder; put the run's checkpoints"):
-            found(tmp_path / name)
+            list_checkpoints(tmp_path / name)
 
 
 def test_a_schedule_that_ends_before_the_checkpoint(finished, tmp_path):
