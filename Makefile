@@ -26,7 +26,7 @@ COUNT ?= 1000## images to draw
 SEED ?= 0## seed of the drawing
 PATCHES ?= 24## side of a picture of bench-grpo in patches: 24 gives 144 visual tokens, 8 gives 16
 
-# Once chosen, a torch build stays chosen: only naming another one changes it.
+# The torch build of an environment stays the same until TORCH names another one.
 ifeq ($(origin TORCH),file)
 TORCH := $(or $(MADE_WITH),$(TORCH))
 endif
@@ -47,7 +47,7 @@ endif
 
 # One rank needs no launcher (it would cost four seconds); more go through DeepSpeed's, on a free
 # port, so that two jobs on one machine never meet. On one machine its inner launcher is enough:
-# the outer one leaves the ranks alone with a signal, and tells of Ctrl-C in a traceback.
+# the outer one leaves the ranks alone with a signal, and reports Ctrl-C as a traceback.
 ifeq ($(HOSTFILE)$(filter-out 1,$(NPROC)),)
 TRAIN = $(PY) -m train
 else
@@ -151,7 +151,7 @@ train-joint: given-hostfile setup ## all steps: understand, verify, generate, re
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 
 .PHONY: resume
-resume: given-RUN given-hostfile setup ## go on with RUN= from its last checkpoint
+resume: given-RUN given-hostfile setup ## continue RUN= from its last checkpoint
 	@$(TRAIN) resume "$(RUN)" $(OVERRIDES)
 
 .PHONY: eval

@@ -178,7 +178,7 @@ def trl(folder: Path, model: EmoSym, images: list[Path]) -> Run:
     )
 
 
-# TRL first: set up after ours it would find an initialised process group, and be slower.
+# TRL is set up first: after ours it would find an initialised process group and be slower.
 CONTENDERS: dict[str, Callable[[Path, EmoSym, list[Path]], Run]] = {"trl": trl, "ours": ours}
 
 

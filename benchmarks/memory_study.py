@@ -1,4 +1,4 @@
-"""`make study-memory`: does a memory bank of generated images help if labels are few?
+"""`make study-memory`: does a memory bank of generated images help when labels are few?
 
 For each seed 5 % of AffectWorld's images keep their label. A model with random weights is trained
 on them; this start model also judges and embeds images. Every arm continues training from it for

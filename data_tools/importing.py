@@ -96,7 +96,7 @@ def import_dataset(
 
 
 def _target(relative: Path) -> Path:
-    """Return the path of an image in the imported dataset: its own, below one folder `images`."""
+    """Return the path of an image in the imported dataset: its relative path, below `images/`."""
     parts = relative.parts
     return Path("images", *(parts[1:] if parts[0] in ("image", "images") else parts))
 

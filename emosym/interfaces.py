@@ -1,4 +1,4 @@
-"""Interfaces between folders: tensors that travel, and what models, judges and users must provide.
+"""Interfaces between folders: dataclasses of tensors, and protocols of models, judges and tools.
 
 Shape legend of the repository: B batch, T prompt tokens, L answer tokens, V visual tokens,
 K reasoning tokens, D backbone width, E conditioning width, C H W latent channels/height/width,
@@ -138,7 +138,7 @@ class Processor(Protocol):
         ...
 
     def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
-        """Tokenise turns about one image each, [B, 3, H, W] in [-1, 1]; keeps its gradient."""
+        """Tokenise turns with one image each, [B, 3, H, W] in [-1, 1]; it is differentiable."""
         ...
 
     def answers(self, texts: Sequence[str]) -> Answers:
@@ -314,7 +314,7 @@ class QuestionAnswerer(Protocol):
     """Answers questions about images in text."""
 
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
-        """Return one text per question, in order; None means the model's own longest answer."""
+        """Return one text per question, in order; None means the model's own length limit."""
         ...
 
 

@@ -116,7 +116,7 @@ class Understanding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """What a generated image shall show and evoke. At least one field is set."""
+    """What a generated image should show and evoke. At least one field is set."""
 
     prompt: str = ""
     """Neutral content; empty for an image of an emotion alone."""

@@ -1,1 +1,1 @@
-"""Metrics and reports. Run from the checkout."""
+"""Metrics and reports. Run from the checkout: `python -m eval`."""

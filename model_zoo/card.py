@@ -11,8 +11,8 @@ NUMBERS = {
     "understanding": ("accuracy", "macro_f1", "v_mae", "a_mae", "v_pearson", "a_pearson"),
     "generation": ("oracle_v_error", "oracle_a_error", "diversity"),
 }
-"""Section of a report -> the metrics that a card shows. None of them needs a judge, because a
-base is trained from random weights and has no model to judge it."""
+"""Section of a report -> the metrics that a card shows. None of them needs a judge, because a base
+model is trained from random weights, without a model that could judge it."""
 
 
 def card(

@@ -28,6 +28,8 @@ NAME = re.compile(rf"(?:{'|'.join(FOLDERS)})(?:\.[A-Za-z_]\w*)+")
 SETTING = re.compile(r"([a-z_]\w*(?:\.\w+)*)=(.+)")
 SECTIONS = tuple(field.name for field in dataclasses.fields(train_config()))
 KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})(?:\.[a-z_]\w*)+(?<!\.py)")
+CREATED_BY_THE_READER = {"CONTRIBUTING.md": {"train/phases/caption.py"}}
+"""Page -> files that its walk-through tells the reader to create; they must not exist yet."""
 PAPER_NAMES = ("EmoSym", "EmoFeedback²", "EEmo-Logic")
 
 
@@ -306,7 +308,9 @@ def test_files_and_modules_that_pages_name_exist(page: Path):
         text = "\n".join(line.partition("|")[2].partition("|")[2] for line in text.splitlines())
     pattern = rf"`((?:{'|'.join(FOLDERS)}|tests|docs)/[\w/.-]+\.(?:py|yaml|md|json|safetensors))"
     files = set(re.findall(pattern, text))
-    assert sorted(file for file in files if not (ROOT / file).is_file()) == []
+    created = CREATED_BY_THE_READER.get(page.name, set())
+    assert created <= files  # an entry that the page no longer names is deleted
+    assert sorted(file for file in files if not (ROOT / file).is_file()) == sorted(created)
     modules = set(re.findall(rf"python -m ((?:{'|'.join(FOLDERS)})[\w.]*)", text))
     assert sorted(m for m in modules if not exists(m.rstrip("."))) == []
 

@@ -17,7 +17,7 @@ from emosym.errors import UserError
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 SAVED = 143
-"""Exit code of a run that was asked to stop (128 + SIGTERM): saved, not finished."""
+"""Exit code of a run that SIGTERM or Ctrl-C stopped (128 + SIGTERM); its state is saved."""
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over the preset.")]
 
@@ -91,7 +91,7 @@ def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
     if report:
         console = Console()
         table = comparison_table(report)
-        if table.row_count:  # none where `evaluate` is switched off
+        if table.row_count:  # Nothing was measured: no table.
             console.print(table)
         console.print(f"{run / 'report.html'}", soft_wrap=True)
 

@@ -24,8 +24,8 @@ FIXED = (
     *(f"engine.{part}.{key}" for part in EmoSym.PARTS for key in ("ema_decay", "ema_update_every")),
     "evaluate.before",
 )
-"""Options that define the run or took effect before the first step, beside `Phase.fixed`. Others
-take effect from the resumed step on."""
+"""Options that define the run or took effect before the first step; `Phase.fixed` adds those of a
+phase. All other options take effect from the resumed step on."""
 
 
 def check_changes(old: RunConfig, new: RunConfig, *, measured: bool) -> None:
@@ -34,7 +34,7 @@ def check_changes(old: RunConfig, new: RunConfig, *, measured: bool) -> None:
     Args:
         old: the configuration that the run was started with.
         new: the configuration to resume with.
-        measured: whether the starting model was evaluated; the trained one is evaluated alike.
+        measured: whether the starting model was evaluated; then `evaluate` is fixed too.
 
     Raises:
         UserError: naming the first key that cannot change.

@@ -48,7 +48,7 @@ class State:
     """Wall time spent so far."""
     world_size: int
     model_hash: str
-    """Of the model that the run started from, which holds the frozen weights and the reference."""
+    """Hash of the starting model, whose weights serve as frozen weights and as reference."""
     digests: dict[str, str]
     """Part -> SHA-256 of its trainable parameters, checked after loading."""
     files: dict[str, int]
@@ -116,7 +116,7 @@ def save(
             state.files = _sizes(temporary)
             (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
             move(temporary, target)
-            for old in found(folder)[:-keep]:
+            for old in list_checkpoints(folder)[:-keep]:
                 # Renamed first, so that a kill meanwhile leaves no checkpoint with files missing.
                 shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
@@ -131,7 +131,7 @@ def save(
     return target
 
 
-def found(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """Return the finished checkpoints of a run, oldest first.
 
     Raises:
@@ -161,7 +161,7 @@ def load(
         state = _checked_state(path, set(engines), model_hash)
     for part, engine in engines.items():
         try:
-            # Frozen weights are not in the checkpoint; `digest` checks all that are.
+            # Frozen weights are not in the checkpoint; `digest` checks the trained ones.
             engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
         except (*_LOAD_ERRORS, pickle.UnpicklingError) as error:
             raise UserError(
@@ -204,7 +204,7 @@ def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
             f"checkpoint {path.name} was trained from another starting model",
             got=f"weights {model_hash[:12]}",
             expected=f"weights {state.model_hash[:12]}",
-            fix="give the run back the model it started from",
+            fix="restore the model that the run started from",
         )
     if set(state.digests) != parts:
         raise UserError(

@@ -64,13 +64,13 @@ class DataConfig:
     instructions: InstructionsConfig = field(default_factory=InstructionsConfig)
     """More questions."""
     lexicon_spread: float | None = None
-    """Give labelled images without valence and arousal those of their label's word in a lexicon,
-    drawn with this share of the raters' standard deviation. Ref: EmoFeedback², data; null gives
-    none."""
+    """Sample valence and arousal for images that have only a label, from the norms of the label's
+    word, with this share of the raters' standard deviation. Null adds none. Ref: EmoFeedback², data
+    (docs/papers.md)."""
     flip: bool = False
-    """Mirror half of the training images (understanding only)."""
+    """Flip half of the training images horizontally (understanding only)."""
     crop: float = 1.0
-    """Smallest side of a random training crop, as a share; 1 does not crop."""
+    """Smallest side of a random training crop, as a share of the image's side; 1 does not crop."""
     image_cache: int = 4096
     """Decoded images kept in memory."""
 
@@ -168,16 +168,17 @@ class EngineConfig:
 
 @dataclass(kw_only=True, slots=True)
 class LoraConfig:
-    """Low-rank adapters of one part; its own layers are frozen."""
+    """LoRA adapters of one part; the layers that they adapt are frozen."""
 
     rank: int
     """64 for EmoSym's understander, 32 for Flow-GRPO's decoder."""
     alpha: float
-    """The update is scaled by alpha / rank; 128 and 64 there."""
+    """The update is scaled by alpha / rank. EmoSym: 128; Flow-GRPO: 64."""
     dropout: float = 0.0
-    """Share of inputs hidden from an adapter in training, 0.05 for EmoSym; none in verify_grpo,
-    whose answers are sampled and read by the same policy, nor where remember draws. Resuming stays
-    exact, but ranks draw for themselves: only at 0 do two ranks equal one."""
+    """Dropout probability of the adapters' inputs, 0.05 for EmoSym. It is off in verify_grpo,
+    because sampling and training must use the same policy, and in remember. Resuming is exact at
+    any value, but each rank draws its own masks: one rank and two train the same model only at
+    0."""
     vision: bool = False
     """Of the understander: adapt the vision tower too (EEmo-Logic)."""
 
@@ -189,11 +190,11 @@ class LoraConfig:
 
 @dataclass(kw_only=True, slots=True)
 class AdaptersConfig:
-    """Which parts train through adapters; reasoner, heads and conditioner always train whole."""
+    """Which parts train through adapters; reasoner, heads and conditioner always train in full."""
 
     understander: LoraConfig | None = None
-    """On all linear layers of the language model; embeddings, output projection and, but for its
-    own adapters, the vision tower are frozen. Null trains everything."""
+    """On all linear layers of the language model. Embeddings, output projection and vision tower
+    are frozen (`vision` adapts the tower too). Null trains everything."""
     generator: LoraConfig | None = None
     """On the attention of the decoder's transformer. Null trains everything."""
 
@@ -209,11 +210,11 @@ class EvaluateConfig:
     answers: bool = True
     """Also sample an answer in words for each (slower)."""
     requests: int = 64
-    """Held-out requests to draw; 0 skips it."""
+    """Held-out requests to generate images for; 0 skips it."""
     per_request: int = 2
     """Images for each request."""
     grids: int = 3
-    """Prompts in the V-A grid of the report."""
+    """Prompts in the valence-arousal grid of the report."""
     questions: int = 0
     """Held-out questions of each task to answer in words; 0 skips it."""
 

@@ -85,8 +85,8 @@ class Logs:
 def peak_memory_gb() -> dict[str, float]:
     """Return the peaks so far, in GB: `host_memory_gb`, and `gpu_memory_gb` where there is a GPU.
 
-    The first is the resident memory of this process, the second what its tensors and torch's cache
-    took of the GPU.
+    The first is the resident memory of this process; the second is the GPU memory that torch
+    reserved.
     """
     peaks = {"host_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
     if torch.cuda.is_available():

@@ -61,7 +61,7 @@ class ReferenceModel:
         return self.understander(prompts, answers)
 
     def understand_pixels(self, texts: Sequence[str], pixels: Tensor) -> UnderstanderOutput:
-        """Run it on questions about pixels [B, 3, H, W] in [-1, 1]; gradients reach only those."""
+        """Read questions about pixels [B, 3, H, W] in [-1, 1]; only these receive gradients."""
         prompts = self.model.processor.see(texts, pixels).to(pixels.device)
         understander = self.model.understander
         with _no_checkpointing(understander), adapters_off(understander):
@@ -87,7 +87,7 @@ class ReferenceModel:
 def _no_checkpointing(module: nn.Module) -> Iterator[None]:
     """Switch gradient checkpointing off, which is active in training mode only.
 
-    The backward pass would recompute the layers with the weights of that time, not of the start.
+    The backward pass would recompute the layers with the current weights, not the starting ones.
     """
     training = module.training
     module.eval()

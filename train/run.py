@@ -1,4 +1,4 @@
-"""A run from its preset to its report: data, evaluation, training, evaluation again."""
+"""A training run: load the preset and data, evaluate, train, evaluate again, write the report."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CORPUS_TEXTS = 20_000
 
 
 def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]) -> dict:
-    """Start a run in a new folder and bring it to its report.
+    """Start a run in a new folder, train to the end, and return the report.
 
     Raises:
         UserError: bad preset, data or sizes; a folder that is already a run.
@@ -70,8 +70,8 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
     """Continue a run from its last checkpoint, exactly as if it had not stopped.
 
     Raises:
-        UserError: no run there, or one that is running; a change it cannot take; a checkpoint or
-            a bank that is not what was saved.
+        UserError: no run there, or a run that is still running; an option that cannot change; a
+            damaged checkpoint or memory bank.
     """
     with ranks.raise_once():
         if not (run / CONFIG).is_file():
@@ -81,16 +81,16 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
                 expected="RUN=<folder of a run>",
             )
         config = load_config(train_config(), run / CONFIG, overrides)
-        kept = load_config(train_config(), run / CONFIG)
-        check_changes(kept, config, measured=(run / BEFORE).is_file())
+        saved = load_config(train_config(), run / CONFIG)
+        check_changes(saved, config, measured=(run / BEFORE).is_file())
     ranks.join()
     with _locked(run):
         with ranks.raise_once():
             trainer, data = _set_up(config, run)
         trainer.restore()
         step, total = trainer.state.step, len(trainer.schedule)
-        whole = (run / REPORT).is_file() and (run / MODEL).is_dir()
-        if step == total and whole and not overrides:
+        complete = (run / REPORT).is_file() and (run / MODEL).is_dir()
+        if step == total and complete and not overrides:
             trainer.close()
             _print(f"{run} is finished; this is its report")
             return _scores_of(run / REPORT) if ranks.is_first() else {}
@@ -137,7 +137,7 @@ def _begin(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
         if ranks.is_first():
             if (run / CONFIG).exists():
                 raise UserError(f"another process started a run in {run}", fix="choose another RUN")
-            # Before the world is drawn: a run that is killed meanwhile can be resumed.
+            # Before the world is drawn, so that a run that is killed meanwhile can be resumed.
             write_text(run / CONFIG, dump_config(config))
     try:
         with ranks.raise_once():
@@ -168,18 +168,18 @@ def _finish(trainer: Trainer, data: RunData) -> dict:
     try:
         before = _before(trainer, data)
         trainer.train()
-        begun = time.monotonic()
+        started = time.monotonic()
         report: dict = {}
         if ranks.is_first():
             with trainer.averaged():
-                report = _save_and_report(trainer, data, before, begun)
+                report = _save_and_report(trainer, data, before, started)
         ranks.barrier()
         return report
     finally:
         trainer.close()
 
 
-def _save_and_report(trainer: Trainer, data: RunData, before: dict, begun: float) -> dict:
+def _save_and_report(trainer: Trainer, data: RunData, before: dict, started: float) -> dict:
     """Write the run's model and its report; return the report."""
     config, run = trainer.config, trainer.run
     _print("measuring the trained model")
@@ -189,12 +189,12 @@ def _save_and_report(trainer: Trainer, data: RunData, before: dict, begun: float
     model.space = space_of(trainer.context)
     zoo.save(model, run / MODEL)
     after = _measure(trainer, data)
-    report = _report(trainer, before, after, time.monotonic() - begun)
+    report = _report(trainer, before, after, time.monotonic() - started)
     pictures = {}
     sheet = grids(EmoSymPipeline(model), data.samples, config.evaluate.grids, config.seed)
     if sheet is not None and config.evaluate.requests:
         pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
-    report["wall_seconds"] = trainer.state.seconds + time.monotonic() - begun
+    report["wall_seconds"] = trainer.state.seconds + time.monotonic() - started
     write_report(
         run,
         report,
@@ -212,13 +212,13 @@ def _before(trainer: Trainer, data: RunData) -> dict:
     path = trainer.run / BEFORE
     due = trainer.config.evaluate.before and trainer.state.step == 0
     if ranks.is_first() and due and not path.is_file():
-        begun = time.monotonic()
+        started = time.monotonic()
         _print("measuring the starting model")
         trainer.context.model.eval()
-        found = _measure(trainer, data).to_dict()
+        scores = _measure(trainer, data).to_dict()
         trainer.context.model.train()
-        trainer.state.seconds += time.monotonic() - begun
-        write_text(path, json.dumps(found))
+        trainer.state.seconds += time.monotonic() - started
+        write_text(path, json.dumps(scores))
     # All ranks must pass here, whether or not they found the file.
     ranks.barrier()
     with ranks.raise_once():
@@ -228,8 +228,8 @@ def _before(trainer: Trainer, data: RunData) -> dict:
 def _scores_of(path: Path) -> dict:
     """Read before.json or report.json."""
     try:
-        found = json.loads(path.read_bytes())
-        if not all(isinstance(found.get(name) or {}, dict) for name in SECTIONS):
+        scores = json.loads(path.read_bytes())
+        if not all(isinstance(scores.get(name) or {}, dict) for name in SECTIONS):
             raise ValueError(f"{' or '.join(SECTIONS)} is no mapping")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
@@ -237,7 +237,7 @@ def _scores_of(path: Path) -> dict:
             got=error,
             fix="put it back, or delete it to continue without the scores in it",
         ) from error
-    return found
+    return scores
 
 
 def _measure(trainer: Trainer, data: RunData) -> HeldOut:
@@ -261,9 +261,9 @@ def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> d
     report: dict = {"wall_seconds": trainer.state.seconds + seconds, "seed": trainer.config.seed}
     for section, value in scores.items():
         report[section] = {
-            name: found
-            for name, found in (("before", before.get(section)), ("after", value))
-            if found is not None
+            name: measured
+            for name, measured in (("before", before.get(section)), ("after", value))
+            if measured is not None
         }
     report["memory"] = trainer.context.memory.stats()
     report["phases"] = trainer.schedule.totals()

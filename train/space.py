@@ -8,10 +8,10 @@ from train.phases.base import PhaseContext
 
 
 def space_of(context: PhaseContext) -> EmotionSpace | None:
-    """Return the emotion space of a run's model, which is in evaluation mode.
+    """Return the emotion space for the model of a run, which is in evaluation mode.
 
-    It is fitted if the generator trained, and fitted again if the model had one and the
-    understander trained. It is None if no training image has an emotion.
+    It is fitted if the generator was trained, or if the model had one and the understander was
+    trained; else it is the model's, if any. Without labelled training images it is None.
 
     Raises:
         UserError: as `fit_emotion_space`.

@@ -1,4 +1,4 @@
-"""The one loop: a step asks its phase for a loss and moves the parts that the phase owns."""
+"""The training loop: each step calls its phase's loss and updates the parts that the phase owns."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from train.starting_model import changed_hash, refit
 Batch = Sequence[Sample] | Sequence[Question]
 
 
-class Interrupted(Exception):  # noqa: N818  it is no error
-    """The run was asked to stop; its state is saved."""
+class Interrupted(Exception):  # noqa: N818  not an error
+    """A signal stopped the run; its state is saved."""
 
 
 class Trainer:
-    """Trains one model by one schedule of phases, from any checkpoint of the run."""
+    """Trains one model by a schedule of phases, from the start or from a checkpoint of the run."""
 
     def __init__(
         self,
@@ -113,14 +113,14 @@ class Trainer:
         return self.run / "checkpoints"
 
     def restore(self) -> None:
-        """Go to the run's last checkpoint, or to its beginning when there is none.
+        """Load the run's last checkpoint; without one, start at step 0.
 
         Raises:
             UserError: a checkpoint that cannot be loaded, a schedule that ends before it, a bank
                 that is not the run's.
         """
         with ranks.raise_once():
-            saved = checkpoint.found(self.checkpoints)
+            saved = checkpoint.list_checkpoints(self.checkpoints)
         if saved:
             self.state = checkpoint.load(
                 saved[-1],
@@ -140,13 +140,13 @@ class Trainer:
         self.context.memory.restore(self.state.bank_version, self.state.bank_digest)
 
     def train(self) -> None:
-        """Run the steps that are left.
+        """Run the remaining steps.
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
-            UserError: a loss or gradient that is not finite or an image that cannot be read: the
-                step is refused and the state before it saved. Or an alarm of a phase's monitor: the
-                state after the step is saved.
+            UserError: a loss or gradient is not finite, or an image cannot be read; the state
+                before the step is saved. Or a phase's monitor raised an alarm; the state after the
+                step is saved.
             ranks.OtherRankError: the same, on another rank.
         """
         self.context.memory.fill(self.context.training_set)
@@ -201,7 +201,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the averages of weights in the place of the weights, for what the run saves."""
+        """Replace the weights by their moving averages, for evaluation and for the saved model."""
         with contextlib.ExitStack() as stack:
             for average in self.averages.values():
                 stack.enter_context(average.in_use())
@@ -221,9 +221,9 @@ class Trainer:
         micro_rows = self._micro_rows(total)
         self._load_images(path for rows in micro_rows for i in items[rows] for path in i.images)
         for part in phase.owns:
-            done, total_moves = self._moves(part, step), self._moves(part, len(self.schedule))
+            done, updates = self._updates(part, step), self._updates(part, len(self.schedule))
             optimizer = getattr(self.config.engine, part)
-            rate = learning_rate(optimizer, done, total_moves)
+            rate = learning_rate(optimizer, done, updates)
             engines.prepare(self.engines[part], optimizer, rate)
         gathered: list[dict[str, float]] = []
         for micro, rows in enumerate(micro_rows, start=1):
@@ -238,7 +238,7 @@ class Trainer:
                 self._refuse(f"loss {loss.item()}", items[rows] if bad else [])
             self.engines[phase.owns[-1]].backward(loss)
             if micro == accumulation:
-                for part in phase.owns:  # check all parts before one of them moves
+                for part in phase.owns:  # check all parts before updating any of them
                     if engines.overflowed(self.engines[part]):
                         first = items if ranks.is_first() else []
                         self._refuse(f"a gradient of {part} that is not finite", first)
@@ -267,8 +267,8 @@ class Trainer:
             for path in paths:
                 self.context.training_set.image(path)
 
-    def _moves(self, part: str, before: int) -> int:
-        """Return how many steps before `before` move a part."""
+    def _updates(self, part: str, before: int) -> int:
+        """Return how many steps before step `before` update a part."""
         return sum(
             self.schedule.count(name, before)
             for name, phase in self.phases.items()
@@ -288,7 +288,7 @@ class Trainer:
         return [samples[place] for place in order]
 
     def _refuse(self, problem: str, items: Batch) -> NoReturn:
-        """Save the state before this step and stop; the rank that is given `items` says why."""
+        """Save the state before this step and stop; the rank with `items` reports why."""
         self.save()
         if not items:
             raise ranks.OtherRankError
@@ -347,7 +347,7 @@ class Trainer:
                 continue
             if part not in self.engines:
                 raise UserError(
-                    f"engine.{part}.ema_decay averages a part that no phase of the stages moves",
+                    f"engine.{part}.ema_decay averages a part that no phase of the stages trains",
                     got=", ".join(self.phases),
                     fix=f"set engine.{part}.ema_decay=null",
                 )
@@ -356,7 +356,7 @@ class Trainer:
         return averages
 
     def _freeze(self, model: EmoSym, optional: Sequence[nn.Module]) -> list[nn.Module]:
-        """Freeze the optional modules that no phase trains, and the modules that the run freezes.
+        """Freeze the optional modules that no phase trains, and the modules of option `freeze`.
 
         Returns:
             The modules that phases unfreeze.

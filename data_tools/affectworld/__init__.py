@@ -1,1 +1,1 @@
-"""AffectWorld: a dataset drawn in code whose valence and arousal can be computed from pixels."""
+"""AffectWorld: a dataset drawn in code, with valence and arousal computed from the pixels."""

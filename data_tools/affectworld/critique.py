@@ -1,9 +1,9 @@
 """Questions of the tasks `criticise` and `rewrite`, built from AffectWorld's samples.
 
 The light of a picture decides what it evokes, so suggestions are words of light. The reference
-suggests the light that lies as far beyond the wanted affect as the drawings fell short of it in the
-mean: a generator that missed once would miss again by about as much. Ref: EmoFeedback² (arXiv
-2511.19982) names both steps; how it trains them, if at all, is not published.
+answer suggests the light of the point `criticise.target_beyond`, which compensates the mean error
+of the drawings. Ref: EmoFeedback² (arXiv 2511.19982) names both steps; how it trains them, if at
+all, is not published.
 
 The tasks themselves are in `emosym.tasks`. Their builders are here, because only AffectWorld's
 grammar knows which words of light lead to which affect, and `emosym` imports none of our folders;
@@ -29,13 +29,15 @@ from emosym.tasks.criticise import CRITICISE, criticise_prompt, target_beyond
 from emosym.tasks.rewrite import REWRITE, rewrite_prompt
 
 DRAWINGS = 8
-"""Pictures that stand for one round of generated images; the best and the worst are shown."""
+"""Pictures that play the role of one round of generated images; the best and the worst are
+shown."""
 ON_PLANE = 0.5
 """Share of questions whose wanted affect is any point of the plane, also where the world has no
 picture."""
 MISS = 1.5
-"""Largest distance on each axis, on [-3, 3], between the wanted affect and the point that the
-drawings are nearest to; where there is no picture, they are farther away."""
+"""Largest distance on each axis, on [-3, 3], between the wanted affect and the point around which
+the drawings are chosen. Where the world has no pictures near that point, the drawings are farther
+away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
     """Ask which words lead from some drawings to the wanted affect, once for each picture.
 
     The wanted affect is that of the picture itself or, in `ON_PLANE` of the questions, any point of
-    the plane. Other pictures of its subject and split, nearest to a point up to `MISS` away, stand
-    for the drawings. A picture is left out where fewer than two others have its subject, or where
-    subject, light or affect is unknown.
+    the plane. Other pictures of its subject and split, nearest to a point up to `MISS` away, play
+    the role of the drawings. A picture is left out where fewer than two others have its subject, or
+    where subject, light or affect is unknown.
     """
     for split in get_args(Split):
         subjects: dict[str, list[_Picture]] = {}
@@ -92,7 +94,7 @@ def criticise_questions(samples: Sequence[Sample], seed: int) -> Iterator[Questi
 def rewrite_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
     """Ask to put the light of each picture into its prompt.
 
-    Half of the prompts, drawn at random, name the light of another picture beforehand.
+    Half of the given prompts, chosen at random, name the light of another picture.
     """
     known = [one for split in get_args(Split) for one in _described(samples, split)]
     for picture in known:

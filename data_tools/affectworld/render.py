@@ -240,16 +240,18 @@ def relight(image: Image.Image, brightness: float, saturation: float) -> Image.I
     purity = np.divide(chroma, value, out=np.zeros_like(value), where=value > 0)
 
     histogram = np.bincount(np.rint(value * 255).astype(int).ravel(), minlength=256) / value.size
-    lit = _curve(value, _solve(histogram, brightness))
-    weights = np.bincount(np.rint(purity * 255).astype(int).ravel(), lit.ravel(), minlength=256)
-    pure = _curve(purity, _solve(weights / max(weights.sum(), 1e-9), saturation))
+    new_value = _curve(value, _solve(histogram, brightness))
+    weights = np.bincount(
+        np.rint(purity * 255).astype(int).ravel(), new_value.ravel(), minlength=256
+    )
+    new_purity = _curve(purity, _solve(weights / max(weights.sum(), 1e-9), saturation))
 
     # Each channel lies `depth` of the way from the value (0) to the lowest channel (1).
     depth = np.divide(
         value[..., None] - pixels, chroma[..., None], out=np.zeros_like(pixels),
         where=chroma[..., None] > 0,
     )  # fmt: skip
-    result = lit[..., None] * (1.0 - pure[..., None] * depth)
+    result = new_value[..., None] * (1.0 - new_purity[..., None] * depth)
     return Image.fromarray(np.rint(result * 255).astype(np.uint8))
 
 

@@ -32,7 +32,7 @@ from emosym.errors import UserError
 from emosym.records import Sample, Split
 
 RADIUS = (0.7, 2.8)
-"""Range of the targets' distance from the middle of the plane; near it a label means nothing."""
+"""Range of the targets' distance from the middle of the plane; near it labels are arbitrary."""
 MARGIN = 4.0
 """Distance of targets from a sector's borders in degrees: rounding pixels keeps the label."""
 BRIGHTNESS = (0.12, 0.90)
@@ -40,7 +40,8 @@ BRIGHTNESS = (0.12, 0.90)
 SATURATION = (0.06, 0.92)
 """Range of saturation in which the subject is recognisable."""
 SOURCE = "affectworld"
-"""Name of the dataset in its annotations. Only for it the truth can be computed from pixels."""
+"""Name of the dataset in its annotations. Only for this dataset the true affect can be computed
+from pixels."""
 QUALITY = 95
 """JPEG quality."""
 TEST_SHARE, VAL_SHARE = 0.15, 0.05

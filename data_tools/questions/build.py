@@ -1,4 +1,4 @@
-"""Building questions from samples: every dataset gives the questions that its facts answer.
+"""Building questions from samples, as far as the samples' annotations answer them.
 
 Ref: EEmo-Logic (arXiv 2602.01173) names the tasks; its generator is not published.
 """
@@ -26,9 +26,9 @@ def build_questions(
 ) -> list[Question]:
     """Return the questions of the named tasks, all of one task before the next.
 
-    A sample whose facts do not answer a question is left out. What is drawn at random (pairs,
-    options) follows from the seed and the ids, not from the order of `samples`. Without `reasons`,
-    the reference answers have an empty `<think></think>`.
+    A sample without the annotations that a question needs is left out. Random choices (pairs,
+    options) depend on the seed and the ids, not on the order of `samples`. Without `reasons`, the
+    reference answers have an empty `<think></think>`.
 
     Raises:
         UserError: an unknown task, or one whose questions are not built from samples.

@@ -81,7 +81,7 @@ def read_answered(record: Record) -> Iterator[Question]:
 
 
 def read_artemis(record: Record) -> Iterator[Question]:
-    """Yield the dominant emotion of a painting of ArtEmis; "something else" is no label."""
+    """Yield the dominant emotion of a painting of ArtEmis; "something else" is not a label."""
     yield _dominant(record, "img_path", "dominant_emotion")
 
 

@@ -1,6 +1,7 @@
 """Reading files of questions: EEmoDB-QA, EEmoDB-Assess, and the layouts of `eemo_bench`.
 
-Ref: EEmo-Logic, arXiv 2602.01173. Its files are JSON lists; the keys tell the layout.
+Ref: EEmo-Logic, arXiv 2602.01173. Its files are JSON lists; the keys of a record determine the
+layout.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ def _layout(record: Record) -> Callable[[Record], Iterator[Question]]:
 def read_conversation(record: Record) -> Iterator[Question]:
     """Yield a question for every turn of a conversation about an image or a pair (LLaVA's format).
 
-    The answer tells the task: `Valence: 0.5` is a rating, and so on; the letter or the text of an
-    option in the human's turn is a choice; any other answer is a description.
+    The answer determines the task. `Valence: 0.5` is a rating, and so on; the letter or the text of
+    an option in the human's turn is a choice; any other answer is a description.
     """
     images = _images(record, "image")
     turns = record.fields.get("conversations")
@@ -74,7 +75,7 @@ def read_conversation(record: Record) -> Iterator[Question]:
 
 
 def read_assessment(record: Record) -> Iterator[Question]:
-    """Yield the one question of a record for reinforcement learning: its answer has a key."""
+    """Yield the one question of a record for reinforcement learning, whose answer has a key."""
     field = "video_path" if "video_path" in record.fields else "image"  # its name is inherited
     images = _images(record, field)
     text = record.check_text("problem.question", _nested(record, "problem", "question"))
@@ -193,4 +194,4 @@ LAYOUTS: tuple[tuple[frozenset[str], Callable[[Record], Iterator[Question]]], ..
     (frozenset({"image_path"}), eemo_bench.read_artphoto),
     (frozenset({"problem", "solution", "problem.question", "question"}), read_assessment),
 )
-"""Keys that only one layout has -> its reader."""
+"""Keys that identify a layout -> its reader."""

@@ -20,7 +20,7 @@ def pearson(predicted: NDArray, true: NDArray) -> float | None:
     check_arrays(predicted, true)
     if len(true) < 2 or np.ptp(predicted) == 0 or np.ptp(true) == 0:
         return None
-    import torch  # here: the registry of tasks must not load it
+    import torch  # imported here, because listing the tasks must not load torchmetrics
     from torchmetrics.functional import pearson_corrcoef
 
     # r does not depend on shift and scale; standardised arrays avoid torchmetrics' lower bound on

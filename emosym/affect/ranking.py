@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 HITS = (0.25, 0.15, 0.10)
-"""Score for naming the truly first, second and third emotion, at any place."""
+"""Score for naming the true first, second and third emotion, at any rank."""
 ORDER = 0.5
 """Largest score for the order."""
 TWO_SHARED = 2 / 3

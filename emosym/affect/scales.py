@@ -1,4 +1,4 @@
-"""Affect scales, and points of affect that know the scale they were measured on."""
+"""Affect scales, and points of valence and arousal that carry their scale."""
 
 from __future__ import annotations
 

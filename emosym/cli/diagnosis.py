@@ -1,4 +1,4 @@
-"""Checks of the machine and the installation, with what to do about each problem."""
+"""Checks of the machine and the installation; each problem comes with its fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generating one image with a command, as a PNG with metadata."""
+"""Generation of one image for a command, as a PNG with metadata."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def refine(
                 save(str(drawing.seed), words, drawing.seed, image)
 
         if best_of is None:
-            found = refining.refine(
+            result = refining.refine(
                 pipeline,
                 critic,
                 request,
@@ -151,7 +151,7 @@ def refine(
                 show=show,
             )
         else:
-            found = refining.best_of(
+            result = refining.best_of(
                 pipeline,
                 critic,
                 request,
@@ -161,19 +161,19 @@ def refine(
                 num_inference_steps=num_inference_steps,
                 show=show,
             )
-        last, drawing = found.best
-        save("best", last.prompt, drawing.seed, found.image)
+        last, drawing = result.best
+        save("best", last.prompt, drawing.seed, result.image)
         trace = {
             "image": str(out / "best.png"),
             "model": hashed,
             "judge": f"{judge} {judge_model}" if remote else _judge_hash(judge, hashed),
-            **found.to_dict(),
+            **result.to_dict(),
         }
         write_json(stage / "trace.json", trace)
     if as_json:
         print_json(trace)
     else:
-        _print(found, out)
+        _print(result, out)
 
 
 def _check_unused(options: Mapping[str, object]) -> None:
@@ -205,9 +205,9 @@ def _judge_hash(judge: str, hashed: str) -> str:
     return hashed if judge == SELF else model_hash(judge)
 
 
-def _print(found: Refinement, out: Path) -> None:
+def _print(result: Refinement, out: Path) -> None:
     rows = []
-    for number, one in enumerate(found.rounds, start=1):
+    for number, one in enumerate(result.rounds, start=1):
         nearest = one.drawings[one.best]
         suggested = one.critique.suggestions if one.critique else ()
         rows.append(
@@ -233,12 +233,12 @@ def _print(found: Refinement, out: Path) -> None:
             "prompt kept",
         ),
         rows,
-        title=f"stopped: {found.stopped}",
+        title=f"stopped: {result.stopped}",
     )
-    last, drawing = found.best
+    last, drawing = result.best
     print_facts(
         {
-            "requested": _affect(found.request.affect),
+            "requested": _affect(result.request.affect),
             "judged": _affect(drawing.affect),
             "prompt": last.prompt or "-",
             "seed": drawing.seed,

@@ -36,7 +36,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         problem = error
     except TyperException as error:
         problem = _usage_error(error)
-    except BrokenPipeError:  # the reader of our output has closed it
+    except BrokenPipeError:  # the program that reads our output has closed it
         _discard_stdout()
         sys.exit(1)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sampling images as a policy: some steps are drawn from a distribution and recorded."""
+"""Sampling images as a policy: some steps are stochastic, and they are recorded."""
 
 from __future__ import annotations
 

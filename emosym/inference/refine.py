@@ -27,7 +27,8 @@ from emosym.tasks.criticise import criticise_prompt
 from emosym.tasks.rewrite import lost_content, rewrite_prompt
 
 ROUNDS, IMAGES = 3, 8
-"""Ref: EmoFeedback², textual feedback (docs/papers.md)."""
+"""Default numbers of rounds and of images a round. Ref: EmoFeedback², textual feedback
+(docs/papers.md)."""
 EPSILON = THRESHOLD * (PUBLIC.high - PUBLIC.low)
 """ε_r of the threshold reward, on `affect.PUBLIC`."""
 JUDGED_TOGETHER = 8
@@ -170,9 +171,8 @@ def best_of(
 
 
 def check_request(request: ImageRequest, *, rewritten: bool) -> ImageRequest:
-    """Return the request completed.
-
-    Raises `UserError` without valence and arousal, and without a prompt if that is `rewritten`.
+    """Return the completed request. Raises `UserError` without valence and arousal; with
+    `rewritten`, also without a prompt.
     """
     wanted = complete(request)
     if wanted.affect is None:
@@ -291,7 +291,7 @@ def _rewrite(
     suggestions: tuple[str, ...],
     max_tokens: int | None,
 ) -> tuple[str, str, str | None]:
-    """Return the critic's answer, the next prompt, and why that is the old one (or None)."""
+    """Return the critic's answer, the next prompt, and why the old prompt is kept (or None)."""
     question = _question("rewrite", rewrite_prompt(content, prompt, suggestions))
     (answer,) = critic.answer([question], max_tokens=max_tokens)
     rewrite = " ".join(str(parse(answer, question).values.get("prompt", "")).split())

@@ -1,4 +1,4 @@
-"""The record of a refinement: its rounds, its images as judged, and the critic's words."""
+"""The record of a refinement: rounds, judged images, and the critic's answers."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from emosym.models.heads import mlp
 class Conditioner(nn.Module):
     """Emotion states and a wanted (valence, arousal) -> extra conditioning tokens.
 
-    Each kind maps the states to N tokens in its own way. One more token and a pooled vector carry
+    Each subclass maps the states to N tokens. One more token and a pooled vector carry
     the wanted valence and arousal on `scales.PUBLIC`.
     """
 
@@ -25,9 +25,10 @@ class Conditioner(nn.Module):
     """[2, E]: learned tokens in place of dropped states, and of an affect that is not given."""
 
     def _build_affect(self, hidden: int, token_width: int, pooled_width: int) -> None:
-        """Make the layers that all kinds share.
+        """Make the layers that all subclasses share.
 
-        A kind calls this last, after its own layers: the order fixes the initial weights of a seed.
+        A subclass calls this after it has made its own layers: the order of construction determines
+        the initial weights of a seed.
         """
         self.affect = nn.Sequential(
             nn.Linear(2 + 4 * len(FREQUENCIES), hidden), nn.SiLU(), nn.Linear(hidden, token_width)

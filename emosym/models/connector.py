@@ -11,8 +11,8 @@ HEAD_WIDTH = 64
 class Connector(nn.Module):
     """States [B, N, D] -> bidirectional self-attention -> conditioning tokens [B, N, E].
 
-    There are no position embeddings: the states of different places already differ. The tokens have
-    unit mean square, like the output of a text encoder.
+    There are no position embeddings: the states of different positions already differ. The tokens
+    have unit mean square, like the output of a text encoder.
     Ref: MetaQuery (arXiv 2504.06256), section 3, encoder before projection.
     """
 

@@ -10,7 +10,7 @@ from emosym.interfaces import Answers, Backbone, InputEmbeddings
 
 
 class LatentReader(nn.Module):
-    """Reads states as soft tokens, then the text, without image and question.
+    """Reads states as soft tokens, followed by the text; image and question are not given.
 
     Last hidden states are used as input embeddings without a projection, as in ICAE, so that they
     have to encode the text in a form that the language model can already read.

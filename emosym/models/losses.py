@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 TEMPERATURE = 0.07
-"""Of InfoNCE."""
+"""Temperature of InfoNCE."""
 
 
 def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def class_posterior(
 
 
 def kl_weight(kl: float) -> float:
-    """Return EmoSym's adaptive λ, which is smaller for a larger KL, as published.
+    """Return EmoSym's adaptive weight λ of the KL; as published, it falls when the KL grows.
 
     Ref: EmoSym, step 2 (docs/papers.md).
     """

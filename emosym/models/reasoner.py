@@ -49,7 +49,7 @@ def mean_cosine(states: Tensor) -> Tensor:
     """
     count = states.shape[-2]
     units = F.normalize(states.float(), dim=-1)
-    # The squared sum contains every pair twice, and every unit vector with itself.
+    # The squared norm of the sum counts every pair twice, and every unit vector with itself once.
     pairs = units.sum(-2).square().sum(-1) - units.square().sum((-1, -2))
     return (pairs / (count * (count - 1))).mean() if count > 1 else pairs.new_tensor(float("nan"))
 
@@ -57,6 +57,7 @@ def mean_cosine(states: Tensor) -> Tensor:
 def norm_ratio(context: Tensor, tokens: Tensor) -> Tensor:
     """Return the mean norm of reasoning embeddings [K, D] / mean norm of token embeddings [V, D].
 
-    A ratio far from 1 is outside of what the backbone was trained on.
+    At a ratio far from 1, the embeddings are outside the distribution that the backbone was trained
+    on.
     """
     return context.float().norm(dim=-1).mean() / tokens.float().norm(dim=-1).mean()

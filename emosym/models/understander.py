@@ -115,7 +115,7 @@ class Understander(nn.Module):
         *,
         sampler: Sampler | None = None,
     ) -> UnderstanderOutput:
-        """Dispatch to one of four ways to read; DeepSpeed's engine calls `forward` alone.
+        """Dispatch to one of four methods, because DeepSpeed's engine calls only `forward`.
 
         `sampler` -> `sample_and_read`; `knowledge_text` -> `read_with_teacher`; `answers` ->
         `read_answers`; none of them -> `read_prompts`.
@@ -124,7 +124,7 @@ class Understander(nn.Module):
             prompts: B user turns.
             answers: assistant texts, [B, L], or [B·G, L] in groups of G to a prompt.
             knowledge: [B, P] features of the knowledge texts, for `output.knowledge`.
-            knowledge_text: [B, L], not closed by an end of turn, for `output.distillation`.
+            knowledge_text: [B, L], without the end-of-turn token, for `output.distillation`.
             sampler: samples the answers that are then read; excludes the two texts.
 
         Raises:
@@ -255,7 +255,7 @@ class Understander(nn.Module):
         return tokens.repeat_interleave(group).append(embedded, answers.mask)
 
     def _answer_logits(self, hidden: Tensor, start: int) -> Tensor:
-        """Return the logits of the answer tokens; `start` is the place of the first latent."""
+        """Return the logits of the answer tokens; `start` is the position of the first latent."""
         # The state at [EMO] predicts the first answer token, each answer state the next one.
         return self.backbone.logits(hidden[:, start + self.reasoner.tokens : -1])
 
@@ -313,5 +313,5 @@ def _group_size(prompts: Prompts, answers: Answers) -> int:
 
 
 def _states_at(layers: list[Tensor], place: int) -> Tensor:
-    """Return the hidden states of one place after each of N layers, [B, N, D]."""
+    """Return the hidden states at one position after each of N layers, [B, N, D]."""
     return torch.stack([states[:, place] for states in layers], 1)

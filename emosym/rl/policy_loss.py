@@ -12,7 +12,7 @@ from torch import Tensor
 CISPO_CAP = 5.0
 """Largest importance weight of CISPO. Ref: MiniMax-M1 (arXiv 2506.13585)."""
 SAPO_TEMPERATURES = (1.0, 1.05)
-"""Of SAPO's gate where the advantage is positive, and elsewhere. Ref: arXiv 2511.20347."""
+"""Temperatures τ of SAPO's gate for positive and for other advantages. Ref: arXiv 2511.20347."""
 
 ImportanceSamplingLevel = Literal["token", "sequence"]
 """Whether each token has its own ratio π_θ / π_old, or all tokens of an answer share one."""
@@ -59,7 +59,7 @@ def gated(ratio: Tensor, advantage: Tensor, log_probs: Tensor, clip: ClipRange) 
 
 @dataclass(frozen=True, slots=True)
 class Normalizer:
-    """Counts that a sum over tokens may be divided by."""
+    """What a reduction may divide the sum over tokens by."""
 
     mask: Tensor
     """[B, L], 1 for real tokens."""

@@ -42,7 +42,7 @@ class Rollout:
 
     @torch.no_grad()
     def __call__(self, understander: Understander, state: DecodingState) -> Answers:
-        """Sample from the state before the first token, which is changed; return the answers.
+        """Sample answers from the state before the first token, which is updated in place.
 
         Raises:
             UserError: probabilities that are not finite.

@@ -1,4 +1,4 @@
-"""Scorers of generated images: those that read emotions, and the check that all of them pass."""
+"""Scorers of generated images by their emotion, and the check of all scorers' outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emosym.records import ImageRequest, Understanding
 from emosym.tasks.assessment import SHAPES
 
 UnderstandImages = Callable[[Sequence[Image.Image]], Sequence[Understanding]]
-"""Images -> what each evokes, in order."""
+"""Images -> one `Understanding` for each, in order."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,1 +1,1 @@
-"""Tasks: the questions that are asked about images, and how their answers are read and scored."""
+"""Tasks: questions about images, and how their answers are parsed, rewarded and scored."""

@@ -1,4 +1,4 @@
-"""Task `affect`: emotion label, valence and arousal in one answer. EmoSym's own question."""
+"""Task `affect`: emotion label, valence and arousal in one answer. EmoSym's main question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is: a kind of question, how its answers are read, rewarded and measured."""
+"""The class of tasks: a kind of question, and how its answers are parsed, rewarded and measured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER_FORM = "Reason in <think></think>, then answer in <answer>{}</answer>."
 Value = str | float | tuple[str, ...]
 """A value in an answer: a label, a letter or a text, a number, or several labels or phrases."""
 Better = Literal["higher", "lower"]
-"""Which way a metric improves."""
+"""Whether a higher or a lower value of a metric is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +88,13 @@ class Task:
     prompt: str | None = None
     """The question, where it is the same for every single image; else None."""
     build: Build | None = None
-    """Makes questions from samples. What it draws at random depends on the seed and on the samples'
-    ids alone. None where the questions need more than samples (see `data_tools.questions.build`).
+    """Makes questions from samples. Its random choices depend only on the seed and on the samples'
+    ids. None where the questions need more than samples (see `data_tools.questions.build`).
     """
     rewards: Mapping[str, Reward] = field(default_factory=dict)
     """Rewards of this task by name; tasks may share one."""
     measure: Callable[[Answered], dict[str, Measure]]
-    """Questions with parsed answers -> the task's metrics."""
+    """Questions and parsed answers -> the task's metrics."""
     metrics: Mapping[str, tuple[str, Better]]
     """Every metric that `measure` may return, in the order of reports -> (title, which way is
     better)."""
@@ -155,7 +155,7 @@ class Task:
 def each_sample(ask: Callable[[Sample], Question | None]) -> Build:
     """Return a builder that asks one question about every sample, in the order of the samples.
 
-    `ask` returns None for a sample whose facts do not answer the question.
+    `ask` returns None for a sample whose annotations do not answer the question.
     """
 
     def build(samples: Sequence[Sample], seed: int) -> Iterator[Question]:

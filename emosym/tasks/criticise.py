@@ -37,11 +37,10 @@ def criticise_prompt(*, content: str, wanted: Affect, reached: Affect) -> str:
 
 
 def target_beyond(wanted: Affect, reached: Affect) -> Affect:
-    """Return the point as far beyond `wanted` as `reached` falls short of it, in tenths.
+    """Return 2 · wanted - reached, which compensates the miss of `reached`, in tenths.
 
-    A generator that missed once would miss again by about as much. Both points are first rounded to
-    the tenths that the prompt shows, so that its numbers agree. The result may lie outside the
-    scale.
+    Both points are first rounded to the tenths that the prompt shows, so that its numbers agree.
+    The result may lie outside the scale.
     """
     valence, arousal = (
         round(2 * round(target, 1) - round(mean, 1), 1)

@@ -19,7 +19,7 @@ def description_prompt(question: str = "Which emotions does this image evoke, an
 
 
 def description_question(sample: Sample) -> Question | None:
-    """Ask why the image evokes what it evokes; None without knowledge or three emotions.
+    """Ask which emotions the image evokes and why; None without knowledge or three emotions.
 
     The reference answer has no reasoning: it would say the same knowledge twice.
     """
@@ -32,7 +32,7 @@ def description_question(sample: Sample) -> Question | None:
 
 
 def _measure(answered: Answered) -> dict[str, Measure]:
-    """chrF to the reference where there is one. EEmo-Bench's model judges are not reproduced."""
+    """Return chrF to the reference, if any. EEmo-Bench's model judges are not reproduced."""
     known = [(q, a) for q, a in answered if KEY in q.truth]
     answers = [label_value(a.values.get(KEY)) or "" for _, a in known]
     references = [label_value(q.truth[KEY]) or "" for q, _ in known]

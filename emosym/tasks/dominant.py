@@ -121,7 +121,7 @@ def _similarity(answer: Answer, question: Question, *, definitions: bool) -> flo
 
 
 def _measure(answered: Answered) -> dict[str, Measure]:
-    """An answer without a label is wrong, and counts as no class of its own in the F1."""
+    """Return the metrics. An answer without a label is wrong, but adds no class to the F1."""
     pairs = [_labels(a, q) for q, a in answered if KEY in q.truth]
     names = sorted({name for q, _ in answered if KEY in q.truth for name in q.labels})
     classes: dict[str | None, int] = {name: place for place, name in enumerate(names)}

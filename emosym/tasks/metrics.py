@@ -2,7 +2,7 @@
 
 Legend: N samples, Y classes, H W image height/width. Values may be on any scale; errors come back
 in its units. Every function raises `ValueError` on arrays of unequal length or non-finite values.
-torch and torchmetrics are imported where they are used: a list of tasks must not load them.
+torch and torchmetrics are imported where they are used, so that listing the tasks stays fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Task `perception`: multiple choice about an image or a pair of images.
 
 Which samples form a pair, and the order of the options, follow from the seed and the ids. Where the
-builder may choose what to ask, each answer is right equally often. Ref: EEmo-Logic (arXiv
+builder can choose, each option is the right answer equally often. Ref: EEmo-Logic (arXiv
 2602.01173) names the kinds of questions; its generator is not published.
 """
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 KEY = "answer"
 LOW, HIGH = 0.4, 0.6
-"""On [0, 1]: a value up to the first is low, one from the second is high. Ref: EEmo-Logic (arXiv
-2602.01173), check of reasoning against answers."""
+"""Bounds on [0, 1]: up to the first a value is low, from the second on it is high. Ref: EEmo-Logic
+(arXiv 2602.01173), check of reasoning against answers."""
 NEAR = 0.1
 """On [0, 1]: two values closer than this are about the same."""
 TRIES = 32
@@ -55,9 +55,10 @@ def read_option(text: str, question: Question) -> str | None:
 def find_option(text: str, options: Mapping[str, str]) -> str | None:
     """Return the letter of the option that free text chooses, or None.
 
-    In this order: the last letter announced as answer or option ("the answer is B"), the last
-    that stands as a mark ("B: Joy", "(B)"), the option whose words come first. The options listed
-    one after the other repeat the question and choose nothing. Letters are capital: "a" is a word.
+    In this order: the last letter that is announced as answer or option ("the answer is B"), the
+    last letter with punctuation of a list ("B: Joy", "(B)"), the option whose text comes first. A
+    full list of the options only repeats the question and is ignored. Letters are capital, because
+    "a" is a word.
 
     Ref: EEmo-Bench (arXiv 2504.16405), perception; its own parser is not published. This one gives
     the published verdicts on the recorded answers of two models (tests/eval/tasks).
@@ -76,7 +77,7 @@ def _repeated(options: Mapping[str, str]) -> re.Pattern[str]:
 
 
 def _first_named(text: str, options: Mapping[str, str]) -> str | None:
-    """Return the option named first; of two that begin together the longer one."""
+    """Return the option whose text comes first; of two at the same place the longer one."""
     places = {letter: text.find(words) for letter, words in options.items() if words.strip()}
     named = [letter for letter, place in places.items() if place >= 0]
     return min(named, key=lambda letter: (places[letter], -len(options[letter])), default=None)
@@ -97,7 +98,7 @@ OPTION = Reward(option_reward, (KEY,))
 
 
 def _measure(answered: Answered) -> dict[str, Measure]:
-    """Accuracy over all questions, and over each group that has a question.
+    """Return the accuracy over all questions, and over each group that has questions.
 
     An answer without a letter is wrong. Groups are single images and pairs, each also by kind of
     options, and the aspects (emotion, valence, arousal, dominance).
@@ -130,8 +131,8 @@ class Comparison:
 def perception_questions(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
     """Yield multiple choices about single images and about pairs of one split.
 
-    Each image is asked about alone, and is the first of at most one pair for every kind of
-    question, so there are up to twelve questions an image.
+    Each image has questions of its own, and is the first image of at most one pair for every kind
+    of question: up to twelve questions an image.
     """
     for split in get_args(Split):
         group = sorted((item for item in samples if item.split == split), key=lambda item: item.id)
@@ -155,7 +156,7 @@ def _unit(value: float) -> float:
 
 
 def _among_three(samples: Sequence[Sample], seed: int) -> Iterator[Question]:
-    """Ask whether an emotion is among the three strongest; it is for every second image."""
+    """Ask whether an emotion is among the three strongest: yes for half of the images."""
     known = _with_top_emotions(samples)
     for turn, place in enumerate(_order([sample for sample, _ in known], seed, "among three")):
         sample, top = known[place]
@@ -226,7 +227,7 @@ def _with_top_emotions(samples: Sequence[Sample]) -> list[tuple[Sample, tuple[st
 
 
 def _draws(*key: int | str) -> Draws:
-    from emosym.randomness import Draws  # needs torch, which a list of tasks must not load
+    from emosym.randomness import Draws  # it imports torch; listing the tasks must not
 
     return Draws(*key)
 

@@ -34,9 +34,9 @@ TASKS: Registry[Task] = Registry(
         "rewrite": REWRITE,
     },
 )
-"""Name -> task. `affect` is EmoSym's own question; `criticise` and `rewrite` are EmoFeedback²'s
-(arXiv 2511.19982); the others are EEmo-Logic's (arXiv 2602.01173), each dimension of the assessment
-by itself."""
+"""Name -> task. `affect` is EmoSym's question; `criticise` and `rewrite` are from EmoFeedback²
+(arXiv 2511.19982), the others from EEmo-Logic (arXiv 2602.01173), whose assessment task is split
+into valence, arousal and dominance."""
 
 REWARDS: Registry[Reward] = Registry(
     "reward",

@@ -6,8 +6,8 @@ from emosym.records import Question
 from emosym.tasks.base import Answer, Reward
 
 OVERLONG = 0.2
-"""Last share of the length allowed, in which an answer is penalised. Ref: DAPO (arXiv 2503.14476),
-4096 of 20480 tokens."""
+"""Share of the length limit, at its end, in which an answer is penalised. Ref: DAPO (arXiv
+2503.14476), 4096 of 20480 tokens."""
 
 
 def format_reward(answer: Answer, question: Question) -> float:

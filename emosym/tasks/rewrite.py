@@ -19,7 +19,7 @@ FUNCTION_WORDS = frozenset(
     {"a", "an", "and", "are", "as", "at", "by", "for", "from", "in", "into", "is", "it", "its"}
     | {"of", "on", "or", "over", "the", "their", "to", "under", "with"}
 )
-"""Words of a prompt that show nothing by themselves."""
+"""Words of a prompt without content of their own."""
 
 
 def rewrite_prompt(content: str, prompt: str, suggestions: Sequence[str]) -> str:
@@ -41,7 +41,7 @@ def _words(text: str) -> list[str]:
 
 
 def _measure(answered: Answered) -> dict[str, Measure]:
-    """Share of prompts equal to the reference, and of prompts with all of its content words."""
+    """Return the shares of prompts equal to the reference, and with all its content words."""
     pairs = [
         (label_value(a.values.get(KEY)) or "", label_value(q.truth[KEY]) or "")
         for q, a in answered

@@ -11,7 +11,7 @@ from emosym.records import Sample
 
 
 def implied_votes(affect: Affect) -> dict[str, float]:
-    """Return votes implied by a rating on `PUBLIC`, for images that nobody labelled.
+    """Return votes implied by a rating on `PUBLIC`, for images without a label.
 
     The softmax over the eight labels of minus the distance to the norm of each word. Sums to 1.
     """
@@ -21,7 +21,7 @@ def implied_votes(affect: Affect) -> dict[str, float]:
 
 
 def votes_of(sample: Sample) -> Mapping[str, float]:
-    """Return a sample's votes; implied ones where it has a rating but no label; else none."""
+    """Return a sample's votes. Without votes and label they are implied by its rating, if any."""
     if sample.votes is not None:
         return sample.votes
     if sample.emotion is None and sample.affect is not None:
@@ -32,7 +32,7 @@ def votes_of(sample: Sample) -> Mapping[str, float]:
 def top_emotions(sample: Sample) -> tuple[str, ...] | None:
     """Return the three emotions with most votes, or None where fewer have any.
 
-    Of equal votes the label's come first, then the taxonomy's order.
+    Among equal votes the sample's label comes first, then the order of the taxonomy decides.
     """
     votes = {name: weight for name, weight in votes_of(sample).items() if weight > 0}
     order = sorted(

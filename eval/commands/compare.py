@@ -20,7 +20,7 @@ def compare(
 ) -> None:
     """Show the metrics of two reports, and which of them are better in the second.
 
-    Of a training run, the metrics after training count.
+    For a training run, the metrics after training are used.
     """
     from rich.console import Console
 

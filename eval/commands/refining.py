@@ -1,4 +1,4 @@
-"""`python -m eval refining`: does refining prompts find better images than more images would?"""
+"""`python -m eval refining`: compare refining with generating as many images from one prompt."""
 
 from __future__ import annotations
 

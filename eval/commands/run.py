@@ -50,7 +50,7 @@ def run(
     plugins: Plugins = None,
 ) -> None:
     """Score a model on the test split or on questions; write a report with `after` only."""
-    # Here, not above: `--help` must not wait for torch.
+    # Imported here, so that `--help` does not load torch.
     from data_tools.dataset import open_dataset
     from emosym.inference.pipeline import EmoSymPipeline
     from eval.held_out import grids, measure
@@ -65,7 +65,7 @@ def run(
         questions_of_split,
     )
 
-    if out.exists() and any(out.iterdir()):  # it may hold the report of a run
+    if out.exists() and any(out.iterdir()):  # the folder may hold the report of a run
         raise UserError(
             f"{out} is not empty",
             expected="a new folder for the report",

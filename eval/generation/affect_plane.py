@@ -1,4 +1,4 @@
-"""How well a model reaches every point of the valence-arousal plane, on one set of prompts.
+"""Evaluation of a model at every point of a grid on the valence-arousal plane.
 
 A request is a prompt and a point, without a label. Unlike `eval.generation.measure`, which requests
 what held-out pictures evoke, it requests the same 25 points for every prompt, also those that no

@@ -1,9 +1,9 @@
-"""The least error of pictures in AffectWorld's light, which cannot reach all of the plane.
+"""The least error of AffectWorld's pictures, which cannot reach all points of the plane.
 
 AffectWorld limits brightness and saturation, so that a person still recognises the subject; this
 limits the affect of its pictures. Its training targets are narrower still (`world.RADIUS`), so a
-model reaches the least error in a corner only by extrapolation. A model that leaves the world's
-light can even have a smaller error.
+model reaches the least error in a corner only by extrapolation. A model whose images leave
+AffectWorld's range of light can have a smaller error.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How well a model generates: do images evoke what was requested, and do they differ."""
+"""Evaluation of generation: whether images evoke what was requested, and how diverse they are."""
 
 from __future__ import annotations
 
@@ -139,5 +139,5 @@ def _scores(
 
 
 def _noise_seed(seed: int, start: int, turn: int) -> int:
-    # Every chunk and turn has noise of its own.
+    # Every batch and every image of a request has its own noise.
     return int(np.random.SeedSequence([seed, start, turn]).generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Whether refining prompts finds better images than generating as many from one prompt."""
+"""Comparison of refining prompts with generating as many images from one prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emosym.records import ImageRequest
 from eval.generation.requests import EvalRequest
 
 WAYS = ("one", "best_of", "refine")
-"""The first image, the best of as many as refining generates, the best of its rounds."""
+"""The first image; the best of as many images as refining generates; the best image of refining."""
 
 
 def compare(
@@ -95,7 +95,7 @@ def compare(
 class CachedGenerator:
     """A generator that runs the same request from the same seed only once.
 
-    The three ways share images so. A missing image is generated together with the rest of its round
+    So the three ways share images. A missing image is generated together with the rest of its round
     in one batch. In a batch, sums are rounded in another order than in `refine`'s own calls with
     one image; that does not change a mean.
     """

@@ -1,7 +1,7 @@
 """Which of AffectWorld's subjects an image shows: a small classifier trained on drawings alone.
 
-It is a measuring instrument, so its weights are shipped: `subject.safetensors`, trained by
-`make subject-classifier` with seed 0, SHA-256
+Its weights are shipped, so that all measurements use the same classifier: `subject.safetensors`,
+trained by `make subject-classifier` with seed 0, SHA-256
 `018c6d38460864a8552a8c8168f3da73cf816912abb8c88e46d6b498868d26bb`. It is trained on no generated
 image and is never a reward.
 """

@@ -1,4 +1,4 @@
-"""What a run ran on."""
+"""The versions and the machine that a run used."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def environment() -> dict[str, str]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            continue  # an optional one that is not installed
+            continue  # an optional package that is not installed
     return found

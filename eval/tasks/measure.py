@@ -1,7 +1,7 @@
-"""How well a model answers questions: every task by its own metrics, with confidence intervals.
+"""Evaluation of answers to questions: the metrics of every task, with confidence intervals.
 
-Ref: EEmo-Bench (arXiv 2504.16405) and EEmo-Logic (arXiv 2602.01173), evaluation. Answers are read
-by the same parser, and scored by the same rewards, as in training.
+Ref: EEmo-Bench (arXiv 2504.16405) and EEmo-Logic (arXiv 2602.01173), evaluation. The parser and the
+rewards are the same as in training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which questions `python -m eval run` asks: those of a file, or those built from a dataset."""
+"""The questions of `python -m eval run`: from a file, or built from a dataset."""
 
 from __future__ import annotations
 

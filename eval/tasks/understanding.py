@@ -1,4 +1,4 @@
-"""How well a model recognises emotion labels, valence and arousal, against human ratings."""
+"""Evaluation of predicted labels, valence and arousal against the annotations."""
 
 from __future__ import annotations
 

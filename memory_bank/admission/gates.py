@@ -164,7 +164,7 @@ def label_gate(candidate: Candidate, context: Context) -> str | None:
     if candidate.predicted is None:
         return "no predicted emotion"
     if candidate.emotion is not None and candidate.predicted != candidate.emotion:
-        return f"asked for {candidate.emotion}, judged {candidate.predicted}"
+        return f"requested {candidate.emotion}, judged {candidate.predicted}"
     return None
 
 
@@ -243,7 +243,7 @@ def copy_gate(candidate: Candidate, context: Context) -> str | None:
 
 
 def agreement_gate(candidate: Candidate, context: Context) -> str | None:
-    """Refuse an image whose nearest real images have other labels: a judge without a head."""
+    """Refuse an image whose nearest real images have other labels. It needs no trained head."""
     if context.agreement is None or context.agreement >= context.policy.min_agreement:
         return None
     return (

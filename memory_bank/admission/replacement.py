@@ -14,8 +14,8 @@ import numpy as np
 from memory_bank.store.entry import Candidate, Entry, Provenance
 
 Replacement = Callable[[Sequence[Entry], Candidate, np.random.Generator], Entry | None]
-"""Takes the entries that may be evicted (ascending by id), the candidate and a generator; returns
-the entry to evict, or None to keep them all."""
+"""Takes the entries that may be evicted (ascending by id), the candidate and a random generator;
+returns the entry to evict, or None to keep all."""
 
 
 def keep_all(held: Sequence[Entry], candidate: Candidate, rng: np.random.Generator) -> Entry | None:

@@ -180,7 +180,8 @@ class Database:
     def writing(self, outcome: str = "the bank is unchanged") -> Iterator[sqlite3.Connection]:
         """Give the database to write to, and roll back what is not committed at the end.
 
-        Raises `UserError` for a reader, and when writing fails; that one ends with `outcome`.
+        Raises `UserError` for a reader, and when writing fails, with a message that ends with
+        `outcome`.
         """
         if self._lock is None:
             raise UserError(f"the memory bank {self.path} is open for reading", fix="use mode='a'")

@@ -98,7 +98,7 @@ def contrast(image: Image.Image) -> float:
 def fingerprint(image: Image.Image) -> int:
     """Return the difference hash (dHash, Krawetz 2013) of an image, a signed 64-bit integer.
 
-    Each bit says whether one of 8 x 8 pixels is darker than its right neighbour. Near copies differ
+    Each bit is 1 if one of 8 x 8 pixels is darker than its right neighbour. Near copies differ
     in few bits.
     """
     small = image.convert("L").resize((9, 8), Image.Resampling.BOX)

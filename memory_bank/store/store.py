@@ -65,18 +65,18 @@ class Store(Database):
 
     # Reading: all results are of `self.state`, independent of a concurrent writer.
 
-    def entries(self, wanted: Filter = EVERYTHING) -> list[Entry]:
+    def entries(self, condition: Filter = EVERYTHING) -> list[Entry]:
         """Return live entries in the order of their ids. Raises `UserError` for unknown scores."""
-        where, values = self._live(wanted)
+        where, values = self._live(condition)
         with self.reading():
             rows = self._db.execute(
                 f"SELECT {', '.join(ENTRY)} FROM entries WHERE {where} ORDER BY id", values
             )
             return [record_of(Entry, ENTRY, row) for row in rows]
 
-    def matches(self, words: str, k: int, wanted: Filter) -> list[tuple[Entry, float]]:
+    def matches(self, words: str, k: int, condition: Filter) -> list[tuple[Entry, float]]:
         """Return the k live entries that best match an FTS5 query of prompts, with their BM25."""
-        where, values = self._live(wanted)
+        where, values = self._live(condition)
         with self.reading():
             rows = self._db.execute(
                 f"SELECT {', '.join(f'entries.{name}' for name in ENTRY)}, bm25(prompts)"
@@ -96,9 +96,9 @@ class Store(Database):
         query = f"SELECT id, embedding FROM entries WHERE {LIVE} AND id IN"
         return self._by_id(query, ids, lambda row: np.frombuffer(row[1], np.float32, self.dim))
 
-    def ids(self, wanted: Filter = EVERYTHING) -> np.ndarray:
+    def ids(self, condition: Filter = EVERYTHING) -> np.ndarray:
         """Return the ids of live entries, int64 [N], ascending. Raises as `entries`."""
-        where, values = self._live(wanted)
+        where, values = self._live(condition)
         with self.reading():
             # Unordered, so that SQLite answers from `entry_live` and never reads an embedding.
             rows = self._db.execute(f"SELECT id FROM entries WHERE {where}", values)
@@ -356,25 +356,25 @@ class Store(Database):
                 found |= {row[0] for row in self._db.execute(query, chunk)}
         return found
 
-    def _live(self, wanted: Filter) -> tuple[str, dict[str, object]]:
+    def _live(self, condition: Filter) -> tuple[str, dict[str, object]]:
         """Return the SQL condition of live entries that pass a filter, and its bound values."""
-        if wanted.named_scores:
+        if condition.named_scores:
             with self.reading() as db:
                 rows = db.execute("SELECT DISTINCT key FROM entries, json_each(entries.scores)")
                 known = {*COLUMNS, *(name for (name,) in rows)}
-            for name in sorted(wanted.named_scores - known):
+            for name in sorted(condition.named_scores - known):
                 raise unknown("score", name, known)
-        where, values = wanted.where()
+        where, values = condition.where()
         return LIVE + where, values | {"version": self.state.version}
 
     def _by_id(self, query: str, ids: Iterable[int], read: Callable[[tuple], T]) -> dict[int, T]:
         # SQLite has no larger integers, so no entry has such an id.
-        wanted = [int(number) for number in ids if abs(number) < INTEGER_END]
+        valid = [int(number) for number in ids if abs(number) < INTEGER_END]
         query = query.replace(":version", str(self.state.version))
         found: dict[int, T] = {}
         with self.reading():
-            for start in range(0, len(wanted), _CHUNK):
-                chunk = wanted[start : start + _CHUNK]
+            for start in range(0, len(valid), _CHUNK):
+                chunk = valid[start : start + _CHUNK]
                 marks = ", ".join("?" * len(chunk))
                 rows = self._db.execute(f"{query} ({marks})", chunk)
                 found |= {row[0]: read(row) for row in rows}

@@ -381,7 +381,7 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
         AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
     )
     processor = _processor(tokenizer, images, config)
-    with user_errors(source):  # faults of the files are found here, not at the first question
+    with user_errors(source):  # run once now, so that damaged files are an error at loading
         processor.prompts(["?"], [[Image.new("RGB", (64, 64))]])
     return QwenVL(model), processor
 

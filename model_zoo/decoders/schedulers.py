@@ -30,7 +30,8 @@ DIFFUSION_SCHEDULERS = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-"""Samplers of one variance-preserving process; which one a file names does not matter."""
+"""Schedulers of variance-preserving diffusion. All define the same process, so any of these names
+is accepted."""
 SCHEDULER_FILE = "scheduler_config.json"
 
 

@@ -93,7 +93,7 @@ def load_clip(source: str | Path, device: torch.device | str = "cpu") -> ClipEmb
     model = load_pretrained(CLIPModel, folder, dtype=torch.float32)
     tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size)
     clip = ClipEmbedder(model, tokenizer, images)
-    with user_errors(folder):  # faults of the files are found here, not at the first use
+    with user_errors(folder):  # run once now, so that damaged files are an error at loading
         clip.embed_images([Image.new("RGB", (64, 48))])
         clip.embed_texts(["?"])
     return clip.to(device)

@@ -47,6 +47,11 @@ TOY = {"toy": 1.0, "format": 0, "emotion": 0, "affect_threshold": 0}
 """Only the reward of `toy_reward`."""
 
 
+def compress(steps: int, **sections: Any) -> dict[str, Any]:
+    """Return sections of a preset that has only compress steps."""
+    return {"stages": [{"steps": steps, "cycle": {"compress": 1}}], **sections}
+
+
 def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     """Return a preset of small sizes; `sections` are merged over it."""
     optimizer = {"learning_rate": 2e-3, "weight_decay": 0.1, "warmup_steps": 2}

@@ -26,7 +26,7 @@ def test_on_a_gpu_both_are_measured(monkeypatch):
 
 @pytest.mark.parametrize("line", [b"\xff\x00", b"{", b"[]", b'{"phase": "compress"}', b""])
 def test_a_damaged_row_of_metrics(tmp_path, line):
-    """In the middle it is told; at the end, cut short by a crash, it is a step done again."""
+    """In the middle it is an error; at the end, cut short by a crash, the step is repeated."""
     path, good = tmp_path / "metrics.jsonl", b'{"step": 0}\n'
     path.write_bytes(good + line + b"\n" + b'{"step": 1}\n')
     before = path.read_bytes()

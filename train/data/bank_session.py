@@ -60,7 +60,7 @@ class BankConfig:
     }
 
     real: int = 32
-    """Real training images of each emotion with which the bank opens."""
+    """Real training images of each emotion that the bank holds at the start."""
     synthetic_share: float = 0.25
     """Largest share of bank images in an understanding batch, at most 0.5. With the published
     `admission.replacement` (highest_confidence) batches are drawn from the bank alone."""
@@ -73,8 +73,7 @@ class BankConfig:
 
 
 class BankSession:
-    """The bank of a run, opened by `restore`. A session without a path has no bank, and is
-    empty."""
+    """The memory bank of a run; `restore` opens it. With `path=None` the run has no bank."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class BankSession:
         self._replayable: tuple[int, list[Entry]] = (-1, [])
 
     def fill(self, training_set: TrainingSet) -> None:
-        """Open an empty bank with real images, the same number of each emotion."""
+        """Add real images to an empty bank, the same number of each emotion."""
         if self.bank is None or len(self.bank):
             return
         by_emotion: dict[str | None, list[Sample]] = {}
@@ -128,7 +127,7 @@ class BankSession:
         return self.bank
 
     def offer(self, candidates: list[tuple[int, Candidate]], step: int) -> dict[str, float]:
-        """Offer candidates to the bank: those of this step, or older ones where there is a delay.
+        """Put candidates into the queue, and offer those that are due (`admission.delay`).
 
         Args:
             candidates: this rank's, each with its number in the pool of all ranks.
@@ -174,14 +173,14 @@ class BankSession:
             return samples
         most = int(len(samples) * share)
         kept = samples[: len(samples) - most]
-        found = hard_negatives(
+        nearest = hard_negatives(
             self.bank.entries(source="real"), [(one.prompt, one.emotion) for one in kept]
         )
-        negatives = list({one.id: one for one in found if one is not None}.values())[:most]
+        negatives = list({one.id: one for one in nearest if one is not None}.values())[:most]
         return list(map(self._sample, negatives)) + samples[: len(samples) - len(negatives)]
 
     def stats(self) -> dict[str, int | str]:
-        """Return the counts of the bank for reports, and why admission has stopped, if it has."""
+        """Return the bank's counts for reports, and the reason if admission has stopped."""
         if self.bank is None:
             return dict(EMPTY)
         stats = self.bank.stats()

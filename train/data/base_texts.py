@@ -1,4 +1,4 @@
-"""The text of which a base's tokenizer is trained: AffectWorld texts, requests and answers."""
+"""The corpus of a base model's tokenizer: texts of AffectWorld, requests and answers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ FACTS = tuple(field.name for field in fields(Provenance))
 
 
 class CandidateQueue:
-    """Drawn and judged candidates that wait for their delay; they are on rank 0 only."""
+    """Generated and judged candidates that wait for `admission.delay` steps; on rank 0 only."""
 
     def __init__(self) -> None:
         self.candidates: list[Candidate] = []
@@ -68,5 +68,5 @@ class CandidateQueue:
 
 def _drawn_at(candidate: Candidate) -> int:
     if candidate.step is None:
-        raise ValueError("a candidate in the queue has the step that drew it")
+        raise ValueError("a candidate in the queue needs the step that generated it")
     return candidate.step

@@ -59,13 +59,13 @@ class TrainingSet:
 
     def all(self, kind: Kind) -> Sequence[Sample] | Sequence[Question]:
         """Return the training samples or questions; raise UserError when there are none."""
-        found = self.samples if kind == "samples" else self.questions
-        if not found:
+        items = self.samples if kind == "samples" else self.questions
+        if not items:
             fix = "name tasks that its annotations answer in data.tasks" if self.samples else None
             raise UserError(
                 f"the dataset has no training {kind}", expected="split 'train'", fix=fix
             )
-        return found
+        return items
 
     @overload
     def take(

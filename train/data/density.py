@@ -18,8 +18,8 @@ _BLOCK = 2**22
 def density_weights(samples: Sequence[Sample], power: float) -> dict[str, float]:
     """Return id -> weight of the samples that are rated: (1 / density)^power, at most `MOST`.
 
-    The density is that of all ratings, at each; the weights have mean 1, however many reach
-    the bound. A sample without valence or arousal has no entry.
+    The density is estimated from all ratings. The weights have mean 1, also when some reach the
+    bound. A sample without valence or arousal has no entry.
 
     Raises:
         UserError: ratings that do not spread over the plane.
@@ -31,13 +31,13 @@ def density_weights(samples: Sequence[Sample], power: float) -> dict[str, float]
 
 
 def gaussian_kde(points: np.ndarray) -> np.ndarray:
-    """Return the density at each of N points [N, 2], the point itself counted in.
+    """Return the density at each of N points [N, 2]; the estimate includes the point itself.
 
     The kernel is the points' covariance times the square of Silverman's factor, N^(-1/6) in two
     dimensions. Ref: Silverman 1986, section 4.3. All pairs are compared: 1e5 points take minutes.
 
     Raises:
-        UserError: points on a line, of which there is no density over the plane.
+        UserError: the points lie on a line, so their density over the plane is undefined.
     """
     count = len(points)
     spread = np.cov(points.T) if count > 1 else np.zeros((2, 2))
@@ -59,7 +59,7 @@ def gaussian_kde(points: np.ndarray) -> np.ndarray:
 
 
 def bounded(raw: np.ndarray, most: float) -> np.ndarray:
-    """Return positive numbers scaled to mean 1, those that would be above `most` > 1 set to it."""
+    """Return positive numbers scaled to mean 1 and clipped at `most` > 1."""
     free = np.ones(len(raw), bool)
     while True:
         scale = (len(raw) - most * (~free).sum()) / raw[free].sum()

@@ -20,7 +20,8 @@ class KnowledgeConfig:
     knowledge_encoder: str | None = None
     """Encodes the knowledge texts: `decoder` (the decoder's text encoder), `sentence`
     (all-MiniLM-L6-v2 of the extra `text`), or the folder or hub id of a CLIP text tower. Null keeps
-    the one that the model's knowledge head was trained for; another one gets a new head."""
+    the encoder that the model's knowledge head was trained for. Another encoder needs a new head,
+    which the run adds with random weights."""
 
     def resolve_paths(self) -> None:
         """Make the folder of an encoder absolute."""

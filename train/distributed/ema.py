@@ -1,4 +1,4 @@
-"""Moving averages of the trained weights, which are less noisy than those of the last step."""
+"""Exponential moving averages (EMA) of the trained weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from emosym.errors import UserError
 
 MOVES = "moves"
-"""Key of the number of moves in an average's file."""
+"""Key of the number of counted steps in the file of an average."""
 _FIX = "resume with the configuration the run was started with"
 
 
@@ -43,7 +43,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count a step that moved the part; every `every` steps, update the average."""
+        """Count a step that updated the part; every `every` steps, update the average."""
         self.moves += 1
         if self.moves % self.every:
             return

@@ -23,7 +23,7 @@ class OtherRankError(Exception):
 
 
 def join() -> None:
-    """Join the process group; a process without a launcher is a group of one.
+    """Join the process group; a process without a launcher is the only member.
 
     Raises:
         UserError: environment variables that a launcher would set differently.
@@ -35,8 +35,8 @@ def join() -> None:
     else:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
-    # An operator of DeepSpeed's inference that training never calls. It would be compiled on first
-    # use, and a process that is killed meanwhile leaves a lock for which all later ones wait.
+    # Skip an operator of DeepSpeed's inference that training never calls. It would be compiled on
+    # first use, and a process that is killed meanwhile leaves a lock that blocks all later ones.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     # Caused by DeepSpeed's own calls, in every step of every rank.
     warnings.filterwarnings("ignore", r".*all_gather_into_tensor", FutureWarning)

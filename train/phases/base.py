@@ -28,10 +28,10 @@ from train.distributed import ranks
 from train.reference import FrozenModule, ReferenceModel
 
 Need = Literal["bank", "knowledge", "start"]
-"""What a run makes only for phases that need it: the memory bank, the encoder of knowledge texts, a
-frozen copy of the generator at the start."""
+"""What a run builds only for phases that need it: the memory bank (`bank`), the encoder of
+knowledge texts (`knowledge`), a frozen copy of the starting generator (`start`)."""
 SECTIONS: Mapping[Need, type] = {"bank": BankConfig, "knowledge": KnowledgeConfig}
-"""Need -> base class of the phase's `Config`, which holds the options of what is needed."""
+"""Need -> class with its options; a phase with this need derives its `Config` from it."""
 
 Settings = TypeVar("Settings")
 Item = TypeVar("Item", bound=Sample | Question)
@@ -39,7 +39,7 @@ Item = TypeVar("Item", bound=Sample | Question)
 
 @dataclass(slots=True)
 class PhaseContext:
-    """Everything the phases of a run share."""
+    """What a run gives its phases; all of them share one."""
 
     config: RunConfig
     model: EmoSym
@@ -48,7 +48,7 @@ class PhaseContext:
     training_set: TrainingSet
     reference: ReferenceModel
     starting_generator: FrozenModule[Tensor] | None
-    """The generator as it was at the start; None where no phase needs `start`."""
+    """The generator with its starting weights; None where no phase needs `start`."""
     prompt_features: PromptFeatureCache
     """Encodes the decoder's prompts."""
     memory: BankSession
@@ -157,8 +157,9 @@ class Alarm(NamedTuple):
 class Phase(Generic[Settings, Item]):
     """A kind of training step; one instance lives as long as the run.
 
-    A subclass names itself and its options and defines `loss`, or, where it moves no weights,
-    `act`. Everything else has a default. `__init__` may look at the training set and refuse it.
+    A subclass sets `name` and `Config` and defines `loss`; a phase that trains no weights defines
+    `act` instead. Everything else has a default. `__init__` may raise `UserError` for a training
+    set that the phase cannot use.
     """
 
     name: ClassVar[str]
@@ -176,11 +177,11 @@ class Phase(Generic[Settings, Item]):
     dropout: ClassVar[bool] = True
     """Whether adapters drop inputs in its steps."""
     owns: tuple[str, ...] = ()
-    """Parts that its steps move, of `EmoSym.PARTS`; the one nearest to the loss comes last. A phase
-    without any acts and moves no weights."""
+    """Parts whose weights its steps update, of `EmoSym.PARTS`; the part nearest to the loss comes
+    last. A phase that owns no part defines `act` instead of `loss`."""
     hard_negatives: float = 0.0
-    """If it replays: largest share of a batch that are real images of the bank with nearly the
-    prompt of another image of the batch, and another emotion."""
+    """For a phase that replays: largest share of hard negatives in a batch, see
+    `BankSession.contrast`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -194,7 +195,7 @@ class Phase(Generic[Settings, Item]):
         self.context = context
         self.config: Settings = getattr(context.config, self.name)
 
-    # What the run asks before it makes the phase, given the phase's section.
+    # Class methods: called with the phase's section before an instance exists.
 
     @classmethod
     def check(cls, config: Settings, run: RunConfig) -> None:
@@ -214,10 +215,10 @@ class Phase(Generic[Settings, Item]):
 
     @classmethod
     def unfreezes(cls, config: Settings, model: EmoSym) -> Sequence[nn.Module]:
-        """Return what it trains of the modules frozen by default: autoencoder, text encoder."""
+        """Return modules to train that are frozen by default (autoencoder, text encoder)."""
         return ()
 
-    # What the run asks of the phase.
+    # Methods: called while the run trains.
 
     @property
     def batch_size(self) -> int:
@@ -230,11 +231,11 @@ class Phase(Generic[Settings, Item]):
         raise NotImplementedError(f"phase {self.name} owns parts, so it must define loss()")
 
     def act(self, step: int, turn: int) -> dict[str, float]:
-        """Do a step that moves no weights, all ranks together, and return its metrics.
+        """Do a step that trains no weights, all ranks together, and return its metrics.
 
         Args:
             step: of the run.
-            turn: earlier steps of this phase.
+            turn: number of earlier steps of this phase.
         """
         raise NotImplementedError(f"phase {self.name} owns no part, so it must define act()")
 
@@ -242,7 +243,7 @@ class Phase(Generic[Settings, Item]):
         """Watch the metrics of its step; return an alarm to stop the run after this step.
 
         Args:
-            metrics: of the step, the same on all ranks; may be added to.
+            metrics: of the step, the same on all ranks; the method may add some.
             history: rows that the monitor keeps between steps. It changes them in place; they are
                 part of checkpoints. Clear them with an alarm, or a resumed run stops again at once.
         """

@@ -133,8 +133,8 @@ class Compress(Phase[CompressConfig, Sample]):
         answers = context.reference_answers(samples) if config.language_weight else None
         texts = [sample.knowledge or "" for sample in samples]
         features = self._knowledge_features(texts) if config.knowledge_weight else None
-        words = self._without_end(context.answers(texts)) if config.distil_weight else None
-        output = context.parts["understander"](images, answers, features, words)
+        knowledge_text = self._without_end(context.answers(texts)) if config.distil_weight else None
+        output = context.parts["understander"](images, answers, features, knowledge_text)
 
         known = torch.tensor([s.knowledge is not None for s in samples]).to(context.device)
         all_known = ranks.gather(known.float()).bool()
@@ -149,7 +149,8 @@ class Compress(Phase[CompressConfig, Sample]):
             )
         losses["affect"] = config.affect_weight * affect_loss(output.affect, affects)
         if answers is not None:
-            # An image of the bank has no knowledge text: it must not teach to answer without one.
+            # Without a knowledge text, as for images of the bank, the answer has no reasoning. It
+            # is masked, or the model would learn to answer without reasoning.
             losses["language"] = config.language_weight * language_loss(
                 output.answer_logits, answers.ids, answers.mask * known[:, None]
             )
@@ -177,14 +178,14 @@ class Compress(Phase[CompressConfig, Sample]):
         return encoder(texts)
 
     def _without_end(self, texts: Answers) -> Answers:
-        """Return texts without the end of the turn: [EMO] follows them."""
+        """Remove the end-of-turn token of each text, because [EMO] follows."""
         end = self.context.model.processor.end_of_turn
         return Answers(texts.ids, texts.mask * (texts.ids != end))
 
     def _teacher_loss(
         self, distillation: Distillation, labels: Tensor, affects: Tensor, known: Tensor
     ) -> Tensor:
-        """Return the supervised loss of the forward pass over the texts, where there are any."""
+        """Return the supervised loss of the teacher, over images with a knowledge text."""
         label = label_loss(distillation.emotion_logits, labels.masked_fill(~known, -100))
         affect = affect_loss(
             distillation.affect, affects.masked_fill(~known[:, None], float("nan"))
@@ -193,7 +194,7 @@ class Compress(Phase[CompressConfig, Sample]):
 
     @torch.no_grad()
     def _monitors(self, output: UnderstanderOutput) -> dict[str, Tensor]:
-        """Return metrics of collapse: all tokens alike, or the tokens of all images alike."""
+        """Return metrics of latent collapse: tokens equal in an image, or for all images."""
         understander = self.context.model.understander
         return {
             "latent_rank": effective_rank(output.h_ctx),

@@ -106,7 +106,7 @@ class Generate(Phase[GenerateConfig, Sample]):
 
     @classmethod
     def check(cls, config: GenerateConfig, run: RunConfig) -> None:
-        """Refuse to train a text encoder that the run freezes with the decoder."""
+        """Raise UserError if the run both trains and freezes the decoder's text encoder."""
         if run.lora.generator is not None and config.train_text_encoder:
             raise UserError(
                 "lora.generator freezes the decoder, but generate.train_text_encoder trains a part"
@@ -149,7 +149,7 @@ class Generate(Phase[GenerateConfig, Sample]):
                 config.affect_dropout,
             )
         )
-        # One source a step, drawn for the step: all ranks have the same kind of prompt.
+        # One source for the whole step, because all ranks need the same kind of prompt.
         from_image = batch.draws.uniform(1).item() < config.image_share
         emotional = (batch.uniform() < config.emotional_share).tolist()
         texts = [
@@ -191,7 +191,7 @@ class Generate(Phase[GenerateConfig, Sample]):
         keep_label: Tensor,
         keep_affect: Tensor,
     ) -> Prompts:
-        """Return requests in words for B images, each with what is kept of prompt and emotion."""
+        """Return B instructions to imagine an image, without the values that dropout removed."""
         requests = [
             imagine_prompt(
                 ImageRequest(
@@ -207,9 +207,9 @@ class Generate(Phase[GenerateConfig, Sample]):
         return self.context.model.processor.prompts(requests, None).to(self.context.device)
 
     def _latent(self, sample: Sample) -> Tensor:
-        """Return the latent of an image, encoded alone so that no batch can change its bits."""
+        """Return the latent of an image. It is encoded alone: in a batch, rounding could differ."""
         steps = getattr(self.context.parts["autoencoder"], "global_steps", 0)
-        if steps != self._encoder_steps:  # the autoencoder has moved: cached latents are outdated
+        if steps != self._encoder_steps:  # cached latents are of older weights
             self._latents, self._encoder_steps = {}, steps
         key = str(sample.image)
         if key not in self._latents:

@@ -42,10 +42,11 @@ PHASES: Registry[type[Phase[Any, Any]]] = Registry(
 def train_config() -> type[RunConfig]:
     """Return the class of a run's configuration: `RunConfig` and a section for each phase.
 
-    It is made from the registry, so a phase from a plugin has its section too.
+    It is built from the registry, so a phase from a plugin has a section too.
 
     Raises:
-        UserError: a phase whose name is not the registered one, or is that of another section.
+        UserError: a phase whose `name` differs from its registered name, or is the name of another
+        section.
     """
     return _train_config(tuple(PHASES.items()))
 

@@ -22,7 +22,8 @@ from train.phases.base import Phase, PhaseContext, Text
 from train.ranges import check_positive
 
 DRAW_BATCH = 8
-"""Images drawn in one batch: the same on any number of ranks, so that their bits are too."""
+"""Images generated in one batch, on any number of ranks: another batch size could change their
+bits."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,8 +33,8 @@ class RememberConfig(BankConfig):
     per_emotion: int = 4
     """Images generated for each emotion."""
     generated: str | None = None
-    """Manifest, or folder, of images that were generated before, labelled with what was requested:
-    a step offers the next of them instead of drawing. Null draws with the model."""
+    """Manifest or folder of images that were generated before the run, labelled with what was
+    requested. A step offers the next ones instead of generating. Null generates with the model."""
 
     def __post_init__(self) -> None:
         BankConfig.__post_init__(self)
@@ -47,7 +48,7 @@ class RememberConfig(BankConfig):
 
 
 class Remember(Phase[RememberConfig, Sample]):
-    """One class-balanced pool of candidates a step; it moves no weights.
+    """One class-balanced pool of candidates a step; no weights are trained.
 
     The frozen reference judges and embeds the images, so that the model does not judge its own
     work. Once the bank's breaker has stopped admission, nothing more is drawn.
@@ -72,7 +73,7 @@ class Remember(Phase[RememberConfig, Sample]):
 
     @classmethod
     def texts(cls, config: RememberConfig, item: Sample) -> Iterable[Text]:
-        """Yield the prompt to draw; images generated before need none."""
+        """Yield the prompt; images that were generated before the run need none."""
         if item.prompt is not None and config.generated is None:
             yield Text(item.prompt, decoder=True)
 
@@ -104,7 +105,7 @@ class Remember(Phase[RememberConfig, Sample]):
     def _candidates(
         self, samples: Sequence[Sample], seeds: Sequence[int], step: int
     ) -> list[Candidate]:
-        """Draw an image for each sample, or open the one that was generated, and judge it."""
+        """Generate an image for each sample, or open the given one, and judge it."""
         context = self.context
         drawn_with: Sequence[int | None] = seeds
         if self.generated is None:
@@ -142,7 +143,7 @@ class Remember(Phase[RememberConfig, Sample]):
         return EmoSymPipeline(self.context.model).draw(requests, noise)
 
     def _requested(self, step: int) -> list[Sample]:
-        """Pick training samples to draw anew, the same number of each emotion (or any, if none)."""
+        """Choose training samples to generate for, the same number of each emotion if labelled."""
         samples = self.context.training_set.all("samples")
         order = Draws(self.context.config.seed, "pool", step).permutation(len(samples)).tolist()
         groups = _by_emotion([samples[place] for place in order])

@@ -88,9 +88,10 @@ class VerifyGrpoConfig:
 class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.registry`. There is one update a
-    rollout, so the ratio is 1 but for rounding: a `ratio_deviation` far from 0 means that sampling
-    and training differ. Adapters run without dropout, because another mask is another policy.
+    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.registry`. There is one update for
+    each rollout, so the ratio is 1 up to rounding; a `ratio_deviation` far from 0 means that
+    sampling and training differ. Adapters run without dropout, because a different mask is a
+    different policy.
     """
 
     name = "verify_grpo"
@@ -115,24 +116,24 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
                     fix=f"set verify_grpo.reward_weights.{name}=0, or name other data.tasks",
                 )
         self.tasks = sorted({question.task for question in questions})
-        # Rewards of what an answer says; the others look at its form alone.
+        # Rewards of an answer's content; the others depend on its form only.
         about_content = [name for name in self.rewards if REWARDS[name].keys]
         for question in questions:
             if about_content and not any(REWARDS[n].applies(question) for n in about_content):
                 raise UserError(
                     f"no reward applies to question {question.id}",
                     got=f"rewards {', '.join(about_content)} for task {question.task!r}",
-                    fix="give verify_grpo.reward_weights one for it, or leave its task out of"
+                    fix="add one for it to verify_grpo.reward_weights, or remove its task from"
                     " data.tasks",
                 )
 
     @classmethod
     def texts(cls, config: VerifyGrpoConfig, item: Question) -> Iterable[Text]:
-        """Yield a question; its reference answer is only compared with."""
+        """Yield a question; its reference answer is not read by the model."""
         yield Text(item.text)
 
     def notices(self) -> Iterable[str]:
-        """Say that gradient checkpointing makes the phase slower."""
+        """Warn that gradient checkpointing makes the phase slower."""
         if not self.context.model.understander.backbone.shares_prefix:
             yield (
                 f"verify_grpo reads each prompt {self.config.num_generations} times, once for each"
@@ -209,7 +210,7 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
     def _by_task(
         self, questions: Sequence[Question], total: torch.Tensor
     ) -> Mapping[str, torch.Tensor]:
-        """Return the mean total reward of each task; NaN where the micro-batch has none of it."""
+        """Return the mean total reward of each task; NaN for one without questions here."""
         if len(self.tasks) == 1:
             return {}
         tasks = [question.task for question in questions]

@@ -23,8 +23,8 @@ class VerifyPosteriorConfig:
     affect_weight: float = 1.0
     """Smooth L1 on valence and arousal (ours; 0 as published)."""
     hard_negatives: float = 0.0
-    """Largest share of a batch, at most 0.5, that are real images of the bank with nearly the
-    prompt of another image of it, and another emotion."""
+    """Largest share of hard negatives in a batch, at most 0.5: real images of the bank with nearly
+    the same prompt as an image of the batch, and another emotion."""
 
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size)
@@ -52,7 +52,7 @@ class VerifyPosterior(Phase[VerifyPosteriorConfig, Sample]):
             )
         if self.hard_negatives and context.memory.path is None:
             raise UserError(
-                "verify_posterior.hard_negatives has no bank to find them in",
+                "verify_posterior.hard_negatives needs a memory bank",
                 fix="give a stage the phase remember, or set it to 0",
             )
         if self.config.affect_weight:

@@ -69,7 +69,7 @@ def add(
     )
     embedder = model_hash(model)
     exists = bank.is_file() or (bank.is_dir() and any(bank.iterdir()))
-    if exists:  # so that a wrong bank is an error before the long work
+    if exists:  # checked first: an unsuitable bank is an error before any image is embedded
         MemoryBank.open(bank, model_hash=embedder).close()
     pipeline = load_pipeline(model, device)
     candidates = _judged(paths, drafts, pipeline)

@@ -1,4 +1,4 @@
-"""Arguments and options that several `emosym bank` commands share."""
+"""Arguments and options shared by the `emosym bank` commands."""
 
 from __future__ import annotations
 

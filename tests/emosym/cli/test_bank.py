@@ -122,7 +122,7 @@ def test_gated_images_meet_the_gates(bank, model, drawn):
     add = ("bank", "add", bank, drawn / "4.png", "--gated", "--model", model, "--json")
     (one,) = emosym(*add, "--emotion", other).json["images"]
     assert not one["admitted"]
-    assert f"asked for {other}, judged {seen}" in one["reason"]
+    assert f"requested {other}, judged {seen}" in one["reason"]
     stats = emosym("bank", "stats", bank, "--json").json
     assert (stats["size"], stats["refused"]) == (4, 1)
 

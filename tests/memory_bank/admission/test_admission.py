@@ -83,7 +83,7 @@ def test_a_candidate_at_every_bound_passes(gate: str):
 @pytest.mark.parametrize(
     ("gate", "changes", "context", "reason"),
     [
-        ("label", {"predicted": "fear"}, {}, "asked for awe, judged fear"),
+        ("label", {"predicted": "fear"}, {}, "requested awe, judged fear"),
         ("label", {"predicted": None}, {}, "no predicted emotion"),
         (
             "confidence",
@@ -259,7 +259,7 @@ def test_every_refusal_is_named(bank: MemoryBank):
     ]
     decisions = admit(pool, bank, AdmissionPolicy())
     assert decisions[1].reason == (
-        "asked for awe, judged fear; confidence 0.100 below 0.900, the top 20% of its class; "
+        "requested awe, judged fear; confidence 0.100 below 0.900, the top 20% of its class; "
         "valence-arousal error 2.50 above 1.00; contrast 0.000 below 0.020"
     )
     assert decisions[2].reason == decisions[3].reason == "embedding is not finite or zero"

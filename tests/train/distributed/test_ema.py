@@ -254,7 +254,7 @@ def test_a_part_that_nothing_moves_has_no_average(tmp_path, preset):
     done = train("run", path, "--run", tmp_path / "run")
     assert done.code == 2
     assert done.errors == [
-        "error: engine.generator.ema_decay averages a part that no phase of the stages moves;"
+        "error: engine.generator.ema_decay averages a part that no phase of the stages trains;"
         " got compress; set engine.generator.ema_decay=null"
     ]
     assert not (tmp_path / "run").exists()

@@ -188,42 +188,42 @@ class PolicyGradient(ScoredAlgorithm[PolicyGradientOptions]):
 
     def __init__(
         self,
-        exploration: TransitionRule,
+        rule: TransitionRule,
         context: PhaseContext,
         config: ReinforceConfig,
         options: PolicyGradientOptions,
     ) -> None:
         super().__init__(context, config, options)
-        self.exploration = exploration
-        self.eta = exploration.eta if options.noise_level is None else options.noise_level
+        self.rule = rule
+        self.eta = rule.eta if options.noise_level is None else options.noise_level
 
     def __call__(self, group: Group) -> AlgorithmOutput:
         """Sample, judge, and return the clipped surrogate."""
         process, count, window = self.process, len(group.requests), self.options.sde_window_size
         shared = group.noise[:: group.size].repeat_interleave(group.size, 0)
         draws = group.batch.normal(group.size, window, *shared.shape[1:])
-        explored = sample_trajectory(
+        trajectory = sample_trajectory(
             self.policy(group.condition),
             process,
             shared,
             num_inference_steps=self.config.num_inference_steps,
             stochastic_steps=self._window(group.batch),
             step_noise=rearrange(draws, "b g s ... -> s (b g) ...").to(shared.device),
-            rule=self.exploration,
+            rule=self.rule,
             eta=self.eta,
         )
-        images = self.images(explored.final_latents)
+        images = self.images(trajectory.final_latents)
         rewards, advantages, metrics = self.judge(images, group)
-        latents = rearrange(explored.latents, "s b ... -> (s b) ...")
-        times = torch.stack([interval.time for interval in explored.intervals])
+        latents = rearrange(trajectory.latents, "s b ... -> (s b) ...")
+        times = torch.stack([interval.time for interval in trajectory.intervals])
         time = times.repeat_interleave(count)
         condition = group.condition.map(lambda each: torch.cat([each] * window))
         outputs = self.outputs(latents, time, condition)
         by_step = rearrange(outputs, "(s b) ... -> s b ...", b=count)
-        logs = log_ratios(explored, by_step, process, self.exploration, self.eta)
-        loss = self._surrogate(logs.exp(), advantages)
+        log_ratio = log_ratios(trajectory, by_step, process, self.rule, self.eta)
+        loss = self._surrogate(log_ratio.exp(), advantages)
         loss, kl = self.add_kl(loss, latents, time, condition, outputs)
-        deviation = (logs.detach().exp() - 1).abs().max()
+        deviation = (log_ratio.detach().exp() - 1).abs().max()
         return AlgorithmOutput(
             loss=loss,
             images=images,
@@ -338,7 +338,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 
 ALGORITHMS: Mapping[str, Callable[[PhaseContext, ReinforceConfig, Any], Algorithm[Any]]] = {
-    **{name: partial(PolicyGradient, found) for name, found in TRANSITIONS.items()},
+    **{name: partial(PolicyGradient, rule) for name, rule in TRANSITIONS.items()},
     "nft": ForwardProcess,
     "direct": RewardGradient,
 }

@@ -21,7 +21,7 @@ class PolicyGradientOptions:
     sde_window_size: int = 2
     """Sampling steps that are drawn at random, and trained. Ref: MixGRPO (arXiv 2507.21802)."""
     sde_window_range: float = 0.5
-    """Share of the schedule, from pure noise on, that the window lies in."""
+    """Share of the schedule, counted from pure noise, in which the window lies."""
     noise_level: float | None = None
     """η of the drawn steps; null is the value published for the algorithm."""
     epsilon: float = 1.0e-4
@@ -113,21 +113,22 @@ class ReinforceConfig:
     num_inference_steps: int = 10
     """Sampling steps."""
     guidance_scale: float = 1.0
-    """Guidance while sampling; the default of the saved model. At 1 sampling costs half."""
+    """Scale of classifier-free guidance while sampling; it becomes the default of the saved model.
+    At 1 there is no guidance, and sampling costs half."""
     beta: float = 0.04
     """Weight of the squared distance to the outputs of the starting generator."""
     own_target: float = 0.5
-    """Share of prompts that ask for the valence and arousal of their own image; the others ask for
-    a random point of the plane."""
+    """Share of requests with the valence and arousal of the prompt's own image; the others have a
+    random point of the plane."""
     reward_weights: dict[str, float] = field(default_factory=lambda: {"affect": 1.0})
     """Judge -> weight; 0 switches it off. The names are those of `model_zoo.judges.registry`."""
     watch: list[str] = field(default_factory=list)
     """Judges that are logged and never trained on, beside AffectWorld's own truth."""
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
-    """Judge -> where it comes from; our own frozen understanding branch needs nothing."""
+    """Judge -> its model. `affect` and `label` need no entry: they use the frozen understander."""
     patience: int = 60
-    """Steps over which reward and second judge are compared; the run stops when the reward rose
-    while the second judge fell (reinforce/hacking). 0 never stops."""
+    """Steps over which the reward is compared with the judges of `watch`. The run stops when the
+    reward rose while they fell (metric reinforce/hacking); 0 never stops."""
 
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size, num_inference_steps=self.num_inference_steps)
@@ -146,7 +147,7 @@ class ReinforceConfig:
             raise UserError(
                 "a judge that is trained on cannot watch",
                 got=", ".join(sorted(both)),
-                fix="take it out of reward_weights or of watch",
+                fix="remove it from reward_weights or from watch",
             )
         unused = set(self.judges) - set(self.reward_weights) - set(self.watch)
         if unused:

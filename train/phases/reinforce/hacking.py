@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 ALARM = 2.0
-"""Standard errors by which the reward must have risen and the second judge fallen."""
+"""Standard errors by which the reward must rise and the second judge must fall."""
 
 
 def divergence(rewards: Sequence[float], second: Sequence[float]) -> float:

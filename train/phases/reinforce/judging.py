@@ -1,4 +1,4 @@
-"""The judges of images that a run generates: those that give the reward, those only logged."""
+"""Judges of the images that a run generates: some give the reward, others are only logged."""
 
 from __future__ import annotations
 

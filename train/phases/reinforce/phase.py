@@ -72,10 +72,10 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
             return None
         history.clear()
         return Alarm(
-            "the reward rises while the second judge falls: the generator fools its judge",
+            "the reward rises while the second judge falls: the generator exploits its judge",
             got=f"{metrics['hacking']:.1f} standard errors apart in {patience} steps"
             " (reinforce/hacking)",
-            fix="raise reinforce.beta, take another judge, or go on with reinforce.patience=0",
+            fix="raise reinforce.beta, choose another judge, or continue with reinforce.patience=0",
         )
 
     def final_model_config(self, config: ModelConfig) -> ModelConfig:
@@ -125,7 +125,7 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
                 "judge 'label' needs an emotion in every request",
                 got=f"own_target={config.own_target:g}, {len(unnamed)} training images without one",
                 expected="own_target=1 and images that have emotion, valence and arousal",
-                fix="take label out of reinforce.reward_weights and reinforce.watch, or set"
+                fix="remove label from reinforce.reward_weights and reinforce.watch, or set"
                 " own_target=1",
             )
 
@@ -170,6 +170,6 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
 
 
 def _image_statistics(images: list[Image.Image], size: int) -> dict[str, float]:
-    """Return the statistics of images, each a mean over the groups: diversity is of one prompt."""
+    """Return image statistics as means over groups, because diversity is defined for one prompt."""
     groups = [statistics(images[start : start + size]) for start in range(0, len(images), size)]
     return {name: sum(each[name] for each in groups) / len(groups) for name in groups[0]}
