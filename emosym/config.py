@@ -142,6 +142,11 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
     return [*_preset(path.parent / parent, (*seen, here)), (str(path), tree)]
 
 
+def top_level_keys(path: Path) -> list[str]:
+    """Return the keys of a YAML file at its top level. Raises UserError as `load_config`."""
+    return list(_parse(path))
+
+
 def _parse(path: Path) -> dict[str, Any]:
     """Read one YAML file whose top level is a mapping."""
     try:
