@@ -23,7 +23,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     if not console.is_terminal:
         print("\n".join(([printable(title)] if title else []) + _lines(columns, rows)))
         return
-    table = Table(*columns, title=Text(printable(title)), title_justify="left", show_header=any(columns))
+    table = Table(
+        *columns, title=Text(printable(title)), title_justify="left", show_header=any(columns)
+    )
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:

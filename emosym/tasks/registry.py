@@ -21,7 +21,6 @@ from emosym.tasks.rewards import FORMAT, LENGTH
 from emosym.tasks.rewrite import REWRITE
 
 
-
 def _check_reward(name: str, reward: object) -> None:
     """Raise UserError for what cannot be a reward."""
     check_fields(f"the reward {name!r}", reward, Reward, {"score": 2})

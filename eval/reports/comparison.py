@@ -79,16 +79,14 @@ class Row:
 
 def check_report(report: Report) -> None:
     """Raise UserError for a report whose sections do not hold metrics as `tables` reads them."""
-    for section in (*SECTIONS, "tasks"):
-        for when, scores in _mapping(report.get(section), section).items():
-            path = f"{section}.{when}"
-            if when not in ("before", "after"):
-                continue
-            if section != "tasks":
-                _check_metrics(scores, path, SECTIONS[section])
-                continue
-            for task, found in _mapping(scores, path).items():
-                _check_metrics(found, f"{path}.{task}", task_metrics(task, {task: found}))
+    for section, metrics in SECTIONS.items():
+        measured = _mapping(report.get(section), section)
+        for when in ("before", "after"):
+            _check_metrics(measured.get(when), f"{section}.{when}", metrics)
+    measured = _mapping(report.get("tasks"), "tasks")
+    for when in ("before", "after"):
+        for task, found in _mapping(measured.get(when), f"tasks.{when}").items():
+            _check_metrics(found, f"tasks.{when}.{task}", task_metrics(task, {task: found}))
 
 
 def _check_metrics(scores: object, path: str, metrics: Metrics) -> None:

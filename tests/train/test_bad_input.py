@@ -335,7 +335,9 @@ def test_a_run_that_is_going_on_is_left_alone(finished, tmp_path):
         (b"\xff", "'utf-8' codec"),
         (b"{", "Expecting property name"),
         (b"[]", "has no attribute"),
-        (b'{"understanding": 3}', "understanding or generation is no mapping"),
+        (b'{"understanding": 3}', "understanding.before of a report; got int; expected an object"),
+        (b'{"understanding": {"accuracy": "x"}}', "understanding.before.accuracy; got 'x'"),
+        (b'{"tasks": {"valence": [1]}}', "tasks.before.valence of a report; got list"),
         (b"[" * 100_000, "recursion"),
     ],
 )

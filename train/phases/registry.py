@@ -13,8 +13,8 @@ from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.plugins import Registry
 from train.config import RunConfig
-from train.phases.autoencode import Autoencode
 from train.data.dataset import Kind
+from train.phases.autoencode import Autoencode
 from train.phases.base import SECTIONS, Phase
 from train.phases.compress import Compress
 from train.phases.generate import Generate
