@@ -61,14 +61,15 @@ def read_report(path: Path) -> dict[str, Any]:
     file = path / "report.json" if path.is_dir() else path
     try:
         report = read_json(file.read_bytes())
-        if not isinstance(report, dict):
-            raise UserError("it is no report", got=type(report).__name__, expected="an object")
-        check_report(report)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
     except (OSError, BadJson) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             f"cannot read {file}", got=reason, expected="the report.json of `python -m eval run`"
         ) from error
+    if not isinstance(report, dict):
+        raise UserError(f"{file} is no report", got=type(report).__name__, expected="an object")
+    try:
+        check_report(report)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     return report

@@ -423,7 +423,7 @@ def test_a_number_of_images_is_a_positive_integer(pipeline, count):
     ],
 )
 def test_sampling_options_that_are_no_such_number(pipeline, option):
-    with pytest.raises(UserError, match="got .*; expected (1 to 1000|a finite number)"):
+    with pytest.raises(UserError, match=r"got .*; expected (1 to 1000|a finite number)"):
         pipeline.generate([ImageRequest(prompt="a boat", emotion="awe")], **option)
 
 
@@ -448,10 +448,10 @@ def test_a_pipeline_that_cannot_be_moved_stays_as_it_was(pipeline, arguments, pr
 @pytest.mark.parametrize("dtype", [3, float, torch.int64, torch.bool, "auto"])
 def test_a_dtype_that_weights_cannot_have(dtype):
     for options in ({"dtype": dtype}, {"torch_dtype": dtype}):
-        with pytest.raises(UserError, match="unknown dtype .*; expected one of bfloat16, float16"):
+        with pytest.raises(UserError, match=r"unknown dtype .*; expected one of bfloat16, float16"):
             EmoSymPipeline.from_pretrained(**options)
 
 
 def test_a_device_of_a_wrong_type():
-    with pytest.raises(UserError, match="cannot use the device '1.5'"):
+    with pytest.raises(UserError, match=r"cannot use the device '1\.5'"):
         EmoSymPipeline.from_pretrained(device=1.5)

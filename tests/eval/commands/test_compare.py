@@ -106,7 +106,6 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
 @pytest.mark.parametrize(
     ("report", "problem"),
     [
-        ([], "it is no report; got list"),
         ({"understanding": "x"}, "understanding of a report; got str; expected an object"),
         ({"generation": {"after": [1]}}, "generation.after of a report; got list"),
         ({"understanding": {"after": {"accuracy": "x"}}}, "understanding.after.accuracy; got 'x'"),
