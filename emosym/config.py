@@ -30,12 +30,13 @@ Layer = tuple[str, dict[str, Any]]
 """Name of a source of values (a file), and the values."""
 _BAD: Any = object()
 """Placeholder of a value that could not be read; the reason is among the problems."""
-WORDS = {
+WORDS: dict[Any, str] = {
     int: "an integer",
     float: "a finite number",
     bool: "true or false",
     str: "text",
     Path: "a path",
+    Any: "a finite value",
 }
 """Names of leaf types in error messages."""
 _LOSSY: dict[Any, tuple[type, ...]] = {int: (bool,), float: (bool,), str: (bool, float)}
@@ -140,6 +141,11 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
             fix="the path is relative to the preset's own folder",
         )
     return [*_preset(path.parent / parent, (*seen, here)), (str(path), tree)]
+
+
+def top_level_keys(path: Path) -> list[str]:
+    """Return the keys of a YAML file at its top level. Raises UserError as `load_config`."""
+    return list(_parse(path))
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -304,6 +310,8 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
         OmegaConf.update(slot, "value", value)
         converted = _container(slot)["value"]
         if isinstance(converted, float) and not math.isfinite(converted):
+            raise ValueError(value)
+        if "\0" in str(converted):  # no path and no name may hold it
             raise ValueError(value)
         return converted
     except (OmegaConfBaseException, ValueError):

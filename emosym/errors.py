@@ -22,14 +22,22 @@ class UserError(Exception):
             parts.append(f"expected {expected}")
         if fix is not None:
             parts.append(fix)
-        super().__init__(" ".join("; ".join(parts).split()))
+        super().__init__(printable(" ".join("; ".join(parts).split())))
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> UserError:
-    """Return the error for an unknown name; it lists the known names and suggests a similar one."""
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, so that it cannot steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def unknown(kind: str, name: object, known: Iterable[str], fix: str | None = None) -> UserError:
+    """Return the error for an unknown name: it lists the known names and suggests a similar one.
+
+    `fix` is the advice where no name is similar.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1)
-    fix = f"did you mean {near[0]!r}?" if near else None
+    fix = f"did you mean {near[0]!r}?" if near else fix
     return UserError(
         f"unknown {kind} {str(name)!r}", expected=f"one of {', '.join(names)}", fix=fix
     )

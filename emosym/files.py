@@ -76,13 +76,13 @@ def replace_folder(new: Path, target: Path) -> None:
     """Put the finished folder `new` in the place of `target`, which may hold files, durably.
 
     The old folder is first renamed to a temporary name, and deleted last. It is renamed back if the
-    new one cannot take its place.
+    new one cannot take its place. A link is replaced, and what it points to stays.
 
     Raises:
         OSError: `target` is as before.
     """
     sync(new)
-    if not target.exists():
+    if not os.path.lexists(target):
         os.rename(new, target)
         sync_entry(target.parent)
         return
@@ -94,7 +94,8 @@ def replace_folder(new: Path, target: Path) -> None:
         os.rename(aside, target)
         raise
     sync_entry(target.parent)
-    shutil.rmtree(aside)
+    with suppress(OSError):  # the new folder is in its place already
+        remove(aside)
 
 
 def sync(path: Path) -> None:

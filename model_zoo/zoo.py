@@ -39,6 +39,8 @@ CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
 EMOTION_SPACE = "emotion_space.safetensors"
 CARD = "README.md"
+ENTRIES = (CONFIG, HEADS, EMOTION_SPACE, CARD, "backbone", "decoder")
+"""What a model folder holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,16 +205,27 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         `folder` as a path.
 
     Raises:
-        UserError: `folder` exists and is not a model folder, or cannot be written.
+        UserError: `folder` exists and is not a model folder, holds other files, or cannot be
+            written.
     """
     target = Path(folder)
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and not (target / CONFIG).is_file():
         raise UserError(f"{target} exists and is not a model folder", fix="choose another folder")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    other = (
+        [path.name for path in target.iterdir() if path.name not in ENTRIES]
+        if target.is_dir()
+        else []
+    )
+    if other:  # they would be deleted with the old model
+        raise UserError(
+            f"{target} holds files that are no part of a model",
+            got=", ".join(sorted(other)),
+            fix="move them, or choose another folder",
+        )
     temporary = temporary_for(target)
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         merged = _merged(model, dtype)
         parts = components(merged)
         with quiet_progress():

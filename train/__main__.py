@@ -93,7 +93,7 @@ def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
         table = comparison_table(report)
         if table.row_count:  # Nothing was measured: no table.
             console.print(table)
-        console.print(f"{run / 'report.html'}", soft_wrap=True)
+        console.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

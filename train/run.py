@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from emosym.config import dump_config, load_config
+from emosym.config import dump_config, load_config, top_level_keys
 from emosym.errors import UserError
 from emosym.files import write_text
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import EmoSym
 from eval.held_out import HeldOut, grids, measure
-from eval.reports.comparison import SECTIONS
+from eval.reports.comparison import check_report
 from eval.reports.environment import environment
 from eval.reports.report import REPORT, write_report
 from memory_bank.store.lock import WriterLock
@@ -80,6 +81,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
                 got=f"no {CONFIG} in it",
                 expected="RUN=<folder of a run>",
             )
+        _check_sections(run / CONFIG)
         config = load_config(train_config(), run / CONFIG, overrides)
         saved = load_config(train_config(), run / CONFIG)
         check_changes(saved, config, measured=(run / BEFORE).is_file())
@@ -99,6 +101,17 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
             write_text(run / CONFIG, dump_config(config))
         ranks.barrier()
         return _finish(trainer, data)
+
+
+def _check_sections(path: Path) -> None:
+    """Refuse the configuration of a run that has a section of a phase that is not registered."""
+    known = {field.name for field in dataclasses.fields(train_config())}
+    strange = [key for key in top_level_keys(path) if key not in known]
+    if strange:
+        raise UserError(
+            f"{path}: no phase is named {', '.join(map(str, strange))}",
+            fix="give the run's plugins again (--plugin FILE.py), or correct the file",
+        )
 
 
 def _resolve_paths(config: RunConfig) -> None:
@@ -228,16 +241,18 @@ def _before(trainer: Trainer, data: RunData) -> dict:
 def _scores_of(path: Path) -> dict:
     """Read before.json or report.json."""
     try:
-        scores = json.loads(path.read_bytes())
-        if not all(isinstance(scores.get(name) or {}, dict) for name in SECTIONS):
-            raise ValueError(f"{' or '.join(SECTIONS)} is no mapping")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        found = json.loads(path.read_bytes())
+        if path.name == BEFORE:
+            check_report({section: {"before": scores} for section, scores in found.items()})
+        else:
+            check_report(found)
+    except (OSError, ValueError, AttributeError, RecursionError, UserError) as error:
         raise UserError(
             f"{path} cannot be read",
             got=error,
             fix="put it back, or delete it to continue without the scores in it",
         ) from error
-    return scores
+    return found
 
 
 def _measure(trainer: Trainer, data: RunData) -> HeldOut:

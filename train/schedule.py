@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from itertools import accumulate
 
 from emosym.errors import unknown
+from emosym.plugins import ADVICE
 from train.config import OptimizerConfig, StageConfig
 
 
@@ -20,7 +21,7 @@ class Schedule:
         for number, stage in enumerate(stages):
             for name in stage.cycle:
                 if name not in known:
-                    raise unknown(f"phase in stages.{number}.cycle:", name, known)
+                    raise unknown(f"phase in stages.{number}.cycle:", name, known, ADVICE)
             turn = [name for name, steps in stage.cycle.items() for _ in range(steps)]
             self.phases += [turn[i % len(turn)] for i in range(stage.steps)]
         self._counts = {

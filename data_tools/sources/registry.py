@@ -11,7 +11,7 @@ from data_tools.quarantine import Quarantined
 from data_tools.sources.emoset import is_emoset, read_emoset
 from data_tools.sources.oasis import is_oasis, read_oasis
 from emosym.errors import UserError
-from emosym.plugins import Registry
+from emosym.plugins import Registry, check_fields
 from emosym.records import Sample
 
 
@@ -35,6 +35,9 @@ SOURCES: Registry[Source] = Registry(
         ),
         "oasis": Source(is_oasis, read_oasis, "OASIS (OASIS.csv with images/)"),
     },
+    lambda name, source: check_fields(
+        f"the dataset {name!r}", source, Source, {"matches": 1, "read": 1}
+    ),
 )
 
 

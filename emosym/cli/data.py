@@ -13,7 +13,7 @@ from emosym.console.options import MOST_IMAGES, AsJson, Plugins
 from emosym.console.progress import progress
 from emosym.console.tables import print_facts, print_table
 from emosym.console.terminal import print_json
-from emosym.errors import UserError
+from emosym.errors import UserError, printable
 
 app = typer.Typer(help="Import, generate, check and count datasets.", no_args_is_help=True)
 
@@ -85,7 +85,9 @@ def validate(
         found = [asdict(problem) | {"file": str(problem.file)} for problem in problems]
         print_json({"manifest": str(path), "valid": not problems, "problems": found})
     else:
-        print("\n".join(map(str, problems)) if problems else f"{path} is valid")
+        print(
+            "\n".join(printable(str(each)) for each in problems) if problems else f"{path} is valid"
+        )
     if problems:
         plural = "s" if len(problems) > 1 else ""
         raise UserError(

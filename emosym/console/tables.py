@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emosym.affect.scales import Affect
+from emosym.errors import printable
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -20,13 +21,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     """
     console = Console()
     if not console.is_terminal:
-        print("\n".join(([title] if title else []) + _lines(columns, rows)))
+        print("\n".join(([printable(title)] if title else []) + _lines(columns, rows)))
         return
-    table = Table(*columns, title=Text(title), title_justify="left", show_header=any(columns))
+    table = Table(
+        *columns, title=Text(printable(title)), title_justify="left", show_header=any(columns)
+    )
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
     console.print(table)
 
 
@@ -47,7 +50,7 @@ def signed_affect(affect: Affect | None) -> tuple[str, str]:
 
 def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as lines, below the column names if there are any."""
-    cells = [[" ".join(cell.splitlines()) for cell in row] for row in rows]
+    cells = [[printable(" ".join(cell.splitlines())) for cell in row] for row in rows]
     if any(columns):
         cells.insert(0, list(columns))
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]

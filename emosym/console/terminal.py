@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from emosym.errors import printable
+
 
 def print_json(value: object) -> None:
     """Print a value as strict JSON, without NaN or infinities."""
@@ -17,5 +19,5 @@ def print_json(value: object) -> None:
 def print_passage(heading: str, text: str) -> None:
     """Print a heading on a line of its own and, below it, an indented and wrapped text."""
     console = Console()
-    console.print(Text(heading), soft_wrap=True)
-    console.print(Padding(Text(text), (0, 0, 0, 4)))
+    console.print(Text(printable(heading)), soft_wrap=True)
+    console.print(Padding(Text("\n".join(map(printable, text.splitlines()))), (0, 0, 0, 4)))

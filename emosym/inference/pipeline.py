@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from emosym.inference.recognition import recognise, understandings
 from emosym.interfaces import Prompts
 from emosym.models.emotion_space import FIT_COMMAND, blend_shares
 from emosym.models.imagine import imagine_prompt
-from emosym.models.model import MAX_STEPS, EmoSym, check_range
+from emosym.models.model import MAX_STEPS, EmoSym
 from emosym.models.understander import UnderstanderOutput
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
@@ -110,8 +111,21 @@ class EmoSymPipeline:
         """Move or cast the model, with the arguments of `torch.nn.Module.to`; return the pipeline.
 
         `pipeline.to("cuda")`, `pipeline.to(torch.bfloat16)`, `pipeline.to("cuda", torch.float16)`.
+
+        Raises:
+            UserError: a device that cannot be used, a dtype of no floating point.
         """
-        self.model.to(*args, **kwargs)
+        for value in (*args[:1], kwargs.get("device")):
+            if isinstance(value, (str, torch.device)):
+                usable_device(value)
+        try:
+            self.model.to(*args, **kwargs)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise UserError(
+                "the model cannot be moved or cast",
+                got=str(error).partition("\n")[0],
+                expected="a device, a dtype of floating point, or both",
+            ) from error
         return self
 
     @torch.no_grad()
@@ -203,7 +217,7 @@ class EmoSymPipeline:
             ValueError: a list of seeds with another length than the images.
         """
         check_sampling(num_inference_steps, guidance_scale)
-        check_range("num_images_per_prompt", num_images_per_prompt, 1, math.inf)
+        check_count("num_images_per_prompt", num_images_per_prompt)
         completed = [complete(request) for request in requests]
         repeated = [request for request in completed for _ in range(num_images_per_prompt)]
         seeds = [seed + i for i in range(len(repeated))] if isinstance(seed, int) else list(seed)
@@ -267,6 +281,7 @@ class EmoSymPipeline:
             UserError: a model without an emotion space; as `EmotionSpace.blend`, `check_sampling`.
         """
         check_sampling(num_inference_steps, guidance_scale)
+        check_count("num_images_per_prompt", num_images_per_prompt)
         images: list[Image.Image] = []
         for seeds in _batches(range(seed, seed + num_images_per_prompt), self.batch_size):
             states = self._sample_states(emotion, seeds)
@@ -292,6 +307,7 @@ class EmoSymPipeline:
 
         Valence and arousal are those of its state. The emotion is set if it is the only one.
         """
+        check_count("num_images_per_prompt", num_images_per_prompt)
         states = self._sample_states(emotion, range(seed, seed + num_images_per_prompt))
         affect = self.model.understander.affect_head(states[:, 0])
         blended = [name for name, share in blend_shares(_weights(emotion)).items() if share]
@@ -365,11 +381,22 @@ def complete(request: ImageRequest) -> ImageRequest:
 def check_sampling(num_inference_steps: int | None, guidance_scale: float | None) -> None:
     """Raise UserError for steps outside [1, `MAX_STEPS`], or a negative or infinite scale."""
     if num_inference_steps is not None:
-        check_range("the number of inference steps", num_inference_steps, 1, MAX_STEPS)
-    if guidance_scale is not None and not (math.isfinite(guidance_scale) and guidance_scale >= 0):
+        check_count("the number of inference steps", num_inference_steps, MAX_STEPS)
+    if guidance_scale is None:
+        return
+    number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
+    if not (number and math.isfinite(guidance_scale) and guidance_scale >= 0):
         raise UserError(
             "the guidance scale", got=guidance_scale, expected="a finite number, 0 or more"
         )
+
+
+def check_count(name: str, value: Any, most: int | None = None) -> None:
+    """Raise UserError for a value that is not an integer of at least 1, and at most `most`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not value >= 1 or (most is not None and value > most):
+        expected = "1 or more" if most is None else f"1 to {most}"
+        raise UserError(name, got=repr(value), expected=f"{expected}, an integer")
 
 
 def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:

@@ -13,11 +13,11 @@ DTYPES = ("float32", "float16", "bfloat16")
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     """Return a dtype, given by itself or by its name; float32 for None.
 
-    Raises `UserError` for a name that is not in `DTYPES`.
+    Raises `UserError` for a name that is not in `DTYPES`, and for integers.
     """
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
-    name = "float32" if dtype is None else dtype.removeprefix("torch.")
+    name = "float32" if dtype is None else str(dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise unknown("dtype", name, DTYPES)
     return getattr(torch, name)
@@ -29,7 +29,7 @@ def usable_device(device: torch.device | str | None) -> torch.device | str:
         return "cpu"
     try:
         torch.zeros(1, device=device).item()  # "meta" makes tensors without values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise UserError(
             f"cannot use the device {str(device)!r}",
             got=str(error).partition("\n")[0],

@@ -56,6 +56,7 @@ def compare(
 def read_report(path: Path) -> dict[str, Any]:
     """Return a report; raise UserError for a file that cannot be read or is no report."""
     from emosym.strict_json import BadJson, read_json
+    from eval.reports.comparison import check_report
 
     file = path / "report.json" if path.is_dir() else path
     try:
@@ -67,4 +68,8 @@ def read_report(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(report, dict):
         raise UserError(f"{file} is no report", got=type(report).__name__, expected="an object")
+    try:
+        check_report(report)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     return report

@@ -122,7 +122,7 @@ def run(
     )
     console = Console()
     console.print(comparison_table(report))
-    console.print(str(out / "report.html"), soft_wrap=True)
+    console.print(str(out / "report.html"), soft_wrap=True, markup=False)
 
 
 def _refuse(options: Mapping[str, object], reason: str) -> None:

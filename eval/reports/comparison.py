@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from emosym.errors import UserError
 from emosym.tasks.base import Better
 from emosym.tasks.registry import TASKS
 
@@ -76,6 +77,42 @@ class Row:
         return "better" if (self.change > 0) == (self.better == "higher") else "worse"
 
 
+def check_report(report: Report) -> None:
+    """Raise UserError for a report whose sections do not hold metrics as `tables` reads them."""
+    for section, metrics in SECTIONS.items():
+        measured = _mapping(report.get(section), section)
+        for when in ("before", "after"):
+            _check_metrics(measured.get(when), f"{section}.{when}", metrics)
+    measured = _mapping(report.get("tasks"), "tasks")
+    for when in ("before", "after"):
+        for task, found in _mapping(measured.get(when), f"tasks.{when}").items():
+            _check_metrics(found, f"tasks.{when}.{task}", task_metrics(task, {task: found}))
+
+
+def _check_metrics(scores: object, path: str, metrics: Metrics) -> None:
+    found = _mapping(scores, path)
+    intervals = _mapping(found.get("intervals"), f"{path}.intervals")
+    for name in metrics:
+        value, interval = found.get(name), intervals.get(name)
+        if value is not None and not _is_number(value):
+            raise UserError(f"{path}.{name}", got=repr(value), expected="a number or null")
+        pair = isinstance(interval, (list, tuple)) and len(interval) == 2
+        if interval is not None and not (pair and all(map(_is_number, interval))):
+            raise UserError(
+                f"{path}.intervals.{name}", got=repr(interval), expected="two numbers or null"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _mapping(value: object, path: str) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"{path} of a report", got=type(value).__name__, expected="an object")
+    return value or {}
+
+
 def tables(report: Report) -> dict[str, list[Row]]:
     """Return a report's metrics that were measured at least once, by section."""
     by_section: dict[str, list[Row]] = {section: rows(report, section) for section in SECTIONS}
@@ -108,7 +145,7 @@ def task_metrics(task: str, *measured: Report) -> Metrics:
     """
     if task in TASKS:
         return {**TASKS[task].metrics, **COMMON_METRICS}
-    names = dict.fromkeys(name for one in measured for name in one.get(task) or {})
+    names = dict.fromkeys(name for one in measured for name in _mapping(one.get(task), task))
     return {name: (name, None) for name in names if name not in ("count", "intervals")}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
+from emosym.errors import printable
 from eval.reports.comparison import MARKS, Report, number, signed, tables
 
 STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
@@ -28,11 +30,11 @@ def comparison_table(report: Report, headings: tuple[str, str] = ("before", "aft
                 table.add_section()
                 table.add_row(f"[bold]{section}[/bold]")
             if not compared:
-                table.add_row(row.title, number(row.after))
+                table.add_row(Text(printable(row.title)), number(row.after))
                 continue
             style = STYLES[row.verdict]
             table.add_row(
-                row.title,
+                Text(printable(row.title)),
                 number(row.before),
                 number(row.after),
                 f"[{style}]{signed(row.change)}[/{style}]",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from emosym.errors import UserError, unknown
-from emosym.plugins import Registry
+from emosym.plugins import Registry, check_function
 from memory_bank.admission.replacement import REPLACEMENTS
 from memory_bank.store.entry import Candidate, Provenance
 
@@ -285,6 +285,7 @@ GATES: Registry[Gate] = Registry(
         "delay": delay_gate,
         "capacity": capacity_gate,
     },
+    lambda name, gate: check_function(f"the gate {name!r}", gate, 2),
 )
 """Gates by name; reasons of a refusal are listed in this order."""
 

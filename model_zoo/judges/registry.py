@@ -110,6 +110,28 @@ def _http(
     return AffectScorer(remote.understand, shape)
 
 
+def _check_builder(name: str, build: object) -> None:
+    """Raise UserError for what cannot build a judge."""
+    keys = {*(field.name for field in dataclasses.fields(JudgeSpec)), "own", "device"}
+    expected = f"a function with keyword arguments among {', '.join(sorted(keys))}"
+    if not callable(build):
+        raise UserError(
+            f"the judge {name!r} is not a function", got=type(build).__name__, expected=expected
+        )
+    for parameter in inspect.signature(build).parameters.values():
+        optional = parameter.default is not inspect.Parameter.empty or parameter.kind in (
+            inspect.Parameter.VAR_POSITIONAL,
+            inspect.Parameter.VAR_KEYWORD,
+        )
+        named = parameter.kind is not inspect.Parameter.POSITIONAL_ONLY and parameter.name in keys
+        if not optional and not named:
+            raise UserError(
+                f"the judge {name!r} takes an argument that nothing gives it",
+                got=parameter.name,
+                expected=expected,
+            )
+
+
 JUDGES: Registry[Callable[..., Scorer]] = Registry(
     "judge",
     {
@@ -121,6 +143,7 @@ JUDGES: Registry[Callable[..., Scorer]] = Registry(
         "clip_iqa": _clip_iqa,
         "http": _http,
     },
+    _check_builder,
 )
 """Name -> builder. Its keyword arguments are keys of `JudgeSpec`, and `own` and `device`."""
 

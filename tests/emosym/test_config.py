@@ -381,3 +381,11 @@ def test_old_keys_are_reported_together_with_all_other_problems(tmp_path):
 def test_renamed_is_no_option_itself():
     assert "RENAMED" not in dump_config(Renamed())
     assert "unknown key" in message(lambda: load_config(Renamed, None, ["RENAMED={}"]))
+
+
+def test_no_text_holds_a_null_character():
+    """No path may: it would be an error of Python, without the key."""
+    from train.config import DataConfig
+
+    with pytest.raises(UserError, match=r"path: got 'a.x00b'; expected text or null"):
+        load_config(DataConfig, None, base={"path": "a\0b"})

@@ -238,3 +238,20 @@ def test_reported_leaves_other_errors_alone():
         reported("cannot write it", fix="try again"),
     ):
         raise OSError("disk")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_link_is_replaced_and_what_it_points_to_stays(tmp_path, whole):
+    real, link, new = tmp_path / "real", tmp_path / "link", tmp_path / "new"
+    if whole:
+        real.mkdir()
+        (real / "file").write_text("old")
+    link.symlink_to(real)
+    new.mkdir()
+    (new / "file").write_text("new")
+    files.replace_folder(new, link)
+    assert not link.is_symlink()
+    assert (link / "file").read_text() == "new"
+    assert not whole or (real / "file").read_text() == "old"
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == (["link", "real"] if whole else ["link"])

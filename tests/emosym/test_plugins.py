@@ -9,8 +9,10 @@ from PIL import Image
 from data_tools.sources.registry import SOURCES
 from emosym.errors import UserError
 from emosym.plugins import Registry, load_plugin
-from emosym.records import ImageRequest
+from emosym.records import ImageRequest, Question
 from emosym.rl.scorers import JudgeSpec
+from emosym.tasks.base import Answer
+from emosym.tasks.registry import REWARDS, TASKS, score
 from memory_bank import GATES
 from model_zoo.judges.registry import JUDGES, build_judge
 from tests.emosym.cli.command import emosym, refused
@@ -19,7 +21,7 @@ from tests.emosym.cli.command import emosym, refused
 @pytest.fixture(autouse=True)
 def _forget_plugins():
     """Restore the registries and the loaded modules: other tests see no plugin."""
-    registries = [SOURCES, GATES, JUDGES]
+    registries = [SOURCES, GATES, JUDGES, TASKS, REWARDS]
     before = [dict(registry) for registry in registries]
     modules = set(sys.modules)
     yield
@@ -38,7 +40,7 @@ def write(folder, text: str, name: str = "mine.py"):
 
 
 def test_a_registry_replaces_no_member():
-    registry = Registry("reward", {"format": 1})
+    registry = Registry("reward", {"format": 1}, lambda name, member: None)
     registry.register("brevity", 2)
     assert registry == {"format": 1, "brevity": 2}
     assert registry.look_up("brevity") == 2
@@ -91,6 +93,10 @@ def test_a_plugin_is_an_existing_python_file(tmp_path, name):
         ("x = 1\n\ny = z\n", 3, "NameError: name 'z' is not defined"),
         ("import json\ndef f():\n    json.loads('{')\nf()\n", 3, "JSONDecodeError: "),
         ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3"),
+        ("raise ValueError('a\\x1b[2Jb')\n", 1, r"ValueError: a\x1b[2Jb; correct the file"),
+        ("class E(Exception):\n    def __str__(self): 1 / 0\nraise E\n", 3, "E; correct the file"),
+        ("raise GeneratorExit\n", 1, "GeneratorExit; correct the file"),
+        ("import sys\ndel sys.modules[__name__]\n1 / 0\n", 3, "ZeroDivisionError: "),
         (
             "from memory_bank import GATES\nGATES.register('label', None)\n",
             2,
@@ -107,6 +113,79 @@ def test_an_exception_in_a_plugin_is_reported_with_its_line(tmp_path, text, line
             f"{path}:{line}: the plugin cannot be loaded; got {got}"
         )
 
+
+TASK = "register_task(Task(name='mine', title='t', measure=lambda a: {}, metrics={}"
+
+
+@pytest.mark.parametrize(
+    ("registration", "why"),
+    [
+        (
+            "REWARDS.register('mine', lambda answer, question: 1.0)",
+            "an object of type function",
+        ),
+        ("REWARDS.register('mine', Reward)", "got the class Reward; expected Reward"),
+        ("REWARDS.register('mine', Reward(3))", "score of the reward 'mine' is not a function"),
+        ("REWARDS.register('mine', Reward(lambda a: 1.0))", "takes other arguments; got (a)"),
+        ("REWARDS.register('mine', Reward(max, keys='label'))", "expected a tuple of names"),
+        ("REWARDS.register('total', Reward(max))", "a reward cannot be named 'total'"),
+        ("REWARDS.register(3, Reward(max))", "a reward needs a name; got 3"),
+        ("REWARDS.register('a\\x1b[31m', Reward(max))", r"a reward needs a name; got 'a\x1b[31m'"),
+        ("TASKS.register('mine', 3)", "the task 'mine' has the wrong type"),
+        ("register_task(3)", "this is not a task; got int"),
+        ("TASKS.register('other', AFFECT)", "the task 'other' has another name; got 'affect'"),
+        (f"{TASK}, build=3))", "build of the task 'mine' is not a function"),
+        (f"{TASK}, readers={{'q': 3}}))", "the reader 'q' of the task 'mine' has the wrong type"),
+        (f"{TASK}, rewards={{'q': 3}}))", "the reward 'q' has the wrong type"),
+        (f"{TASK[:-2]}{{'m': 'x'}}))", "the metric 'm' of the task 'mine'; got 'x'"),
+        ("GATES.register('mine', None)", "the gate 'mine' is not a function; got None"),
+        ("GATES.register('mine', lambda image: None)", "takes other arguments; got (image)"),
+        ("SOURCES.register('mine', max)", "the dataset 'mine' has the wrong type"),
+        ("SOURCES.register('mine', Source(None, max, ''))", "matches of the dataset 'mine'"),
+        ("JUDGES.register('mine', 3)", "the judge 'mine' is not a function; got int"),
+        ("JUDGES.register('mine', lambda images: 1)", "nothing gives it; got images"),
+    ],
+)
+def test_what_cannot_be_a_member_is_refused_where_it_is_registered(tmp_path, registration, why):
+    imports = (
+        "from data_tools.sources.registry import SOURCES, Source\n"
+        "from emosym.tasks.affect import AFFECT\n"
+        "from emosym.tasks.base import Reward, Task\n"
+        "from emosym.tasks.registry import REWARDS, TASKS, register_task\n"
+        "from memory_bank import GATES\n"
+        "from model_zoo.judges.registry import JUDGES\n"
+    )
+    path = write(tmp_path, f"{imports}{registration}\n")
+    with pytest.raises(UserError) as caught:
+        load_plugin(path)
+    assert str(caught.value).startswith(f"{path}:7: the plugin cannot be loaded; got UserError: ")
+    assert why in str(caught.value)
+
+
+def test_a_plugin_that_fails_leaves_no_member_and_prints_nothing_on_stdout(tmp_path, capsys):
+    text = "from memory_bank import GATES\nprint('hello')\nGATES.register('mine', max)\n"
+    path = write(tmp_path, f"{text}1 / 0\n")
+    with pytest.raises(UserError, match="ZeroDivisionError"):
+        load_plugin(path)
+    assert "mine" not in GATES
+    load_plugin(write(tmp_path, text))
+    assert GATES["mine"] is max
+    assert capsys.readouterr() == ("", "hello\nhello\n")
+
+
+def test_a_reward_that_gives_no_number(tmp_path):
+    load_plugin(write(tmp_path, REWARD))
+    question = Question(id="q", task="affect", images=(), split="train", text="?", truth={})
+    with pytest.raises(UserError, match="reward 'nothing' is not finite for q; got None"):
+        score(Answer(True), question, {"nothing": 1.0})
+
+
+REWARD = """
+from emosym.tasks.base import Reward
+from emosym.tasks.registry import REWARDS
+
+REWARDS.register("nothing", Reward(lambda answer, question: None))
+"""
 
 SOURCE = """
 from data_tools.sources.registry import SOURCES, Source
@@ -144,6 +223,11 @@ def test_a_broken_plugin_ends_the_command(tmp_path):
         f"{plugin}:1: the plugin cannot be loaded; got ZeroDivisionError: division by zero",
     )
     refused(emosym("data", "stats", tmp_path, "--plugin", "no.py"), "no such plugin: no.py")
+
+
+def test_a_path_with_control_characters_is_escaped(tmp_path):
+    done = emosym("data", "stats", tmp_path, "--plugin", "a\x1b[2J\u202e.py")
+    refused(done, r"no such plugin: a\x1b[2J\u202e.py")
 
 
 GATE = """

@@ -238,6 +238,18 @@ def test_a_failed_rename_puts_the_old_folder_back(folder, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
 
 
+def test_files_of_a_user_in_a_model_folder_are_never_deleted(tmp_path):
+    tiny = make.tiny()
+    folder = zoo.save(tiny, tmp_path / "model")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files that are no part of a model; got notes.txt"):
+        zoo.save(tiny, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    with pytest.raises(UserError, match=r"cannot be written; got .*exists"):
+        zoo.save(tiny, folder / "notes.txt" / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_what_is_not_a_model_is_never_replaced(tmp_path):
     diary = tmp_path / "diary.txt"
     diary.write_text("dear diary")

@@ -228,7 +228,7 @@ class Phase(Generic[Settings, Item]):
 
     def loss(self, batch: MicroBatch[Item]) -> StepOutput:
         """Return the loss of a micro-batch, a mean over its items."""
-        raise NotImplementedError(f"phase {self.name} owns parts, so it must define loss()")
+        raise UserError(f"the phase {self.name!r} owns parts, but has no loss", fix="define loss")
 
     def act(self, step: int, turn: int) -> dict[str, float]:
         """Do a step that trains no weights, all ranks together, and return its metrics.
@@ -237,7 +237,7 @@ class Phase(Generic[Settings, Item]):
             step: of the run.
             turn: number of earlier steps of this phase.
         """
-        raise NotImplementedError(f"phase {self.name} owns no part, so it must define act()")
+        raise UserError(f"the phase {self.name!r} owns no part, and has no act", fix="define act")
 
     def monitor(self, metrics: dict[str, float], history: list[list[float]]) -> Alarm | None:
         """Watch the metrics of its step; return an alarm to stop the run after this step.

@@ -13,6 +13,7 @@ from einops import rearrange
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
 from emosym.models.losses import token_log_probs
+from emosym.plugins import ADVICE
 from emosym.records import Question
 from emosym.rl.advantages import joint_advantages
 from emosym.rl.policy_loss import entropy, policy_loss
@@ -108,7 +109,7 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
         questions = context.training_set.all("questions")
         for name in self.rewards:
             if name not in REWARDS:
-                raise unknown("reward in verify_grpo.reward_weights:", name, REWARDS)
+                raise unknown("reward in verify_grpo.reward_weights:", name, REWARDS, ADVICE)
             if not any(REWARDS[name].applies(question) for question in questions):
                 raise UserError(
                     f"reward {name!r} has nothing to compare with",

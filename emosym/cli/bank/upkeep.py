@@ -14,6 +14,7 @@ from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
 from emosym.console.progress import progress
 from emosym.console.tables import print_facts
 from emosym.console.terminal import print_json
+from emosym.errors import printable
 
 EXIT_PROBLEMS = 2
 
@@ -53,7 +54,10 @@ def verify(bank: Bank, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"bank": str(bank), "version": version, "size": size, "problems": problems})
     else:
-        print("\n".join(problems) or f"{bank}: version {version}, {size} images, no problems")
+        print(
+            "\n".join(map(printable, problems))
+            or f"{bank}: version {version}, {size} images, no problems"
+        )
     if problems:
         raise typer.Exit(EXIT_PROBLEMS)
 

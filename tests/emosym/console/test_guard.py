@@ -44,11 +44,10 @@ def test_an_option_that_a_command_never_had_is_just_unknown():
 
 
 def test_evaluation_refuses_old_options_too():
-    from typer.main import get_command
+    from eval.__main__ import app as evaluation
 
-    from eval.generation import plane, refining
-
-    for command in (plane.app, refining.app):
-        options = {option for parameter in get_command(command).params for option in parameter.opts}
+    for name in ("plane", "refining"):
+        command = typer.main.get_command(evaluation).commands[name]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert {"--num-inference-steps", "--guidance-scale"} <= options
         assert not {"--steps", "--guidance"} & options

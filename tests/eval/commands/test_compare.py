@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from emosym.errors import UserError
+from eval.commands.compare import read_report
 from eval.reports.comparison import side_by_side, tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -99,3 +101,34 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
     done = compare(path, path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message.format(path=path) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("report", "problem"),
+    [
+        ({"understanding": "x"}, "understanding of a report; got str; expected an object"),
+        ({"generation": {"after": [1]}}, "generation.after of a report; got list"),
+        ({"understanding": {"after": {"accuracy": "x"}}}, "understanding.after.accuracy; got 'x'"),
+        ({"understanding": {"before": {"v_mae": True}}}, "understanding.before.v_mae; got True"),
+        ({"understanding": {"after": {"intervals": "x"}}}, "understanding.after.intervals of a"),
+        (
+            {"understanding": {"after": {"intervals": {"v_mae": [1]}}}},
+            r"understanding.after.intervals.v_mae; got \[1\]; expected two numbers or null",
+        ),
+        ({"tasks": {"after": {"valence": 3}}}, "tasks.after.valence of a report; got int"),
+        ({"tasks": {"after": {"own": {"score": "x"}}}}, "tasks.after.own.score; got 'x'"),
+    ],
+)
+def test_a_report_of_another_shape(tmp_path: Path, report: object, problem: str) -> None:
+    with pytest.raises(UserError, match=f"report.json: {problem}"):
+        read_report(write(tmp_path / "report.json", report))
+
+
+def test_names_in_a_report_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    report = {"tasks": {"after": {"a\x1b[2J": {"[/]m": 0.25}}}}
+    path = write(tmp_path / "report.json", report)
+    shown = compare(path, path)
+    assert shown.returncode == 0, shown.stderr
+    assert r"a\x1b[2J: [/]m" in shown.stdout
+    found = json.loads(compare(path, path, "--json").stdout)
+    assert found["metrics"][0]["name"] == "a\x1b[2J/[/]m"

@@ -149,7 +149,9 @@ def test_folders_that_are_in_the_way(tmp_path, preset):
         (b"\xff", "'utf-8' codec"),
         (b"{", "Expecting property name"),
         (b"[]", "has no attribute"),
-        (b'{"understanding": 3}', "understanding or generation is no mapping"),
+        (b'{"understanding": 3}', "understanding.before of a report; got int; expected an object"),
+        (b'{"understanding": {"accuracy": "x"}}', "understanding.before.accuracy; got 'x'"),
+        (b'{"tasks": {"valence": [1]}}', "tasks.before.valence of a report; got list"),
         (b"[" * 100_000, "recursion"),
     ],
 )
