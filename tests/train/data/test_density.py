@@ -107,7 +107,7 @@ def test_who_is_not_rated_is_not_named():
     assert density_weights(samples, 1.0).keys() == {"0", "1", "3"}
 
 
-@pytest.mark.parametrize("points", [[(1, 1)], [(1, 1)] * 5, [(0, 0), (1, 2), (2, 4)]])
+@pytest.mark.parametrize("points", [[(1, 1)], [(1, 1)] * 5, [(0, 0), (0.5, 1), (1, 2)]])
 def test_ratings_without_a_density(points):
     with pytest.raises(UserError, match=r"spread over the plane; got \d .*; set generate.density"):
         density_weights(rated(points), 1.0)
