@@ -18,12 +18,13 @@ from emosym.console.tables import signed
 from emosym.console.terminal import print_json, print_passage
 from emosym.errors import UserError, unknown
 from emosym.records import Question
-from emosym.tasks.registry import TASKS, image_tasks
 
 if TYPE_CHECKING:
     from emosym.inference.pipeline import EmoSymPipeline
 
 AFFECT = "affect"
+TASK_NAMES = "affect, valence, arousal, dominance, ranking, dominant, description"
+"""The built-in image tasks, for the help text, which must not import the registry and NumPy."""
 """The task that the heads predict; the others are answered in text."""
 
 TAGS = re.compile(r"(\s*</?(think|answer)>\s*)+")
@@ -35,9 +36,7 @@ def understand(
     model: Model = DEFAULT_MODEL,
     device: Device = None,
     plugins: Plugins = None,
-    task: Annotated[
-        str, typer.Option(help=f"What to predict: {', '.join(image_tasks())}.")
-    ] = AFFECT,
+    task: Annotated[str, typer.Option(help=f"What to predict: {TASK_NAMES}.")] = AFFECT,
     as_json: AsJson = False,
 ) -> None:
     """Predict the emotion that each image evokes, with valence and arousal from -3 to 3.
@@ -47,6 +46,8 @@ def understand(
     Other tasks are questions that a model trained for them answers in text. Their ratings are from
     0 to 1.
     """
+    from emosym.tasks.registry import image_tasks
+
     if task not in image_tasks():
         raise unknown("task", task, image_tasks())
     paths = expand_images(images)
@@ -79,6 +80,7 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
         in [0, 1], a label, a tuple of labels, or a text; None where it cannot be parsed).
     """
     from emosym.tasks.answers import parse
+    from emosym.tasks.registry import TASKS
 
     (key,), text = TASKS[task].keys, TASKS[task].prompt or ""
     questions = [

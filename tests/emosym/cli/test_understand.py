@@ -12,7 +12,7 @@ import pytest
 from emosym.affect.scales import PUBLIC, UNIT
 from emosym.affect.taxonomies import MIKELS8
 from emosym.cli.files import expand_images
-from emosym.cli.understand import ask
+from emosym.cli.understand import TASK_NAMES, ask
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import Question
 from emosym.tasks.registry import TASKS, image_tasks
@@ -111,6 +111,10 @@ def test_people_see_the_value_of_a_task_beside_the_words(model, pictures):
     assert (done.code, done.err) == (0, "")
     (row,) = [line for line in done.out.splitlines() if "a.png" in line]
     assert row.rpartition(": ")[2] in {"-", *MIKELS8}
+
+
+def test_help_lists_the_image_tasks():
+    assert image_tasks() == TASK_NAMES.split(", ")
 
 
 def test_an_unknown_task_is_refused_before_anything_is_read(tmp_path):
