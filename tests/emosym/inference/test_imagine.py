@@ -49,7 +49,8 @@ def test_images_follow_from_emotion_and_seed(pipeline):
         pipeline.imagine({"awe": 1, "fear": 1}, 1, seed=4, num_inference_steps=2),
     ):
         assert gap(other[0], drawn[0]) > 1
-    assert pipeline.imagine("awe", 0) == []
+    with pytest.raises(UserError, match="num_images_per_prompt; got 0; expected 1 or more"):
+        pipeline.imagine("awe", 0)
 
 
 def test_the_condition_is_the_state_and_its_affect(pipeline):
