@@ -62,7 +62,7 @@ def prepare(engine: Any, optimizer: OptimizerConfig, rate: float) -> None:
 
     Loading a checkpoint restores its weight decay and clipping, which a resumed run may change.
     """
-    engine.optimizer.max_grad_norm_grad = optimizer.max_grad_norm
+    engine.optimizer.clip_grad = optimizer.max_grad_norm
     for group in engine.optimizer.param_groups:
         group["lr"], group["weight_decay"] = rate, optimizer.weight_decay
 
