@@ -27,10 +27,10 @@ from benchmarks.results import Results, Row, markdown
 from data_tools.affectworld.truth import label_of, oracle
 from data_tools.affectworld.world import subject_of, write_world
 from data_tools.dataset import open_dataset
-from data_tools.files.images import load_image
 from data_tools.manifest import write_manifest
 from emosym.affect.taxonomies import MIKELS8
 from emosym.inference.pipeline import EmoSymPipeline
+from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from memory_bank import Candidate, MemoryBank

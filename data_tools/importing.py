@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_tools.files.images import check_image
 from data_tools.files.staging import staged_folder
 from data_tools.manifest import write_manifest
-from data_tools.quarantine import InvalidRecord, Quarantined
+from data_tools.quarantine import Quarantined
 from data_tools.sources.registry import read_source
 from emosym.errors import UserError
+from emosym.pictures.loading import UnreadableImage, check_image
 from emosym.records import Sample
 
 
@@ -62,9 +62,9 @@ def import_dataset(
         for done, sample in enumerate(samples, start=1):
             try:
                 check_image(sample.image)
-            except InvalidRecord as error:
+            except UnreadableImage as error:
                 name = sample.image.relative_to(root).as_posix()
-                quarantined.append(Quarantined(where=name, record=sample.id, reason=str(error)))
+                quarantined.append(Quarantined(where=name, record=sample.id, reason=error.reason))
             else:
                 image = stage / _target(sample.image.relative_to(root))
                 if image.exists():  # writing would change the source through the hard link

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from data_tools.files.images import check_image
 from data_tools.files.paths import locate
 from data_tools.labels.votes import vote_problems
 from data_tools.quarantine import InvalidRecord
@@ -23,6 +22,7 @@ from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
 from emosym.files import replacing
+from emosym.pictures.loading import UnreadableImage, check_image
 from emosym.records import Sample, Split
 from emosym.strict_json import BadJson, read_json
 
@@ -170,6 +170,8 @@ def _examine(
                     )
                 if decode:
                     check_image(image)
+            except UnreadableImage as error:
+                wrong.append(("image", error.reason))
             except InvalidRecord as reason:
                 wrong.append(("image", str(reason)))
         yield from (Problem(path, number, field, why) for field, why in wrong)

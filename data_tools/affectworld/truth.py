@@ -19,6 +19,7 @@ from data_tools.affectworld.scene import SUBJECTS
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import unknown
+from emosym.pictures.loading import load_image
 
 BRIGHTNESS_MEAN, BRIGHTNESS_SD = 0.50, 0.20
 SATURATION_MEAN, SATURATION_SD = 0.45, 0.18
@@ -87,7 +88,7 @@ class Colour:
 
 def colour_of(image: Image.Image) -> Colour:
     """Return the colour statistics of any image."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.int64)
+    pixels = np.asarray(load_image(image), dtype=np.int64)
     high, low = pixels.max(axis=2), pixels.min(axis=2)
     total = int(high.sum())
     chroma = high - low

@@ -112,16 +112,15 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 def check_all(paths: list[Path]) -> None:
     """Decode every image; raise one UserError that names all broken ones."""
-    from data_tools.files.images import check_image
-    from data_tools.quarantine import InvalidRecord
+    from emosym.pictures.loading import UnreadableImage, check_image
 
     broken: list[str] = []
     with progress("checking images", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             try:
                 check_image(path)
-            except InvalidRecord as reason:
-                broken.append(f"{path}: {reason}")
+            except UnreadableImage as error:
+                broken.append(f"{path}: {error.reason}")
             show(done, len(paths))
     if broken:
         raise UserError(

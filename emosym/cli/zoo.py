@@ -157,8 +157,8 @@ def space(
     import safetensors.torch
 
     from data_tools.dataset import open_dataset
-    from data_tools.files.images import load_image
     from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
+    from emosym.pictures.loading import load_image
     from model_zoo import zoo
 
     path = zoo.folder_of(model) / zoo.EMOTION_SPACE

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emosym.affect.correlation import check_arrays, spearman
+from emosym.pictures.loading import load_image
 
 SIDE = 64
 """Side in pixels at which images are compared: removes noise, and makes models of different
@@ -78,7 +79,7 @@ def small_pixels(images: Sequence[Image.Image]) -> NDArray:
     """Return images as float32 [N, 64, 64, 3] in [0, 1], averaged over blocks of pixels."""
     box = Image.Resampling.BOX
     return np.stack(
-        [np.asarray(image.convert("RGB").resize((SIDE, SIDE), box)) for image in images]
+        [np.asarray(load_image(image).resize((SIDE, SIDE), box)) for image in images]
     ).astype(np.float32) / np.float32(255)
 
 

@@ -25,6 +25,7 @@ from emosym.models.emotion_space import FIT_COMMAND, blend_shares
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import MAX_STEPS, EmoSym
 from emosym.models.understander import UnderstanderOutput
+from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
@@ -38,7 +39,6 @@ SAVE = "model_zoo.zoo:save"
 QUIET = "model_zoo.quiet:quiet_libraries"
 """Lazy target that silences the import messages of the model libraries; called before `LOAD`."""
 
-LOAD_IMAGE = "data_tools.files.images:load_image"
 """Lazy target that reads an image file safely."""
 
 ANSWER_TOKENS = 128
@@ -140,7 +140,7 @@ class EmoSymPipeline:
             return self.recognise(images)[0]
         results: list[Understanding] = []
         for batch in _batches(images, self.batch_size):
-            inputs = emotion_prompts(self.model, [open_image(image) for image in batch])
+            inputs = emotion_prompts(self.model, [load_image(image) for image in batch])
             texts, output = self._generate_text(inputs, self.answer_tokens)
             results += understandings(self.model, output, texts)
         return results
@@ -155,7 +155,7 @@ class EmoSymPipeline:
         return recognise(
             self.model,
             self.model.read,
-            (open_image(image) for image in images),
+            (load_image(image) for image in images),
             batch_size=self.batch_size,
         )
 
@@ -347,7 +347,7 @@ class EmoSymPipeline:
     def _tokenize(self, questions: Sequence[Question]) -> Prompts:
         """Tokenise questions with their images, on the model's device."""
         texts = [question.text for question in questions]
-        images = [[open_image(image) for image in question.images] for question in questions]
+        images = [[load_image(image) for image in question.images] for question in questions]
         return self.model.processor.prompts(texts, images).to(self.device)
 
     def _read_requests(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
@@ -423,13 +423,6 @@ def to_image(pixels: Tensor) -> Image.Image:
         )
     levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
-
-
-def open_image(image: Image.Image | Path | str) -> Image.Image:
-    """Return an image or an image file as RGB; raise UserError for a file that is not an image."""
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return _lazy(LOAD_IMAGE)(Path(image))
 
 
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:

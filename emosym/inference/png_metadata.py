@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from emosym.affect.scales import Affect
@@ -72,9 +72,12 @@ def read_png_metadata(path: Path) -> PngMetadata | None:
 
     Raises `UserError` for metadata that cannot be parsed.
     """
-    with Image.open(path) as image:
-        image.load()  # text may follow the pixels
-        text = getattr(image, "text", {}).get(KEY)
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # text may follow the pixels
+            text = getattr(image, "text", {}).get(KEY)
+    except UnidentifiedImageError:  # of another format
+        return None
     if text is None:
         return None
     try:

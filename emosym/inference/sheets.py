@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
+from emosym.pictures.loading import load_image
 from emosym.records import ImageRequest
 
 CELL = 112
@@ -122,7 +123,7 @@ def sheet_png(sheet: Image.Image) -> bytes:
 def is_sheet(path: Path) -> bool:
     """Return whether a file is a sheet that `sheet_png` made; False for a file that is no image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=["PNG"]) as image:
             return _MARK in image.info
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
@@ -137,7 +138,7 @@ def caption(request: ImageRequest) -> str:
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
-    return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    return load_image(image).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from emosym.pictures.loading import load_image
+
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue. Ref: ITU-R BT.601."""
 DARK = 0.1
@@ -30,7 +32,7 @@ def statistics(images: Sequence[Image.Image]) -> dict[str, float]:
 
     Raises `ValueError` without images, or for images of several sizes.
     """
-    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images]) / 255
+    pixels = np.stack([np.asarray(load_image(image)) for image in images]) / 255
     found = {
         "dark": dark_fraction(pixels),
         "colour_entropy": colour_entropy(pixels),

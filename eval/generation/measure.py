@@ -12,6 +12,7 @@ from PIL import Image
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
 from emosym.interfaces import EmotionModel, Oracle, Recogniser
+from emosym.pictures.loading import load_image
 from emosym.records import Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from emosym.tasks import metrics
@@ -122,7 +123,7 @@ def _scores(
     request = wanted.request
     scores: dict[str, float | None] = {
         "diversity": pairwise_rms(
-            np.stack([np.asarray(image.convert("RGB")) / 255 for image in images])
+            np.stack([np.asarray(load_image(image)) / 255 for image in images])
         )
     }
     if request.emotion is not None:

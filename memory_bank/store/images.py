@@ -6,8 +6,6 @@ import hashlib
 import io
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +15,11 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image
 
-from emosym.errors import UserError
+from emosym.pictures.loading import UnreadableImage, load_image
 from memory_bank.store.durable import Flush
 
-_SUFFIX: dict[str | None, Literal["png", "jpg"]] = {"PNG": "png", "JPEG": "jpg"}
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
-"""What Pillow raises on damaged files."""
+_SUFFIX: dict[bytes, Literal["png", "jpg"]] = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}
+"""First bytes of a file -> suffix, for the formats that are stored as they are."""
 _NAME = re.compile(r"[0-9a-f]{64}\.(png|jpg)")
 
 
@@ -36,7 +33,7 @@ class ImageFile:
 
 
 GivenImage = Path | bytes | Image.Image | ImageFile
-"""Forms in which an image can be given: a PNG or JPEG file, its bytes, pixels, a checked file."""
+"""Forms in which an image can be given: a file, its bytes, pixels, a checked file."""
 _LARGE = 32 * 1024
 """Mean bytes per file above which a batch is read in several threads. For smaller files a thread
 costs more than it saves."""
@@ -53,31 +50,37 @@ def read_images(images: Sequence[GivenImage]) -> list[ImageFile]:
 
 
 def read_image(image: GivenImage) -> ImageFile:
-    """Return the checked file of an image; pixels are encoded as PNG.
+    """Return the checked file of an image.
 
-    Raises `UserError` when it cannot be read, is damaged, is too large or is no PNG or JPEG.
+    PNG and JPEG files keep their bytes. Anything else that `load_image` reads is stored as PNG, as
+    the sRGB pixels that it returns.
+
+    Raises `UserError` as `load_image`.
     """
     if isinstance(image, ImageFile):
         return image
-    name = str(image) if isinstance(image, Path) else "image given in memory"
-    kind: str | None
+    given = _read(image) if isinstance(image, Path) else image
     try:
-        if isinstance(image, Image.Image):
-            data, kind = _png(image), "PNG"  # just encoded, so not damaged
-        else:
-            data = image if isinstance(image, bytes) else image.read_bytes()
-            with Image.open(io.BytesIO(data)) as picture:
-                picture.load()
-                kind = picture.format
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"unreadable image {name}", got=error, expected="a complete PNG or JPEG file"
-        ) from error
-    if kind not in _SUFFIX:
-        raise UserError(
-            f"unsupported image {name}", got=kind, expected="PNG or JPEG", fix="convert it first"
-        )
-    return ImageFile(data, hashlib.sha256(data).hexdigest(), _SUFFIX[kind])
+        pixels = load_image(given)
+    except UnreadableImage as error:
+        raise UnreadableImage(image, error.reason) from error
+    if isinstance(given, bytes):
+        for start, suffix in _SUFFIX.items():
+            if given.startswith(start):
+                return _checked(given, suffix)
+    return _checked(_png(pixels), "png")
+
+
+def _checked(data: bytes, suffix: Literal["png", "jpg"]) -> ImageFile:
+    return ImageFile(data, hashlib.sha256(data).hexdigest(), suffix)
+
+
+def _read(path: Path) -> bytes:
+    """Return the bytes of a file; raise `UserError`."""
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(path, error) from error
 
 
 def _bytes(image: GivenImage) -> int:

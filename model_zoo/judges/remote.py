@@ -12,7 +12,7 @@ from PIL import Image
 from emosym.affect.scales import Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.inference.pipeline import open_image
+from emosym.pictures.loading import load_image
 from emosym.records import Question, Understanding
 from emosym.tasks.affect import untrained_prompt
 from emosym.tasks.answers import parse
@@ -113,7 +113,7 @@ class RemoteModel:
         answers: list[str] = []
         for start in range(0, len(requests), BATCH_SIZE):
             batch = [
-                ChatRequest(text, tuple(open_image(image) for image in images), limit)
+                ChatRequest(text, tuple(load_image(image) for image in images), limit)
                 for images, text, limit in requests[start : start + BATCH_SIZE]
             ]
             answers += self._answer_batch(batch, check)

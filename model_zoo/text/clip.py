@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
 from emosym.errors import UserError
+from emosym.pictures.loading import load_image
 from model_zoo.hub import local_folder
 from model_zoo.pretrained import load_pretrained, user_errors
 from model_zoo.text.tokenizer import load_tokenizer
@@ -47,7 +48,7 @@ class ClipEmbedder(nn.Module):
         """Return unit vectors [N, P] of N images."""
         rows = [torch.empty(0, self.width, device=self.model.device)]
         for start in range(0, len(images), BATCH_SIZE):
-            batch = [image.convert("RGB") for image in images[start : start + BATCH_SIZE]]
+            batch = [load_image(image) for image in images[start : start + BATCH_SIZE]]
             pixels = self.processor(images=batch, return_tensors="pt").pixel_values
             rows.append(self.model.get_image_features(pixels.to(self.model.device)).pooler_output)
         return nn.functional.normalize(torch.cat(rows), dim=-1)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from data_tools.dataset import open_dataset
-from data_tools.files.images import load_image
 from data_tools.manifest import write_manifest
 from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
 from emosym.models.emotion_space import EmotionSpace, Gaussian
+from emosym.pictures.loading import load_image
 from model_zoo import zoo
 from tests.train import probes
 from tests.train.processes import train

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_tools.files.images import load_image
 from emosym.errors import UserError
+from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from train.config import DataConfig

@@ -154,7 +154,7 @@ def _judged(
     paths: Sequence[Path], drafts: Sequence[Candidate], pipeline: EmoSymPipeline
 ) -> list[Candidate]:
     """Return the candidates with embeddings and predictions of the model."""
-    from data_tools.files.images import load_image
+    from emosym.pictures.loading import load_image
     from memory_bank import candidate_from
 
     candidates: list[Candidate] = []

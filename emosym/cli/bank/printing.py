@@ -61,8 +61,8 @@ def check_sheet(sheet: Path | None) -> None:
 
 def write_sheet(sheet: Path, records: Sequence[Record], measure: str | None = None) -> None:
     """Write a contact sheet of the images. Raises UserError for none or too many."""
-    from data_tools.files.images import load_image
     from emosym.inference.sheets import contact_sheet, sheet_png
+    from emosym.pictures.loading import load_image
 
     if not 0 < len(records) <= MOST_PICTURES:
         raise UserError(

@@ -209,8 +209,8 @@ def test_verify_tells_what_is_wrong(rich):
     open(shown["image"], "wb").close()
     done = emosym("bank", "verify", rich, "--json")
     assert done.code == 2
-    assert "entry 3: unreadable image" in done.out
-    assert "entry 3: unreadable image" in emosym("bank", "verify", rich).out
+    assert "entry 3: cannot read image" in done.out
+    assert "entry 3: cannot read image" in emosym("bank", "verify", rich).out
 
 
 def test_a_second_writer_fails_or_waits(rich):

@@ -235,8 +235,8 @@ def spacious(model, world, tmp_path_factory):
 
 def test_the_command_fits_the_training_images_of_each_emotion(spacious, world):
     from data_tools.dataset import open_dataset
-    from data_tools.files.images import load_image
     from emosym.inference.pipeline import EmoSymPipeline
+    from emosym.pictures.loading import load_image
 
     pipeline = EmoSymPipeline.from_pretrained(spacious)
     images = [s for s in open_dataset(world) if s.split == "train"]

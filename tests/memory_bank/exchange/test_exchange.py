@@ -291,7 +291,7 @@ def claiming(size: str):
         (renamed("evil.png"), "the sample evil is incomplete; got .'png'"),
         (lambda p, m, d: None if p == 4 else (m, d), r"is incomplete; got \['jpg', 'npy'\]"),
         (lambda p, m, d: (m, b"[]" if p == 4 else d), "cannot be read; got no JSON object"),
-        (lambda p, m, d: (m, d[:-40] if p == 3 else d), "unreadable image"),
+        (lambda p, m, d: (m, d[:-40] if p == 3 else d), "cannot read an image"),
         (lambda p, m, d: (m, d[:20] if p == 5 else d), "cannot be read"),
         (vectors(["x"] * DIM), "cannot be read; got no numbers"),
         (vectors([1j] * DIM), "cannot be read; got no numbers"),
@@ -395,7 +395,7 @@ def test_a_late_flaw_leaves_no_image_of_earlier_batches(target, tmp_path: Path):
         export_bank(other, out, quiet)
     lines = lines_of(out)
     (out / lines[149]["file_name"]).write_bytes(b"broken")
-    with pytest.raises(UserError, match="record 150: unreadable image"):
+    with pytest.raises(UserError, match="record 150: cannot read an image"):
         import_bank(target, out, quiet)
     assert len(list((target.path / "images").rglob("*.png"))) == 1
     shutil.rmtree(out)
