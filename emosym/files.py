@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -145,3 +146,30 @@ def reported(
         yield
     except OSError as error:
         raise UserError(what, got=error.strerror or error, fix=fix) from error
+
+
+def regular_files(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted.
+
+    Raises:
+        UserError: a symbolic link, FIFO or device in it, or the folder is one. Opening it would
+            leave the folder, or hang.
+    """
+    check_own(folder)
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        check_own(path)
+        found += regular_files(path) if path.is_dir() else [path]
+    return found
+
+
+def check_own(path: Path) -> None:
+    """Raise UserError for a symbolic link, FIFO or device; raises OSError if nothing is there."""
+    mode = path.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "a FIFO, socket or device"
+        raise UserError(
+            f"{path} is {kind}",
+            expected="a file or a folder",
+            fix="what is read and written here may not leave the folder; put the file itself there",
+        )

@@ -52,11 +52,15 @@ def resume(
     run: Annotated[Path, typer.Argument(help="Folder of the run.")],
     overrides: Overrides = None,
     plugins: Plugins = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="An earlier checkpoint, e.g. step-0000020; default: the last one."),
+    ] = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
     from train.run import resume as resume_run
 
-    _guarded(run, lambda: resume_run(run, overrides or []))
+    _guarded(run, lambda: resume_run(run, overrides or [], checkpoint))
 
 
 def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:

@@ -1,11 +1,14 @@
-"""Checkpoints: all ranks write under a temporary name, then rank 0 renames the folder."""
+"""Checkpoints: all ranks write under a temporary name, then rank 0 renames the folder.
+
+Every file has its SHA-256 in `SHA256SUMS`, and nothing is read from a checkpoint before all of them
+are verified. Each rank verifies a share, so that each file is read once for it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 from dataclasses import asdict, dataclass
@@ -17,10 +20,13 @@ from torch import nn
 
 from emosym.config import load_config
 from emosym.errors import UserError
-from emosym.files import move
+from emosym.files import move, remove, replace_folder
+from memory_bank.distributed import gather
+from train import checksums
 from train.data.candidate_queue import CandidateQueue
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
+from train.distributed.shards import writing
 
 STATE = "state.json"
 AVERAGES = "averages"
@@ -28,9 +34,6 @@ AVERAGES = "averages"
 WAITING = "waiting.safetensors"
 """File of the candidates that wait for their admission to the bank; absent if there are none."""
 _NAME = re.compile(r"step-(\d{7})")
-_BEFORE = "delete this checkpoint to use the one before"
-_LOAD_ERRORS = (RuntimeError, OSError, ValueError, AssertionError, EOFError, KeyError, IndexError)
-"""What DeepSpeed and torch raise for a state of another shape."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,9 +54,6 @@ class State:
     """Hash of the starting model, whose weights serve as frozen weights and as reference."""
     digests: dict[str, str]
     """Part -> SHA-256 of its trainable parameters, checked after loading."""
-    files: dict[str, int]
-    """File of the checkpoint -> bytes, checked before loading: DeepSpeed starts a fresh optimizer
-    where the file of its states is missing."""
 
     @classmethod
     def of_start(cls, world_size: int, model_hash: str) -> State:
@@ -67,7 +67,6 @@ class State:
             world_size=world_size,
             model_hash=model_hash,
             digests={},
-            files={},
         )
 
     @property
@@ -91,44 +90,74 @@ def save(
     Raises:
         UserError: no space left, or the folder cannot be written; older checkpoints are untouched.
     """
-    temporary, target = folder / f".{state.name}.tmp", folder / state.name
-    done = target.exists()
-    ranks.barrier()
-    if done:
+    target = folder / state.name
+    if ranks.any_rank(target.exists()):
         return target
+    temporary = folder / f".{state.name}.tmp"
     try:
-        if ranks.is_first():
-            for stale in folder.glob(".step-*.tmp"):
-                shutil.rmtree(stale)
-            temporary.mkdir(parents=True)
-        ranks.barrier()
-        for part, engine in engines.items():
-            engine.save_checkpoint(
-                str(temporary / part), tag="state", exclude_frozen_parameters=True
-            )
-            state.digests[part] = digest(engine.module)
-        ranks.barrier()
-        if ranks.is_first():
-            for part, average in averages.items():
-                average.save(_average(temporary, part))
-            if waiting.candidates:
-                waiting.save(temporary / WAITING)
-            state.files = _sizes(temporary)
-            (temporary / STATE).write_text(json.dumps(asdict(state), indent=2) + "\n")
-            move(temporary, target)
-            for old in list_checkpoints(folder)[:-keep]:
-                # Renamed first, so that a kill meanwhile leaves no checkpoint with files missing.
-                shutil.rmtree(old.rename(folder / f".{old.name}.tmp"))
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-        if ranks.is_first():
-            shutil.rmtree(temporary, ignore_errors=True)
+        with ranks.raise_together():
+            if ranks.is_first():
+                _sweep(folder)
+                temporary.mkdir(parents=True)
+        sums: dict[str, str] = {}
+        with ranks.raise_together():
+            for part, engine in engines.items():
+                engine.save_checkpoint(
+                    str(temporary / part),
+                    tag="state",
+                    save_latest=False,
+                    exclude_frozen_parameters=True,
+                )
+                state.digests[part] = digest(engine.module)
+            for engine in engines.values():
+                written = engine.checkpoint_engine.take_written()
+                sums |= {_name(path, temporary): checksums.sha256(path) for path in written}
+        sums = dict(gather(list(sums.items())))
+        with ranks.raise_together():
+            if ranks.is_first():
+                _finish(temporary, state, averages, waiting, sums)
+                move(temporary, target)
+                for old in list_checkpoints(folder)[:-keep]:
+                    # Renamed first, so that a kill leaves no checkpoint with files missing.
+                    remove(old.rename(folder / f".{old.name}.tmp"))
+    except OSError as error:
         raise UserError(
             f"checkpoint {target} cannot be written",
             got=_last_line(error),
             fix="free some space; older checkpoints are untouched, resume continues from them",
         ) from error
-    ranks.barrier()
+    finally:
+        if ranks.is_first():
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _finish(
+    folder: Path,
+    state: State,
+    averages: dict[str, WeightAverage],
+    waiting: CandidateQueue,
+    sums: dict[str, str],
+) -> None:
+    """Write what rank 0 alone writes, and the hashes of all files. Raises OSError."""
+    own = [folder / STATE]
+    own[0].write_text(json.dumps(asdict(state), indent=2) + "\n")
+    with writing():
+        for part, average in averages.items():
+            own.append(_average(folder, part))
+            average.save(own[-1])
+        if waiting.candidates:
+            own.append(folder / WAITING)
+            waiting.save(own[-1])
+    checksums.write_sums(
+        folder, sums | {_name(path, folder): checksums.sha256(path) for path in own}
+    )
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed saves left."""
+    for stale in folder.glob(".step-*.tmp"):
+        remove(stale)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -144,6 +173,35 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
+def find(folder: Path, name: str | None) -> Path | None:
+    """Return the checkpoint of a name, or the last one, or None where there is none.
+
+    Raises:
+        UserError: no checkpoint has the name.
+    """
+    saved = list_checkpoints(folder)
+    if name is None:
+        return saved[-1] if saved else None
+    for path in saved:
+        if path.name == name:
+            return path
+    known = ", ".join(path.name for path in saved) or "no checkpoint"
+    raise UserError(f"{folder} has no checkpoint {name!r}", expected=f"one of {known}")
+
+
+def set_aside(folder: Path, last: str) -> list[Path]:
+    """Rename the checkpoints after `last`, which a run is about to leave, and return the new names.
+
+    Their steps will be trained and saved again. Raises OSError.
+    """
+    moved = []
+    for path in list_checkpoints(folder):
+        if path.name > last:
+            moved.append(path.with_name(f"{path.name}.superseded"))
+            replace_folder(path, moved[-1])
+    return moved
+
+
 def load(
     path: Path,
     engines: dict[str, Any],
@@ -153,17 +211,30 @@ def load(
 ) -> State:
     """Load a checkpoint into engines, averages and queue, and check that it is what was saved.
 
+    No file can run code, whoever wrote it.
+
     Raises:
-        UserError: another number of ranks, another starting model, parts or shapes that differ,
-            a file that is missing or cut short, weights that differ.
+        UserError: a file that is damaged, missing or not ours; another number of ranks, another
+            starting model, parts or shapes that differ; weights that differ.
     """
-    with ranks.raise_once():  # all ranks read these files; each has its own shards below
-        state = _checked_state(path, set(engines), model_hash)
+    fix = _advice(path)
+    with ranks.raise_together():
+        sums = checksums.listed(path, fix)
+    with ranks.raise_together():
+        for name in sorted(sums)[ranks.rank() :: ranks.size()]:
+            checksums.check_file(path, name, sums[name], fix)
+    with ranks.raise_together():
+        state = read_state(path)
+        _check_state(state, path, set(engines), model_hash)
     for part, engine in engines.items():
         try:
             # Frozen weights are not in the checkpoint; `digest` checks the trained ones.
             engine.load_checkpoint(str(path / part), tag="state", load_module_strict=False)
-        except (*_LOAD_ERRORS, pickle.UnpicklingError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # DeepSpeed checks little: other shapes and types raise anything
+            if ranks.lost_peer(error):
+                raise
             raise UserError(
                 f"checkpoint {path.name} does not fit part {part}",
                 got=_last_line(error),
@@ -171,10 +242,9 @@ def load(
             ) from error
         if digest(engine.module) != state.digests[part]:
             raise UserError(
-                f"checkpoint {path.name}: the loaded weights of {part} are not those saved",
-                fix=_BEFORE,
+                f"checkpoint {path.name}: the loaded weights of {part} are not those saved", fix=fix
             )
-    with ranks.raise_once():
+    with ranks.raise_together():
         for part, average in averages.items():
             average.load(_average(path, part))
         if ranks.is_first():
@@ -182,17 +252,25 @@ def load(
     return state
 
 
-def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
+def read_state(path: Path) -> State:
+    """Return the state in a checkpoint; raise UserError for one that cannot be its own."""
     try:
         state = load_config(State, path / STATE)  # JSON is YAML
     except UserError as error:
-        raise UserError(f"checkpoint {path} cannot be read", got=error, fix=_BEFORE) from error
+        raise UserError(
+            f"checkpoint {path} cannot be read", got=error, fix=_advice(path)
+        ) from error
     if state.name != path.name:
         raise UserError(
             f"checkpoint {path.name} holds another step: {path / STATE}: step",
             got=state.step,
-            fix=_BEFORE,
+            fix=_advice(path),
         )
+    return state
+
+
+def _check_state(state: State, path: Path, parts: set[str], model_hash: str) -> None:
+    """Raise UserError for the checkpoint of another run, or of another number of ranks."""
     if state.world_size != ranks.size():
         raise UserError(
             f"checkpoint {path.name} was written by another number of ranks",
@@ -213,16 +291,15 @@ def _checked_state(path: Path, parts: set[str], model_hash: str) -> State:
             expected=", ".join(sorted(parts)),
             fix="resume with the stages the run was started with",
         )
-    sizes = _sizes(path)
-    for name, size in state.files.items():
-        if sizes.get(name) != size:
-            raise UserError(
-                f"checkpoint {path} is damaged",
-                got=f"{name} with {sizes[name]} bytes" if name in sizes else f"no {name}",
-                expected=f"{size} bytes",
-                fix=_BEFORE,
-            )
-    return state
+
+
+def _advice(path: Path) -> str:
+    """Return what to do about a checkpoint that cannot be used."""
+    before = [other for other in list_checkpoints(path.parent) if other.name < path.name]
+    if not before:
+        return "there is no earlier checkpoint; start a new run"
+    command = ranks.resume_command(path.parent.parent, before[-1].name)
+    return f"continue from the one before with {command}"
 
 
 @torch.no_grad()
@@ -240,10 +317,8 @@ def _average(folder: Path, part: str) -> Path:
     return folder / AVERAGES / f"{part}.safetensors"
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the bytes of all files of a checkpoint but its state, by relative path."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != STATE)
-    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _last_line(error: Exception) -> str:

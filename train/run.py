@@ -15,7 +15,7 @@ from PIL import Image
 
 from emosym.config import dump_config, load_config, top_level_keys
 from emosym.errors import UserError
-from emosym.files import write_text
+from emosym.files import check_own, write_text
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import EmoSym
 from eval.held_out import HeldOut, grids, measure
@@ -67,12 +67,17 @@ def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]
         return _finish(trainer, data)
 
 
-def resume(run: Path, overrides: Sequence[str]) -> dict:
+def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -> dict:
     """Continue a run from its last checkpoint, exactly as if it had not stopped.
 
+    Args:
+        run: folder of the run.
+        overrides: changed options, `key=value`.
+        checkpoint: name of an earlier checkpoint to continue from; later ones are set aside.
+
     Raises:
-        UserError: no run there, or a run that is still running; an option that cannot change; a
-            damaged checkpoint or memory bank.
+        UserError: no run there, or a run that is still running; a link in its folder; an option
+            that cannot change; a damaged checkpoint or memory bank.
     """
     with ranks.raise_once():
         if not (run / CONFIG).is_file():
@@ -81,6 +86,8 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
                 got=f"no {CONFIG} in it",
                 expected="RUN=<folder of a run>",
             )
+        for entry in sorted(run.iterdir()):
+            check_own(entry)  # all of them may be written to
         _check_sections(run / CONFIG)
         config = load_config(train_config(), run / CONFIG, overrides)
         saved = load_config(train_config(), run / CONFIG)
@@ -89,7 +96,7 @@ def resume(run: Path, overrides: Sequence[str]) -> dict:
     with _locked(run):
         with ranks.raise_once():
             trainer, data = _set_up(config, run)
-        trainer.restore()
+        trainer.restore(checkpoint)
         step, total = trainer.state.step, len(trainer.schedule)
         complete = (run / REPORT).is_file() and (run / MODEL).is_dir()
         if step == total and complete and not overrides:

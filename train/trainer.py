@@ -112,18 +112,20 @@ class Trainer:
         """The folder of the run's checkpoints."""
         return self.run / "checkpoints"
 
-    def restore(self) -> None:
-        """Load the run's last checkpoint; without one, start at step 0.
+    def restore(self, name: str | None = None) -> None:
+        """Load a checkpoint of the run, or its last one; without one, start at step 0.
+
+        Later checkpoints than the named one are set aside: they belong to steps that run again.
 
         Raises:
             UserError: a checkpoint that cannot be loaded, a schedule that ends before it, a bank
                 that is not the run's.
         """
         with ranks.raise_once():
-            saved = checkpoint.list_checkpoints(self.checkpoints)
-        if saved:
+            found = checkpoint.find(self.checkpoints, name)
+        if found is not None:
             self.state = checkpoint.load(
-                saved[-1],
+                found,
                 self.engines,
                 self.averages,
                 self.context.memory.waiting,
@@ -137,7 +139,14 @@ class Trainer:
                     expected=f"at least {self.state.step}",
                     fix="give a stage more steps",
                 )
-        self.context.memory.restore(self.state.bank_version, self.state.bank_digest)
+        memory = self.context.memory
+        if name is not None:
+            memory.check(self.state.bank_version, self.state.bank_digest)
+            with ranks.raise_together():
+                if ranks.is_first():
+                    for path in checkpoint.set_aside(self.checkpoints, name):
+                        print(f"a later checkpoint is kept as {path}; delete it to free its space")
+        memory.restore(self.state.bank_version, self.state.bank_digest)
 
     def train(self) -> None:
         """Run the remaining steps.

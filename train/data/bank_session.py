@@ -205,13 +205,17 @@ class BankSession:
         """
         if self.path is None:
             return
-        if version:
-            with ranks.raise_once():
-                self._check(self.path, version, digest)
+        self.check(version, digest)
         ranks.barrier()  # every rank has checked the bank before rank 0 writes to it
         self.bank = self._open(self.path)
         if self.bank.version != version:
             write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
+
+    def check(self, version: int, digest: str) -> None:
+        """Check that `restore` can open the bank as it was; raises as `restore`."""
+        if self.path is not None and version:
+            with ranks.raise_once():
+                self._check(self.path, version, digest)
 
     def close(self) -> None:
         """Release the bank."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emosym.errors import UserError
+from emosym.strict_json import read_json
 from memory_bank import Candidate
 from memory_bank.store.entry import Provenance
 
@@ -56,17 +58,25 @@ class CandidateQueue:
                         embedding=file.get_tensor(f"{place}.embedding"),
                         **known,
                     )
-                    for place, known in enumerate(json.loads(file.metadata()["known"]))
+                    for place, known in enumerate(_known(file.metadata()))
                 ]
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            for one in self.candidates:
+                _drawn_at(one)
+        except (SafetensorError, KeyError, TypeError, ValueError, UserError) as error:
+            self.candidates = []
             raise UserError(
-                f"{path} cannot be read",
-                got=error,
-                fix="delete its checkpoint to use the one before",
+                f"{path} does not hold candidates", got=error, fix="resume from another checkpoint"
             ) from error
 
 
+def _known(metadata: Any) -> list[dict[str, Any]]:
+    found = read_json(metadata["known"])
+    if not isinstance(found, list):
+        raise TypeError("the facts are no list")
+    return found
+
+
 def _drawn_at(candidate: Candidate) -> int:
-    if candidate.step is None:
+    if not isinstance(candidate.step, int):
         raise ValueError("a candidate in the queue needs the step that generated it")
     return candidate.step

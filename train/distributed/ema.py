@@ -78,9 +78,10 @@ class WeightAverage:
             saved = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"the average {path} cannot be read", got=error, fix=_FIX) from error
-        moves = saved.pop(MOVES, None)
+        moves = saved.pop(MOVES, torch.tensor(-1))
         own = {name: value.shape for name, value in self.values.items()}
-        if moves is None or {name: value.shape for name, value in saved.items()} != own:
+        counted = moves.numel() == 1 and moves.item() >= 0
+        if not counted or {name: value.shape for name, value in saved.items()} != own:
             raise UserError(
                 f"{path} is not the average of this part",
                 got=f"{len(saved)} tensors",

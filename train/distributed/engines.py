@@ -13,6 +13,7 @@ from torch import nn
 
 from train.config import EngineConfig, OptimizerConfig
 from train.distributed import ranks
+from train.distributed.shards import Shards
 
 
 def deepspeed_config(config: EngineConfig, optimizer: OptimizerConfig) -> dict[str, Any]:
@@ -54,6 +55,9 @@ def make_engine(part: nn.Module, config: EngineConfig, optimizer: OptimizerConfi
         config=deepspeed_config(config, optimizer),
         dist_init_required=False,
     )
+    engine.checkpoint_engine = Shards(engine._config)
+    # The scripts that it puts beside the shards unpickle them, and may fail on one rank alone.
+    engine._copy_recovery_script = lambda folder: None
     return engine
 
 

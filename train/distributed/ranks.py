@@ -82,25 +82,38 @@ def raise_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def raise_together() -> Iterator[None]:
-    """Let all ranks stop when one of them raises an error.
+    """Let all ranks stop when one of them raises an error; the first that did reports it.
 
     Raises:
-        UserError, OSError: on the ranks that raised it.
+        UserError, OSError: on the lowest of the ranks that raised it.
         OtherRankError: on the others.
     """
-    problem: UserError | OSError | None = None
+    problem: UserError | OSError | OtherRankError | None = None
     try:
         yield
-    except (UserError, OSError) as error:
+    except (UserError, OSError, OtherRankError) as error:
         problem = error
-    if any_rank(problem is not None):
-        raise problem or OtherRankError
+    fine = 2 * size()
+    own = size() if isinstance(problem, OtherRankError) else rank()
+    first = least(fine if problem is None else own)
+    if problem is not None and first == rank():
+        raise problem
+    if first < fine:
+        raise OtherRankError
 
 
-def resume_command(run: Path) -> str:
-    """Return the command that resumes a run on as many ranks."""
-    processes = f" NPROC={size()}" if size() > 1 else ""
-    return f"`make resume RUN={run}{processes}`"
+def lost_peer(error: Exception) -> bool:
+    """Return whether an error of a collective operation says that another rank has ended."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
+
+
+def resume_command(run: Path, checkpoint: str | None = None) -> str:
+    """Return the command that resumes a run on as many ranks, from a checkpoint or the last one."""
+    processes = f" NPROC={size()}" if dist.is_initialized() and size() > 1 else ""
+    named = f" CHECKPOINT={checkpoint}" if checkpoint else ""
+    return f"`make resume RUN={run}{processes}{named}`"
 
 
 def barrier() -> None:
@@ -116,6 +129,15 @@ def any_rank(flag: bool) -> bool:
     votes = torch.tensor([float(flag)], device=device())
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+def least(number: int) -> int:
+    """Return the least of the ranks' numbers, on all ranks."""
+    if size() == 1:
+        return number
+    found = torch.tensor(number, device=device())
+    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    return int(found.item())
 
 
 def mean(value: Tensor) -> Tensor:

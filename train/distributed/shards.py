@@ -1,0 +1,101 @@
+"""The files that DeepSpeed writes into a checkpoint and reads back; reading one runs no code."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+from safetensors import SafetensorError
+
+from emosym.errors import UserError
+
+SAFE = [LossScaler, ZeroStageEnum, fragment_address]
+"""Classes in the shards of ZeRO 1 and 2 beside tensors and containers. They only hold values."""
+
+
+class Shards(TorchCheckpointEngine):
+    """DeepSpeed's reader and writer of files, for one engine."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._written: list[Path] = []
+        self._failure: OSError | None = None
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Create a folder; `take_written` raises the error."""
+        with self._noted():
+            super().makedirs(path, exist_ok)
+
+    def save(self, state_dict: Any, path: str) -> None:
+        """Write a file; `take_written` raises the error: the other ranks wait in a barrier here."""
+        with self._noted():
+            super().save(state_dict, path)
+            self._written.append(Path(path))
+
+    def take_written(self) -> list[Path]:
+        """Return what this rank wrote since the last call.
+
+        Raises:
+            OSError: a file that could not be written.
+        """
+        written, failure = self._written, self._failure
+        self._written, self._failure = [], None
+        if failure is not None:
+            raise failure
+        return written
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """Read a file that holds only tensors, containers, numbers, texts and objects of `SAFE`.
+
+        Raises:
+            UserError: the file holds something else, or cannot be read.
+        """
+        _check_archive(Path(path))
+        try:
+            with torch.serialization.safe_globals(SAFE):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:  # torch's own text advises weights_only=False
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            raise UserError(
+                f"{path} holds more than the state of an optimizer or a model",
+                got=found[1] if found else "another pickle",
+                fix="it was not written by EmoSym and was not read; do not use this run",
+            ) from error
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            with writing():
+                yield
+        except OSError as error:
+            self._failure = self._failure or error
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Raise what torch and safetensors raise on a full disk as the OSError that it is."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise OSError((str(error).strip().splitlines() or [type(error).__name__])[-1]) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise UserError for what torch.save does not write: no archive, or one that inflates."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise UserError(f"{path} is not a file of torch.save", got=error) from error
+    if size > path.stat().st_size:
+        raise UserError(f"{path} is not a file of torch.save", got=f"{size} bytes of members")
