@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,12 +27,13 @@ from memory_bank.search import (
     search_text,
 )
 from memory_bank.store import compaction, history
+from memory_bank.store.confined import read_file
 from memory_bank.store.compaction import Forgotten
 from memory_bank.store.database import AUTO
 from memory_bank.store.entry import Candidate, Decision, Entry, Refusal
 from memory_bank.store.filter import Filter
 from memory_bank.store.history import Diff, Event
-from memory_bank.store.images import image_path
+from memory_bank.store.image_files import image_file, image_name
 from memory_bank.store.inspection import Show, problems
 from memory_bank.store.statistics import statistics
 from memory_bank.store.store import Store
@@ -67,8 +69,10 @@ class MemoryBank:
     def __init__(self, store: Store) -> None:
         self._store = store
         check_setting(store.index)
-        self._index = Index(store.path / INDEX, store.dim, mapped=not store.writable)
-        self._index.catch_up(store)
+        with store.moment():
+            store.adopt()
+            self._index = Index(store.path / INDEX, store.dim, mapped=not store.writable)
+            self._index.catch_up(store)
 
     @classmethod
     def create(cls, path: Path | str, dim: int, model_hash: str, *, index: str = AUTO) -> Self:
@@ -102,15 +106,18 @@ class MemoryBank:
             raise unknown("mode", mode, ("r", "a"))
         store = Store(_resolved(path), writable=mode == "a", wait=wait)
         try:
-            if model_hash is not None and model_hash != store.model_hash:
-                raise UserError(
-                    f"the vectors of the memory bank {path} were made by another model",
-                    got=f"model {model_hash}",
-                    expected=f"model {store.model_hash}",
-                    fix="use that model, or a new bank",
-                )
-            if index is not None and check_setting(index) != store.index:
-                store.keep_index(index)
+            with store.moment():
+                store.adopt()
+                if model_hash is not None and model_hash != store.model_hash:
+                    raise UserError(
+                        f"the vectors of the memory bank {path} were made by another model",
+                        got=f"model {model_hash}",
+                        expected=f"model {store.model_hash}",
+                        fix="use that model, or a new bank",
+                    )
+                if index is None or check_setting(index) == store.index:
+                    return cls(store)
+            store.keep_index(index)
             return cls(store)
         except BaseException:
             store.close()
@@ -118,9 +125,11 @@ class MemoryBank:
 
     def close(self) -> None:
         """Save the index (as a writer) and release the lock."""
-        if self._store.writable:
-            self._index.save()
-        self._store.close()
+        try:
+            if self._store.writable:
+                self._index.save()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -164,8 +173,9 @@ class MemoryBank:
         """
         if version is not None:
             version = history.version_of(self._store, version)
-        self._store.refresh(version)
-        self._index.catch_up(self._store)
+        with self._store.moment():
+            self._store.refresh(version)
+            self._index.catch_up(self._store)
         return self.version
 
     def add(self, candidates: Iterable[Candidate], *, reason: str = BY_HAND) -> Recorded:
@@ -355,8 +365,34 @@ class MemoryBank:
         return self._store.refusals()
 
     def image_path(self, entry: Entry) -> Path:
-        """Return the image file of an entry."""
-        return image_path(self._store.images, entry.sha256, entry.suffix)
+        """Return the image file of an entry.
+
+        Raises `UserError` when a link, a pipe or the like is in its place; a missing file is left
+        to who opens it.
+        """
+        return image_file(self.path, entry.sha256, entry.suffix)
+
+    def image_bytes(self, entry: Entry) -> bytes:
+        """Return the image file of an entry, unchecked. Raises `UserError` if it cannot be read."""
+        name = image_name(entry.sha256, entry.suffix)
+        try:
+            return read_file(self.path, name)
+        except OSError as error:
+            raise UserError(
+                f"the image of entry {entry.id} cannot be read: {self.path / name}",
+                got=error.strerror,
+                fix="see `emosym bank verify`; adding the original file again restores it",
+            ) from error
+
+    @contextmanager
+    def moment(self, version: int | str | None = None) -> Iterator[None]:
+        """Move as `reload`, and read that version during the block, whatever the writer does.
+
+        Raises as `reload`.
+        """
+        with self._store.moment():
+            self.reload(version)
+            yield
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of the bank, ready for JSON.

@@ -50,7 +50,7 @@ def export_bank(bank: MemoryBank, out: Path, show: Show, **conditions: Any) -> i
             batch = ids[start : start + _BATCH]
             for number, vector in zip(batch, bank.embeddings(batch), strict=True):
                 entry = bank.entry(number)
-                yield item_of(entry, bank.image_path(entry).read_bytes(), vector, bank.model_hash)
+                yield item_of(entry, bank.image_bytes(entry), vector, bank.model_hash)
             show(start + len(batch), len(ids))
 
     kind = _format(out)

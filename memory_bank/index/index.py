@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import faiss
 import numpy as np
 import xxhash
 
+from emosym.errors import UserError
 from emosym.files import remove_leftovers, replacing
 from memory_bank.index.kinds import Flat, IndexKind, kind_for, read
+from memory_bank.store.confined import open_file
 from memory_bank.store.database import AUTO, State
 from memory_bank.store.store import Store
 
@@ -164,19 +168,26 @@ class Index:
             return
         try:
             remove_leftovers(self._path)
-            with replacing(self._path) as temporary:
-                faiss.write_index(self._kind.faiss, str(temporary))
-                removed = self._kind.removed
-                stamp = removed.tobytes() + _STAMP.pack(
-                    _MAGIC, self.state.generation, self.state.version, removed.size, self._origin
-                )
-                digest = xxhash.xxh3_128(np.memmap(temporary, mode="r").data)
-                digest.update(stamp)
-                with temporary.open("ab") as stream:
-                    stream.write(stamp + digest.digest())
+            with replacing(self._path) as temporary, temporary.open("xb") as stream:
+                self._write(stream)
             self._saved = self.state
         except (OSError, RuntimeError) as error:
             log.warning("could not save %s (%s); it is rebuilt when needed", self._path, error)
+
+    def _write(self, stream: BinaryIO) -> None:
+        digest = xxhash.xxh3_128()
+
+        def write(data: bytes | memoryview) -> None:
+            digest.update(data)
+            stream.write(data)
+
+        # Through Python, which reports what FAISS itself may not: that the disk is full at the end.
+        faiss.write_index(self._kind.faiss, faiss.PyCallbackIOWriter(write))
+        removed = self._kind.removed
+        write(removed.tobytes())
+        state = self.state
+        write(_STAMP.pack(_MAGIC, state.generation, state.version, removed.size, self._origin))
+        stream.write(digest.digest())
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:
@@ -199,22 +210,30 @@ def _load(path: Path, dim: int, mapped: bool) -> tuple[IndexKind, State, bytes] 
     Every byte is checked by its digest before FAISS reads the file.
     """
     try:
-        data = np.memmap(path, np.uint8, mode="r")
-        end = data.size - _DIGEST
-        if xxhash.xxh3_128_digest(data[:end].data) != data[end:].tobytes():
-            raise ValueError("checksum differs")
-        end -= _STAMP.size
-        stamp = data[end : end + _STAMP.size].tobytes()
-        magic, generation, version, removed, origin = _STAMP.unpack(stamp)
-        if magic != _MAGIC:
-            raise ValueError("not written by this format")
-        kind = read(path, mapped=mapped)
+        descriptor = open_file(path.parent, path.name)
+    except FileNotFoundError:
+        return None
+    except (OSError, UserError) as error:
+        log.warning("%s cannot be read (%s); rebuilding it from the store", path, error)
+        return None
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            data = np.memmap(file, np.uint8, mode="r")
+            end = data.size - _DIGEST
+            if xxhash.xxh3_128_digest(data[:end].data) != data[end:].tobytes():
+                raise ValueError("checksum differs")
+            end -= _STAMP.size
+            stamp = data[end : end + _STAMP.size].tobytes()
+            magic, generation, version, removed, origin = _STAMP.unpack(stamp)
+            if magic != _MAGIC:
+                raise ValueError("not written by this format")
+            file.seek(0)
+            # The file that was checked, even if a writer has replaced it meanwhile.
+            kind = read(Path(f"/dev/fd/{descriptor}"), mapped=mapped)
         if kind.faiss.d != dim:
             raise ValueError(f"holds vectors of dimension {kind.faiss.d}")
         if removed:
             kind.remove(np.frombuffer(data[end - 8 * removed : end].tobytes(), np.int64))
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, RuntimeError, struct.error) as error:
         log.warning("%s is damaged (%s); rebuilding it from the store", path, error)
         return None

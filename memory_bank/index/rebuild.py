@@ -9,7 +9,7 @@ import numpy as np
 
 from emosym.errors import UserError
 from memory_bank.store.database import State
-from memory_bank.store.images import image_path
+from memory_bank.store.image_files import image_file
 from memory_bank.store.inspection import Show
 from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
@@ -46,7 +46,7 @@ def rebuild(store: Store, embed: Embed, dim: int, model_hash: str, show: Show) -
             batch = ids[start : start + _BATCH]
             marks = ", ".join("?" * len(batch))
             files = dict(
-                (number, image_path(store.images, sha256, suffix))
+                (number, image_file(store.path, sha256, suffix))
                 for number, sha256, suffix in db.execute(
                     f"SELECT id, sha256, suffix FROM entries WHERE id IN ({marks})", batch
                 )

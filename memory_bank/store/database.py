@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,17 @@ from urllib.parse import quote
 
 from emosym.errors import UserError
 from emosym.files import replacing
-from memory_bank.store import schema
+from memory_bank.store import schema, schema_check
+from memory_bank.store.confined import check_file
 from memory_bank.store.entry import INTEGER_END
 from memory_bank.store.lock import WriterLock
 
 DATABASE = "bank.sqlite"
 AUTO = schema.AUTO
+MAX_BYTES = 2**26
+"""Length of the longest text or vector in the database."""
+_TOLD = 5
+"""Number of changes of the schema that an error lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +63,7 @@ class Database:
 
     def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
         self.path = path
-        if not (path / DATABASE).is_file():
-            raise UserError(
-                f"not a memory bank: {path}",
-                got=f"no {DATABASE} in it",
-                fix="create one there first",
-            )
+        _check_files(path, writable=writable)
         self._lock = None
         if writable:
             what = f"the memory bank {path}"
@@ -71,11 +72,9 @@ class Database:
             with self._sound():
                 self._db = _connect(path, writable=writable)
             try:
+                self._check_schema()
                 self._upgrade()
-                with self._sound():
-                    meta = self._meta()
-                self.dim, self.model_hash = meta.dim, meta.model_hash
-                self.index, self.state = meta.index, meta.state
+                self.adopt()
             except BaseException:
                 self._db.close()
                 raise
@@ -118,6 +117,13 @@ class Database:
         """Close the database and let the next writer in."""
         self._db.close()
         self._release()
+
+    def adopt(self) -> None:
+        """Take over the newest state, with its embedder and its setting of the index kind."""
+        with self._sound():
+            meta = self._meta()
+        self.dim, self.model_hash = meta.dim, meta.model_hash
+        self.index, self.state = meta.index, meta.state
 
     def refresh(self, version: int | None = None) -> None:
         """Move to the newest state, or to an older version of the newest generation.
@@ -203,15 +209,23 @@ class Database:
 
         Raises `UserError` when it is damaged, or when a writer changed the history of `state`.
         """
+        with self.moment(), self._sound():
+            if self._meta().state.generation != self.state.generation:
+                raise UserError(
+                    f"the history of the memory bank {self.path} was changed by its writer",
+                    fix="reload it",
+                )
+            yield self._db
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """Read the database as it is at one moment, whatever a writer does during the block."""
+        if self._db.in_transaction:
+            yield
+            return
         self._db.execute("BEGIN")
         try:
-            with self._sound():
-                if self._meta().state.generation != self.state.generation:
-                    raise UserError(
-                        f"the history of the memory bank {self.path} was changed by its writer",
-                        fix="reload it",
-                    )
-                yield self._db
+            yield
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -229,6 +243,23 @@ class Database:
                 got=error,
                 fix="restore the folder from a copy",
             ) from error
+
+    def _check_schema(self) -> None:
+        """Raise `UserError` when others than EmoSym made the tables, or a newer version did."""
+        with self._sound():
+            schema_check.check_meta(self._db)
+            version = self._meta().format
+            changed = schema_check.differences(self._db, version)
+        if changed:
+            raise UserError(
+                f"the database of the memory bank {self.path} has been changed by another program",
+                got=", ".join(changed[:_TOLD]),
+                expected=f"exactly the tables of format {version}",
+                fix="restore the folder from a copy that you trust",
+            )
+        if self.writable:
+            # Our triggers use the full-text index, which older SQLite counts as unsafe in triggers.
+            self._db.execute("PRAGMA trusted_schema = ON")
 
     def _meta(self) -> _Meta:
         """Return the table `meta`; raise UserError for a newer format, ValueError if damaged."""
@@ -272,10 +303,35 @@ class Database:
             db.execute("BEGIN IMMEDIATE")
             schema.upgrade(db, meta.state.version)
             db.execute("COMMIT")
+        self._check_schema()
 
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
+
+
+def _check_files(path: Path, *, writable: bool) -> None:
+    """Check what SQLite will open by name: it follows links, and waits for pipes.
+
+    Raises `UserError` when there is no database, when it or a file of SQLite beside it is no
+    regular file or has other names, and when there is a rollback journal.
+    """
+    try:
+        if check_file(path / DATABASE, writable=writable):
+            for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                check_file(path / name, writable=True)
+            # A journal can name a file anywhere that SQLite then deletes.
+            if os.path.lexists(path / f"{DATABASE}-journal"):
+                raise UserError(
+                    f"{path / DATABASE}-journal is not of a memory bank",
+                    expected=f"no rollback journal beside {DATABASE}",
+                    fix="restore the folder from a copy that you trust",
+                )
+            return
+        found = f"no {DATABASE} in it"
+    except OSError as error:
+        found = error.strerror or str(error)
+    raise UserError(f"not a memory bank: {path}", got=found, fix="create one there first")
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
@@ -287,6 +343,13 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"file:{quote(str(path.resolve() / DATABASE))}?{flags}", uri=True, isolation_level=None
     )
+    # The file may come from elsewhere: what is in its schema runs no functions, its pages are
+    # checked before they are used, and no value in it is larger than any of ours.
+    db.execute("PRAGMA trusted_schema = OFF")
+    db.execute("PRAGMA cell_size_check = ON")
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
+    if sys.version_info >= (3, 12):
+        db.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE)
     if writable:
         db.execute("PRAGMA synchronous = FULL")
         # Checkpoint every 32 MB of journal: a page that many batches touch is then copied once.

@@ -1,26 +1,23 @@
-"""Image files of the bank: checked, named by their SHA-256, synced before an entry names them."""
+"""Images that are offered to the bank, as checked files, and measures of their pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from emosym.pictures.loading import UnreadableImage, load_image
-from memory_bank.store.durable import Flush
 
 _SUFFIX: dict[bytes, Literal["png", "jpg"]] = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}
 """First bytes of a file -> suffix, for the formats that are stored as they are."""
-_NAME = re.compile(r"[0-9a-f]{64}\.(png|jpg)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,8 @@ def _checked(data: bytes, suffix: Literal["png", "jpg"]) -> ImageFile:
 def _read(path: Path) -> bytes:
     """Return the bytes of a file; raise `UserError`."""
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may have no end
+            raise UnreadableImage(path, "not a regular file (a folder, a pipe or a device)")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise UnreadableImage(path, error) from error
@@ -107,66 +106,6 @@ def fingerprint(image: Image.Image) -> int:
     small = image.convert("L").resize((9, 8), Image.Resampling.BOX)
     darker = np.asarray(small, np.int16)[:, :-1] < np.asarray(small, np.int16)[:, 1:]
     return int(np.packbits(darker).view(">i8")[0])
-
-
-def image_path(root: Path, sha256: str, suffix: str) -> Path:
-    """Return the path of the file with this hash below the images folder."""
-    return root / f"{sha256[:2]}/{sha256}.{suffix}"
-
-
-def is_lost(root: Path, file: ImageFile) -> bool:
-    """Return whether a file that should be stored is missing or damaged."""
-    return not _holds(image_path(root, file.sha256, file.suffix), file.data)
-
-
-def write_images(root: Path, files: Iterable[ImageFile]) -> None:
-    """Write files durably. On an OSError all new files are deleted, and the error is raised."""
-    # Written in place: a file is not read before the database names it, and the next writer deletes
-    # what a crash leaves. An existing file belongs to an entry; it is rewritten only if damaged.
-    written: list[Path] = []
-    try:
-        with Flush(root.parent) as flush:
-            for file in files:
-                path = image_path(root, file.sha256, file.suffix)
-                if (stream := _new(path, file.data)) is not None:
-                    written.append(path)
-                    with stream:
-                        stream.write(file.data)
-            if written:
-                flush.sync(written)
-    except OSError:
-        for path in written:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def orphans(root: Path, known: set[str]) -> Iterator[Path]:
-    """Yield files that a crash or a rollback left: with unknown hashes, or temporary names."""
-    for folder in os.scandir(root):
-        if len(folder.name) != 2 or not folder.is_dir():
-            continue
-        for file in os.scandir(folder):
-            if file.is_dir(follow_symlinks=False):
-                continue
-            unfinished = file.name.startswith(".") and file.name.endswith(".tmp")
-            if unfinished or (_NAME.fullmatch(file.name) and file.name[:64] not in known):
-                yield Path(file)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    """Return whether a file exists and has these bytes."""
-    return os.path.isfile(path) and path.read_bytes() == data
-
-
-def _new(path: Path, data: bytes) -> BinaryIO | None:
-    """Return an empty file to write; None if it exists and has these bytes."""
-    try:
-        return path.open("xb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb")
-    except FileExistsError:
-        return None if _holds(path, data) else path.open("wb")
 
 
 def _png(image: Image.Image) -> bytes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from emosym.errors import UserError
 from memory_bank.store.entry import Entry
-from memory_bank.store.images import image_path, orphans, read_image
+from memory_bank.store.confined import Misplaced, read_file
+from memory_bank.store.image_files import image_name, orphans
+from memory_bank.store.images import read_image
 from memory_bank.store.rows import ENTRY, check_numbers, record_of
 from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
@@ -37,7 +40,9 @@ def problems(store: Store, show: Show) -> list[str]:
             show(done, count)
         if store.writable:
             known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
-            found += [f"no entry has the file {path}" for path in orphans(store.images, known)]
+            found += [
+                f"no entry has the file {store.path / name}" for name in orphans(store.path, known)
+            ]
     return found
 
 
@@ -73,8 +78,19 @@ def _entry(
     try:
         if len(embedding) == 4 * store.dim:
             check_vectors(np.frombuffer(embedding, np.float32), store.dim)
-        path = image_path(store.images, entry.sha256, entry.suffix)
-        if read_image(path).sha256 != entry.sha256:
-            yield f"image does not match its hash {entry.sha256}"
     except UserError as error:
         yield str(error)
+    yield from _image(store.path, entry)
+
+
+def _image(bank: Path, entry: Entry) -> Iterator[str]:
+    name = image_name(entry.sha256, entry.suffix)
+    try:
+        file = read_image(read_file(bank, name))
+    except Misplaced as error:
+        yield str(error)
+    except (OSError, UserError) as error:
+        yield f"unreadable image {bank / name}: {error}"
+    else:
+        if file.sha256 != entry.sha256:
+            yield f"image does not match its hash {entry.sha256}"

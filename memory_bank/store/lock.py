@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from emosym.errors import UserError
+from memory_bank.store.confined import open_file
 
 _INTERVAL = 0.05
 """Seconds between two attempts to take the lock."""
@@ -32,7 +33,7 @@ class WriterLock:
 
     Raises:
         UserError: another writer still holds the lock after `wait` seconds, `wait` is below 0 or
-            NaN, or the folder cannot be written.
+            NaN, the folder or its disk cannot be written, or `path` is a link or no regular file.
     """
 
     def __init__(self, path: Path, what: str, otherwise: str, *, wait: float = 0) -> None:
@@ -40,7 +41,7 @@ class WriterLock:
             raise UserError("the wait for another writer", got=wait, expected="seconds, at least 0")
         _release_in_forks()
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._descriptor = open_file(path.parent, path.name, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise UserError(
                 f"cannot write to {what}",
@@ -63,8 +64,14 @@ class WriterLock:
         _held.add(self._descriptor)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, note.encode(), 0)
+        try:
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, note.encode(), 0)
+        except OSError as error:
+            self.release()
+            raise UserError(
+                f"cannot write to {what}", got=error, fix=f"free some space, or {otherwise}"
+            ) from error
 
     def release(self) -> None:
         """Release the lock; a second call has no effect."""
@@ -89,7 +96,7 @@ def _describe(note: str) -> str:
     try:
         holder = json.loads(note)
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "an unknown process"
 
 

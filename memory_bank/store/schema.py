@@ -14,33 +14,50 @@ FORMAT = 2
 AUTO = "auto"
 """Index setting that chooses the kind by size."""
 
-_PROVENANCE = """
+META = "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID"
+_JUDGED = """
     source TEXT NOT NULL CHECK (source IN ('real', 'synthetic')),
     emotion TEXT, valence REAL, arousal REAL,
     predicted TEXT, predicted_valence REAL, predicted_arousal REAL, confidence REAL, contrast REAL,
-    fingerprint INTEGER, scores TEXT NOT NULL,
-    prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
+    """
+_MADE = """prompt TEXT, seed INTEGER, model_hash TEXT, step INTEGER,
     reason TEXT NOT NULL"""
+_PROVENANCE = f"{_JUDGED}fingerprint INTEGER, scores TEXT NOT NULL,\n    {_MADE}"
 
-_LIVE = "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted, sha256)"
-_RECORDS = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
-    f"""CREATE TABLE entries (
+
+def _records(provenance: str, live: str) -> tuple[str, ...]:
+    """Return the statements that make the records, with the index `live` of live entries."""
+    return (
+        META,
+        f"""CREATE TABLE entries (
     id INTEGER PRIMARY KEY,
     sha256 TEXT NOT NULL CHECK (length(sha256) = 64 AND sha256 NOT GLOB '*[^0-9a-f]*'),
     suffix TEXT NOT NULL CHECK (suffix IN ('png', 'jpg')),
-    {_PROVENANCE},
+    {provenance},
     added INTEGER NOT NULL,
     removed INTEGER,
     embedding BLOB NOT NULL
     )""",
-    "CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL",
-    # Covers queries of live entries by source and label, without reading embeddings.
-    _LIVE,
-    "CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL",
-    f"CREATE TABLE refusals (id INTEGER PRIMARY KEY, {_PROVENANCE}, version INTEGER NOT NULL)",
-    "CREATE INDEX refusal_version ON refusals (version)",
+        "CREATE UNIQUE INDEX live_image ON entries (sha256) WHERE removed IS NULL",
+        live,
+        "CREATE INDEX entry_removed ON entries (removed) WHERE removed IS NOT NULL",
+        f"CREATE TABLE refusals (id INTEGER PRIMARY KEY, {provenance}, version INTEGER NOT NULL)",
+        "CREATE INDEX refusal_version ON refusals (version)",
+    )
+
+
+# Covers queries of live entries by source and label, without reading embeddings.
+_LIVE = "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted, sha256)"
+_RECORDS = _records(_PROVENANCE, _LIVE)
+FORMAT_1 = tuple(
+    _records(provenance, live)
+    for provenance in (_JUDGED + _MADE, _PROVENANCE)
+    for live in (
+        "CREATE INDEX entry_added ON entries (added)",
+        "CREATE INDEX entry_live ON entries (added, removed, source, emotion, predicted)",
+    )
 )
+"""The statements of the variants of format 1."""
 _HISTORY = (
     """CREATE TABLE events (
     number INTEGER PRIMARY KEY,
@@ -67,10 +84,15 @@ INDEX_PROMPTS = "INSERT INTO prompts (prompts) VALUES ('rebuild')"
 """Rebuilds the full-text index of prompts, without traces of deleted entries."""
 
 
-def create(db: sqlite3.Connection, dim: int, model_hash: str, index: str) -> None:
-    """Make the tables of an empty bank."""
+def create_tables(db: sqlite3.Connection) -> None:
+    """Make the tables."""
     for statement in (*_RECORDS, *_HISTORY):
         db.execute(statement)
+
+
+def create(db: sqlite3.Connection, dim: int, model_hash: str, index: str) -> None:
+    """Make an empty bank."""
+    create_tables(db)
     meta = {"format": FORMAT, "dim": dim, "model_hash": model_hash, "index": index}
     meta |= {"generation": 0, "version": 0, "oldest": 0, "last_id": 0}
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())

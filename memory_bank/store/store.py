@@ -14,7 +14,8 @@ from emosym.errors import UserError, unknown
 from memory_bank.store.database import Database, State
 from memory_bank.store.entry import INTEGER_END, Decision, Entry, Refusal
 from memory_bank.store.filter import COLUMNS, Filter
-from memory_bank.store.images import ImageFile, is_lost, orphans, read_images, write_images
+from memory_bank.store.image_files import delete_images, is_lost, orphans, write_images
+from memory_bank.store.images import ImageFile, read_images
 from memory_bank.store.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
 from memory_bank.store.vectors import check_each
 
@@ -55,7 +56,6 @@ class Store(Database):
 
     def __init__(self, path: Path, *, writable: bool, wait: float = 0) -> None:
         super().__init__(path, writable=writable, wait=wait)
-        self.images = path / "images"
         try:
             if writable:
                 self.sweep()
@@ -189,7 +189,7 @@ class Store(Database):
         with self._sweeping_on_error(), self.writing() as db:
             # Files are written before the transaction that names them: a crash in between leaves
             # files without entry, which the next writer deletes, but no entry without its file.
-            write_images(self.images, batch.files)
+            write_images(self.path, batch.files)
             db.execute("BEGIN IMMEDIATE")
             state = State(self.state.generation, self.state.version + 1)
             self._insert(batch, self.last_id(), state.version)
@@ -214,7 +214,7 @@ class Store(Database):
             db.execute("BEGIN IMMEDIATE")
             for decisions in batches:
                 batch = self._check(decisions)
-                write_images(self.images, batch.files)
+                write_images(self.path, batch.files)
                 self._insert(batch, last + admitted, state.version)
                 admitted += batch.admitted
                 refused += len(decisions) - batch.admitted
@@ -241,7 +241,7 @@ class Store(Database):
             file = content[0]
             if file.sha256 in files or file.sha256 in held:
                 reason = DUPLICATE
-                if file.sha256 not in files and is_lost(self.images, file):
+                if file.sha256 not in files and is_lost(self.path, file):
                     reason, files[file.sha256] = RESTORED, file
                 decision = Decision(candidate=decision.candidate, admitted=False, reason=reason)
                 rows[place] = (decision, None)
@@ -314,10 +314,7 @@ class Store(Database):
         with self.reading() as db:
             known = {row[0] for row in db.execute("SELECT sha256 FROM entries")}
         try:
-            # Some copy programs drop the empty folder. Missing files are reported by `verify`.
-            self.images.mkdir(exist_ok=True)
-            for path in list(orphans(self.images, known)):
-                path.unlink()
+            delete_images(self.path, list(orphans(self.path, known)))
         except OSError as error:
             raise UserError(
                 f"cannot delete images that the memory bank {self.path} no longer needs",

@@ -247,7 +247,6 @@ def edit(bank: MemoryBank, change: str) -> None:
         ("UPDATE meta SET value = 9223372036854775807 WHERE key = 'version'", "its version is 9"),
         ("UPDATE entries SET scores = '{\"a\": NaN}'", "a score of an image is NaN"),
         ("INSERT INTO tags VALUES ('clean', 'x')", "the version of tag clean is 'x'"),
-        ("DROP TABLE refusals", "no such table: refusals"),
     ],
 )
 def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, message: str):
