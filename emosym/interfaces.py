@@ -277,7 +277,11 @@ class Scorer(Protocol):
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Return a finite score of each of N images, [N]; higher is better."""
+        """Return a score of each of N images, [N]; higher is better.
+
+        NaN means that the image could not be judged: it has no score, and none is invented. All
+        other scores are finite. A judge that cannot judge at all raises UserError.
+        """
         ...
 
 

@@ -86,6 +86,10 @@ def refine(
     judge_model: Annotated[
         str | None, typer.Option(help="Name of the model behind a URL given as --judge.")
     ] = None,
+    judge_max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest answer of that model in tokens; default: 2048."),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep every image, by its seed.")] = False,
     model: Model = DEFAULT_MODEL,
     device: Device = None,
@@ -110,7 +114,7 @@ def refine(
     check_sampling(num_inference_steps, guidance_scale)
     if best_of is not None:
         _check_unused({"--rounds": rounds, "--images": images, "--epsilon": epsilon})
-    remote = _remote(judge, judge_model)
+    remote = _remote(judge, judge_model, judge_max_tokens)
     rounds = refining.ROUNDS if rounds is None else rounds
     images = refining.IMAGES if images is None else images
     total = best_of or rounds * images
@@ -183,21 +187,25 @@ def _check_unused(options: Mapping[str, object]) -> None:
             raise UserError(f"{name} has no effect with --best-of", fix="leave one of them out")
 
 
-def _remote(judge: str, judge_model: str | None) -> RemoteModel | None:
+def _remote(
+    judge: str, judge_model: str | None, judge_max_tokens: int | None
+) -> RemoteModel | None:
     """Return the client of a judge at a URL; None for another judge."""
     if not judge.lower().startswith(("http://", "https://")):
-        if judge_model is not None:
-            raise UserError(
-                "--judge-model has no effect without a URL",
-                got=f"--judge {judge}",
-                fix="give the URL of a server as --judge, or leave it out",
-            )
+        given = {"--judge-model": judge_model, "--judge-max-tokens": judge_max_tokens}
+        for option, value in given.items():
+            if value is not None:
+                raise UserError(
+                    f"{option} has no effect without a URL",
+                    got=f"--judge {judge}",
+                    fix="give the URL of a server as --judge, or leave it out",
+                )
         return None
     if judge_model is None:
         raise UserError("a judge at a URL needs the name of its model", fix="give --judge-model")
     from model_zoo.judges.remote import RemoteModel
 
-    return RemoteModel(judge, judge_model)
+    return RemoteModel(judge, judge_model, max_tokens=judge_max_tokens)
 
 
 def _judge_hash(judge: str, hashed: str) -> str:

@@ -11,12 +11,14 @@ from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError, unknown
-from emosym.interfaces import Recogniser
+from emosym.interfaces import Recogniser, Scorer
 from emosym.records import ImageRequest, Understanding
 from emosym.tasks.assessment import SHAPES
 
-UnderstandImages = Callable[[Sequence[Image.Image]], Sequence[Understanding]]
-"""Images -> one `Understanding` for each, in order."""
+UnderstandImages = Callable[[Sequence[Image.Image]], Sequence[Understanding | UserError]]
+"""Images -> one `Understanding` for each, in order; an error for one that could not be judged."""
+REASONS = 8
+"""Maximum number of reasons that a judge keeps of one call."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,6 +39,12 @@ class JudgeSpec:
     """Reward as a function of the error in valence and arousal: a key of `assessment.SHAPES`."""
     cache: str | None = None
     """Folder for the answers of a served model."""
+    max_tokens: int | None = None
+    """Longest answer of a served model in tokens, with its reasoning."""
+    max_completion_tokens: int | None = None
+    """The same limit for servers that take it under this name; the judge finds out by itself."""
+    temperature: float | None = None
+    """Temperature of a served model's answers; 1 is the server's default and is not sent."""
     timeout: float | None = None
     """Longest wait for one answer of a served model, in seconds."""
     retries: int | None = None
@@ -62,23 +70,30 @@ class AffectScorer:
             raise unknown("shape of the affect score", shape, SHAPES)
         self.understand = understand
         self.reward = SHAPES[shape]
+        self.reasons: list[str] = []
+        """Why images of the last call have no score: different reasons, at most `REASONS`."""
 
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Score images [N]; NaN where the predicted valence or arousal is not finite.
+        """Score images [N]; NaN where `understand` gives an error, which `reasons` then holds.
 
         Raises:
-            UserError: a request without valence and arousal.
+            UserError: a request without valence and arousal; a prediction that is not finite.
         """
         targets = [_target(place, request) for place, request in enumerate(requests)]
-        pairs = zip(self.understand(images), targets, strict=True)
-        return np.array([self._score(found.affect, target) for found, target in pairs], np.float64)
+        found = self.understand(images)
+        problems = [str(each) for each in found if isinstance(each, UserError)]
+        self.reasons = list(dict.fromkeys(problems))[:REASONS]
+        pairs = zip(found, targets, strict=True)
+        return np.array([self._score(each, target) for each, target in pairs], np.float64)
 
-    def _score(self, found: Affect, target: Affect) -> float:
-        errors = found.errors(target)
-        if not all(map(math.isfinite, errors)):
-            return math.nan  # the shape `threshold` would count it as a miss
+    def _score(self, found: Understanding | UserError, target: Affect) -> float:
+        if isinstance(found, UserError):
+            return math.nan
+        errors = found.affect.errors(target)
+        if not all(map(math.isfinite, errors)):  # `threshold` would count it as a miss
+            raise _not_finite("valence or arousal")
         span = PUBLIC.high - PUBLIC.low
         return sum(self.reward(error / span) for error in errors) / len(errors)
 
@@ -95,7 +110,8 @@ class LabelScorer:
         """Score images [N].
 
         Raises:
-            UserError: a request without an emotion, or with one that the model does not know.
+            UserError: a request without an emotion, or with one that the model does not know; an
+                image that could not be judged.
         """
         emotions = []
         for place, request in enumerate(requests):
@@ -104,20 +120,49 @@ class LabelScorer:
             emotions.append(request.emotion)
         scores = []
         for found, emotion in zip(self.understand(images), emotions, strict=True):
+            if isinstance(found, UserError):
+                raise found
             if emotion not in found.probabilities:
                 raise unknown("emotion of a request", emotion, found.probabilities)
+            if not math.isfinite(found.probabilities[emotion]):
+                raise _not_finite("probability")
             scores.append(found.probabilities[emotion])
         return np.array(scores, np.float64)
+
+
+class Judge:
+    """A scorer by name, whose scores are checked at each call.
+
+    Args:
+        name: for error messages.
+        scorer: what judges. Its attribute `reasons`, if it has one, says why images of the last
+            call have no score.
+    """
+
+    def __init__(self, name: str, scorer: Scorer) -> None:
+        self.name = name
+        self.scorer = scorer
+
+    def __call__(
+        self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
+    ) -> np.ndarray:
+        """Return the checked scores [N]; raises as `check_scores`."""
+        return check_scores(self.name, self.scorer(images, requests), requests)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why images of the last call have no score; at most `REASONS`."""
+        return list(getattr(self.scorer, "reasons", ()))[:REASONS]
 
 
 def check_scores(
     name: str, scores: Sequence[float | None] | np.ndarray, requests: Sequence[ImageRequest]
 ) -> np.ndarray:
-    """Return a judge's scores as float64 [N].
+    """Return a judge's scores as float64 [N]; NaN (or None) is an image without a score.
 
     Raises:
-        UserError: not one number for each of N requests, or one that is missing or not finite
-            (the message names judge and request).
+        UserError: not one number or None for each of N requests, or one that is infinite (the
+            message names judge and request).
     """
     fix = "scores have no default: correct the judge, or remove it from the configuration"
     try:
@@ -135,8 +180,8 @@ def check_scores(
             expected=[len(requests)],
             fix=fix,
         )
-    if not np.isfinite(found).all():
-        place = int(np.isfinite(found).argmin())
+    if np.isinf(found).any():
+        place = int(np.isinf(found).argmax())
         raise UserError(
             f"judge {name!r} gives no finite score for {_named(place, requests[place])}",
             got=scores[place],
@@ -150,6 +195,13 @@ def _target(place: int, request: ImageRequest) -> Affect:
     if request.affect is None:
         raise _incomplete(place, request, "valence and arousal")
     return request.affect
+
+
+def _not_finite(what: str) -> UserError:
+    return UserError(
+        f"a judge's model predicts a {what} that is not finite",
+        fix="its weights are damaged: copy or train the model again",
+    )
 
 
 def _incomplete(place: int, request: ImageRequest, what: str) -> UserError:

@@ -10,10 +10,11 @@ import email.utils
 import io
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import anyio
 import httpx2
@@ -21,7 +22,14 @@ from anyio.from_thread import start_blocking_portal
 from PIL import Image
 
 from emosym.errors import UserError
-from emosym.strict_json import BadJson, read_json
+from model_zoo.judges.chat_response import (
+    ChatAnswer,
+    NotACompletion,
+    is_filtered,
+    read_completion,
+    refused_parameters,
+    status_of,
+)
 
 KEY = "EMOSYM_JUDGE_KEY"
 """Environment variable of the API key. The key is sent only to the server's own address."""
@@ -29,6 +37,10 @@ TIMEOUT = 60.0
 """Default time limit of one attempt in seconds, from connecting to the last byte."""
 RETRIES = 3
 """Default number of further attempts after a failed one."""
+RETRIED = {408, 409, 425, 429}
+"""Statuses below 500 that are tried again: timeout, conflict, too early, too many requests."""
+DEFAULT_TEMPERATURE = 1.0
+"""The temperature that servers use where a request names none; it is never sent."""
 MAX_WAIT = 60.0
 """Maximum seconds between two attempts, even if the server asks for more."""
 PARALLEL = 8
@@ -47,7 +59,7 @@ class ChatRequest:
     images: tuple[Image.Image, ...]
     """RGB; they precede the text."""
     max_tokens: int
-    """Maximum length of the answer."""
+    """Maximum length of the answer in tokens, with its reasoning."""
 
 
 class ChatClient:
@@ -61,6 +73,8 @@ class ChatClient:
         timeout: float = TIMEOUT,
         retries: int = RETRIES,
         backoff: float = 1.0,
+        temperature: float = 0.0,
+        limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
     ) -> None:
         """Check the arguments and read the API key; nothing is sent.
 
@@ -71,6 +85,10 @@ class ChatClient:
             timeout: time limit of one attempt in seconds.
             retries: further attempts if the server is busy, fails or cannot be reached.
             backoff: seconds before the second attempt; doubled for each further one.
+            temperature: of the answers; 0 is greedy, `DEFAULT_TEMPERATURE` is not sent. A server
+                that refuses the parameter is asked without it, from then on.
+            limit_name: name under which the limit of tokens is sent. A server that asks for
+                `max_completion_tokens` gets it, from then on.
 
         Raises:
             UserError: an invalid URL, numbers out of range, a key that cannot be sent.
@@ -83,11 +101,16 @@ class ChatClient:
             )
         if retries < 0:
             raise UserError("invalid retries of a judge", got=retries, expected="0 or more")
+        if not 0 <= temperature <= 2:
+            raise UserError("invalid temperature of a judge", got=temperature, expected="0 to 2")
         self.timeout, self.retries, self.backoff = timeout, retries, backoff
+        self.temperature = temperature
+        self.limit_name = limit_name
+        self._refused: set[str] = set()  # parameters that the server does not take
         self._key = _key()
 
     def ask(
-        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, str], None]
+        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, ChatAnswer], None]
     ) -> None:
         """Send all requests; call `on_answer(name, answer)` for each answer as it arrives.
 
@@ -103,7 +126,7 @@ class ChatClient:
             raise group.exceptions[0] from None
 
     async def _ask(
-        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, str], None]
+        self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, ChatAnswer], None]
     ) -> None:
         slots = anyio.Semaphore(PARALLEL)
         headers = {"Accept-Encoding": "identity"}  # a small compressed body may unpack to gigabytes
@@ -112,8 +135,8 @@ class ChatClient:
 
         async def send(name: str, request: ChatRequest) -> None:
             async with slots:
-                body = await anyio.to_thread.run_sync(self._body, request)
-                on_answer(name, await self._answer(client, body))
+                messages = await anyio.to_thread.run_sync(_messages, request)
+                on_answer(name, await self._answer(client, messages, request.max_tokens))
 
         async with (
             httpx2.AsyncClient(headers=headers, timeout=None, follow_redirects=False) as client,
@@ -122,22 +145,23 @@ class ChatClient:
             for name, request in requests.items():
                 group.start_soon(send, name, request)
 
-    def _body(self, request: ChatRequest) -> dict[str, object]:
-        urls = [_data_url(image) for image in request.images]
-        images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
-        content = [*images, {"type": "text", "text": request.text}]
-        return {
-            "model": self.model,
-            "messages": [{"role": "user", "content": content}],
-            "temperature": 0,
-            "max_tokens": request.max_tokens,
-        }
+    def _body(self, messages: list[object], max_tokens: int) -> dict[str, object]:
+        """Return the request, with the parameters that the server takes."""
+        body: dict[str, object] = {"model": self.model, "messages": messages}
+        if self.temperature != DEFAULT_TEMPERATURE and "temperature" not in self._refused:
+            body["temperature"] = self.temperature
+        renamed = "max_tokens" in self._refused
+        body["max_completion_tokens" if renamed else self.limit_name] = max_tokens
+        return body
 
-    async def _answer(self, client: httpx2.AsyncClient, body: Mapping[str, object]) -> str:
+    async def _answer(
+        self, client: httpx2.AsyncClient, messages: list[object], max_tokens: int
+    ) -> ChatAnswer:
         """Return the answer of the first attempt that succeeds; raise UserError if none does."""
-        problem, pause = "", self.backoff
-        for attempt in range(self.retries + 1):
+        problem, pause, attempt = "", self.backoff, 0
+        while attempt <= self.retries:
             wait = pause
+            body = self._body(messages, max_tokens)
             try:
                 with anyio.fail_after(self.timeout):
                     status, headers, data = await self._post(client, body)
@@ -146,13 +170,19 @@ class ChatClient:
             except httpx2.TransportError as error:
                 problem = str(error) or type(error).__name__
             else:
+                if refused := refused_parameters(status, data, body):
+                    self._refused |= refused
+                    continue  # at most once for each parameter, so this ends
+                if is_filtered(status, data):
+                    return ChatAnswer(problem=f"the server's filter refuses: {self.shown(data)}")
                 if status == 200:
-                    return self._content(data)
-                if status != 429 and status < 500:
-                    raise self._refused(status, headers, data)
+                    return self._completion(data)
+                if status not in RETRIED and status < 500:
+                    raise self._refusal(status, headers, data)
                 problem = f"HTTP {status} {self.shown(data)}"
                 wait = max(wait, _retry_after(headers))
-            if attempt < self.retries:
+            attempt += 1
+            if attempt <= self.retries:
                 await anyio.sleep(min(wait, MAX_WAIT))
                 pause = min(2 * pause, MAX_WAIT)
         raise UserError(
@@ -181,26 +211,20 @@ class ChatClient:
                         expected=f"at most {MAX_RESPONSE_BYTES:,} bytes",
                         fix="check that the URL is that of a chat-completions server",
                     )
-        return response.status_code, response.headers, bytes(data)
+        return status_of(response.status_code, bytes(data)), response.headers, bytes(data)
 
-    def _content(self, data: bytes) -> str:
+    def _completion(self, data: bytes) -> ChatAnswer:
         try:
-            response: Any = read_json(data)
-            content = response["choices"][0]["message"]["content"]
-            if isinstance(content, str) and content.strip():
-                return content
-            why = "its message has no text"
-        except BadJson as error:
-            why = str(error)
-        except (KeyError, IndexError, TypeError):
-            why = "it has no choices[0].message.content"
-        raise UserError(
-            f"the response of the judge at {self.url} is not a chat completion",
-            got=f"{self.shown(data)!r} ({why})",
-            fix="check that the URL is that of a chat-completions server (it often ends in /v1)",
-        )
+            return read_completion(data)
+        except NotACompletion as why:
+            raise UserError(
+                f"the response of the judge at {self.url} is not a chat completion",
+                got=f"{self.shown(data)!r} ({why})",
+                fix="check that the URL is that of a chat-completions server (it often ends in"
+                " /v1)",
+            ) from why
 
-    def _refused(self, status: int, headers: httpx2.Headers, data: bytes) -> UserError:
+    def _refusal(self, status: int, headers: httpx2.Headers, data: bytes) -> UserError:
         fix = "look at the log of the server"
         got = f"HTTP {status} {self.shown(data)}"
         if status in (401, 403):
@@ -251,6 +275,12 @@ def _key() -> str:
     return key
 
 
+def _messages(request: ChatRequest) -> list[object]:
+    urls = [_data_url(image) for image in request.images]
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"role": "user", "content": [*images, {"type": "text", "text": request.text}]}]
+
+
 def _data_url(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.save(stream, "PNG")
@@ -267,7 +297,7 @@ def _data_url(image: Image.Image) -> str:
 def _retry_after(headers: httpx2.Headers) -> float:
     """Return the seconds of Retry-After (a number or a date); 0 if it is absent or invalid."""
     value = headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
         return float(value)
     try:
         return email.utils.parsedate_to_datetime(value).timestamp() - time.time()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from emosym.errors import UserError
 from emosym.records import ImageRequest
-from model_zoo.pretrained import user_errors
+from model_zoo.pretrained import FIX, user_errors
 from model_zoo.text.clip import ClipEmbedder
 
 QUALITY = ("Good photo.", "Bad photo.")
@@ -165,4 +165,7 @@ def _cosines(
 
 
 def _array(scores: Tensor) -> np.ndarray:
+    """Return scores [N]; raise UserError for one that is not finite."""
+    if not scores.isfinite().all():
+        raise UserError("a CLIP judge gives a score that is not finite", fix=FIX)
     return scores.double().cpu().numpy()

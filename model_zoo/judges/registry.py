@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import torch
-from PIL import Image
 
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.interfaces import Recogniser, Scorer
 from emosym.plugins import Registry
-from emosym.records import ImageRequest
 from emosym.rl.scorers import (
     AffectScorer,
+    Judge,
     JudgeSpec,
     LabelScorer,
     UnderstandImages,
-    check_scores,
     image_understander,
 )
 from model_zoo import zoo
@@ -34,8 +31,8 @@ Device = torch.device | str
 
 def build_judge(
     name: str, spec: JudgeSpec, *, own: Recogniser | None = None, device: Device = "cpu"
-) -> Scorer:
-    """Build a judge; its scores are checked by `scorers.check_scores`.
+) -> Judge:
+    """Build a judge, a `Scorer` whose scores are checked.
 
     Args:
         name: a key of `JUDGES`.
@@ -62,12 +59,9 @@ def build_judge(
         if required and key not in given:
             raise UserError(f"judge {name!r}: {key} is missing", fix=f"set {key}")
     context = {"own": own, "device": device}
-    scorer = build(**given, **{k: value for k, value in context.items() if k in parameters})
-
-    def score(images: Sequence[Image.Image], requests: Sequence[ImageRequest]) -> np.ndarray:
-        return check_scores(name, scorer(images, requests), requests)
-
-    return score
+    return Judge(
+        name, build(**given, **{k: value for k, value in context.items() if k in parameters})
+    )
 
 
 def _affect(
@@ -105,9 +99,21 @@ def _http(
     cache: str | None = None,
     timeout: float = TIMEOUT,
     retries: int = RETRIES,
+    max_tokens: int | None = None,
+    max_completion_tokens: int | None = None,
+    temperature: float = 0.0,
 ) -> Scorer:
-    remote = RemoteModel(path, model, cache=cache, timeout=timeout, retries=retries)
-    return AffectScorer(remote.understand, shape)
+    remote = RemoteModel(
+        path,
+        model,
+        cache=cache,
+        timeout=timeout,
+        retries=retries,
+        max_tokens=max_tokens,
+        max_completion_tokens=max_completion_tokens,
+        temperature=temperature,
+    )
+    return AffectScorer(remote.judge, shape)
 
 
 def _check_builder(name: str, build: object) -> None:

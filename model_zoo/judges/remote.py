@@ -15,12 +15,13 @@ from emosym.errors import UserError
 from emosym.pictures.loading import load_image
 from emosym.records import Question, Understanding
 from emosym.tasks.affect import untrained_prompt
-from emosym.tasks.answers import parse
 from model_zoo.judges.answer_cache import AnswerCache
 from model_zoo.judges.chat_client import RETRIES, TIMEOUT, ChatClient, ChatRequest
+from model_zoo.judges.chat_response import ChatAnswer
+from model_zoo.judges.stated_values import stated_values
 
-ANSWER_TOKENS = 512
-"""Default maximum length of an answer."""
+ANSWER_TOKENS = 2048
+"""Default maximum length of an answer in tokens, with its reasoning."""
 BATCH_SIZE = 64
 """Requests whose images are in memory at the same time."""
 
@@ -34,15 +35,22 @@ JUDGE_QUESTION = Question(
 )
 """The question that `understand` asks about each image."""
 
+KEYS = ("emotion", "valence", "arousal")
+"""What an answer to `JUDGE_QUESTION` has to state."""
+FIX = (
+    "use a model that answers as asked, <answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>,"
+    " or raise max_tokens"
+)
+
 ImageSource = Image.Image | Path | str
 
 
 class RemoteModel:
     """A remote model with the methods `understand` and `answer` of `EmoSymPipeline`.
 
-    Implements `emosym.interfaces.QuestionAnswerer`. It answers greedily (temperature 0). Equal
-    requests of one call are sent once. With a cache they are sent once in all; the cache identifies
-    a model by its name, not by its server.
+    Implements `emosym.interfaces.QuestionAnswerer`. It answers greedily (temperature 0) where the
+    server lets it. Equal requests of one call are sent once. With a cache they are sent once in
+    all; the cache identifies a model by its name, not by its server.
     """
 
     def __init__(
@@ -54,6 +62,9 @@ class RemoteModel:
         timeout: float = TIMEOUT,
         retries: int = RETRIES,
         backoff: float = 1.0,
+        temperature: float = 0.0,
+        max_tokens: int | None = None,
+        max_completion_tokens: int | None = None,
     ) -> None:
         """Check the arguments; nothing is sent.
 
@@ -64,11 +75,35 @@ class RemoteModel:
             timeout: see `ChatClient`.
             retries: see `ChatClient`.
             backoff: see `ChatClient`.
+            temperature: see `ChatClient`.
+            max_tokens: longest answer in tokens, with its reasoning; None is `ANSWER_TOKENS`.
+            max_completion_tokens: the same limit, sent under this name from the start.
 
         Raises:
-            UserError: as `ChatClient`; the cache folder cannot be written.
+            UserError: as `ChatClient`; two limits, or one below 1; the cache folder cannot be
+                written.
         """
-        self.chat = ChatClient(url, model, timeout=timeout, retries=retries, backoff=backoff)
+        if max_tokens is not None and max_completion_tokens is not None:
+            raise UserError(
+                "max_tokens and max_completion_tokens of a judge are one limit",
+                got=f"{max_tokens} and {max_completion_tokens}",
+                fix="leave one of them out",
+            )
+        limits = [n for n in (max_tokens, max_completion_tokens, ANSWER_TOKENS) if n is not None]
+        self.max_tokens = limits[0]
+        if self.max_tokens < 1:
+            raise UserError(
+                "invalid max_tokens of a judge", got=self.max_tokens, expected="1 or more"
+            )
+        self.chat = ChatClient(
+            url,
+            model,
+            timeout=timeout,
+            retries=retries,
+            backoff=backoff,
+            temperature=temperature,
+            limit_name="max_tokens" if max_completion_tokens is None else "max_completion_tokens",
+        )
         self.cache = AnswerCache(cache) if cache is not None else None
 
     def understand(
@@ -81,60 +116,81 @@ class RemoteModel:
             answer: whether to include the answer's text in the result.
 
         Raises:
-            UserError: a request failed, or an answer does not state emotion, valence and arousal
-                in the requested format.
+            UserError: a request failed, or an image was not judged (see `judge`).
         """
-        requests = [((image,), JUDGE_QUESTION.text, ANSWER_TOKENS) for image in images]
-        texts = self._answers(requests, check=self._parse)
-        return [self._parse(text, keep_text=answer) for text in texts]
+        found = []
+        for each in self.judge(images, answer=answer):
+            if isinstance(each, UserError):
+                raise each
+            found.append(each)
+        return found
+
+    def judge(
+        self, images: Sequence[ImageSource], *, answer: bool = False
+    ) -> list[Understanding | UserError]:
+        """Return what each image evokes, as `understand`; an error for one that was not judged.
+
+        That is an answer that does not state emotion, valence and arousal (`stated_values`), one
+        that the limit of tokens ended, or a refusal.
+
+        Raises:
+            UserError: a request failed: the server cannot be reached, or refuses the request.
+        """
+        requests = [((image,), JUDGE_QUESTION.text, self.max_tokens) for image in images]
+        answers = self._answers(requests, lambda found: not _problem(found))
+        return [self._understanding(found, keep_text=answer) for found in answers]
 
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
         """Return the text of the answer to each question, as `EmoSymPipeline.answer` does.
 
         Args:
             questions: each about one image, a pair, or none.
-            max_tokens: maximum length of an answer; default: `ANSWER_TOKENS`.
+            max_tokens: maximum length of an answer; default: that of this model.
 
         Raises:
-            UserError: a request failed, or an image cannot be read.
+            UserError: a request failed, an answer has no text, or an image cannot be read.
         """
-        limit = max_tokens or ANSWER_TOKENS
-        return self._answers([(question.images, question.text, limit) for question in questions])
+        limit = max_tokens or self.max_tokens
+        requests = [(question.images, question.text, limit) for question in questions]
+        answers = self._answers(requests, lambda found: not found.problem)
+        for found in answers:
+            if found.problem:
+                raise self._unanswered(found.problem, found.fix)
+        return [found.text for found in answers]
 
     def _answers(
         self,
         requests: Sequence[tuple[Sequence[ImageSource], str, int]],
-        check: Callable[[str], object] = str,
-    ) -> list[str]:
+        keeps: Callable[[ChatAnswer], bool],
+    ) -> list[ChatAnswer]:
         """Return the answers to requests (images, text, max_tokens).
 
-        `check` raises UserError for an invalid answer, which is then not cached.
+        `keeps` says whether an answer is put into the cache.
         """
-        answers: list[str] = []
+        answers: list[ChatAnswer] = []
         for start in range(0, len(requests), BATCH_SIZE):
             batch = [
                 ChatRequest(text, tuple(load_image(image) for image in images), limit)
                 for images, text, limit in requests[start : start + BATCH_SIZE]
             ]
-            answers += self._answer_batch(batch, check)
+            answers += self._answer_batch(batch, keeps)
         return answers
 
     def _answer_batch(
-        self, requests: Sequence[ChatRequest], check: Callable[[str], object]
-    ) -> list[str]:
+        self, requests: Sequence[ChatRequest], keeps: Callable[[ChatAnswer], bool]
+    ) -> list[ChatAnswer]:
         identities = [self._identity(request) for request in requests]
         names = [repr(identity) for identity in identities]
         by_name = dict(zip(names, zip(identities, requests, strict=True), strict=True))
-        answers: dict[str, str] = {}
+        answers: dict[str, ChatAnswer] = {}
         if self.cache is not None:
             cached = {name: self.cache.get(identity) for name, (identity, _) in by_name.items()}
-            answers = {name: text for name, text in cached.items() if text is not None}
+            answers = {name: ChatAnswer(text) for name, text in cached.items() if text is not None}
 
-        def on_answer(name: str, text: str) -> None:
-            check(text)
-            answers[name] = text
-            if self.cache is not None:
-                self.cache.put(by_name[name][0], text)
+        def on_answer(name: str, answer: ChatAnswer) -> None:
+            answers[name] = answer
+            if self.cache is not None and keeps(answer):
+                self.cache.put(by_name[name][0], answer.text)
 
         missing = {name: each for name, (_, each) in by_name.items() if name not in answers}
         self.chat.ask(missing, on_answer)
@@ -147,27 +203,46 @@ class RemoteModel:
             "images": [_sha256(image) for image in request.images],
             "text": request.text,
             "max_tokens": request.max_tokens,
+            "temperature": self.chat.temperature,
         }
 
-    def _parse(self, text: str, keep_text: bool = True) -> Understanding:
-        values = parse(text, JUDGE_QUESTION).values
-        missing = [key for key in ("emotion", "valence", "arousal") if key not in values]
-        if missing:
-            raise UserError(
-                f"{self.chat.model!r} at {self.chat.url} does not state the {missing[0]}"
-                " of an image",
-                got=repr(self.chat.shown(text)),
-                expected="<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>",
-                fix="use a model that follows instructions, or one with shorter reasoning",
-            )
+    def _understanding(self, answer: ChatAnswer, keep_text: bool) -> Understanding | UserError:
+        if problem := _problem(answer):
+            return self._unanswered(problem, answer.fix or FIX)
+        values = stated_values(answer.text, JUDGE_QUESTION)
         emotion = str(values["emotion"])
         valence, arousal = (cast(float, values[key]) for key in ("valence", "arousal"))
         return Understanding(
             emotion=emotion,
             probabilities={label: float(label == emotion) for label in JUDGE_QUESTION.labels},
             affect=Affect(valence, arousal),
-            answer=text if keep_text else "",
+            answer=answer.text if keep_text else "",
         )
+
+    def _unanswered(self, problem: str, fix: str | None) -> UserError:
+        return UserError(
+            f"{self.chat.model!r} at {self.chat.url} gives no usable answer about an image",
+            got=self.chat.shown(problem),
+            fix=fix,
+        )
+
+
+def _problem(answer: ChatAnswer) -> str:
+    """Return why an answer is no judgement of an image; empty where it is one."""
+    if answer.problem:
+        return answer.problem
+    if answer.cut:
+        return f"the limit of tokens ended the answer: {_end(answer.text)!r}"
+    values = stated_values(answer.text, JUDGE_QUESTION)
+    missing = [key for key in KEYS if key not in values]
+    if missing:
+        return f"it does not state one {' and one '.join(missing)}: {_end(answer.text)!r}"
+    return ""
+
+
+def _end(text: str) -> str:
+    """Return the last words of an answer, where the values are expected."""
+    return text.strip()[-120:]
 
 
 def _sha256(image: Image.Image) -> str:

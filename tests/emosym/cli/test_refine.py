@@ -126,6 +126,10 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
             "--judge-model has no effect without a URL",
         ),
         (
+            ["--prompt", "x", *WANTED, "--judge-max-tokens", 9],
+            "--judge-max-tokens has no effect without a URL",
+        ),
+        (
             ["--prompt", "x", *WANTED, "--num-inference-steps", "0"],
             "the number of inference steps; got 0",
         ),

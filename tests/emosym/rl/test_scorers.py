@@ -13,7 +13,9 @@ from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest, Understanding
 from emosym.rl.scorers import (
+    REASONS,
     AffectScorer,
+    Judge,
     JudgeSpec,
     LabelScorer,
     check_scores,
@@ -87,11 +89,33 @@ def test_a_miss_by_just_the_threshold_is_a_miss():
 @pytest.mark.parametrize("shape", ["linear", "threshold", "gauss"])
 def test_what_is_not_finite_gets_no_score(shape):
     """The shape `threshold` alone would count it as a miss."""
-    understand = predicting(seen(0, math.nan), seen(math.inf, 0), seen(0, 0))
-    scores = AffectScorer(understand, shape)(IMAGES, [wanted(0, 0)] * 3)
-    assert np.isnan(scores).tolist() == [True, True, False]
-    with pytest.raises(UserError, match=r"judge 'affect' gives no finite score for request 0"):
-        check_scores("affect", scores, [wanted(0, 0)] * 3)
+    for damaged in (seen(0, math.nan), seen(math.inf, 0)):
+        with pytest.raises(UserError, match="valence or arousal that is not finite"):
+            AffectScorer(predicting(seen(0, 0), damaged), shape)(IMAGES[:2], [wanted(0, 0)] * 2)
+    with pytest.raises(UserError, match="a probability that is not finite"):
+        LabelScorer(predicting(seen(0, 0, awe=math.nan)))(IMAGES[:1], [ImageRequest(emotion="awe")])
+
+
+@pytest.mark.parametrize("shape", ["linear", "threshold", "gauss"])
+def test_an_image_that_was_not_judged_has_no_score(shape):
+    """The others keep theirs, and the judge says why, each reason once and not all of many."""
+    silent, cut = UserError("no answer"), UserError("cut off")
+    scorer = AffectScorer(predicting(silent, seen(0, 0), cut), shape)
+    judge = Judge("http", scorer)
+    scores = judge(IMAGES, [wanted(0, 0)] * 3)
+    assert np.isnan(scores).tolist() == [True, False, True]
+    assert scores[1] == 1
+    assert judge.reasons == ["no answer", "cut off"]
+    many = [UserError(f"reason {n}") for n in range(20)]
+    scorer.understand = lambda images: many
+    assert np.isnan(judge(IMAGES[:1] * 20, [wanted(0, 0)] * 20)).all()
+    assert judge.reasons == [f"reason {n}" for n in range(REASONS)]
+    scorer.understand = predicting(seen(0, 0))
+    judge(IMAGES[:1], [wanted(0, 0)])
+    assert judge.reasons == []
+    plain = Judge("mine", lambda images, requests: [None, 1.0])  # a judge of a plugin
+    assert np.isnan(plain(IMAGES[:2], [wanted(0, 0)] * 2)).tolist() == [True, False]
+    assert plain.reasons == []
 
 
 def test_affect_needs_valence_and_arousal():
@@ -154,8 +178,10 @@ def test_good_scores_pass_as_they_are():
 @pytest.mark.parametrize(
     ("scores", "problem"),
     [
-        ([1.0, None], r"judge 'pick' gives no finite score for request 1 \('a boat', V 1 A 2\)"),
-        ([1.0, math.nan], "no finite score for request 1 .*got nan"),
+        (
+            [1.0, math.inf],
+            r"judge 'pick' gives no finite score for request 1 \('a boat', V 1 A 2\)",
+        ),
         ([-math.inf, 0.0], "no finite score for request 0 .*got -inf"),
         ([1.0], r"not give one score for each image, none for request 1 \('a boat'.*got .*\[1\]"),
         ([1.0, 2.0, 3.0], r"not give one score for each image; got scores of shape \[3\]"),

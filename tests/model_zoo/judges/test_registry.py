@@ -272,6 +272,21 @@ def test_names():
             {"path": "http://h/v1", "model": "m", "retries": -1},
             "invalid retries of a judge",
         ),
+        (
+            "http",
+            {"path": "http://h/v1", "model": "m", "max_tokens": 0},
+            "invalid max_tokens of a judge; got 0",
+        ),
+        (
+            "http",
+            {"path": "http://h/v1", "model": "m", "max_tokens": 9, "max_completion_tokens": 8},
+            "are one limit; got 9 and 8",
+        ),
+        (
+            "http",
+            {"path": "http://h/v1", "model": "m", "temperature": 3.0},
+            "invalid temperature of a judge; got 3.0; expected 0 to 2",
+        ),
     ],
 )
 def test_a_wrong_spec_is_told_before_anything_is_judged(name, keys, problem):
@@ -308,7 +323,7 @@ def test_a_judge_without_a_finite_score_stops(folder, layer, images, tmp_path):
     file = tmp_path / "layer.safetensors"
     safetensors.torch.save_file(tensors | {"bias": torch.tensor([math.nan])}, file)
     scorer = build_judge("aesthetic", JudgeSpec(path=str(folder), weights=str(file)))
-    with pytest.raises(UserError, match="judge 'aesthetic' gives no finite score for request 0"):
+    with pytest.raises(UserError, match="a CLIP judge gives a score that is not finite"):
         scorer(images, REQUESTS)
     with pytest.raises(UserError, match="'clip_iqa' does not give one score for each image"):
         build_judge("clip_iqa", JudgeSpec(path=str(folder)))([Image.new("RGB", (8, 8))], REQUESTS)

@@ -1,0 +1,149 @@
+"""Reading of a judge's answer, whose form is the model's own.
+
+Unlike `emosym.tasks.answers`, whose strict form earns a reward, this reads Markdown, tables, JSON,
+boxed answers and plain lines. It never chooses: a value that an answer states in two ways, or in a
+way that can be read as two values, is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+
+from emosym.records import Question
+from emosym.tasks.base import Value
+from emosym.tasks.dominant import labels_in_text
+from emosym.tasks.registry import TASKS
+
+LONGEST = 2**18
+"""Most characters of an answer that is read, with its reasoning."""
+
+_PLAIN = str.maketrans(
+    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full-width ASCII
+    | dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\ufe63"), "-")
+    | dict.fromkeys(map(ord, "\u2236\ufe55\ua789"), ":")
+    | dict.fromkeys(map(ord, "\u3000\u00a0\u202f\u2009"), " ")
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u200e\u200f"))  # of no width
+)
+"""Characters that are written in place of ASCII signs."""
+_THOUGHT = re.compile(r"<\s?(/?)\s?(?:think|thinking|thought|reasoning)\s?>|◁(/?)think▷", re.I)
+_CONTAINERS = (
+    (re.compile(r"<\s?answer\s?>", re.I), re.compile(r"<\s?/\s?answer\s?>", re.I)),
+    (re.compile(r"<\|begin_of_box\|>", re.I), re.compile(r"<\|end_of_box\|>", re.I)),
+)
+"""Openings and ends of what holds an answer; the box is GLM-V's."""
+_MARKS = re.compile(r"""[*_`"'#${}\[\]]|\\(?:boxed|text|textbf|mathrm|mathbf)\b|<\|?[a-z_/]+\|?>""")
+"""Signs of Markdown, JSON and TeX around keys and values."""
+_STRONG = re.compile(r"\s*(?:[:=|]|->|\u2192)\s*")
+_WEAK = re.compile(r"\s+is\s+|[^\S\n]*\n\s*|[^\S\n]+(?=[-+.0-9])")
+"""What separates a key from its value: surely, or only if a value follows."""
+_END = re.compile(r"\n|;(?!\s*[0-9])|[,.|]\s*[a-z][a-z ]{0,30}[:=|]", re.I)
+"""The end of what is said about a key: a line, a field, or another key."""
+_VALUE = re.compile(
+    r"(?:[-+]?(?:[0-9]{1,3}(?:\.[0-9]{1,20})?|\.[0-9]{1,20})(?:e[-+]?[0-9]{1,2})?"
+    r"|[a-z]+(?:/[a-z]+)?)(?=\s*(?:$|[,;|]|\.(?![0-9])|(?:-|/|&|and|with)(?:\s+the)?\s*$))",
+    re.I,
+)
+"""A number or a word, and nothing that could belong to it."""
+
+
+def stated_values(text: str, question: Question) -> dict[str, Value]:
+    """Return the values that an answer states, by the keys of the question's task.
+
+    The reasoning is left out. Where the answer has tags or a box, only what they hold is read. A
+    key is absent where no value, or more than one, can be read: "3 or 4", "1,5" (a decimal comma or
+    two fields), "2/5", a value off the scale, two answers that differ, an answer that is cut off.
+    """
+    if len(text) > LONGEST:
+        return {}
+    answer = _without_reasoning(text.translate(_PLAIN).replace("\\n", "\n"))
+    found = [_readings(body, question) for body in _bodies(answer)]
+    values: dict[str, set[Value | None]] = {}
+    for readings in found:
+        if any(value is not None for _, value in readings):  # otherwise a form that was not filled
+            for key, value in readings:
+                values.setdefault(key, set()).add(value)
+    single = {key: each.pop() for key, each in values.items() if len(each) == 1}
+    return {key: value for key, value in single.items() if value is not None}
+
+
+def _without_reasoning(text: str) -> str:
+    """Return what is outside of reasoning.
+
+    Reasoning that does not end is read only if an answer in tags or a box ends the text.
+    """
+    outside, inside, start = "", False, 0
+    for tag in _THOUGHT.finditer(text):
+        closes = bool(tag[1] or tag[2])
+        if not inside:  # a closing tag without its opening, which is in the prompt, ends all before
+            outside = "" if closes else outside + text[start : tag.start()]
+        inside, start = not closes, tag.end()
+    rest = text[start:]
+    complete = any(re.search(rf"(?:{end.pattern})\s*$", rest, re.I) for _, end in _CONTAINERS)
+    return "" if inside and not complete else outside + rest
+
+
+def _bodies(answer: str) -> list[str]:
+    """Return the texts that hold an answer: of the tags, else of the boxes, else all."""
+    for opening, end in _CONTAINERS:
+        pieces = opening.split(answer)
+        ends = [len(end.findall(piece)) for piece in pieces]
+        if len(pieces) == 1:
+            continue
+        if sum(ends[1:]) < len(pieces) - 1:  # one is cut off
+            return []
+        return [end.split(piece)[0] for piece in pieces[1:] if end.search(piece)]
+    return [answer]
+
+
+def _readings(body: str, question: Question) -> list[tuple[str, Value | None]]:
+    """Return key and value of each statement in a text; None for a value that cannot be read."""
+    if body.count("{") > body.count("}"):  # JSON that is cut off
+        return []
+    keys = TASKS[question.task].readers
+    name = re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, keys))})(?![a-z])", re.I)
+    remark = re.compile(r"\(([^()]*)\)")
+    plain = remark.sub(lambda m: m[0] if name.search(m[1]) else " ", _MARKS.sub(" ", body))
+    found = []
+    for key, said in _statements(plain, name):
+        strong = _STRONG.match(said)
+        separator = strong or _WEAK.match(said)
+        if separator is None:
+            continue
+        said = _END.split(said[separator.end() :], maxsplit=1)[0]
+        value = _value(said, key, question)
+        if strong or value is not None:
+            found.append((key, value))
+    return found
+
+
+def _statements(text: str, name: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Yield each key in a text, in lower case, and the text up to the next one."""
+    places = list(name.finditer(text))
+    for place, following in zip_longest(places, places[1:]):
+        end = len(text) if following is None else following.start()
+        yield place[0].lower(), text[place.end() : end]
+
+
+def _value(said: str, key: str, question: Question) -> Value | None:
+    """Return the one value at the start of what is said about a key; None if it is not the only."""
+    said = said.strip(" (),")
+    token = _VALUE.match(said)
+    if token is None:
+        return None
+    value = TASKS[question.task].readers[key].read(_plain_number(token[0]), question)
+    rest = said[token.end() :]
+    others = (
+        re.search("[0-9]", rest) if isinstance(value, float) else labels_in_text(rest, question)
+    )
+    return None if others else value
+
+
+def _plain_number(token: str) -> str:
+    """Return a number as plain decimals, with a digit before the point; other words as they are."""
+    try:
+        number = float(token)
+    except ValueError:
+        return token
+    return f"{number:.6f}".rstrip("0").rstrip(".")

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import pytest
+
+from emosym.tasks.answers import parse
+from model_zoo.judges.remote import JUDGE_QUESTION
+from model_zoo.judges.stated_values import LONGEST, stated_values
+
+FACTS = "Emotion: fear; Valence: -1.5; Arousal: 2.0"
+VALUES = {"emotion": "fear", "valence": -1.5, "arousal": 2.0}
+TAGGED = f"<answer>{FACTS}</answer>"
+OTHER = "<answer>Emotion: awe; Valence: 2.0; Arousal: 1.0</answer>"
+
+SAME = {
+    "as asked": f"<think>dark</think>{TAGGED}",
+    "without reasoning": TAGGED,
+    "bare": FACTS,
+    "full stop": f"<answer>{FACTS}.</answer>",
+    "full stops": "Emotion: fear. Valence: -1.5. Arousal: 2.",
+    "bold key": "**Emotion:** fear\n**Valence:** -1.5\n**Arousal:** 2.0",
+    "bold key, colon outside": "**Emotion**: fear\n**Valence**: -1.5\n**Arousal**: 2.0",
+    "bold value": "Emotion: **Fear**; Valence: **-1.5**; Arousal: **2.0**",
+    "italics": "*Emotion*: _fear_; _Valence_: *-1.5*; _Arousal_: 2",
+    "code": "`Emotion`: `fear`, `Valence`: `-1.5`, `Arousal`: `2.0`",
+    "bold in the tags": "<answer>**Emotion:** fear; **Valence:** -1.5; **Arousal:** 2</answer>",
+    "commas": "<answer>Emotion: fear, Valence: -1.5, Arousal: 2.0</answer>",
+    "commas without spaces": "Emotion:fear,Valence:-1.5,Arousal:2.0",
+    "lines": "<answer>\nEmotion: fear\nValence: -1.5\nArousal: 2.0\n</answer>",
+    "Windows lines": "Emotion: fear\r\nValence: -1.5\r\nArousal: 2.0\r\n",
+    "bullets": "- Emotion: fear\n- Valence: -1.5\n- Arousal: 2.0",
+    "stars": "* **Emotion:** fear\n* **Valence:** -1.5\n* **Arousal:** 2.0",
+    "numbered": "1. Emotion: fear\n2. Valence: -1.5\n3. Arousal: 2.0",
+    "headings": "### Emotion\nfear\n\n### Valence\n-1.5\n\n### Arousal\n2.0",
+    "rows of a table": "|---|---|\n| Emotion | fear |\n| Valence | -1.5 |\n| Arousal | 2.0 |",
+    "bars": "Emotion: fear | Valence: -1.5 | Arousal: 2.0",
+    "slashes": "Emotion: fear / Valence: -1.5 / Arousal: 2.0",
+    "equals": "emotion = fear, valence = -1.5, arousal = 2.0",
+    "arrows": "Emotion -> fear; Valence -> -1.5; Arousal → 2.0",
+    "no signs": "Emotion: fear Valence: -1.5 Arousal: 2.0",
+    "sentences": "The emotion is fear. The valence is -1.5 and the arousal is 2.0.",
+    "other order": "Arousal: 2.0; Emotion: fear; Valence: -1.5",
+    "upper case": "EMOTION: FEAR; VALENCE: -1.5; AROUSAL: 2.0",
+    "plus": "Emotion: fear; Valence: -1.5; Arousal: +2",
+    "exponent": '{"emotion": "fear", "valence": -1.5e0, "arousal": 2}',
+    "minus sign": "Emotion: fear; Valence: \u22121.5; Arousal: 2.0",
+    "en dash": "Emotion: fear; Valence: \u20131.5; Arousal: 2.0",
+    "small minus": "Emotion: fear; Valence: \ufe631.5; Arousal: 2.0",
+    "hyphen": "Emotion: fear; Valence: \u20101.5; Arousal: 2.0",
+    "full width": "Emotion\uff1afear\uff0cValence\uff1a\uff0d\uff11.\uff15; Arousal\uff1a\uff12",
+    "ideographic space": "Emotion\uff1a\u3000fear\nValence\uff1a\u3000-1.5\nArousal\uff1a\u30002",
+    "no-break space": "Emotion:\u00a0fear; Valence:\u00a0-1.5; Arousal:\u00a02.0",
+    "zero width": "\ufeffEmotion: \u200bfear; Valence: -1.5\u200b; Arousal: 2.0",
+    "remarks": "Emotion: fear (strong); Valence: -1.5 (unpleasant); Arousal: 2.0 (high, 2 of 3)",
+    "scale named": "Emotion: fear, Valence (from -3 to 3): -1.5, Arousal (-3 to 3): 2.0",
+    "reasons": "Emotion: fear\nValence: -1.5, as it is dark\nArousal: 2.0, as it is loud",
+    "further field": "Emotion: fear; Valence: -1.5; Arousal: 2.0; Dominance: -1.0",
+    "further field after a comma": "Emotion: fear, Valence: -1.5, Arousal: 2.0, Confidence: 0.9",
+    "dominant emotion": "Dominant emotion: fear; Valence: -1.5; Arousal: 2.0",
+    "JSON": '{"emotion": "fear", "valence": -1.5, "arousal": 2.0}',
+    "JSON with words": '{"Emotion": "Fear", "Valence": "-1.5", "Arousal": "2.0"}',
+    "JSON with more": '{"why": "dark", "emotion": "fear", "valence": -1.5, "arousal": 2, "p": 0.9}',
+    "JSON within JSON": '{"answer": {"emotion": "fear", "va": {"valence": -1.5, "arousal": 2}}}',
+    "JSON of a text": '{"answer": "Emotion: fear; Valence: -1.5; Arousal: 2.0"}',
+    "fenced JSON": '```json\n{\n  "emotion": "fear",\n  "valence": -1.5,\n  "arousal": 2.0\n}\n```',
+    "JSON in the tags": '<answer>{"emotion": "fear", "valence": -1.5, "arousal": 2.0}</answer>',
+    "JSON after words": 'It is dark.\n{"emotion": "fear", "valence": -1.5, "arousal": 2.0}',
+    "Python": "{'emotion': 'fear', 'valence': -1.5, 'arousal': 2.0}",
+    "upper-case tags": f"<THINK>dark</THINK><ANSWER>{FACTS}</ANSWER>",
+    "mixed tags": f"<Think>dark</think><Answer>{FACTS}</answer>",
+    "spaced tags": f"<answer >{FACTS}</ answer>",
+    "box": f"<|begin_of_box|>{FACTS}<|end_of_box|>",
+    "box in the tags": f"<answer><|begin_of_box|>{FACTS}<|end_of_box|></answer>",
+    "tags in the box": f"<|begin_of_box|>{TAGGED}<|end_of_box|>",
+    "TeX box": "\\boxed{Emotion: fear; Valence: -1.5; Arousal: 2.0}",
+    "HTML": "<b>Emotion:</b> fear<br>Valence: -1.5<br>Arousal: 2.0",
+    "numbers in the reasoning": f"<think>Valence: 1? Arousal: 3. Emotion: awe</think>{FACTS}",
+    "an answer in the reasoning": f"<think>Say {OTHER}? No.</think>{TAGGED}",
+    "long reasoning": f"<think>{'Perhaps valence: 2. ' * 5000}</think>\n{TAGGED}",
+    "reasoning opened by the template": f"Valence: 2, or 1.\n</think>\n{TAGGED}",
+    "reasoning opened twice": f"<think>\n<think>Valence: 2</think>{FACTS}",
+    "reasoning between": f"<think>a</think>Well.<think>Valence: 3</think>{FACTS}",
+    "reasoning after": f"{TAGGED}<think>Valence: 3</think>",
+    "another name of reasoning": f"<thinking>Valence: 1</thinking>{FACTS}",
+    "Kimi's reasoning": f"◁think▷Valence: 1◁/think▷{FACTS}",
+    "reasoning without an end": f"<think>Valence: 1 or 2{TAGGED}",
+    "words around the tags": f"I feel valence: 1. {TAGGED} That is all.",
+    "the same twice": f"{TAGGED}\n{TAGGED}",
+    "the same in another form": f'{TAGGED}<answer>{{"emotion": "fear", "valence": -1.50}}</answer>',
+    "in two parts": "<answer>Emotion: fear</answer><answer>Valence: -1.5; Arousal: 2</answer>",
+    "the question's form repeated": f"<answer>Emotion: word; Valence: x.x</answer>{TAGGED}",
+    "tags opened by the template": f"{FACTS}</answer>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAME.values(), ids=SAME)
+def test_an_answer_in_another_form_is_the_same_answer(text):
+    assert stated_values(text, JUDGE_QUESTION) == VALUES
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        ("0", 0.0), ("-0.0", 0.0), (".5", 0.5), ("-.5", -0.5), ("+1", 1.0), ("+.25", 0.25),
+        ("\u2212.5", -0.5), ("3.", 3.0), ("3", 3.0), ("-3.00", -3.0), ("03", 3.0), ("1e0", 1.0),
+        ("1.23456789", 1.234568), ("\uff0b\uff11", 1.0), ("-2.5;", -2.5), ("1,", 1.0),
+    ],
+)  # fmt: skip
+def test_numbers(number, value):
+    for text in (
+        f"Valence: {number}",
+        f"**Valence:** {number}\n",
+        f"<answer>Valence: {number}</answer>",
+    ):
+        found = stated_values(text, JUDGE_QUESTION)
+        assert found == {"valence": pytest.approx(value)}
+
+
+UNREADABLE = [
+    "", "nan", "NaN", "inf", "-inf", "1e999", "1e5", "high", "x.x", "3.01", "-4", "30", "3 / 5",
+    "3/5", "2/3", "2 out of 3", "50%", "1-2", "1 - 2", "1 to 2", "1 or 2", "1, 2", "1,5", "-1,5",
+    "1.5.2", "1..2", "--1", "+-1", "- 1", "\u00b11", "~1", "0x1", "1_0", "1.5 points", "2\u00bd",
+    "\u0663", "\u00b2", "9" * 400, "0." + "0" * 400, "not 2", "1; 5", "minus one", "null", "true",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", UNREADABLE)
+def test_what_is_no_single_number_on_the_scale_is_not_read(number):
+    for text in (f"Valence: {number}", f"<answer>Emotion: awe; Valence: {number}</answer>"):
+        assert "valence" not in stated_values(text, JUDGE_QUESTION)
+    rest = stated_values(f"Emotion: awe; Arousal: 1.0; Valence: {number}", JUDGE_QUESTION)
+    assert rest == {"emotion": "awe", "arousal": 1.0}
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["", "joyous", "fear and awe", "fear/awe", "fear, awe", "fear or anger", "not fear", "3",
+     "a mix of fear", "melancholy", "fearful", "fear - awe", "fear; Emotion: awe"],
+)  # fmt: skip
+def test_what_is_no_single_emotion_is_not_read(label):
+    found = stated_values(f"Valence: 1.0; Arousal: 1.0; Emotion: {label}", JUDGE_QUESTION)
+    assert "emotion" not in found
+    assert found["valence"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TAGGED + OTHER,
+        f"<|begin_of_box|>{FACTS}<|end_of_box|><|begin_of_box|>{FACTS[:-3]}1.0<|end_of_box|>",
+        f"{FACTS}\nValence: 1.0; Arousal: 1.0; Emotion: awe",
+        f"{FACTS}\n" + '{"emotion": "awe", "valence": 1, "arousal": 1}',
+        "Emotion: fear; Valence: high; Arousal: low; Valence: 1.0; Emotion: awe; Arousal: 2.0",
+        '[{"emotion": "fear", "valence": 1, "arousal": 1},'
+        ' {"emotion": "awe", "valence": 2, "arousal": 2}]',
+    ],
+)
+def test_two_answers_that_differ_are_not_read(text):
+    found = stated_values(text, JUDGE_QUESTION)
+    assert not {"emotion", "valence", "arousal"} <= set(found)
+    assert "arousal" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "fear", "I cannot say.", "-1.5, 2.0", "fear, -1.5, 2.0", "V: -1.5, A: 2.0",
+        f"<think>{FACTS}", f"<think>{FACTS}</think>", f"<think>{TAGGED}</think>",
+        f"<think>Say {TAGGED}, or not", f"<answer>{FACTS}", f"{TAGGED}<answer>Emotion: aw",
+        f"<|begin_of_box|>{FACTS}", f"{FACTS}<think>", f"{FACTS}</think>",
+        '{"emotion": "fear", "valence": -1.5, "arousal": 2',
+        '```json\n{"emotion": "fear", "valence": -1.5, "arousal": 2.0',
+        "| Emotion | Valence | Arousal |\n|---|---|---|\n| fear | -1.5 | 2.0 |",
+        "<answer></answer>", "<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>",
+        "Emotional valence is low, arousing fear 2.0",
+    ],
+)  # fmt: skip
+def test_what_states_no_answer_is_not_read(text):
+    assert stated_values(text, JUDGE_QUESTION) == {}
+
+
+def test_long_texts_are_not_read():
+    assert stated_values("x" * (LONGEST - len(TAGGED)) + TAGGED, JUDGE_QUESTION) == VALUES
+    assert stated_values("x" * (LONGEST - len(TAGGED) + 1) + TAGGED, JUDGE_QUESTION) == {}
+
+
+@pytest.mark.parametrize(
+    "flood",
+    ["<think>", "</think>", "<answer>", "<answer></answer>", "valence: ", "valence:1 ", "(", "(a)",
+     " ", "\n", "{", "valence is ", "valence, a", "<", ".5", "*"],
+)  # fmt: skip
+def test_any_flood_is_read_in_time(flood):
+    """Quadratic work on this length would take hours."""
+    stated_values(flood * (LONGEST // len(flood)), JUDGE_QUESTION)
+
+
+def test_the_strict_form_of_rewards_stays_strict():
+    for name in ("bold key", "commas", "full stop", "JSON", "upper-case tags", "box", "minus sign"):
+        answer = parse(SAME[name], JUDGE_QUESTION)
+        assert not answer.well_formed
+        assert answer.values != VALUES
