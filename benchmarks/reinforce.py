@@ -26,7 +26,7 @@ from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.processes import Interval
-from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob
+from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob, sde_kl
 from emosym.inference.pipeline import to_image, wanted_affect
 from emosym.models.generator import Condition, Generator
 from emosym.models.imagine import imagine_prompt
@@ -136,7 +136,7 @@ def published(model: EmoSym, samples: list[Sample]) -> Run:
             policy = -torch.minimum(ratio * advantages, clipped * advantages).mean()
             with torch.no_grad():
                 reference = _step(start, path[i], interval, condition)
-            kl = ((step.mean - reference.mean).square() / (2 * step.std.square())).mean()
+            kl = sde_kl(step, reference, interval).mean()
             ((policy + BETA * kl) / (STEPS - 1)).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -135,8 +135,9 @@ def configured(algorithm: str, rate: float, steps: int) -> RunConfig:
         overrides += [f"reinforce.{name}={value}" for name, value in CHANGES[algorithm].items()]
         if algorithm != "direct":  # the preset's algorithm, whose options others do not have
             overrides += [f"reinforce.algorithm={algorithm}", "reinforce.algorithm_options={}"]
-        if algorithm in TRANSITIONS:
-            overrides.append("reinforce.algorithm_options={sde_window_range: 0.75}")
+        if algorithm in TRANSITIONS:  # the preset's β is for the distance of outputs
+            options = "{sde_window_range: 0.75, kl_type: output}"
+            overrides.append(f"reinforce.algorithm_options={options}")
     return load_config(train_config(), PRESET, overrides)
 
 

@@ -130,7 +130,7 @@ class OptimizerConfig:
     evaluated after training and saved in the run's `model/`. Null keeps none. Ref: Flow-GRPO (0.9).
     """
     ema_update_every: int = 1
-    """Steps that move the part between two updates of the average; 8 for Flow-GRPO."""
+    """Optimizer steps of the part between two updates of the average; 8 for Flow-GRPO."""
 
     def __post_init__(self) -> None:
         check_range(math.inf, learning_rate=self.learning_rate, weight_decay=self.weight_decay)

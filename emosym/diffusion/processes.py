@@ -50,6 +50,11 @@ class Process(Protocol):
     Times are the denoiser's input; they fall from noise to image.
     """
 
+    @property
+    def duration(self) -> float:
+        """Return the time from noise to image."""
+        ...
+
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return a and b at times of any shape."""
         ...
@@ -85,13 +90,22 @@ class RectifiedFlow:
     shift: float = 1.0
     """s of s σ / (1 + (s - 1) σ): larger images spend more steps at high noise."""
 
+    @property
+    def duration(self) -> float:
+        """Return 1."""
+        return 1.0
+
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return 1 - σ and σ."""
         return 1 - time, time
 
     def times(self, fraction: Tensor) -> Tensor:
-        """Return shifted noise levels."""
-        return self.shift * fraction / (1 + (self.shift - 1) * fraction)
+        """Return shifted noise levels; pure noise stays exactly 1.
+
+        Where σ rounds to the float next to 1, √(σ / (1 - σ)) of an SDE is in the thousands.
+        """
+        shifted = self.shift * fraction / (1 + (self.shift - 1) * fraction)
+        return torch.where(fraction == 1, fraction, shifted.clamp(max=1))
 
     def timesteps(self, num_inference_steps: int) -> Tensor:
         """Return σ from 1 to 0, evenly spaced before the shift."""
@@ -153,6 +167,11 @@ class VPDiffusion:
 
     def __len__(self) -> int:
         return len(self._alphas) - 1
+
+    @property
+    def duration(self) -> float:
+        """Return T."""
+        return float(len(self))
 
     def coefficients(self, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return √ᾱ_t and √(1 - ᾱ_t)."""

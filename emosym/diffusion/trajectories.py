@@ -81,24 +81,80 @@ def sample_trajectory(
     )
 
 
-def log_ratios(
+def transitions(
     trajectory: Trajectory, outputs: Tensor, process: Process, rule: TransitionRule, eta: float
-) -> Tensor:
-    """Return the log-ratios [S, B] of a new policy to the one that sampled the trajectory.
+) -> list[GaussianStep]:
+    """Return the distributions that another policy gives the S steps of a trajectory.
 
     Args:
-        trajectory: of the old policy.
-        outputs: model outputs of the new policy at `trajectory.latents`, [S, B, C, H, W]; they
-            receive gradients.
+        trajectory: of the policy that sampled.
+        outputs: model outputs of the other policy at `trajectory.latents`, [S, B, C, H, W].
         process: what outputs mean.
         rule: distribution of the stochastic steps, as in sampling.
         eta: its noise level, as in sampling.
     """
+    steps = []
+    for latents, output, interval in zip(
+        trajectory.latents, outputs, trajectory.intervals, strict=True
+    ):
+        prediction = process.predict(latents, output, interval.time.expand(len(latents)))
+        steps.append(rule.transition(process, interval, latents, prediction, eta))
+    return steps
+
+
+def log_ratios(
+    trajectory: Trajectory, steps: Sequence[GaussianStep], rule: TransitionRule
+) -> Tensor:
+    """Return the log-ratios [S, B] of a policy to the one that sampled the trajectory.
+
+    Args:
+        trajectory: of the old policy.
+        steps: distributions of the new policy, from `transitions`; they may carry gradients.
+        rule: as in sampling.
+    """
     rows = []
-    for index, interval in enumerate(trajectory.intervals):
-        latents = trajectory.latents[index]
-        prediction = process.predict(latents, outputs[index], interval.time.expand(len(latents)))
-        new = rule.transition(process, interval, latents, prediction, eta)
+    for index, new in enumerate(steps):
         old = GaussianStep(trajectory.means[index], new.std)
         rows.append(rule.log_ratio(trajectory.next_latents[index], new, old))
     return torch.stack(rows)
+
+
+def clipped_surrogate(
+    trajectory: Trajectory,
+    log_ratio: Tensor,
+    advantages: Tensor,
+    epsilon: float,
+    process: Process,
+    rule: TransitionRule,
+) -> Tensor:
+    """Return the loss -mean min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) over steps and samples.
+
+    Args:
+        trajectory: of the old policy.
+        log_ratio: log ρ [S, B], from `log_ratios`.
+        advantages: A [B].
+        epsilon: ε.
+        process: tells how long a step is.
+        rule: as in sampling; one that `reweights` divides a step's loss by its length.
+    """
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - epsilon, 1 + epsilon)
+    gain = torch.minimum(ratio * advantages, clipped * advantages)
+    if rule.reweights:
+        lengths = [interval.time - interval.next_time for interval in trajectory.intervals]
+        gain = gain * process.duration / torch.stack(lengths)[:, None]
+    return -gain.mean()
+
+
+def divergences(
+    trajectory: Trajectory,
+    steps: Sequence[GaussianStep],
+    reference: Sequence[GaussianStep],
+    rule: TransitionRule,
+) -> Tensor:
+    """Return the divergences [S, B] of a policy's steps from those of a reference.
+
+    Both are from `transitions`.
+    """
+    pairs = zip(steps, reference, trajectory.intervals, strict=True)
+    return torch.stack([rule.kl(new, start, interval) for new, start, interval in pairs])

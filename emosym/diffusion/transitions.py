@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -118,7 +119,7 @@ def guarded_ratio(sample: Tensor, new: GaussianStep, old: GaussianStep) -> Tenso
     """Return the normalised log-ratio, mean z · Δmean with z = (x' - mean_old) / S.
 
     Its mean is 0 under the old policy at any noise level. Ref: GRPO-Guard (arXiv 2510.22319),
-    RatioNorm.
+    ratio normalisation.
     """
     shift = _mean((new.mean - old.mean).square() / (2 * new.std))
     return _mean(new.std * (_log_density(sample, new) - _log_density(sample, old))) + shift
@@ -138,6 +139,27 @@ def _mean(values: Tensor) -> Tensor:
     return reduce(values.float(), "b c h w -> b", "mean")
 
 
+KL = Callable[[GaussianStep, GaussianStep, Interval], Tensor]
+"""(new step, reference step, interval) -> divergence [B] of the new step from the reference."""
+
+
+def gaussian_kl(new: GaussianStep, reference: GaussianStep, interval: Interval) -> Tensor:
+    """Return the KL divergence |Δmean|² / (2 S²), its mean over C, H, W.
+
+    Ref: DPOK (arXiv 2305.16381); for CPS, Flow-GRPO's released code.
+    """
+    return _mean((new.mean - reference.mean).square() / (2 * new.std.square()))
+
+
+def sde_kl(new: GaussianStep, reference: GaussianStep, interval: Interval) -> Tensor:
+    """Return |Δmean|² / (2 s²), its mean over C, H, W, for an SDE with S = s √-dt.
+
+    It is the KL divergence times -dt. Flow-GRPO's paper divides by S², its released code, for which
+    β is published, by s². Ref: Flow-GRPO, scripts/train_sd3.py.
+    """
+    return gaussian_kl(new, reference, interval) * (interval.time - interval.next_time)
+
+
 @dataclass(frozen=True, slots=True)
 class TransitionRule:
     """How an algorithm samples stochastic steps, and how it compares policies."""
@@ -146,14 +168,40 @@ class TransitionRule:
     eta: float
     """Noise level, as published."""
     log_ratio: LogRatio
+    kl: KL
+    reweights: bool = False
+    """Whether the loss of a step is divided by -dt, its share of the time from noise to image: the
+    mean moves in proportion to it, and so would the gradient. Ref: GRPO-Guard (arXiv 2510.22319),
+    gradient reweighting; its release, scripts/train_sd3_GRPO_Guard.py."""
 
 
 TRANSITIONS = {
-    "flow_grpo": TransitionRule(flow_sde, 0.7, gaussian_ratio),
-    "dance_grpo": TransitionRule(dance_sde, 0.3, gaussian_ratio),
-    "cps": TransitionRule(cps, 0.8, plain_ratio),
-    "guard": TransitionRule(flow_sde, 0.7, guarded_ratio),
-    "cps_guard": TransitionRule(cps, 0.8, guarded_ratio),
-    "ddpo": TransitionRule(ddim, 1.0, gaussian_ratio),
+    "flow_grpo": TransitionRule(flow_sde, 0.7, gaussian_ratio, sde_kl),
+    "dance_grpo": TransitionRule(dance_sde, 0.3, gaussian_ratio, sde_kl),
+    "cps": TransitionRule(cps, 0.8, plain_ratio, gaussian_kl),
+    "guard": TransitionRule(flow_sde, 0.7, guarded_ratio, sde_kl, reweights=True),
+    "cps_guard": TransitionRule(cps, 0.8, guarded_ratio, gaussian_kl, reweights=True),
+    "ddpo": TransitionRule(ddim, 1.0, gaussian_ratio, gaussian_kl),
 }
 """Algorithm -> its transition rule."""
+LEAST_STD = 1e-4
+"""Least standard deviation of a step with noise. Below it, float32 latents of unit size round the
+noise itself by more than a thousandth; at 0 a step has no density."""
+
+
+def noisy_steps(
+    process: Process, num_inference_steps: int, rule: TransitionRule, eta: float
+) -> list[int]:
+    """Return the indices of a sampler's steps that add noise.
+
+    A last step to the image adds none by CPS and DDIM, nor does DDIM between equal noise levels.
+    """
+    timesteps = process.timesteps(num_inference_steps)
+    nothing = torch.zeros(1, 1, 1, 1)
+    found = []
+    for index, (time, next_time) in enumerate(pairwise(timesteps)):
+        interval = Interval(time, next_time, timesteps[1])
+        step = rule.transition(process, interval, nothing, Prediction(nothing, nothing), eta)
+        if step.std >= LEAST_STD:
+            found.append(index)
+    return found

@@ -24,6 +24,7 @@ def test_an_algorithm_departs_from_the_preset_in_what_it_needs_alone(algorithm):
         *("beta", "own_target", "reward_weights"),
     ):
         assert getattr(found.reinforce, name) == getattr(base.reinforce, name)
+    assert getattr(found.reinforce.options(), "kl_type", "output") == "output"
 
 
 def test_the_control_never_reinforces():

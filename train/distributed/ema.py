@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from emosym.errors import UserError
 
 MOVES = "moves"
-"""Key of the number of counted steps in the file of an average."""
+"""Key of the number of counted optimizer steps in the file of an average."""
 _FIX = "resume with the configuration the run was started with"
 
 
 class WeightAverage:
     """The exponential moving average of a part's trainable parameters, adapters included.
 
-    At update n = 0, 1, ... it becomes `average + (1 - d_n) (weights - average)` with
-    `d_n = min(decay, (1 + n) / (10 + n))`, so that a short run forgets its initial
-    weights. It is float32 and on the device of the part. Every rank keeps one: parameters are whole
-    on each rank (ZeRO 1 and 2), so all averages are equal bit for bit.
-    Ref: Flow-GRPO (decay 0.9, every 8 moves, used in evaluation).
+    At optimizer step t = 0, 1, ... of the part, if `every` divides t + 1, it becomes
+    `average + (1 - d_t) (weights - average)` with `d_t = min(decay, (1 + t) / (10 + t))`, so that a
+    short run forgets its initial weights. It is float32 and on the device of the part. Every rank
+    keeps one: parameters are whole on each rank (ZeRO 1 and 2), so all averages are equal bit for
+    bit.
+    Ref: Flow-GRPO, flow_grpo/ema.py (decay 0.9, every 8 steps, used in evaluation).
     """
 
     def __init__(self, part: nn.Module, decay: float, every: int) -> None:
@@ -43,12 +44,11 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count a step that updated the part; every `every` steps, update the average."""
+        """Count an optimizer step of the part; every `every` steps, update the average."""
         self.moves += 1
         if self.moves % self.every:
             return
-        done = self.moves // self.every - 1
-        share = 1 - min(self.decay, (1 + done) / (10 + done))
+        share = 1 - min(self.decay, self.moves / (self.moves + 9))
         for name, weight in self._weights():
             self.values[name].lerp_(weight.float(), share)
 

@@ -9,8 +9,14 @@ from torch import nn
 
 from emosym.diffusion.nft import nft_loss, optimality
 from emosym.diffusion.processes import Interval, RectifiedFlow, VPDiffusion, add_noise, sample
-from emosym.diffusion.trajectories import log_ratios, sample_trajectory
-from emosym.diffusion.transitions import TRANSITIONS
+from emosym.diffusion.trajectories import (
+    clipped_surrogate,
+    divergences,
+    log_ratios,
+    sample_trajectory,
+    transitions,
+)
+from emosym.diffusion.transitions import TRANSITIONS, TransitionRule
 from emosym.rl.advantages import group_advantages
 
 ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
@@ -113,11 +119,80 @@ def again(painter: Painter, found, times: torch.Tensor) -> torch.Tensor:
 def test_the_first_update_has_ratio_one(name, kind):
     process, painter = process_of(kind), Painter()
     found, times = rollout(painter, name, process, 0)
-    logs = log_ratios(
-        found, again(painter, found, times), process, TRANSITIONS[name], TRANSITIONS[name].eta
-    )
+    rule = TRANSITIONS[name]
+    steps = transitions(found, again(painter, found, times), process, rule, rule.eta)
+    logs = log_ratios(found, steps, rule)
     assert logs.shape == (2, 48)
     assert (logs.exp() - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 10.0])
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_the_loss_of_two_steps_by_hand(name, kind, epsilon):
+    """Per step and sample: max(-ρ A, -clip(ρ) A), for GRPO-Guard over the length of the step."""
+    process, painter, rule = process_of(kind), Painter(), TRANSITIONS[name]
+    found, times = rollout(painter, name, process, 0, count=4)
+    with torch.no_grad():
+        painter.lean += torch.tensor([0.3, -0.2])
+    steps = transitions(found, again(painter, found, times), process, rule, rule.eta)
+    logs, advantages = log_ratios(found, steps, rule), torch.tensor([1.0, -0.5, 2.0, 0.0])
+    assert logs.abs().min() > 1e-6
+    total = 0.0
+    for step, interval in enumerate(found.intervals):
+        length = float(interval.time - interval.next_time) / (1 if kind == "flow" else 1000)
+        weight = 1 / length if name in ("guard", "cps_guard") else 1.0
+        for log, advantage in zip(logs[step].exp().tolist(), advantages.tolist(), strict=True):
+            clipped = min(max(log, 1 - epsilon), 1 + epsilon)
+            total += weight * max(-log * advantage, -clipped * advantage)
+    loss = clipped_surrogate(found, logs, advantages, epsilon, process, rule)
+    assert loss.item() == pytest.approx(total / 8, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["guard", "cps_guard"])
+def test_reweighted_every_step_of_the_guard_pulls_alike(name):
+    """A distance Δv moves the mean by Δv dt, and so the gradient, but for the division by dt."""
+    process, rule, painter = RectifiedFlow(), TRANSITIONS[name], Painter()
+    noise, draws = normal(64, 2, 4, 4), normal(4, 64, 2, 4, 4, seed=1)
+    found = sample_trajectory(
+        painter,
+        process,
+        noise,
+        num_inference_steps=20,
+        stochastic_steps=range(1, 5),
+        step_noise=draws,
+        rule=rule,
+        eta=0.2,
+    )
+    lengths = [float(interval.time - interval.next_time) for interval in found.intervals]
+    assert lengths == pytest.approx([0.05] * 4)
+    moved = transitions(
+        found,
+        again(painter, found, torch.stack([i.time for i in found.intervals])) + 0.1,
+        process,
+        rule,
+        0.2,
+    )
+    logs = log_ratios(found, moved, rule)
+    one = clipped_surrogate(found, logs, draws[0].mean((1, 2, 3)), 10.0, process, rule)
+    plain = TransitionRule(rule.transition, rule.eta, rule.log_ratio, rule.kl)
+    other = clipped_surrogate(found, logs, draws[0].mean((1, 2, 3)), 10.0, process, plain)
+    assert one.item() == pytest.approx(20 * other.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_divergences_are_of_each_step(name, kind):
+    process, painter, rule = process_of(kind), Painter(), TRANSITIONS[name]
+    found, times = rollout(painter, name, process, 0, count=3)
+    start = transitions(found, again(painter, found, times), process, rule, rule.eta)
+    assert divergences(found, start, start, rule).abs().max() == 0
+    moved = [step._replace(mean=step.mean + (1 + i)) for i, step in enumerate(start)]
+    kl = divergences(found, moved, start, rule)
+    assert kl.shape == (2, 3)
+    for i, interval in enumerate(found.intervals):
+        length = float(interval.time - interval.next_time)
+        unit = length if name in ("flow_grpo", "dance_grpo", "guard") else 1.0
+        expected = unit * (1 + i) ** 2 / (2 * float(start[i].std) ** 2)
+        assert kl[i].tolist() == pytest.approx([expected] * 3, rel=1e-3)
 
 
 def reward(images: torch.Tensor) -> torch.Tensor:
@@ -145,7 +220,7 @@ def test_a_wanted_colour_is_learned_from_log_probabilities(name, kind):
         colours.append(found.final_latents.mean((0, 2, 3)))
         advantages = group_advantages(gained[None])[0]
         outputs = again(painter, found, times)
-        logs = log_ratios(found, outputs, process, rule, rule.eta)
+        logs = log_ratios(found, transitions(found, outputs, process, rule, rule.eta), rule)
         optimizer.zero_grad()
         (-(logs.exp() * advantages).mean()).backward()
         optimizer.step()

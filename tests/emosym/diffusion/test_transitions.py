@@ -15,10 +15,12 @@ from emosym.diffusion.transitions import (
     dance_sde,
     ddim,
     flow_sde,
+    gaussian_kl,
     gaussian_ratio,
     guarded_ratio,
     log_prob,
     plain_ratio,
+    sde_kl,
 )
 from emosym.errors import UserError
 
@@ -185,3 +187,59 @@ def test_ratios_by_hand():
 def test_the_same_policy_has_ratio_one(ratio):
     sample, _, old = pair()
     assert ratio(sample, old, old).abs().max() == 0
+
+
+def test_divergences_by_hand():
+    """|Δ|² / (2 S²) and, for an SDE with S = s √-dt, |Δ|² / (2 s²): number by number."""
+    _, new, old = pair()
+    interval = between(0.6, 0.35)
+    s = 0.3 / math.sqrt(0.25)
+    for row in range(2):
+        squares = [d**2 for d in (new.mean - old.mean)[row].flatten().tolist()]
+        exact = sum(d / (2 * 0.3**2) for d in squares) / 4
+        released = sum(d / (2 * s**2) for d in squares) / 4
+        assert gaussian_kl(new, old, interval)[row].item() == pytest.approx(exact, rel=1e-5)
+        assert sde_kl(new, old, interval)[row].item() == pytest.approx(released, rel=1e-5)
+    kinds = {name: rule.kl for name, rule in TRANSITIONS.items()}
+    sde = dict.fromkeys(("flow_grpo", "dance_grpo", "guard"), sde_kl)
+    assert kinds == sde | dict.fromkeys(("cps", "cps_guard", "ddpo"), gaussian_kl)
+
+
+def test_the_divergence_is_that_of_normal_distributions():
+    _, new, old = pair()
+    theirs = torch.distributions.kl_divergence(
+        torch.distributions.Normal(new.mean, 0.3), torch.distributions.Normal(old.mean, 0.3)
+    )
+    found = gaussian_kl(new, old, between(0.6, 0.5))
+    assert torch.allclose(found, theirs.mean((1, 2, 3)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shift", "first"), [(1.0, 980), (3.0, 21513)])
+def test_flow_grpos_divergence_of_a_distance_of_velocities(shift, first):
+    """mean = ... + v (1 + s² (1 - σ) / (2σ)) dt: a distance Δv gives (Δv k)² / (2 s²).
+
+    In the first of ten steps it is 980 times smaller than |Δv|² without a shift, and still 253
+    times in the third: the β of one is not that of the other.
+    """
+    process, rule = RectifiedFlow(shift), TRANSITIONS["flow_grpo"]
+    schedule = process.timesteps(10)
+    ratios = []
+    for here, there in pairwise(schedule):
+        x, v, moved = (normal(1, 1, 2, 2, seed=seed) for seed in range(3))
+        interval = Interval(here, there, schedule[1])
+        steps = [
+            rule.transition(process, interval, x, process.predict(x, each, here[None]), 0.7)
+            for each in (v, moved)
+        ]
+        sigma = float(schedule[1] if here == 1 else here)
+        square = 0.7**2 * float(here) / (1 - sigma)
+        dt = float(there - here)
+        k = (1 + square * (1 - float(here)) / (2 * float(here))) * dt
+        distance = (v - moved).square().mean().item()
+        expected = distance * k**2 / (2 * square)
+        assert rule.kl(*steps, interval).item() == pytest.approx(expected, rel=1e-3)
+        ratios.append(distance / expected)
+    assert ratios[0] == pytest.approx(first, rel=1e-3)
+    assert ratios == sorted(ratios, reverse=True)
+    if shift == 1:
+        assert [round(ratio) for ratio in ratios[:3]] == [980, 569, 253]

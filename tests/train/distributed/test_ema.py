@@ -73,13 +73,22 @@ def test_by_hand():
     assert average.values.keys() == {"weight"}
 
 
+def test_the_decay_warms_up_with_optimizer_steps_by_hand():
+    """Flow-GRPO's values: after 8 steps 8 of 17 are kept, after 16 steps 16 of 25."""
+    part = linear()
+    average = WeightAverage(part, 0.9, 8)
+    walk(part, average, 16)
+    expected = (9 / 17 * 8) * 16 / 25 + 16 * 9 / 25
+    assert average.values["weight"][0, 0].item() == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(("decay", "every"), [(0.9, 8), (0.99, 1), (0.5, 3)])
 def test_it_is_a_weighted_sum_of_what_it_saw(decay, every):
     part = linear()
     average = WeightAverage(part, decay, every)
     path = walk(part, average, 200)
     seen = path[every - 1 :: every]
-    decays = [min(decay, (1 + n) / (10 + n)) for n in range(len(seen))]
+    decays = [min(decay, (1 + t) / (10 + t)) for t in range(every - 1, len(path), every)]
     shares = [(1 - d) * math.prod(decays[n + 1 :]) for n, d in enumerate(decays)]
     assert sum(shares) + math.prod(decays) == pytest.approx(1)
     expected = sum(share * weight for share, weight in zip(shares, seen, strict=True))

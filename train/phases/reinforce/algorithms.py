@@ -21,8 +21,16 @@ from torch import Tensor, nn
 from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.nft import ADVANTAGE_CAP, nft_loss, optimality
 from emosym.diffusion.processes import Denoise, add_noise, sample, training_times
-from emosym.diffusion.trajectories import log_ratios, sample_trajectory
-from emosym.diffusion.transitions import TRANSITIONS, TransitionRule
+from emosym.diffusion.trajectories import (
+    Trajectory,
+    clipped_surrogate,
+    divergences,
+    log_ratios,
+    sample_trajectory,
+    transitions,
+)
+from emosym.diffusion.transitions import TRANSITIONS, GaussianStep, TransitionRule, noisy_steps
+from emosym.errors import UserError
 from emosym.inference.pipeline import to_image
 from emosym.models.generator import Condition
 from emosym.records import ImageRequest, Sample
@@ -101,33 +109,34 @@ class Algorithm(ABC, Generic[Options]):
             unconditional = self.context.model.generator(latents, time, condition, ~keep)
         return classifier_free_guidance(conditional, unconditional, guidance)
 
-    def add_kl(
-        self,
-        loss: Tensor,
-        latents: Tensor,
-        time: Tensor,
-        condition: Condition,
-        outputs: Tensor,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Add β times the squared distance to the outputs of the starting generator.
+    def start_outputs(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
+        """Return the outputs of the starting generator, with guidance and without gradient.
 
-        Ref: Flow-GRPO's KL, but of velocities, not of means. With adapters, the starting generator
-        is the model without them.
+        With adapters, the starting generator is the model without them.
         """
-        if not self.config.beta:
-            return loss, {}
         start = self.context.starting_generator
         if start is None:
             raise RuntimeError("reinforce needs the starting generator")
         keep = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        reference = start(latents, time, condition, keep)
-        if self.config.guidance_scale != 1:
-            unconditional = start(latents, time, condition, ~keep)
-            reference = classifier_free_guidance(
-                reference, unconditional, self.config.guidance_scale
-            )
-        kl = (outputs - reference).float().square().mean()
-        return loss + self.config.beta * kl, {"kl": kl.detach()}
+        conditional = start(latents, time, condition, keep)
+        if self.config.guidance_scale == 1:
+            return conditional
+        unconditional = start(latents, time, condition, ~keep)
+        return classifier_free_guidance(conditional, unconditional, self.config.guidance_scale)
+
+    def output_kl(
+        self, latents: Tensor, time: Tensor, condition: Condition, outputs: Tensor
+    ) -> Tensor:
+        """Return the mean squared distance to the outputs of the starting generator."""
+        reference = self.start_outputs(latents, time, condition)
+        return (outputs - reference).float().square().mean()
+
+    def add_kl(self, loss: Tensor, kl: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add β times the distance to the starting generator, and return it as a metric."""
+        if not self.config.beta:
+            return loss, {}
+        distance = kl()
+        return loss + self.config.beta * distance, {"kl": distance.detach()}
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> list[Image.Image]:
@@ -196,6 +205,7 @@ class PolicyGradient(ScoredAlgorithm[PolicyGradientOptions]):
         super().__init__(context, config, options)
         self.rule = rule
         self.eta = rule.eta if options.noise_level is None else options.noise_level
+        self.windows = self._windows()
 
     def __call__(self, group: Group) -> AlgorithmOutput:
         """Sample, judge, and return the clipped surrogate."""
@@ -219,29 +229,54 @@ class PolicyGradient(ScoredAlgorithm[PolicyGradientOptions]):
         time = times.repeat_interleave(count)
         condition = group.condition.map(lambda each: torch.cat([each] * window))
         outputs = self.outputs(latents, time, condition)
-        by_step = rearrange(outputs, "(s b) ... -> s b ...", b=count)
-        log_ratio = log_ratios(trajectory, by_step, process, self.rule, self.eta)
-        loss = self._surrogate(log_ratio.exp(), advantages)
-        loss, kl = self.add_kl(loss, latents, time, condition, outputs)
+        steps = self._steps(trajectory, outputs)
+        log_ratio = log_ratios(trajectory, steps, self.rule)
+        loss = clipped_surrogate(
+            trajectory, log_ratio, advantages, self.options.epsilon, process, self.rule
+        )
+
+        def kl() -> Tensor:
+            if self.options.kl_type == "output":
+                return self.output_kl(latents, time, condition, outputs)
+            start = self.start_outputs(latents, time, condition)
+            return divergences(trajectory, steps, self._steps(trajectory, start), self.rule).mean()
+
+        loss, distance = self.add_kl(loss, kl)
         deviation = (log_ratio.detach().exp() - 1).abs().max()
         return AlgorithmOutput(
             loss=loss,
             images=images,
             rewards=rewards,
-            metrics={**metrics, **kl, "ratio_deviation": deviation},
+            metrics={**metrics, **distance, "ratio_deviation": deviation},
         )
 
-    def _surrogate(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        """Return -mean min(ρ A, clip(ρ) A) of ratios [S, B·G]."""
-        low, high = 1 - self.options.epsilon, 1 + self.options.epsilon
-        return -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages).mean()
+    def _steps(self, trajectory: Trajectory, outputs: Tensor) -> list[GaussianStep]:
+        by_step = rearrange(outputs, "(s b) ... -> s b ...", s=len(trajectory.intervals))
+        return transitions(trajectory, by_step, self.process, self.rule, self.eta)
+
+    def _windows(self) -> list[range]:
+        """Return the windows that can be drawn: all of their steps add noise.
+
+        Raises:
+            UserError: there is none.
+        """
+        config, size = self.config, self.options.sde_window_size
+        noisy = noisy_steps(self.process, config.num_inference_steps, self.rule, self.eta)
+        places = round(config.num_inference_steps * self.options.sde_window_range) - size + 1
+        found = [range(first, first + size) for first in range(places)]
+        found = [window for window in found if set(window) <= set(noisy)]
+        if not found:
+            raise UserError(
+                f"{config.algorithm} has no window of {size} steps that all add noise in the first"
+                f" {self.options.sde_window_range:.0%} of the schedule",
+                got=f"noise in {len(noisy)} of {config.num_inference_steps} steps",
+                fix="lower algorithm_options.sde_window_size, or raise num_inference_steps",
+            )
+        return found
 
     def _window(self, batch: MicroBatch[Sample]) -> range:
         """Return the window of drawn steps, the same on all ranks."""
-        size = self.options.sde_window_size
-        places = round(self.config.num_inference_steps * self.options.sde_window_range) - size + 1
-        first = int(batch.draws.uniform(1).item() * places)
-        return range(first, first + size)
+        return self.windows[int(batch.draws.uniform(1).item() * len(self.windows))]
 
 
 class ForwardProcess(ScoredAlgorithm[NftOptions]):
@@ -278,7 +313,7 @@ class ForwardProcess(ScoredAlgorithm[NftOptions]):
             optimality(torch.cat([advantages] * copies)),
             self.options.nft_beta,
         ).mean()
-        loss, kl = self.add_kl(loss, latents, time, condition, outputs)
+        loss, kl = self.add_kl(loss, lambda: self.output_kl(latents, time, condition, outputs))
         return AlgorithmOutput(loss=loss, images=images, rewards=rewards, metrics={**metrics, **kl})
 
 
@@ -315,7 +350,9 @@ class RewardGradient(Algorithm[DirectOptions]):
             name: judge(judged, group.requests, labels) for name, judge in self.judges.items()
         }
         rewards, metrics = self.total(scores, group.size)
-        loss, kl = self.add_kl(-rewards.mean(), latents, time, group.condition, outputs)
+        loss, kl = self.add_kl(
+            -rewards.mean(), lambda: self.output_kl(latents, time, group.condition, outputs)
+        )
         return AlgorithmOutput(
             loss=loss,
             images=self.to_images(pixels),

@@ -27,6 +27,10 @@ class PolicyGradientOptions:
     epsilon: float = 1.0e-4
     """The ratio is clipped to [1 - epsilon, 1 + epsilon]; log-probabilities are means over latent
     values, so ratios are close to 1."""
+    kl_type: Literal["transition", "output"] = "transition"
+    """What `beta` weighs: the divergence of a drawn step from that of the starting generator, for
+    which the values of Flow-GRPO, GRPO-Guard and DPOK are published; or the mean squared distance
+    of the denoisers' outputs (velocities, for a flow), the same at all noise levels."""
     scale_rewards: Literal["group", "batch", "none"] = "batch"
     """What advantages are divided by, as in verify_grpo."""
     multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
@@ -39,6 +43,7 @@ class PolicyGradientOptions:
         check_range(sde_window_range=self.sde_window_range, epsilon=self.epsilon)
         if self.noise_level is not None:
             check_range(noise_level=self.noise_level)
+            check_positive(noise_level=self.noise_level)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -116,7 +121,8 @@ class ReinforceConfig:
     """Scale of classifier-free guidance while sampling; it becomes the default of the saved model.
     At 1 there is no guidance, and sampling costs half."""
     beta: float = 0.04
-    """Weight of the squared distance to the outputs of the starting generator."""
+    """Weight of the distance to the starting generator: of `kl_type` with log-probabilities, else
+    the mean squared distance of the denoisers' outputs."""
     own_target: float = 0.5
     """Share of requests with the valence and arousal of the prompt's own image; the others have a
     random point of the plane."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import typing
@@ -54,6 +55,15 @@ def found(tmp_path_factory, model, world):
         reward_weights={"affect": 0.0, "label": 1.0},
         own_target=1.0,
     )
+    for name in ("cps_guard", "ddpo"):  # the last step adds no noise, and three of four are drawn
+        options = {"sde_window_range": 1.0, "sde_window_size": 3}
+        cases[f"late-{name}"] = preset(
+            *(model, world, 6), algorithm=name, algorithm_options=options
+        )
+    velocity = {"kl_type": "output"}
+    cases["velocity"] = preset(
+        *(model, world, 2), algorithm="flow_grpo", algorithm_options=velocity
+    )
     cases["learns"] = preset(model, world, 40, algorithm="direct", **many)
     cases["learns-nft"] = preset(model, world, 40, algorithm="nft", **many)
     return in_ranks(
@@ -67,6 +77,27 @@ def test_the_first_update_starts_from_the_starting_generator(found, name):
     first, second = found[name]["rows"]
     assert first["reinforce/kl"] < 1e-10
     assert second["reinforce/kl"] > 1e-8
+
+
+@pytest.mark.parametrize("name", ["late-cps_guard", "late-ddpo"])
+def test_a_step_without_noise_is_never_drawn(found, name):
+    """It has no density: its log-ratio was NaN, and the run ended."""
+    rows = found[name]["rows"]
+    assert len(rows) == 6
+    for row in rows:
+        assert math.isfinite(row["reinforce/grad_norm"])
+        assert row["reinforce/ratio_deviation"] < 1e-5
+
+
+def test_the_distance_to_the_start_is_the_published_one_or_that_of_velocities(found):
+    """Of the first two of four steps, s² = 1.96 and 1.47: |Δv|² is 62.7 and 30.4 times as much.
+
+    The first update is the same; then both are at the same distance, but for the second's steps.
+    """
+    transition, output = found["flow_grpo"]["rows"], found["velocity"]["rows"]
+    assert transition[0]["reinforce/grad_norm"] == output[0]["reinforce/grad_norm"]
+    times = output[1]["reinforce/kl"] / transition[1]["reinforce/kl"]
+    assert 30.4 < times < 62.7
 
 
 @pytest.mark.parametrize("name", [n for n in ALGORITHMS if n not in ("nft", "direct")] + ["guided"])
@@ -111,6 +142,22 @@ def test_each_judge_is_logged_where_there_are_several(found):
         (
             {"algorithm": "cps", "algorithm_options": {"sde_window_size": 9}},
             "longer than the part of",
+        ),
+        (
+            {
+                "algorithm": "ddpo",
+                "algorithm_options": {"sde_window_size": 4, "sde_window_range": 1.0},
+            },
+            "ddpo has no window of 4 steps that all add noise in the first 100% of the schedule;"
+            " got noise in 3 of 4 steps; lower algorithm_options.sde_window_size, or raise",
+        ),
+        (
+            {"algorithm": "cps", "algorithm_options": {"noise_level": 0.0}},
+            "noise_level must be positive; got 0",
+        ),
+        (
+            {"algorithm": "cps", "algorithm_options": {"kl_type": "velocity"}},
+            "kl_type: got 'velocity'; expected .*transition.*output",
         ),
         (
             {"algorithm": "direct", "algorithm_options": {"epsilon": 0.2}},
