@@ -1,8 +1,9 @@
 """Configurations: dataclass defaults, then `base`, then a YAML preset, then `key=value` overrides.
 
 Later values win. A preset may extend another one (`extends: other.yaml`, relative to its folder).
-Mappings merge key by key; lists, scalars and an empty mapping (`{}`) replace. Numbers are finite.
-The result is a plain dataclass, never a DictConfig.
+Sections merge key by key. Scalars, lists, mappings of names to values and an empty mapping (`{}`)
+replace. Numbers are finite. Nothing is read from the environment or from other keys. The result is
+a plain dataclass, never a DictConfig.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import io
 import math
 import re
 import types
@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast
 
-import yaml
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emosym.errors import UserError
+from emosym.yaml_text import DEPTH, parse_value, read_yaml
 
 Config = TypeVar("Config")
 Layer = tuple[str, dict[str, Any]]
@@ -41,10 +41,8 @@ WORDS: dict[Any, str] = {
 """Names of leaf types in error messages."""
 _LOSSY: dict[Any, tuple[type, ...]] = {int: (bool,), float: (bool,), str: (bool, float)}
 """Leaf type -> types of values that OmegaConf would convert to it, though they are mistakes."""
-DEPTH = 50
-"""Maximum nesting of a file or a value; deeper nesting overflows the stack of the YAML parser."""
-_TRAP = re.compile(r"[-+]?(0[0-7_]+|[1-9][0-9_]*(:[0-5]?[0-9])+)")
-"""Text that YAML reads as an unexpected number: 010 is 8, and 1:30 is 90."""
+_SECRET = re.compile(r"(api_?key|secret|password|(access|auth)_?token)", re.IGNORECASE)
+"""Names of options that EmoSym does not have: a configuration is printed, saved and shared."""
 
 
 def load_config(
@@ -55,7 +53,9 @@ def load_config(
 ) -> Config:
     """Return `cls` filled from `base`, then the preset `source`, then `overrides`, in this order.
 
-    Overrides are `section.key=value` with a YAML value; a list item is `phases.0.steps=3`.
+    An override is `section.key=value`. The value is everything after the first `=`: where text or a
+    path is expected it is taken as it is, else it is YAML. A list item is `phases.0.steps=3`, an
+    entry of a mapping `weights.affect=0.5`.
 
     A dataclass may list old names of options: `RENAMED: ClassVar[Mapping[str, str]] = {"lr":
     "learning_rate"}`. Both names are relative to its section and may be dotted paths. An old name
@@ -68,13 +68,13 @@ def load_config(
     if source is not None:
         layers += _preset(Path(source), ())
     problems = _Problems(source, layers, overrides)
-    merged = _defaults(cls)
+    tree: Any = _defaults(cls)
     for _, layer in layers:
-        merged = _merge(merged, layer)
-    tree = OmegaConf.create(merged)
+        tree = _merged(cls, tree, layer) if layer else tree
+    tree = copy.deepcopy(tree)  # overrides change it in place
     for item in overrides:
-        _override(tree, item, problems)
-    config = _read(cls, _resolve(tree, problems), "", problems)
+        _override(cls, tree, item, problems)
+    config = _read(cls, tree, "", problems)
     problems.raise_any()
     return config
 
@@ -93,7 +93,7 @@ class _Problems:
     ) -> None:
         self.name = str(source) if source is not None else "configuration"
         self.layers = [(name, set(_keys(layer))) for name, layer in layers]
-        self.layers += [(f"override {item!r}", _prefixes(_key_of(item))) for item in overrides]
+        self.layers += [(_shown(item), _prefixes(_key_of(item))) for item in overrides]
         self.found: list[str] = []
 
     def add(self, path: str, why: str) -> None:
@@ -126,7 +126,9 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
     if here in seen:
         chain = " -> ".join(file.name for file in (*seen, here))
         raise UserError(f"{path}: presets extend each other in a circle", got=chain)
-    tree = _parse(path)
+    if len(seen) >= DEPTH:
+        raise UserError(f"{path}: more than {DEPTH} presets extend each other")
+    tree = read_yaml(path)
     if "extends" not in tree:
         return [(str(path), tree)]
     parent = tree.pop("extends")
@@ -145,86 +147,90 @@ def _preset(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
 
 def top_level_keys(path: Path) -> list[str]:
     """Return the keys of a YAML file at its top level. Raises UserError as `load_config`."""
-    return list(_parse(path))
+    return list(read_yaml(path))
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """Read one YAML file whose top level is a mapping."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        _guard(text)
-        tree = OmegaConf.load(io.StringIO(text))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a UTF-8 text file") from None
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not valid YAML: {_first_line(error)}") from None
-    if not isinstance(tree, DictConfig):
-        raise UserError(f"{path}: is a list", expected="a mapping of keys to values")
-    if not tree:
-        raise UserError(f"{path}: is empty", expected="a mapping of keys to values")
-    return _container(tree)
-
-
-def _guard(text: str) -> None:
-    """Raise YAMLError for nesting that is too deep and for numbers that YAML misreads."""
-    depth, problem = 0, None
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        plain = isinstance(event, yaml.ScalarEvent) and not event.style
-        if depth > DEPTH:
-            problem = f"nested deeper than {DEPTH} levels"
-        elif plain and _TRAP.fullmatch(event.value):
-            problem = f"{event.value} is another number in YAML; write it in plain decimals"
-        if problem:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-
-
-def _override(tree: DictConfig, item: str, problems: _Problems) -> None:
-    """Set one `key=value` in `tree`."""
+def _override(cls: type, tree: dict[str, Any], item: str, problems: _Problems) -> None:
+    """Set one `key=value` in `tree`, the values of `cls`."""
     key = _key_of(item)
     if not key:
-        problems.add("", f"override {item!r} cannot be read; expected key=value")
+        problems.add("", f"{_shown(item)} cannot be read; expected key=value")
         return
-    text = item.partition("=")[2]
+    *outer, last = key.split(".")
+    hint = _hint_at(cls, key)
     try:
-        _guard(text)
-        value = _container(OmegaConf.from_dotlist(["value=" + text]))["value"]
-        merge = _merges(OmegaConf.select(tree, key), value)
-        OmegaConf.update(tree, key, value, merge=merge)
-    # OmegaConf raises TypeError for a list index that is no number.
-    except (yaml.YAMLError, OmegaConfBaseException, IndexError, TypeError) as error:
-        problems.add("", f"override {item!r} cannot be applied: {_first_line(error)}")
+        value = _override_value(hint, item.partition("=")[2])
+        holder: Any = tree
+        for depth, name in enumerate(outer):
+            holder = _child(holder, name, ".".join(outer[:depth]))
+        if isinstance(holder, list):
+            holder[_index(holder, last, ".".join(outer))] = value
+        else:
+            holder[last] = _merged(hint, holder.get(last), value)
+    except ValueError as error:
+        problems.add("", f"{_shown(item)} cannot be applied: {error}")
 
 
-def _merge(under: Mapping, over: Mapping) -> dict[str, Any]:
-    """Return the tree `under`, updated with the tree `over`."""
-    merged = {**under}
-    for key, value in over.items():
-        merged[key] = _merge(under[key], value) if _merges(under.get(key), value) else value
-    return merged
+def _override_value(hint: Any, text: str) -> Any:
+    """Return the value of an override: the text itself where text is expected, else its YAML.
+
+    A shell has removed the quotes already, so `data.path=/a #1: b` is a path with these characters.
+    Raises ValueError for a text that cannot be read.
+    """
+    inner = _inner(hint)
+    if text == "null" and inner is not hint:
+        return None
+    names = typing.get_args(inner) if typing.get_origin(inner) is Literal else (inner,)
+    verbatim = all(name in (str, Path) or isinstance(name, str) for name in names)
+    return text if verbatim else parse_value(text)
 
 
-def _merges(under: Any, over: Any) -> bool:
-    """Return whether a value is merged into the one below it: a mapping is, unless it is empty."""
-    # Sections below an override are of type DictConfig, which is no Mapping.
-    return isinstance(under, (Mapping, DictConfig)) and isinstance(over, Mapping) and bool(over)
+def _hint_at(cls: type, key: str) -> Any:
+    """Return the annotation of a dotted key; `Any` where nothing is known of it."""
+    hint: Any = cls
+    for name in key.split("."):
+        hint = _inner(hint)
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            hint = typing.get_type_hints(hint).get(name, Any)
+        elif origin in (list, dict):
+            hint = args[-1]
+        else:
+            return Any
+    return hint
 
 
-def _resolve(tree: DictConfig, problems: _Problems) -> Any:
-    """Return plain data with `${other.key}` filled in."""
-    try:
-        return OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        problems.add(str(error.full_key or ""), _first_line(error))
-    return problems.raise_any()
+def _child(holder: Any, name: str, path: str) -> Any:
+    """Return the container `name` of a container; an empty section is put where none is."""
+    place: Any = _index(holder, name, path) if isinstance(holder, list) else name
+    child = holder[place] if isinstance(holder, list) else holder.get(place)
+    if not isinstance(child, (dict, list)):
+        child = holder[place] = {}
+    return child
+
+
+def _index(items: list, name: str, path: str) -> int:
+    """Return the place of a list that a dotted key names; raise ValueError for none."""
+    if name.isdecimal() and int(name) < len(items):
+        return int(name)
+    known = ", ".join(f"{path}.{number}" for number in range(len(items))) or "none"
+    raise ValueError(f"{path} has no item {name}; it has {known}")
+
+
+def _merged(hint: Any, under: Any, over: Any) -> Any:
+    """Return the value `over`, of annotation `hint`, put over the value `under`.
+
+    Sections merge: dataclasses, and the options of a class that another option names
+    (`dict[str, Any]`). A mapping of names to values replaces as a whole, and so does an empty one.
+    """
+    hint = _inner(hint)
+    known = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    section = known or hint is Any or typing.get_args(hint) == (str, Any)
+    if not (section and isinstance(under, Mapping) and isinstance(over, Mapping) and over):
+        return over
+    hints = typing.get_type_hints(hint) if known else {}
+    values = {key: _merged(hints.get(key, Any), under.get(key), over[key]) for key in over}
+    return {**under, **values}
 
 
 def _read(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
@@ -258,7 +264,7 @@ def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> An
     hints = typing.get_type_hints(cls)
     known = {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
     values = {}
-    for key, item in _merge(_defaults(cls), value).items():
+    for key, item in _merged(cls, _defaults(cls), value).items():
         here = _join(path, key)
         if key not in known:
             problems.add(here, f"unknown key; {_suggest(str(key), cls)}")
@@ -313,6 +319,9 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
             raise ValueError(value)
         if "\0" in str(converted):  # no path and no name may hold it
             raise ValueError(value)
+        if "${" in str(converted):  # OmegaConf would read it from the environment, or another key
+            problems.add(path, f"got {_show(value)}; ${{...}} is not supported: write the value")
+            return _BAD
         return converted
     except (OmegaConfBaseException, ValueError):
         problems.add(path, f"got {_show(value)}; expected {_describe(hint)}")
@@ -324,7 +333,7 @@ def _defaults(cls: type) -> dict[str, Any]:
     return _container(OmegaConf.structured(cls))
 
 
-def _container(tree: DictConfig) -> dict[str, Any]:
+def _container(tree: Any) -> dict[str, Any]:
     """Return a mapping of OmegaConf as plain data."""
     return cast(dict[str, Any], OmegaConf.to_container(tree))
 
@@ -356,6 +365,8 @@ def _describe(hint: Any) -> str:
 
 def _suggest(key: str, cls: type) -> str:
     """Return a hint: a similar key, or the path of this key elsewhere, or all keys."""
+    if _SECRET.search(key):
+        return "keys are read from environment variables only, as EMOSYM_JUDGE_KEY of judges"
     near = difflib.get_close_matches(key, _field_names(cls), n=1)
     if not near:
         near = [name for name in _keys(_defaults(cls)) if name.endswith(f".{key}")][:1]
@@ -385,6 +396,12 @@ def _key_of(item: str) -> str:
     return match[1] if match else ""
 
 
+def _shown(item: str) -> str:
+    """Return an override for a message, without the value of a secret."""
+    key = item.partition("=")[0]
+    return f"override {f'{key}=***' if _SECRET.search(key) else item!r}"
+
+
 def _prefixes(key: str) -> set[str]:
     """Return a dotted key and the path of every section around it."""
     parts = key.split(".")
@@ -406,8 +423,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _first_line(error: Exception) -> str:
-    message = str(getattr(error, "problem", None) or error).strip()
-    return message.splitlines()[0] if message else type(error).__name__

@@ -49,9 +49,8 @@ def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
     with ranks.raise_once():
-        config = load_config(train_config(), preset, overrides)
-        if dataset is not None:
-            config.data.path = dataset
+        given = [] if dataset is None else [f"data.path={dataset}"]
+        config = load_config(train_config(), preset, [*overrides, *given])
         _resolve_paths(config)
         if run.exists() and any(run.iterdir()):
             raise UserError(
