@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import pytest
@@ -107,15 +108,22 @@ def test_rows_of_tasks() -> None:
     assert tables(REPORT)["tasks"] == []
 
 
-def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
+def every_question() -> list[Question]:
+    """Return questions of every task, about one image and two, of every aspect."""
     truth = {
         **{"emotion": "awe", "valence": 0.0, "arousal": 0.0, "dominance": 0.0, "answer": "A"},
         **{"emotion ranking": ("awe", "fear", "anger"), "dominant emotion": "awe"},
         **{"description": "Awe.", "suggestions": ("fog",), "prompt": "a cat in fog"},
     }
-    questions = [
+    kinds = itertools.product(
+        TASKS,
+        (1, 2),
+        (("yes", "no"), ("low", "high")),
+        ("emotion", "valence", "arousal", "dominance"),
+    )
+    return [
         Question(
-            id="q",
+            id=f"q{number}",
             task=task,
             images=(Path("a.png"),) * count,
             split="test",
@@ -124,11 +132,12 @@ def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
             options=dict(zip("AB", kind, strict=True)),
             aspect=aspect,
         )
-        for task in TASKS
-        for count in (1, 2)
-        for kind in (("yes", "no"), ("low", "high"))
-        for aspect in ("emotion", "valence", "arousal", "dominance")
+        for number, (task, count, kind, aspect) in enumerate(kinds)
     ]
+
+
+def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
+    questions = every_question()
     scores = score_answers(questions, [""] * len(questions), seed=0, resamples=2)
     for task, one in scores.items():
         assert set(one.metrics) == {*TASKS[task].metrics, *COMMON_METRICS}, task
