@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from emosym.errors import UserError
 from emosym.tasks import metrics
@@ -124,8 +124,8 @@ def change_interval(before: Items, after: Items, name: str) -> Interval | None:
             changes.append(became - was)
     if len(changes) * 2 < PAIRED_RESAMPLES:
         return None
-    widened = math.sqrt(paired / (paired - 1)) * t.ppf((1 + LEVEL) / 2, paired - 1)
-    low, high = np.quantile(changes, [norm.cdf(-widened), norm.cdf(widened)])
+    widened = math.sqrt(paired / (paired - 1)) * stdtrit(paired - 1, (1 + LEVEL) / 2)
+    low, high = np.quantile(changes, ndtr([-widened, widened]))
     return float(low), float(high)
 
 
