@@ -10,15 +10,16 @@ from PIL import Image
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import SOURCE
 from emosym.errors import UserError
-from emosym.inference.sheets import caption, contact_sheet
+from emosym.inference.sheets import caption, contact_sheet, stacked
 from emosym.interfaces import EmotionModel, Recogniser
 from emosym.records import Question, Sample
 from emosym.tasks.affect import affect_question
 from emosym.tasks.answers import parse
 from emosym.tasks.base import Answer
-from eval.generation.grid import affect_grids
+from eval.generation.grid import affect_grid
 from eval.generation.measure import GenerationScores, evaluate_generation
-from eval.generation.requests import EvalRequest, requests_from
+from eval.generation.requests import requests_from
+from eval.share import ALONE, Processes, in_batches
 from eval.tasks.measure import TaskScores, evaluate_tasks
 from eval.tasks.understanding import UnderstandingScores, evaluate_understanding
 
@@ -60,6 +61,7 @@ def measure(
     answers: bool,
     seed: int,
     questions: Sequence[Question] = (),
+    processes: Processes = ALONE,
 ) -> HeldOut:
     """Measure a model on the test split.
 
@@ -73,6 +75,7 @@ def measure(
         answers: also generate answer texts, and measure the share of them that parses.
         seed: of the picks and of the noise.
         questions: answered in text and scored by task; those of the test split only.
+        processes: those that share the work; all of them get the same result.
     """
     held_out = [sample for sample in samples if sample.split == "test"]
     if (images or requests) and not held_out:
@@ -85,14 +88,10 @@ def measure(
             train=[sample for sample in samples if sample.split == "train"],
             parse=_well_formed if answers else None,
             seed=seed,
+            processes=processes,
         )
     if requests:
         shown: list[tuple[Image.Image, str]] = []
-
-        def show(wanted: EvalRequest, generated: list[Image.Image]) -> None:
-            if len(shown) < SHEET:
-                shown.append((generated[0], caption(wanted.request)))
-
         # Only AffectWorld's truth can be computed from pixels.
         is_world = all(sample.source == SOURCE for sample in held_out)
         generation = evaluate_generation(
@@ -102,11 +101,13 @@ def measure(
             oracle=oracle if is_world else None,
             seed=seed,
             images_per_request=per_request,
-            show=show,
+            processes=processes,
+            show=lambda wanted, image: shown.append((image, caption(wanted.request))),
+            shown=SHEET,
         )
         sheet = contact_sheet(*zip(*shown, strict=True))
     if test_questions := [question for question in questions if question.split == "test"]:
-        tasks = evaluate_tasks(model, test_questions, seed=seed)
+        tasks = evaluate_tasks(model, test_questions, seed=seed, processes=processes)
     return HeldOut(understanding, generation, sheet, tasks)
 
 
@@ -120,14 +121,27 @@ def held_out_images(held_out: Sequence[Sample], count: int, seed: int) -> list[S
 
 
 def grids(
-    model: EmotionModel, samples: Sequence[Sample], count: int, seed: int
+    model: EmotionModel,
+    samples: Sequence[Sample],
+    count: int,
+    seed: int,
+    processes: Processes = ALONE,
 ) -> Image.Image | None:
     """Return the valence-arousal grids of `count` held-out prompts, or None for 0."""
     if not count:
         return None
     requests = requests_from(samples, 8 * count, seed)
     prompts = list(dict.fromkeys(one.request.prompt for one in requests if one.request.prompt))
-    return affect_grids(model, prompts[:count], seed) if prompts else None
+    if not prompts:
+        return None
+    sheets = in_batches(
+        prompts[:count],
+        lambda batch: [affect_grid(model, prompt, seed) for prompt in batch],
+        what="drawing grids of 25 images",
+        processes=processes,
+        batch=1,
+    )
+    return stacked(sheets)
 
 
 def _well_formed(text: str, sample: Sample) -> Answer | None:

@@ -27,8 +27,8 @@ from memory_bank.search import (
     search_text,
 )
 from memory_bank.store import compaction, history
-from memory_bank.store.confined import read_file
 from memory_bank.store.compaction import Forgotten
+from memory_bank.store.confined import read_file
 from memory_bank.store.database import AUTO
 from memory_bank.store.entry import Candidate, Decision, Entry, Refusal
 from memory_bank.store.filter import Filter

@@ -20,7 +20,8 @@ def compare(
 ) -> None:
     """Show the metrics of two reports, and which of them are better in the second.
 
-    For a training run, the metrics after training are used.
+    For a training run, the metrics after training are used. A change that may be noise is "unsure":
+    its 95 % interval, paired by item, contains 0, or the reports have not the same items.
     """
     from rich.console import Console
 
@@ -45,6 +46,7 @@ def compare(
             "first_interval": row.before_interval,
             "second_interval": row.after_interval,
             "change": row.change,
+            "change_interval": row.change_interval,
             "verdict": row.verdict,
         }
         for section, rows in by_section.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,13 @@ def run(
         Path, typer.Option(help="New folder for report.json, report.html, samples.png.")
     ],
     count: Annotated[
-        int | None, typer.Option(min=1, help=f"Generation requests (held out). [{REQUESTS}]")
+        int | None, typer.Option(min=0, help=f"Generation requests (held out). [{REQUESTS}]")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=0, help="Images to understand (held out); default: all.")
+    ] = None,
+    grids: Annotated[
+        int | None, typer.Option(min=0, help=f"Grids of 25 images over the plane. [{GRIDS}]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     judge: Annotated[
@@ -53,8 +60,9 @@ def run(
     # Imported here, so that `--help` does not load torch.
     from data_tools.dataset import open_dataset
     from emosym.inference.pipeline import EmoSymPipeline
-    from eval.held_out import grids, measure
-    from eval.reports.environment import environment
+    from eval.held_out import grids as grid_sheet
+    from eval.held_out import measure
+    from eval.reports.environment import environment, run_facts
     from eval.reports.report import write_report
     from eval.reports.table import comparison_table
     from eval.tasks.measure import evaluate_tasks
@@ -65,6 +73,7 @@ def run(
         questions_of_split,
     )
 
+    begun = datetime.now(UTC)
     if out.exists() and any(out.iterdir()):  # the folder may hold the report of a run
         raise UserError(
             f"{out} is not empty",
@@ -75,12 +84,13 @@ def run(
     names = named_tasks(tasks)
     from_file = is_question_file(data)
     if from_file:
-        _refuse({"--count": count, "--judge": judge}, f"{data} is a file of questions")
+        given = {"--count": count, "--samples": samples, "--grids": grids, "--judge": judge}
+        _refuse(given, f"{data} is a file of questions")
         questions = questions_of_file(data, images, names)
     else:
         _refuse({"--images": images}, f"{data} is a dataset")
-        samples = open_dataset(data)
-        questions = questions_of_split(samples, names, seed, data) if names else []
+        dataset = open_dataset(data)
+        questions = questions_of_split(dataset, names, seed, data) if names else []
     if not questions:
         _refuse({"--lenient": lenient, "--answer-tokens": answer_tokens}, "no --tasks to ask")
 
@@ -91,15 +101,15 @@ def run(
         measured = measure(
             pipeline,
             EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
-            samples,
-            images=len(samples),
-            requests=count or REQUESTS,
+            dataset,
+            images=len(dataset) if samples is None else samples,
+            requests=REQUESTS if count is None else count,
             per_request=2,
             answers=True,
             seed=seed,
         )
         sections, sheet = measured.to_dict(), measured.sheet
-        grid = grids(pipeline, samples, GRIDS, seed)
+        grid = grid_sheet(pipeline, dataset, GRIDS if grids is None else grids, seed)
     if questions:
         scores = evaluate_tasks(
             pipeline, questions, seed=seed, lenient=lenient, max_tokens=answer_tokens
@@ -110,15 +120,19 @@ def run(
         "model": model,
         "judge": judge or model,
         "seed": seed,
+        "run": run_facts(begun),
+        "environment": environment(),
         **{section: {"after": scores} for section, scores in sections.items() if scores},
     }
     write_report(
         out,
         report,
         title=f"{model} on {data.name}",
-        samples=sheet,
-        figures={"Valence and arousal": grid} if grid is not None else {},
-        environment=environment(),
+        figures={
+            caption: picture
+            for caption, picture in (("Valence and arousal", grid), ("Samples", sheet))
+            if picture is not None
+        },
     )
     console = Console()
     console.print(comparison_table(report))
@@ -128,5 +142,5 @@ def run(
 def _refuse(options: Mapping[str, object], reason: str) -> None:
     """Raise UserError for the first option that is given and would have no effect."""
     for name, value in options.items():
-        if value:
+        if value not in (None, False):
             raise UserError(f"{name} has no effect", got=reason, fix="leave it out")

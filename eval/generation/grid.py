@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from emosym.inference.sheets import CELL, affect_sheet, stacked
+from emosym.inference.sheets import CELL, affect_sheet
 from emosym.inference.sweep import Sweep, axis_values
 from emosym.interfaces import EmotionModel
 from emosym.records import ImageRequest
@@ -39,30 +39,3 @@ def affect_grid(
     )
     across, up = sweep.labels
     return affect_sheet(images, prompt, across, up, cell=cell)
-
-
-def affect_grids(
-    model: EmotionModel,
-    prompts: Sequence[str],
-    seed: int,
-    *,
-    values: Sequence[float] = VALUES,
-    guidance_scale: float | None = None,
-    num_inference_steps: int | None = None,
-    cell: int = CELL,
-) -> Image.Image:
-    """Return the grids of several prompts, one below the other."""
-    return stacked(
-        [
-            affect_grid(
-                model,
-                prompt,
-                seed,
-                values=values,
-                guidance_scale=guidance_scale,
-                num_inference_steps=num_inference_steps,
-                cell=cell,
-            )
-            for prompt in prompts
-        ]
-    )

@@ -11,12 +11,18 @@ from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
+from emosym.inference.sheets import caption
 from emosym.interfaces import EmotionModel, Oracle, Recogniser
 from emosym.pictures.loading import load_image
 from emosym.records import Understanding
 from emosym.rl.image_statistics import pairwise_rms
 from emosym.tasks import metrics
 from eval.generation.requests import EvalRequest
+from eval.scores import RESAMPLES, Items, Measured, score
+from eval.share import ALONE, UNIT, Processes, in_batches
+
+CHUNK = 32
+"""Requests whose noise has consecutive seeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class GenerationScores:
     """Mean RMS distance between two images of one request, [0, 1]."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % bootstrap interval of each metric over the requests."""
+    items: Items
+    """The rows of each metric, for paired comparisons."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the scores as plain data for a report."""
@@ -54,15 +62,18 @@ def evaluate_generation(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     images_per_request: int = 2,
-    batch: int = 32,
-    resamples: int = 500,
-    show: Callable[[EvalRequest, list[Image.Image]], None] | None = None,
+    chunk: int = CHUNK,
+    resamples: int = RESAMPLES,
+    processes: Processes = ALONE,
+    show: Callable[[EvalRequest, Image.Image], None] | None = None,
+    shown: int = 0,
 ) -> GenerationScores:
     """Generate `images_per_request` images of each request and score them.
 
     The judge is the same before and after training (the frozen starting model). The oracle scores
-    requests with a subject. `show` is called with the images of each request; they are not kept
-    elsewhere. Noise depends on `seed` and `batch`.
+    requests with a subject. `processes` share the requests. `show` is called with the first image
+    of each of the first `shown` requests; images are not kept elsewhere. Noise depends on `seed`
+    and `chunk`.
 
     Ref: V-Error and A-Error, arXiv 2501.05710 (EmotiCrafter), section 4.2.
 
@@ -71,13 +82,13 @@ def evaluate_generation(
     """
     if not requests:
         raise UserError("no request to evaluate", got="0 requests", expected="at least one")
-    values: dict[str, list[float]] = {name: [] for name in MEASURED}
-    for start in range(0, len(requests), batch):
-        chunk = requests[start : start + batch]
+
+    def evaluate(places: Sequence[int]) -> list[tuple[dict[str, float], Image.Image | None]]:
+        wanted = [requests[place] for place in places]
         rounds = [
             model.generate(
-                [wanted.request for wanted in chunk],
-                seed=_noise_seed(seed, start, turn),
+                [one.request for one in wanted],
+                seed=[_noise_seed(seed, place, chunk, turn) for place in places],
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,
             )
@@ -85,21 +96,37 @@ def evaluate_generation(
         ]
         by_request = [list(images) for images in zip(*rounds, strict=True)]
         judged = iter(judge.recognise([im for images in by_request for im in images])[0])
-        for wanted, images in zip(chunk, by_request, strict=True):
-            judgements = list(itertools.islice(judged, len(images)))
-            for name, value in _scores(wanted, images, judgements, oracle).items():
-                values[name].append(value)
-            if show is not None:
-                show(wanted, images)
-    arrays = {name: np.array(each, dtype=np.float64) for name, each in values.items()}
+        return [
+            (
+                _scores(one, images, list(itertools.islice(judged, len(images))), oracle),
+                images[0] if place < shown else None,
+            )
+            for place, one, images in zip(places, wanted, by_request, strict=True)
+        ]
+
+    results = in_batches(
+        range(len(requests)),
+        evaluate,
+        what="generating requests",
+        processes=processes,
+        batch=max(1, UNIT // images_per_request),
+    )
+    for wanted, (_, first) in zip(requests, results, strict=True):
+        if show is not None and first is not None:
+            show(wanted, first)
+    measured = {}
+    for name in MEASURED:
+        places = [place for place, (found, _) in enumerate(results) if name in found]
+        values = np.array([results[place][0][name] for place in places], dtype=np.float64)
+        measured[name] = Measured(metrics.mean, (values,), places)
+    ids = [f"{place}: {caption(wanted.request)}" for place, wanted in enumerate(requests)]
+    scores = score(ids, measured, seed=seed, resamples=resamples)
     return GenerationScores(
         count=len(requests),
         images_per_request=images_per_request,
-        **{name: metrics.mean(array) for name, array in arrays.items()},
-        intervals={
-            name: metrics.bootstrap(metrics.mean, array, seed=seed, resamples=resamples)
-            for name, array in arrays.items()
-        },
+        **scores.values,
+        intervals=scores.intervals,
+        items=scores.items,
     )
 
 
@@ -139,6 +166,8 @@ def _scores(
     return {name: value for name, value in scores.items() if value is not None}
 
 
-def _noise_seed(seed: int, start: int, turn: int) -> int:
-    # Every batch and every image of a request has its own noise.
-    return int(np.random.SeedSequence([seed, start, turn]).generate_state(1)[0])
+def _noise_seed(seed: int, place: int, chunk: int, turn: int) -> int:
+    # Every chunk of requests and every image of a request has its own seeds.
+    start = place // chunk * chunk
+    first = int(np.random.SeedSequence([seed, start, turn]).generate_state(1)[0])
+    return first + place - start

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from emosym.errors import UserError
 from emosym.tasks.base import Better
 from emosym.tasks.registry import TASKS
+from eval.scores import Interval, change_interval, check_items
 
 Report = Mapping[str, Any]
 """A report.json, see `eval.reports.report.write_report`."""
-Verdict = Literal["better", "worse", "same"]
+Verdict = Literal["better", "worse", "same", "unsure"]
 Section = Literal["understanding", "generation"]
 Metrics = Mapping[str, tuple[str, Better | None]]
 """Metric -> (title, which way is better); None for a baseline, which does not improve."""
@@ -41,6 +42,9 @@ SECTIONS: dict[Section, Metrics] = {
     },
 }
 
+CHANGES = "changes"
+"""Key of the paired intervals of changes, in the scores after."""
+
 COMMON_METRICS: Metrics = {"well_formed": ("answers that parse", "higher")}
 """Metrics of every task, after its own (`Task.metrics`)."""
 
@@ -54,8 +58,10 @@ class Row:
     better: Better | None
     before: float | None
     after: float | None
-    before_interval: tuple[float, float] | None = None
-    after_interval: tuple[float, float] | None = None
+    before_interval: Interval | None = None
+    after_interval: Interval | None = None
+    change_interval: Interval | None = None
+    """Of the change, paired by item; None where it cannot be computed."""
 
     @property
     def change(self) -> float | None:
@@ -68,13 +74,19 @@ class Row:
     def verdict(self) -> Verdict | None:
         """Return whether the metric improved; None without a change.
 
-        A change that is invisible in three decimals is "same".
+        A change that is invisible in three decimals is "same". Another one is "better" or "worse"
+        if its paired interval does not contain 0, and else "unsure".
         """
         if self.change is None or self.before is None or self.after is None:
             return None
         if abs(self.change) < 0.0005 or number(self.before) == number(self.after):
             return "same"
-        return "better" if (self.change > 0) == (self.better == "higher") else "worse"
+        if self.change_interval is None:
+            return "unsure"
+        low, high = self.change_interval
+        if low <= 0 <= high:
+            return "unsure"
+        return "better" if (low > 0) == (self.better == "higher") else "worse"
 
 
 def check_report(report: Report) -> None:
@@ -89,18 +101,20 @@ def check_report(report: Report) -> None:
             _check_metrics(found, f"tasks.{when}.{task}", task_metrics(task, {task: found}))
 
 
-def _check_metrics(scores: object, path: str, metrics: Metrics) -> None:
-    found = _mapping(scores, path)
-    intervals = _mapping(found.get("intervals"), f"{path}.intervals")
+def _check_metrics(found: object, path: str, metrics: Metrics) -> None:
+    scores = _mapping(found, path)
     for name in metrics:
-        value, interval = found.get(name), intervals.get(name)
+        value = scores.get(name)
         if value is not None and not _is_number(value):
             raise UserError(f"{path}.{name}", got=repr(value), expected="a number or null")
-        pair = isinstance(interval, (list, tuple)) and len(interval) == 2
-        if interval is not None and not (pair and all(map(_is_number, interval))):
-            raise UserError(
-                f"{path}.intervals.{name}", got=repr(interval), expected="two numbers or null"
-            )
+    for key in ("intervals", CHANGES):
+        for name, interval in _mapping(scores.get(key), f"{path}.{key}").items():
+            pair = isinstance(interval, (list, tuple)) and len(interval) == 2
+            if interval is not None and not (pair and all(map(_is_number, interval))):
+                raise UserError(
+                    f"{path}.{key}.{name}", got=repr(interval), expected="two numbers or null"
+                )
+    check_items(scores.get("items"), f"{path}.items")
 
 
 def _is_number(value: object) -> bool:
@@ -111,6 +125,31 @@ def _mapping(value: object, path: str) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise UserError(f"{path} of a report", got=type(value).__name__, expected="an object")
     return value or {}
+
+
+def with_changes(report: Report) -> dict[str, Any]:
+    """Return a report with the interval of each change, paired by item.
+
+    They are the entry `CHANGES` of the scores after, metric -> interval or None, where there are
+    scores of the same section or task before.
+    """
+    whole = dict(report)
+    for section in SECTIONS:
+        measured = report.get(section) or {}
+        if measured.get("before") and measured.get("after"):
+            whole[section] = {**measured, "after": _changed(measured["before"], measured["after"])}
+    tasks = report.get("tasks") or {}
+    if tasks.get("before") and tasks.get("after"):
+        before, after = tasks["before"], tasks["after"]
+        changed = {task: _changed(before[task], after[task]) for task in after if task in before}
+        whole["tasks"] = {"before": before, "after": {**after, **changed}}
+    return whole
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    ours, theirs = before.get("items") or {}, after.get("items") or {}
+    changes = {name: change_interval(ours, theirs, name) for name in theirs.get("metrics", ())}
+    return {**after, CHANGES: changes}
 
 
 def tables(report: Report) -> dict[str, list[Row]]:
@@ -146,7 +185,9 @@ def task_metrics(task: str, *measured: Report) -> Metrics:
     if task in TASKS:
         return {**TASKS[task].metrics, **COMMON_METRICS}
     names = dict.fromkeys(name for one in measured for name in _mapping(one.get(task), task))
-    return {name: (name, None) for name in names if name not in ("count", "intervals")}
+    return {
+        name: (name, None) for name in names if name not in ("count", "intervals", "items", CHANGES)
+    }
 
 
 def side_by_side(first: Report, second: Report) -> dict[str, Any]:
@@ -158,7 +199,7 @@ def side_by_side(first: Report, second: Report) -> dict[str, Any]:
     for section in (*SECTIONS, "tasks"):
         results = [_result(report.get(section) or {}) for report in (first, second)]
         merged[section] = dict(zip(("before", "after"), results, strict=True))
-    return merged
+    return with_changes(merged)
 
 
 def _result(section: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,6 +216,7 @@ def _rows(before: Mapping[str, Any], after: Mapping[str, Any], metrics: Metrics)
             after=after.get(name),
             before_interval=(before.get("intervals") or {}).get(name),
             after_interval=(after.get("intervals") or {}).get(name),
+            change_interval=(after.get(CHANGES) or {}).get(name),
         )
         for name, (title, better) in metrics.items()
         if before.get(name) is not None or after.get(name) is not None
@@ -191,5 +233,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
-MARKS: dict[Verdict | None, str] = {"better": "▲", "worse": "▼", "same": "=", None: ""}
-"""▲ means better, also where the number fell."""
+MARKS: dict[Verdict | None, str] = {
+    "better": "▲",
+    "worse": "▼",
+    "same": "=",
+    "unsure": "?",
+    None: "",
+}
+"""▲ means better, also where the number fell; ? that the change may be noise."""

@@ -13,6 +13,11 @@ from matplotlib.ticker import MaxNLocator
 
 POINTS = 240
 """Points per chart; a longer series is averaged in bins of equal width."""
+GAP = 0.03
+"""A line breaks at a gap of more than this share of the chart's steps and four times the usual
+distance of two points: other phases were trained meanwhile."""
+RATE = "samples_per_s"
+"""A metric of the run that depends on the phase."""
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 20
@@ -31,8 +36,8 @@ class Chart:
     """A line chart in its own pixels (`WIDTH` by `HEIGHT`)."""
 
     title: str
-    points: str
-    """The line as SVG: "x,y x,y …"."""
+    lines: tuple[str, ...]
+    """The line as SVG, "x,y x,y …", in pieces: it does not cross the steps of other phases."""
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
     last: float
@@ -44,6 +49,10 @@ class Curves:
 
     phases: dict[str, list[Chart]]
     notes: list[str]
+
+
+HEADINGS = {"lr": "learning rate", "evaluate": "held-out scores during training"}
+"""Groups of metrics that are not a phase."""
 
 
 def read_curves(path: Path) -> Curves:
@@ -63,6 +72,8 @@ def read_curves(path: Path) -> Curves:
             notes.append(f"{path.name}:{number}: not a row of metrics, left out")
             continue
         for name, value in row.items():
+            if name == RATE and isinstance(row.get("phase"), str):
+                name = f"{row['phase']}/samples/s"
             if name == "step" or isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if math.isfinite(value):
@@ -73,13 +84,15 @@ def read_curves(path: Path) -> Curves:
     for name, points in series.items():
         phase, slash, metric = name.partition("/")
         where, title = (phase, metric) if slash else ("run", name)
+        where = HEADINGS.get(where, where)
         phases.setdefault(where, []).append(line_chart(title, points))
     return Curves(phases=phases, notes=notes)
 
 
 def line_chart(title: str, points: Sequence[tuple[float, float]]) -> Chart:
     """Return the chart of (step, value) points; at least one."""
-    steps, values = _thinned(np.array(sorted(points, key=lambda point: point[0])))
+    pieces = _pieces(np.array(sorted(points, key=lambda point: point[0])))
+    steps, values = np.concatenate(pieces).T
     left, right = _widened(steps)
     low, high = _widened(values)
 
@@ -91,8 +104,8 @@ def line_chart(title: str, points: Sequence[tuple[float, float]]) -> Chart:
 
     return Chart(
         title=title,
-        points=" ".join(
-            f"{x(step):.1f},{y(value):.1f}" for step, value in zip(steps, values, strict=True)
+        lines=tuple(
+            " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in piece) for piece in pieces
         ),
         across=tuple(
             Tick(at=x(tick), label=f"{tick:g}")
@@ -108,10 +121,20 @@ def line_chart(title: str, points: Sequence[tuple[float, float]]) -> Chart:
     )
 
 
-def _thinned(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(points) > POINTS:
-        points = np.array([part.mean(axis=0) for part in np.array_split(points, POINTS)])
-    return points[:, 0], points[:, 1]
+def _pieces(points: np.ndarray) -> list[np.ndarray]:
+    """Return (step, value) points, thinned and cut where the metric was not measured."""
+    gaps = np.diff(points[:, 0])
+    if not len(gaps):
+        return [points]
+    wide = max(GAP * (points[-1, 0] - points[0, 0]), 4 * float(np.median(gaps)))
+    pieces = np.split(points, np.flatnonzero(gaps > wide) + 1)
+    if len(points) <= POINTS:
+        return pieces
+    return [
+        np.array([part.mean(axis=0) for part in np.array_split(piece, bins)])
+        for piece in pieces
+        for bins in [max(1, round(POINTS * len(piece) / len(points)))]
+    ]
 
 
 def _widened(values: np.ndarray) -> tuple[float, float]:

@@ -8,11 +8,14 @@ from rich.text import Text
 from emosym.errors import printable
 from eval.reports.comparison import MARKS, Report, number, signed, tables
 
-STYLES = {"better": "green", "worse": "red", "same": "dim", None: "dim"}
+STYLES = {"better": "green", "worse": "red", "same": "dim", "unsure": "dim", None: "dim"}
 
 
 def comparison_table(report: Report, headings: tuple[str, str] = ("before", "after")) -> Table:
-    """Return a rich table of a report: ▲ green where a metric improved, ▼ red where it got worse.
+    """Return a rich table of a report.
+
+    ▲ green where a metric improved, ▼ red where it got worse, ? where the change may be noise: the
+    paired 95 % interval of the change contains 0, or there are too few items.
 
     `headings` name the two measurements. A report with one measurement has one column.
     """
@@ -33,11 +36,12 @@ def comparison_table(report: Report, headings: tuple[str, str] = ("before", "aft
                 table.add_row(Text(printable(row.title)), number(row.after))
                 continue
             style = STYLES[row.verdict]
+            verdict = f"{MARKS[row.verdict]} {row.verdict}" if row.verdict else ""
             table.add_row(
                 Text(printable(row.title)),
                 number(row.before),
                 number(row.after),
                 f"[{style}]{signed(row.change)}[/{style}]",
-                f"[{style}]{MARKS[row.verdict]}[/{style}]",
+                f"[{style}]{verdict}[/{style}]",
             )
     return table

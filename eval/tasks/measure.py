@@ -13,9 +13,11 @@ from emosym.errors import UserError
 from emosym.interfaces import QuestionAnswerer
 from emosym.records import Question
 from emosym.tasks.answers import parse
-from emosym.tasks.base import Answer
-from emosym.tasks.metrics import bootstrap, mean_reward
+from emosym.tasks.base import Answer, Answered, Measure
+from emosym.tasks.metrics import mean_reward
 from emosym.tasks.registry import REWARDS, TASKS
+from eval.scores import RESAMPLES, Items, Measured, score
+from eval.share import ALONE, Processes, in_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +30,17 @@ class TaskScores:
     scores are in [0, 1], errors in units of the questions' scale; None means undefined."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % bootstrap interval of each metric over the questions."""
+    items: Items
+    """The rows of each metric, for paired comparisons."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the scores as plain data for a report."""
-        return {"count": self.count, **self.metrics, "intervals": self.intervals}
+        return {
+            "count": self.count,
+            **self.metrics,
+            "intervals": self.intervals,
+            "items": self.items,
+        }
 
 
 def evaluate_tasks(
@@ -41,9 +50,18 @@ def evaluate_tasks(
     seed: int,
     lenient: bool = False,
     max_tokens: int | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, TaskScores]:
-    """Let a model answer every question, and score its answers as `score_answers` does."""
-    texts = model.answer(questions, max_tokens=max_tokens)
+    """Let a model answer every question, and score its answers as `score_answers` does.
+
+    `processes` share the questions.
+    """
+    texts = in_batches(
+        questions,
+        lambda batch: model.answer(batch, max_tokens=max_tokens),
+        what="answering questions",
+        processes=processes,
+    )
     return score_answers(questions, texts, seed=seed, lenient=lenient)
 
 
@@ -53,7 +71,7 @@ def score_answers(
     *,
     seed: int,
     lenient: bool = False,
-    resamples: int = 500,
+    resamples: int = RESAMPLES,
 ) -> dict[str, TaskScores]:
     """Return the scores of each task among the questions, in the order of their first question.
 
@@ -76,14 +94,39 @@ def score_answers(
         by_task.setdefault(question.task, []).append((question, answer))
     scores = {}
     for task, answered in by_task.items():
-        measures = {"well_formed": mean_reward(REWARDS["format"], answered)}
-        measures |= TASKS[task].measure(answered)
+        found = score(
+            [question.id for question, _ in answered],
+            _measured(task, answered),
+            seed=seed,
+            resamples=resamples,
+        )
         scores[task] = TaskScores(
             count=len(answered),
-            metrics={name: metric(*arrays) for name, (metric, *arrays) in measures.items()},
-            intervals={
-                name: bootstrap(metric, *arrays, seed=seed, resamples=resamples)
-                for name, (metric, *arrays) in measures.items()
-            },
+            metrics=found.values,
+            intervals=found.intervals,
+            items=found.items,
         )
     return scores
+
+
+def _measured(task: str, answered: Answered) -> dict[str, Measured]:
+    """Return the metrics of a task with the question of each row.
+
+    A task's `measure` leaves questions out, so each question is also measured alone. A metric whose
+    rows are not those of its single questions (classes numbered over all questions) has no places.
+    """
+    single = [_measures(task, [one]) for one in answered]
+    measured = {}
+    for name, (metric, *arrays) in _measures(task, answered).items():
+        places = [place for place, one in enumerate(single) if name in one and len(one[name][1])]
+        rows = [[single[place][name][1 + a][0] for place in places] for a in range(len(arrays))]
+        same = all(array.tolist() == row for array, row in zip(arrays, rows, strict=True))
+        measured[name] = Measured(metric, tuple(arrays), places if same else None)
+    return measured
+
+
+def _measures(task: str, answered: Answered) -> dict[str, Measure]:
+    return {
+        "well_formed": mean_reward(REWARDS["format"], answered),
+        **TASKS[task].measure(answered),
+    }

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emosym.affect.scales import PUBLIC
 from emosym.affect.taxonomies import MIKELS8
@@ -15,6 +14,8 @@ from emosym.errors import UserError, unknown
 from emosym.interfaces import AnswerParser, EmotionModel
 from emosym.records import Sample
 from emosym.tasks import metrics
+from eval.scores import RESAMPLES, Items, Measured, score
+from eval.share import ALONE, Processes, in_batches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class UnderstandingScores:
     """Row = true label, column = predicted, both in the order of `labels`."""
     intervals: dict[str, tuple[float, float] | None]
     """95 % bootstrap interval of each metric over the samples."""
+    items: Items
+    """The rows of each metric, for paired comparisons."""
 
     def to_dict(self) -> dict[str, object]:
         """Return the scores as plain data for a report."""
@@ -54,12 +57,14 @@ def evaluate_understanding(
     parse: AnswerParser | None = None,
     labels: Sequence[str] = MIKELS8,
     seed: int = 0,
-    resamples: int = 500,
+    resamples: int = RESAMPLES,
+    processes: Processes = ALONE,
 ) -> UnderstandingScores:
     """Let the model understand every sample's image, and score its predictions.
 
     A sample without a label (rating) is left out of label (rating) metrics. `train` holds the
     samples whose mean rating is the baseline. Without `parse`, no answer text is generated.
+    `processes` share the images.
 
     Raises:
         UserError: no sample, a label that is not in `labels`, or a prediction of valence or arousal
@@ -67,62 +72,61 @@ def evaluate_understanding(
     """
     if not samples:
         raise UserError("no sample to evaluate", got="0 samples", expected="at least one")
-    predictions = model.understand([sample.image for sample in samples], answer=parse is not None)
+    predictions = in_batches(
+        [sample.image for sample in samples],
+        lambda images: model.understand(images, answer=parse is not None),
+        what="understanding images",
+        processes=processes,
+    )
     pairs = list(zip(predictions, samples, strict=True))
     for prediction, sample in pairs:
         PUBLIC.check(prediction.affect.valence, f"the model's valence for {sample.id}")
         PUBLIC.check(prediction.affect.arousal, f"the model's arousal for {sample.id}")
 
-    places = {label: place for place, label in enumerate(labels)}
-    known = [(one.emotion, sample.emotion) for one, sample in pairs if sample.emotion]
+    classes = {label: place for place, label in enumerate(labels)}
+    labelled = [place for place, sample in enumerate(samples) if sample.emotion]
+    known = [(pairs[place][0].emotion, samples[place].emotion) for place in labelled]
     for label in (label for pair in known for label in pair):
-        if label not in places:
+        if label not in classes:
             raise unknown("emotion", label, labels)
-    predicted = np.array([places[label] for label, _ in known], dtype=np.int64)
-    true = np.array([places[label] for _, label in known], dtype=np.int64)
+    predicted = np.array([classes[label] for label, _ in known], dtype=np.int64)
+    true = np.array([classes[label] for _, label in known], dtype=np.int64)
     f1 = partial(metrics.macro_f1, classes=len(labels))
 
-    measures: dict[str, tuple[metrics.Metric, NDArray, NDArray]] = {
-        "accuracy": (metrics.accuracy, predicted, true),
-        "macro_f1": (f1, predicted, true),
+    measured = {
+        "accuracy": Measured(metrics.accuracy, (predicted, true), labelled),
+        "macro_f1": Measured(f1, (predicted, true), labelled),
     }
     baseline: dict[str, float | None] = {}
     for axis, name in AXES.items():
-        rated = [
-            (getattr(one.affect, name), getattr(sample, name))
-            for one, sample in pairs
-            if getattr(sample, name) is not None
-        ]
-        predicted_ratings, true_ratings = np.array(rated, dtype=np.float64).reshape(-1, 2).T
-        measures[f"{axis}_mae"] = (metrics.mae, predicted_ratings, true_ratings)
-        measures[f"{axis}_pearson"] = (metrics.pearson, predicted_ratings, true_ratings)
-        measures[f"{axis}_ccc"] = (metrics.ccc, predicted_ratings, true_ratings)
+        rated = [place for place, sample in enumerate(samples) if getattr(sample, name) is not None]
+        values = [(getattr(pairs[i][0].affect, name), getattr(samples[i], name)) for i in rated]
+        predicted_ratings, true_ratings = np.array(values, dtype=np.float64).reshape(-1, 2).T
+        for metric in (metrics.mae, metrics.pearson, metrics.ccc):
+            arrays = (predicted_ratings, true_ratings)
+            measured[f"{axis}_{metric.__name__}"] = Measured(metric, arrays, rated)
         ratings = [value for s in train if (value := getattr(s, name)) is not None]
         baseline[f"{axis}_mae_mean"] = (
             metrics.mae(np.full_like(true_ratings, np.mean(ratings)), true_ratings)
             if ratings
             else None
         )
+    if parse is not None:
+        valid = np.array([float(parse(one.answer, sample) is not None) for one, sample in pairs])
+        measured["answer_valid"] = Measured(metrics.mean, (valid,), range(len(pairs)))
+    scores = score([sample.id for sample in samples], measured, seed=seed, resamples=resamples)
 
     return UnderstandingScores(
         count=len(samples),
-        **{name: metric(*arrays) for name, (metric, *arrays) in measures.items()},
-        **baseline,
-        answer_valid=(
-            float(np.mean([parse(one.answer, s) is not None for one, s in pairs]))
-            if parse
-            else None
-        ),
+        **{"answer_valid": None, **scores.values, **baseline},
         labels=tuple(labels),
         confusion=(
             tuple(map(tuple, metrics.confusion_matrix(predicted, true, len(labels)).tolist()))
             if known
             else None
         ),
-        intervals={
-            name: metrics.bootstrap(metric, *arrays, seed=seed, resamples=resamples)
-            for name, (metric, *arrays) in measures.items()
-        },
+        intervals=scores.intervals,
+        items=scores.items,
     )
 
 

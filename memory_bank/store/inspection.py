@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from emosym.errors import UserError
-from memory_bank.store.entry import Entry
 from memory_bank.store.confined import Misplaced, read_file
+from memory_bank.store.entry import Entry
 from memory_bank.store.image_files import image_name, orphans
 from memory_bank.store.images import read_image
 from memory_bank.store.rows import ENTRY, check_numbers, record_of

@@ -3,11 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from data_tools.questions.build import build_questions
+from emosym.inference import sheets
 from emosym.records import Sample
-from eval.held_out import measure
+from eval.generation.grid import affect_grid
+from eval.held_out import grids, measure
 from tests.eval.painter import SIDE, Painter, colour
 
 NOTHING = {"images": 0, "requests": 0, "per_request": 1, "answers": False, "seed": 0}
@@ -46,3 +48,19 @@ def test_without_questions_nothing_is_asked(samples: list[Sample]) -> None:
         found = measure(Painter(), Painter(), samples, questions=questions, **NOTHING)
         assert found.tasks is None
         assert found.to_dict() == dict.fromkeys(("understanding", "generation", "tasks"))
+
+
+def test_grids_are_stacked() -> None:
+    samples = [
+        Sample(id=prompt, image=Path("unused.png"), split="test", valence=1.0, prompt=prompt)
+        for prompt in ("a boat", "a hut")
+    ]
+    one = affect_grid(Painter(), "a boat", seed=0)
+    both = grids(Painter(), samples, 2, seed=0)
+    assert both is not None
+    assert both.size == (one.width, 2 * one.height)
+    for top in (0, one.height):
+        part = both.crop((0, top, one.width, top + one.height))
+        changed = ImageChops.difference(part, one).getbbox()
+        assert changed is None or changed[3] <= sheets.TOP, "another title and nothing else"
+    assert grids(Painter(), samples, 0, seed=0) is None

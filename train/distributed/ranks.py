@@ -6,9 +6,10 @@ import contextlib
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
@@ -16,6 +17,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from emosym.errors import UserError
+
+Result = TypeVar("Result")
+
+LONGEST_WAIT = timedelta(days=30)
+"""Of a rank for the work of another one, such as a part of an evaluation or writing a model. A rank
+that ends closes its connections, so the others notice that at once."""
+
+_waiting: dist.ProcessGroup | None = None
+"""All ranks, through gloo on the CPU and with `LONGEST_WAIT`. Groups of the backend of training
+give up after minutes."""
 
 
 class OtherRankError(Exception):
@@ -42,6 +53,8 @@ def join() -> None:
     warnings.filterwarnings("ignore", r".*all_gather_into_tensor", FutureWarning)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    global _waiting
+    _waiting = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
 
 
 def leave() -> None:
@@ -117,17 +130,17 @@ def resume_command(run: Path, checkpoint: str | None = None) -> str:
 
 
 def barrier() -> None:
-    """Wait for all ranks."""
+    """Wait for all ranks, however long their work takes."""
     if size() > 1:
-        dist.barrier()
+        dist.barrier(_waiting)
 
 
 def any_rank(flag: bool) -> bool:
     """Return True on all ranks when it is True on any."""
     if size() == 1:
         return flag
-    votes = torch.tensor([float(flag)], device=device())
-    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    votes = torch.tensor([float(flag)])
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_waiting)
     return bool(votes.item())
 
 
@@ -138,6 +151,20 @@ def least(number: int) -> int:
     found = torch.tensor(number, device=device())
     dist.all_reduce(found, op=dist.ReduceOp.MIN)
     return int(found.item())
+
+
+def collect(work: Callable[[], Result]) -> list[Result]:
+    """Call `work` on every rank; return the results of all in rank order, pickled between ranks.
+
+    It has time: a rank waits for the slowest. Errors are raised as by `raise_together`.
+    """
+    with raise_together():
+        result = work()
+    if size() == 1:
+        return [result]
+    results: list[Any] = [None] * size()
+    dist.all_gather_object(results, result, group=_waiting)
+    return results
 
 
 def mean(value: Tensor) -> Tensor:

@@ -48,9 +48,8 @@ def write(path: Path, report: object) -> Path:
 def test_the_last_measurement_of_each_report_counts() -> None:
     found = {row.name: row for rows in tables(side_by_side(ONCE, TRAINED)).values() for row in rows}
     assert (found["accuracy"].before, found["accuracy"].after) == (0.5, 0.75)
-    assert found["accuracy"].verdict == "better"
-    assert found["v_mae"].verdict == "worse"
-    assert found["valence/mae"].verdict == "better"
+    assert found["accuracy"].verdict == "unsure", "the reports have no items to pair"
+    assert found["v_mae"].verdict == found["valence/mae"].verdict == "unsure"
     assert found["valence/well_formed"].after is None
     assert (found["own/score"].title, found["own/score"].verdict) == ("own: score", None)
     unchanged = {"understanding": {"before": {"accuracy": 0.4}}}
@@ -76,13 +75,29 @@ def test_two_reports_as_json_and_as_a_table(tmp_path: Path) -> None:
         "first_interval": [0.9, 1.1],
         "second_interval": None,
         "change": 0.5,
-        "verdict": "worse",
+        "change_interval": None,
+        "verdict": "unsure",
     }
     assert ("tasks", "valence/mae") in metrics
     done = compare(first, second)
     assert done.returncode == 0, done.stderr
-    for text in ("first", "second", "valence: MAE", "−0.100", "▲", "▼"):
+    for text in ("first", "second", "valence: MAE", "−0.100", "? unsure"):
         assert text in done.stdout
+
+
+def test_reports_of_the_same_items_are_paired(tmp_path: Path) -> None:
+    def report(errors: list[float]) -> dict:
+        rows = [[error, 0.0] for error in errors]
+        mae = {"metric": "mae", "options": {}, "rows": rows}
+        items = {"ids": [f"image {n}" for n in range(len(rows))], "metrics": {"v_mae": mae}}
+        return {"understanding": {"after": {"v_mae": sum(errors) / len(errors), "items": items}}}
+
+    first = write(tmp_path / "a.json", report([0.5 + n / 10 for n in range(20)]))
+    second = write(tmp_path / "b.json", report([0.4 + n / 10 for n in range(20)]))
+    (found,) = json.loads(compare(first, second, "--json").stdout)["metrics"]
+    assert found["verdict"] == "better"
+    assert found["change_interval"] == pytest.approx([-0.1, -0.1])
+    assert "▲ better" in compare(first, second).stdout
 
 
 @pytest.mark.parametrize(
@@ -114,6 +129,10 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
         (
             {"understanding": {"after": {"intervals": {"v_mae": [1]}}}},
             r"understanding.after.intervals.v_mae; got \[1\]; expected two numbers or null",
+        ),
+        (
+            {"generation": {"after": {"items": {"ids": ["a"], "metrics": {"m": 1}}}}},
+            "generation.after.items.metrics.m; expected metric, options, and rows",
         ),
         ({"tasks": {"after": {"valence": 3}}}, "tasks.after.valence of a report; got int"),
         ({"tasks": {"after": {"own": {"score": "x"}}}}, "tasks.after.own.score; got 'x'"),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import ImageChops
 
 from emosym.inference import sheets
 from eval.generation import grid
@@ -36,15 +35,3 @@ def test_axes_are_labelled_outside_the_cells() -> None:
         assert np.asarray(sheet.crop(margin)).min() < 100, "there is ink"
     assert sheet.width == right + sheets.GAP
     assert sheet.height == bottom + sheets.BOTTOM
-
-
-def test_several_prompts_are_stacked() -> None:
-    one = grid.affect_grid(Painter(), "a boat", seed=0)
-    both = grid.affect_grids(Painter(), ["a boat", "a hut"], seed=0)
-    assert both.size == (one.width, 2 * one.height)
-    upper = both.crop((0, 0, one.width, one.height))
-    lower = both.crop((0, one.height, one.width, 2 * one.height))
-    assert ImageChops.difference(upper, one).getbbox() is None
-    changed = ImageChops.difference(lower, one).getbbox()
-    assert changed is not None, "another title"
-    assert changed[3] <= sheets.TOP, "and nothing else"

@@ -63,23 +63,49 @@ def test_the_judge_judges_not_the_generator() -> None:
 
 def test_diversity_by_hand() -> None:
     model = Painter(noise=True)
-    seen = {}
+    shown = {}
     scores = evaluate_generation(
         model,
         [wanted(0, 0), wanted(1, 1)],
         judge=Painter(),
         seed=5,
         images_per_request=3,
-        batch=1,
-        show=lambda wanted, images: seen.update({wanted: images}),
+        chunk=1,
+        show=lambda wanted, image: shown.update({wanted: image}),
+        shown=1,
     )
     assert len(set(model.seeds)) == 6, "every chunk and every turn has its own noise"
     distances = []
-    for images in seen.values():
-        blue = [np.asarray(image)[0, 0, 2] / 255 for image in images]
+    for request in (0, 1):  # a batch draws the first image of every request, then the second
+        blue = [np.random.default_rng(s).integers(256) / 255 for s in model.seeds[request::2]]
         distances += [abs(blue[i] - blue[j]) / 3**0.5 for i, j in ((0, 1), (0, 2), (1, 2))]
     assert scores.diversity == pytest.approx(np.mean(distances))
     assert scores.diversity > 0
+    assert list(shown) == [wanted(0, 0)], "the first image of as many requests as are shown"
+    assert np.asarray(shown[wanted(0, 0)])[0, 0, 2] / 255 == pytest.approx(
+        np.random.default_rng(model.seeds[0]).integers(256) / 255
+    )
+
+
+def test_noise_is_that_of_chunks_of_32_requests() -> None:
+    """Published numbers used it: image i of a chunk starts from the chunk's seed + i."""
+    model = Painter(noise=True)
+    evaluate_generation(
+        model,
+        [wanted(0, 0)] * 34,
+        judge=Painter(),
+        seed=3,
+        images_per_request=2,
+    )
+    first = {
+        (start, turn): int(np.random.SeedSequence([3, start, turn]).generate_state(1)[0])
+        for start in (0, 32)
+        for turn in (0, 1)
+    }
+    expected = [
+        first[place // 32 * 32, turn] + place % 32 for turn in (0, 1) for place in range(34)
+    ]
+    assert sorted(model.seeds) == sorted(expected)
 
 
 def test_the_same_seed_gives_the_same_scores() -> None:

@@ -1,60 +1,132 @@
 from __future__ import annotations
 
 import io
+import itertools
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from emosym.records import Question
+from emosym.affect.scales import Affect
+from emosym.records import Question, Sample, Understanding
 from emosym.tasks.registry import TASKS
 from eval.generation.measure import GenerationScores
 from eval.reports.comparison import (
     COMMON_METRICS,
     SECTIONS,
     Row,
+    check_report,
     rows,
     tables,
     task_metrics,
     task_rows,
+    with_changes,
 )
 from eval.reports.table import comparison_table
 from eval.tasks.measure import score_answers
-from eval.tasks.understanding import UnderstandingScores
+from eval.tasks.understanding import UnderstandingScores, evaluate_understanding
 
 REPORT = {
     "understanding": {
         "before": {"accuracy": 0.5, "v_mae": 1.0, "v_mae_mean": 1.2, "a_ccc": None},
-        "after": {"accuracy": 0.75, "v_mae": 0.8, "v_mae_mean": 1.2, "a_ccc": None},
+        "after": {
+            "accuracy": 0.75,
+            "v_mae": 0.8,
+            "v_mae_mean": 1.2,
+            "a_ccc": None,
+            "changes": {"accuracy": (0.1, 0.4), "v_mae": (-0.3, -0.1)},
+        },
     },
     "generation": {
         "before": {"oracle_v_error": 1.0, "judge_v_error": 1.0, "diversity": None},
-        "after": {"oracle_v_error": 1.5, "judge_v_error": 1.0, "diversity": 0.2},
+        "after": {
+            "oracle_v_error": 1.5,
+            "judge_v_error": 1.0,
+            "diversity": 0.2,
+            "changes": {"oracle_v_error": (0.4, 0.6), "judge_v_error": (0, 0)},
+        },
     },
 }
 
 
-def row(better: str | None, before: float | None, after: float | None) -> Row:
-    return Row(name="m", title="m", better=better, before=before, after=after)
+@pytest.mark.parametrize(
+    ("better", "before", "after", "interval", "verdict"),
+    [
+        ("higher", 0.1, 0.2, (0.05, 0.15), "better"),
+        ("higher", 0.2, 0.1, (-0.15, -0.05), "worse"),
+        ("lower", 0.2, 0.1, (-0.15, -0.05), "better"),
+        ("lower", 0.1, 0.2, (0.05, 0.15), "worse"),
+        ("lower", 0.1, 0.2, (-0.05, 0.25), "unsure"),
+        ("higher", 0.1, 0.2, (0.0, 0.2), "unsure"),
+        ("higher", 0.438, 0.5, None, "unsure"),
+        ("lower", 0.1, 0.1, None, "same"),
+        ("lower", 0.1, 0.1004, (0.0003, 0.0005), "same"),
+        ("lower", 0.1, 0.1006, (0.0005, 0.0007), "worse"),
+        (None, 0.1, 0.2, None, None),
+        ("higher", None, 0.2, None, None),
+        ("higher", 0.1, None, None, None),
+    ],
+)
+def test_verdict_knows_the_direction_and_the_interval(
+    better, before, after, interval, verdict
+) -> None:
+    row = Row(
+        name="m", title="m", better=better, before=before, after=after, change_interval=interval
+    )
+    assert row.verdict == verdict
+
+
+def measured(right: int, count: int) -> dict:
+    """Return scores of `count` images of which the first are right."""
+    names = "amusement", "awe"
+    samples = [
+        Sample(id=f"image {n}", image=Path("a.png"), split="test", emotion=names[0])
+        for n in range(count)
+    ]
+
+    class Model:
+        def understand(self, images, *, answer=True):
+            return [
+                Understanding(
+                    emotion=names[n >= right],
+                    probabilities={},
+                    affect=Affect(0.0, 0.0),
+                    answer="",
+                )
+                for n in range(len(images))
+            ]
+
+    return evaluate_understanding(Model(), samples, resamples=2).to_dict()
 
 
 @pytest.mark.parametrize(
-    ("better", "before", "after", "verdict"),
+    ("count", "before", "after", "verdict"),
     [
-        ("higher", 0.1, 0.2, "better"),
-        ("higher", 0.2, 0.1, "worse"),
-        ("lower", 0.2, 0.1, "better"),
-        ("lower", 0.1, 0.2, "worse"),
-        ("lower", 0.1, 0.1, "same"),
-        ("lower", 0.1, 0.1004, "same"),
-        ("lower", 0.1, 0.1006, "worse"),
-        (None, 0.1, 0.2, None),
-        ("higher", None, 0.2, None),
-        ("higher", 0.1, None, None),
+        (16, 7, 8, "unsure"),  # one image of 16: +0.062
+        (30, 14, 15, "unsure"),
+        (9, 0, 9, "unsure"),  # too few, whatever happened
+        (16, 2, 14, "better"),
+        (16, 14, 2, "worse"),
+        (16, 7, 7, "same"),
     ],
 )
-def test_verdict_knows_the_direction(better, before, after, verdict) -> None:
-    assert row(better, before, after).verdict == verdict
+def test_one_image_is_not_a_change(count, before, after, verdict) -> None:
+    scores = {"before": measured(before, count), "after": measured(after, count)}
+    report = with_changes({"understanding": scores})
+    (row,) = [row for row in rows(report, "understanding") if row.name == "accuracy"]
+    assert row.verdict == verdict
+    check_report(json.loads(json.dumps(report)))
+    assert report["understanding"].keys() == {"before", "after"}
+
+
+def test_without_items_a_change_is_unsure() -> None:
+    report = with_changes(REPORT)
+    assert {r.verdict for section in SECTIONS for r in rows(report, section)} <= {
+        "unsure",
+        "same",
+        None,
+    }
 
 
 def test_rows_of_a_report() -> None:
@@ -86,8 +158,18 @@ TASK_REPORT = {
     "tasks": {
         "before": {"valence": {"count": 9, "mae": 0.3, "srcc": None}, "ranking": {"score": 0.4}},
         "after": {
-            "ranking": {"score": 0.6, "intervals": {"score": (0.5, 0.7)}},
-            "valence": {"count": 9, "mae": 0.2, "srcc": None, "answered": 1.0},
+            "ranking": {
+                "score": 0.6,
+                "intervals": {"score": (0.5, 0.7)},
+                "changes": {"score": (0.1, 0.3)},
+            },
+            "valence": {
+                "count": 9,
+                "mae": 0.2,
+                "srcc": None,
+                "answered": 1.0,
+                "changes": {"mae": (-0.2, -0.01)},
+            },
         },
     }
 }
@@ -107,15 +189,22 @@ def test_rows_of_tasks() -> None:
     assert tables(REPORT)["tasks"] == []
 
 
-def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
+def every_question() -> list[Question]:
+    """Return questions of every task, about one image and two, of every aspect."""
     truth = {
         **{"emotion": "awe", "valence": 0.0, "arousal": 0.0, "dominance": 0.0, "answer": "A"},
         **{"emotion ranking": ("awe", "fear", "anger"), "dominant emotion": "awe"},
         **{"description": "Awe.", "suggestions": ("fog",), "prompt": "a cat in fog"},
     }
-    questions = [
+    kinds = itertools.product(
+        TASKS,
+        (1, 2),
+        (("yes", "no"), ("low", "high")),
+        ("emotion", "valence", "arousal", "dominance"),
+    )
+    return [
         Question(
-            id="q",
+            id=f"q{number}",
             task=task,
             images=(Path("a.png"),) * count,
             split="test",
@@ -124,11 +213,12 @@ def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
             options=dict(zip("AB", kind, strict=True)),
             aspect=aspect,
         )
-        for task in TASKS
-        for count in (1, 2)
-        for kind in (("yes", "no"), ("low", "high"))
-        for aspect in ("emotion", "valence", "arousal", "dominance")
+        for number, (task, count, kind, aspect) in enumerate(kinds)
     ]
+
+
+def test_every_metric_of_a_task_is_shown_and_errors_are_better_low() -> None:
+    questions = every_question()
     scores = score_answers(questions, [""] * len(questions), seed=0, resamples=2)
     for task, one in scores.items():
         assert set(one.metrics) == {*TASKS[task].metrics, *COMMON_METRICS}, task
@@ -141,7 +231,7 @@ def test_the_terminal_table_shows_tasks() -> None:
     console.print(comparison_table(TASK_REPORT))
     (line,) = [x for x in console.file.getvalue().splitlines() if "valence: MAE" in x]
     assert "−0.100" in line
-    assert "▲" in line
+    assert "▲ better" in line
 
 
 def test_the_terminal_table_tells_better_from_worse() -> None:

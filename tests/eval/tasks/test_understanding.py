@@ -69,6 +69,8 @@ def test_what_is_not_known_is_none(samples: list[Sample]) -> None:
     assert measured.pop("count") == 4
     assert len(measured.pop("labels")) == 8
     assert set(measured.pop("intervals").values()) == {None}
+    items = measured.pop("items")["metrics"]
+    assert {name: one["rows"] for name, one in items.items()} == dict.fromkeys(items, [None] * 4)
     assert set(measured.values()) == {None}
     json.dumps(scores.to_dict(), allow_nan=False)
 
