@@ -110,7 +110,7 @@ def test_the_published_policy_evicts_the_most_confident_real_images(bank):
     assert bank.stats()["real"] == 0
 
 
-@pytest.mark.parametrize("name", REPLACEMENTS.keys() - {PUBLISHED})
+@pytest.mark.parametrize("name", sorted(REPLACEMENTS.keys() - {PUBLISHED}))
 def test_no_other_policy_evicts_a_real_image_or_another_class(bank, name):
     bank.add([made(n, 0.99, source="real") for n in range(4)])
     bank.add([made(n, 0.01, "fear") for n in range(4, 8)])

@@ -132,7 +132,7 @@ def test_a_damaged_image_does_not_go_out(bank: MemoryBank, tmp_path: Path, name:
         export_bank(bank, tmp_path / "x" / name, quiet)
     bank.image_path(bank.entry(4)).unlink()
     with pytest.raises(
-        UserError, match="the image of entry 4 cannot be read: .*; got No such file"
+        UserError, match=r"the image of entry 4 cannot be read: .*; got No such file"
     ):
         export_bank(bank, tmp_path / "x" / name, quiet)
     assert list((tmp_path / "x").iterdir()) == []
