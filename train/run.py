@@ -30,9 +30,10 @@ from train.data.base_texts import base_texts
 from train.data.run_data import RunData, load_run_data
 from train.distributed import engines, ranks
 from train.phases.registry import PHASES, train_config
+from train.sizes import check_sizes
 from train.space import space_of
 from train.texts import check_texts
-from train.trainer import Trainer, check_sizes
+from train.trainer import Trainer
 
 CONFIG = "config.yaml"
 LOCK = "run.lock"

@@ -30,11 +30,13 @@ from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
 from train.logs import Logs
-from train.phases.base import Alarm, MicroBatch, Need, Phase, PhaseContext, freeze
+from train.micro_batches import MicroBatch, split
+from train.phases.base import Alarm, Need, Phase, PhaseContext, freeze
 from train.phases.registry import PHASES
 from train.reference import FrozenModule, ReferenceModel
 from train.schedule import Schedule, learning_rate
 from train.starting_model import changed_hash, refit
+from train.step_metrics import StepMetrics
 
 Batch = Sequence[Sample] | Sequence[Question]
 
@@ -87,7 +89,7 @@ class Trainer:
             memory=self._bank(model, reference, model_hash),
             knowledge_encoder=knowledge,
             device=device,
-            save=self.save,
+            save=self._save_before_step,
         )
         self.phases = {name: phase(self.context) for name, phase in self._classes.items()}
         owned = {part for phase in self.phases.values() for part in phase.owns}
@@ -106,6 +108,8 @@ class Trainer:
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
         self._alarm: Alarm | None = None
         self._stop = False
+        self._updated = False
+        """Whether an optimizer update of the current step has changed the weights."""
 
     @property
     def checkpoints(self) -> Path:
@@ -225,50 +229,53 @@ class Trainer:
         set_dropout(self.context.model, phase.dropout)
         if not phase.owns:
             return phase.act(step, self.schedule.count(name, step))
-        total, accumulation = phase.batch_size, self.config.engine.gradient_accumulation_steps
-        items = self._batch(step, name)
-        micro_rows = self._micro_rows(total)
-        self._load_images(path for rows in micro_rows for i in items[rows] for path in i.images)
-        for part in phase.owns:
-            done, updates = self._updates(part, step), self._updates(part, len(self.schedule))
-            optimizer = getattr(self.config.engine, part)
-            rate = learning_rate(optimizer, done, updates)
-            engines.prepare(self.engines[part], optimizer, rate)
-        gathered: list[dict[str, float]] = []
-        for micro, rows in enumerate(micro_rows, start=1):
-            draws = Draws(self.config.seed, name, step)
-            # Random draws inside the model (dropout) also follow from the step.
-            own = Draws(self.config.seed, name, step, "own", micro, ranks.rank())
-            torch.manual_seed(own.generator.initial_seed())
-            output = phase.loss(MicroBatch(items[rows], rows, total, draws))
-            loss = output.loss
-            bad = not math.isfinite(loss.item())
+        updates = split(
+            self._batch(step, name),
+            phase.steps_per_generation,
+            self.config.engine.gradient_accumulation_steps,
+            (self.config.seed, name, step),
+        )
+        batches = [batch for update in updates for batch in update]
+        self._load_images(path for batch in batches for i in batch.items for path in i.images)
+        for batch, prepared in zip(batches, phase.prepare(batches), strict=True):
+            batch.prepared = prepared
+        metrics = StepMetrics()
+        for number, update in enumerate(updates * phase.num_iterations):
+            for part in phase.owns:
+                done, total = self._updates(part, step), self._updates(part, len(self.schedule))
+                optimizer = getattr(self.config.engine, part)
+                rate = learning_rate(optimizer, done + number, total)
+                engines.prepare(self.engines[part], optimizer, rate)
+            self._update(phase, update, metrics)
+        self._updated = False
+        return metrics.result()
+
+    def _update(
+        self, phase: Phase[Any, Any], batches: Sequence[MicroBatch[Any]], metrics: StepMetrics
+    ) -> None:
+        """Take one optimizer step on the micro-batches of an update."""
+        for batch in batches:
+            batch.seed_model()
+            output = phase.loss(batch)
+            loss = output.loss.item()
+            bad = not math.isfinite(loss)
             if ranks.any_rank(bad):
-                self._refuse(f"loss {loss.item()}", items[rows] if bad else [])
-            self.engines[phase.owns[-1]].backward(loss)
-            if micro == accumulation:
+                self._refuse(f"loss {loss}", batch.items if bad else [])
+            self.engines[phase.owns[-1]].backward(output.loss)
+            if batch is batches[-1]:
                 for part in phase.owns:  # check all parts before updating any of them
                     if engines.overflowed(self.engines[part]):
-                        first = items if ranks.is_first() else []
+                        first = batch.step_items[batch.update] if ranks.is_first() else []
                         self._refuse(f"a gradient of {part} that is not finite", first)
+                self._updated = True
             for part in phase.owns:
                 self.engines[part].step()
-            gathered.append(
-                {"loss": loss.item(), **{k: float(v) for k, v in output.metrics.items()}}
-            )
+            metrics.add({"loss": loss, **output.metrics}, output.maxima)
         for part in phase.owns:
             if part in self.averages:
                 self.averages[part].update()
-        metrics = _means(gathered)
         norms = [float(self.engines[part].get_global_grad_norm()) for part in phase.owns]
-        return metrics | {"grad_norm": math.hypot(*norms)}
-
-    def _micro_rows(self, total: int) -> list[slice]:
-        """Return this rank's rows of the global batch, one slice a micro-batch."""
-        accumulation = self.config.engine.gradient_accumulation_steps
-        share = total // (ranks.size() * accumulation)
-        firsts = [(m * ranks.size() + ranks.rank()) * share for m in range(accumulation)]
-        return [slice(first, first + share) for first in firsts]
+        metrics.add({"grad_norm": math.hypot(*norms)})
 
     def _load_images(self, paths: Iterable[Path | Image.Image]) -> None:
         """Decode this rank's images, before any rank waits for another one inside the loss."""
@@ -277,9 +284,9 @@ class Trainer:
                 self.context.training_set.image(path)
 
     def _updates(self, part: str, before: int) -> int:
-        """Return how many steps before step `before` update a part."""
+        """Return how many optimizer updates of a part come before step `before`."""
         return sum(
-            self.schedule.count(name, before)
+            self.schedule.count(name, before) * phase.steps_per_generation * phase.num_iterations
             for name, phase in self.phases.items()
             if part in phase.owns
         )
@@ -296,16 +303,25 @@ class Trainer:
         order = Draws(self.config.seed, "mix", step).permutation(len(samples)).tolist()
         return [samples[place] for place in order]
 
+    def _save_before_step(self) -> None:
+        """Save the state before this step, if no update of the step has changed the weights."""
+        if not self._updated:
+            self.save()
+
     def _refuse(self, problem: str, items: Batch) -> NoReturn:
         """Save the state before this step and stop; the rank with `items` reports why."""
-        self.save()
+        self._save_before_step()
         if not items:
             raise ranks.OtherRankError
         step = self.state.step
+        saved = "the state before it is saved"
+        if self._updated:
+            saved = "the last checkpoint is from before it, because earlier updates of the step"
+            saved += " changed the weights"
         raise UserError(
             f"step {step} ({self.schedule.phase_at(step)}) was refused",
             got=f"{problem} for images {', '.join(item.id for item in items[:8])}",
-            fix="the state before it is saved; fix the data, or lower the learning rate and delete"
+            fix=f"{saved}; fix the data, or lower the learning rate and delete"
             f" the newest checkpoint, then {ranks.resume_command(self.run)}",
         )
 
@@ -411,43 +427,4 @@ class Trainer:
                     init="gaussian",
                     seed=self.config.seed,
                 ),
-            )
-
-
-def _means(gathered: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over micro-batches and ranks; NaN counts as not measured."""
-    names = list(gathered[0])
-    values = torch.tensor([[metrics[name] for name in names] for metrics in gathered])
-    known = torch.stack([values.nansum(0), (~values.isnan()).sum(0)])
-    total, count = ranks.mean(known.to(ranks.device()))
-    return dict(zip(names, (total / count).tolist(), strict=True))
-
-
-def check_sizes(config: RunConfig) -> None:
-    """Print how each phase's global batch is divided over ranks and micro-batches.
-
-    Raises:
-        UserError: an unknown phase, a size that does not divide.
-    """
-    accumulation = config.engine.gradient_accumulation_steps
-    per_step = ranks.size() * accumulation
-    sizes = {
-        name: config.section(name).batch_size
-        for name in Schedule(config.stages, PHASES).totals()
-        if hasattr(config.section(name), "batch_size")
-    }
-    wrong = [f"{name}.batch_size={size}" for name, size in sizes.items() if size % per_step]
-    if wrong:
-        raise UserError(
-            "batch sizes are global and must divide over ranks and micro-batches",
-            got=f"{', '.join(wrong)} with NPROC={ranks.size()} and"
-            f" gradient_accumulation_steps={accumulation}",
-            expected=f"multiples of {per_step}",
-            fix=f"change NPROC, engine.gradient_accumulation_steps or {wrong[0].split('=')[0]}",
-        )
-    if ranks.is_first():
-        for name, size in sizes.items():
-            print(
-                f"{name}: {size} a step = ranks {ranks.size()}"
-                f" x micro-batches {accumulation} x {size // per_step}"
             )

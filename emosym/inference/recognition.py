@@ -62,8 +62,8 @@ def understandings(
         UserError: an output is NaN or infinite.
     """
     labels = model.config.emotions
-    probabilities = output.emotion_logits.float().softmax(-1)
-    affects = output.affect.float()
+    probabilities = output.emotion_logits.softmax(-1)
+    affects = output.affect
     if not (probabilities.isfinite().all() and affects.isfinite().all()):
         raise UserError(
             "the model's predictions are not finite",

@@ -1,4 +1,8 @@
-"""Heads on the emotion token: label, valence and arousal, and the knowledge projection."""
+"""Heads on the emotion token: label, valence and arousal, and the knowledge projection.
+
+Logits and affect are float32 whatever the type of the weights: probabilities and distances are made
+of them.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ class EmotionHead(nn.Module):
         self.net = mlp(width, hidden, classes)
 
     def forward(self, h_emo: Tensor) -> Tensor:
-        """Return logits [B, Y]."""
-        return self.net(h_emo)
+        """Return logits [B, Y] in float32."""
+        return self.net(h_emo).float()
 
 
 class AffectHead(nn.Module):
@@ -32,5 +36,5 @@ class AffectHead(nn.Module):
         self.net = mlp(width, hidden, 2)
 
     def forward(self, h_emo: Tensor) -> Tensor:
-        """Return valence and arousal, each in (-3, 3)."""
-        return PUBLIC.high * (self.net(h_emo) / PUBLIC.high).tanh()
+        """Return valence and arousal in float32, each in (-3, 3)."""
+        return PUBLIC.high * (self.net(h_emo).float() / PUBLIC.high).tanh()

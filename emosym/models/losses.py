@@ -11,46 +11,53 @@ TEMPERATURE = 0.07
 """Temperature of InfoNCE."""
 
 
-def info_nce(states: Tensor, keys: Tensor, known: Tensor, first: int = 0) -> Tensor:
+def info_nce(states: Tensor, keys: Tensor, known: Tensor) -> Tensor:
     """Return the image-to-text contrastive loss with S_ij = (1 + z_i·u_j / 0.07) / 2.
 
     With N identical pairs the loss is log N. An image without knowledge text is neither a negative
-    nor a term of the mean over B (it counts as zero). Ref: EmoSym, step 1 (docs/papers.md).
+    nor a term of the mean over N (it counts as zero). Ref: EmoSym, step 1 (docs/papers.md).
 
     Args:
-        states: z, reasoning states of this rank's B images, [B, D].
-        keys: u, projected knowledge of all N images of the step, [N, D].
+        states: z, reasoning states of all N images of the step, [N, D].
+        keys: u, their projected knowledge, [N, D].
         known: [N] of bool, False where an image has no knowledge text.
-        first: index in `keys` of this rank's first image.
     """
-    logits = (1 + F.normalize(states, dim=-1) @ F.normalize(keys, dim=-1).T / TEMPERATURE) / 2
+    z, u = F.normalize(states.float(), dim=-1), F.normalize(keys.float(), dim=-1)
+    logits = (1 + z @ u.T / TEMPERATURE) / 2
     logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
-    rows = torch.arange(first, first + len(states), device=states.device)
+    rows = torch.arange(len(states), device=states.device)
     losses = F.cross_entropy(logits, rows, reduction="none")
-    return (losses * known[rows]).mean()
+    return (losses * known).mean()
 
 
-def distil_loss(states: Tensor, teachers: Tensor, known: Tensor, first: int = 0) -> Tensor:
-    """Return the mean L1 distance of student to teacher states, in standard deviations of a layer.
-
-    The standard deviation of a layer is taken over all teachers with knowledge and over D. An image
-    without knowledge counts as zero, as in `info_nce`. No gradient reaches the teachers.
-    Ref: CODI (arXiv 2502.21074), section 3.4, L_KD, divided by the deviation as in the release.
+def layer_deviation(teachers: Tensor, known: Tensor) -> Tensor:
+    """Return the standard deviation of each layer's states, over M images and D, [N].
 
     Args:
-        states: student states at [EMO] after each layer, for this rank's B images, [B, N, D].
-        teachers: teacher states for all M images of the step, [M, N, D].
-        known: [M] of bool, False where an image has no knowledge text.
-        first: index in `teachers` of this rank's first image.
+        teachers: states of all M images of the step after each layer, [M, N, D].
+        known: [M] of bool; an image without knowledge is left out.
     """
     teachers = teachers.detach().float()
     weight = rearrange(known.float(), "m -> m 1 1")
     total = weight.sum().clamp_min(1) * teachers.shape[2]
     centred = teachers - (weight * teachers).sum((0, 2), keepdim=True) / total
-    deviation = ((weight * centred.square()).sum((0, 2)) / total).sqrt().clamp_min(1e-6)
-    rows = torch.arange(first, first + len(states), device=states.device)
-    distances = (states.float() - teachers[rows]).abs().mean(2) / deviation
-    return (distances.mean(1) * known[rows]).mean()
+    return ((weight * centred.square()).sum((0, 2)) / total).sqrt().clamp_min(1e-6)
+
+
+def distil_loss(states: Tensor, teachers: Tensor, known: Tensor, deviation: Tensor) -> Tensor:
+    """Return the mean L1 distance of student to teacher states, in standard deviations of a layer.
+
+    An image without knowledge counts as zero, as in `info_nce`. No gradient reaches the teachers.
+    Ref: CODI (arXiv 2502.21074), section 3.4, L_KD, divided by the deviation as in the release.
+
+    Args:
+        states: student states at [EMO] after each layer, [B, N, D].
+        teachers: teacher states, [B, N, D].
+        known: [B] of bool, False where an image has no knowledge text.
+        deviation: [N], `layer_deviation` of all teachers of the step.
+    """
+    distances = (states.float() - teachers.detach().float()).abs().mean(2) / deviation
+    return (distances.mean(1) * known).mean()
 
 
 def label_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ class EmoSym(nn.Module):
         with the affect of their image.
         """
         h_emo = states[:, 0]
-        affect = self.understander.affect_head(h_emo).float()
+        affect = self.understander.affect_head(h_emo)
         return self._condition(prompts, states[:, 1:], h_emo, affect)
 
     def _condition(

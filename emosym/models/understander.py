@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from einops import repeat
@@ -77,17 +77,6 @@ class DecodingState:
     """[N]: position of the next token."""
 
 
-class Sampler(Protocol):
-    """Samples answers to prompts that are prefilled; see `emosym.rl.rollout.Rollout`."""
-
-    num_generations: int
-    """G, answers a prompt."""
-
-    def __call__(self, understander: Understander, state: DecodingState) -> Answers:
-        """Return answers [B·G, L], sampled without gradient from a state of B·G rows."""
-        ...
-
-
 class Understander(nn.Module):
     """Prompt -> reasoning tokens -> emotion, valence, arousal and an answer in text.
 
@@ -112,31 +101,23 @@ class Understander(nn.Module):
         answers: Answers | None = None,
         knowledge: Tensor | None = None,
         knowledge_text: Answers | None = None,
-        *,
-        sampler: Sampler | None = None,
     ) -> UnderstanderOutput:
-        """Dispatch to one of four methods, because DeepSpeed's engine calls only `forward`.
+        """Dispatch to one of three methods, because DeepSpeed's engine calls only `forward`.
 
-        `sampler` -> `sample_and_read`; `knowledge_text` -> `read_with_teacher`; `answers` ->
-        `read_answers`; none of them -> `read_prompts`.
+        `knowledge_text` -> `read_with_teacher`; `answers` -> `read_answers`; none of them ->
+        `read_prompts`.
 
         Args:
             prompts: B user turns.
             answers: assistant texts, [B, L], or [B·G, L] in groups of G to a prompt.
             knowledge: [B, P] features of the knowledge texts, for `output.knowledge`.
             knowledge_text: [B, L], without the end-of-turn token, for `output.distillation`.
-            sampler: samples the answers that are then read; excludes the two texts.
 
         Raises:
-            ValueError: inputs that exclude each other, a number of answers that is no multiple of
-                the number of prompts.
+            ValueError: a number of answers that is no multiple of the number of prompts.
         """
         projected = self.knowledge_head(knowledge) if knowledge is not None else None
-        if sampler is not None:
-            if answers is not None or knowledge_text is not None:
-                raise ValueError("a sampler excludes answers and knowledge_text")
-            output = self.sample_and_read(prompts, sampler)
-        elif knowledge_text is not None:
+        if knowledge_text is not None:
             output = self.read_with_teacher(prompts, knowledge_text, answers)
         elif answers is not None:
             output = self.read_answers(prompts, answers)
@@ -192,20 +173,6 @@ class Understander(nn.Module):
         logits = None if answers is None else self._answer_logits(layers[-1], start)
         output = self._output(layers[-1][:, start:], logits)
         return output._replace(distillation=distillation)
-
-    def sample_and_read(self, prompts: Prompts, sampler: Sampler) -> UnderstanderOutput:
-        """Sample G answers to each prompt without gradient, then read them with gradient.
-
-        Where the backbone shares prefixes, each prompt is read once for both.
-        """
-        if self.backbone.shares_prefix:
-            prefill = self.prefill(prompts)
-            answers = sampler(self, self.start_decoding(prefill, sampler.num_generations))
-            return self._read_from_cache(prefill, answers)
-        with torch.no_grad():
-            prefill = self.prefill(prompts)
-        answers = sampler(self, self.start_decoding(prefill, sampler.num_generations))
-        return self.read_answers(prompts, answers)
 
     def prefill(self, prompts: Prompts) -> Prefill:
         """Read prompts and reasoning tokens into a cache."""

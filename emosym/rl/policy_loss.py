@@ -63,8 +63,10 @@ class Normalizer:
 
     mask: Tensor
     """[B, L], 1 for real tokens."""
-    tokens_per_rank: Tensor
-    """Real tokens of all ranks / number of ranks."""
+    update_tokens: Tensor
+    """Real tokens of the optimizer update / its micro-batches on all ranks."""
+    rollout_tokens: Tensor
+    """Real tokens of the rollout / the micro-batches of one pass over it, on all ranks."""
     max_completion_length: int
     """Longest answer allowed, tokens."""
 
@@ -78,14 +80,14 @@ def per_answer(values: Tensor, by: Normalizer) -> Tensor:
     return (values.sum(1) / by.mask.sum(1).clamp_min(1)).mean()
 
 
-def per_local_token(values: Tensor, by: Normalizer) -> Tensor:
-    """Mean over the tokens of this micro-batch."""
-    return values.sum() / by.mask.sum().clamp_min(1)
+def per_update_token(values: Tensor, by: Normalizer) -> Tensor:
+    """Mean over the tokens of an update (the engines average over its micro-batches)."""
+    return values.sum() / by.update_tokens.clamp_min(1)
 
 
-def per_token(values: Tensor, by: Normalizer) -> Tensor:
-    """Mean over the tokens of all ranks (the engines average over ranks)."""
-    return values.sum() / by.tokens_per_rank.clamp_min(1)
+def per_rollout_token(values: Tensor, by: Normalizer) -> Tensor:
+    """Mean over the tokens of a rollout, so that a token weighs the same in every update."""
+    return values.sum() / by.rollout_tokens.clamp_min(1)
 
 
 def per_max_length(values: Tensor, by: Normalizer) -> Tensor:
@@ -104,14 +106,16 @@ class LossType:
 LOSSES = {
     "grpo": LossType(clipped, per_answer),
     "dr_grpo": LossType(clipped, per_max_length),
-    "bnpo": LossType(clipped, per_local_token),
-    "dapo": LossType(clipped, per_token),
-    "cispo": LossType(weighted, per_token),
+    "bnpo": LossType(clipped, per_update_token),
+    "dapo": LossType(clipped, per_rollout_token),
+    "cispo": LossType(weighted, per_rollout_token),
     "sapo": LossType(gated, per_answer),
 }
 """`loss_type` -> loss, with TRL's names. Ref: DeepSeekMath (arXiv 2402.03300); Dr. GRPO (arXiv
 2503.20783); BNPO (arXiv 2506.02864); DAPO (arXiv 2503.14476); CISPO (arXiv 2506.13585); SAPO (arXiv
-2511.20347). GSPO (arXiv 2507.18071) is `grpo` with `importance_sampling_level="sequence"`."""
+2511.20347). GSPO (arXiv 2507.18071) is `grpo` with `importance_sampling_level="sequence"`. TRL's
+`bnpo` takes the tokens of one micro-batch of one rank, so that its objective depends on their
+number; ours takes those of the update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,8 @@ def policy_loss(
     epsilon: float = 0.2,
     epsilon_high: float = 0.28,
     importance_sampling_level: ImportanceSamplingLevel = "token",
-    tokens_per_rank: Tensor | None = None,
+    update_tokens: Tensor | None = None,
+    rollout_tokens: Tensor | None = None,
 ) -> PolicyLossOutput:
     """Return the loss of B sampled answers: -surrogate + β k3, reduced.
 
@@ -161,7 +166,11 @@ def policy_loss(
         epsilon: the ratio is clipped below at 1 - epsilon.
         epsilon_high: the ratio is clipped above at 1 + epsilon_high. Ref: DAPO (arXiv 2503.14476).
         importance_sampling_level: `token` or `sequence`.
-        tokens_per_rank: real tokens of all ranks / number of ranks; None for one rank.
+        update_tokens: denominator of `bnpo`: real tokens of the optimizer update / the number of
+            its micro-batches on all ranks. None where these answers are the update.
+        rollout_tokens: denominator of `dapo` and `cispo` (TRL's `num_items_in_batch`, rescaled):
+            real tokens of the rollout / the number of micro-batches of one pass over it. None where
+            these answers are the rollout.
     """
     kind, clip = LOSSES[loss_type], ClipRange(epsilon, epsilon_high)
     mask = mask.to(log_probs.dtype)
@@ -179,21 +188,17 @@ def policy_loss(
         k3 = (difference.exp() - difference - 1) * mask
         values = values + beta * k3
         kl = (k3.sum(1) / lengths.squeeze(1)).mean()
-    tokens = mask.sum() if tokens_per_rank is None else tokens_per_rank
+    normalizer = Normalizer(
+        mask,
+        mask.sum() if update_tokens is None else update_tokens,
+        mask.sum() if rollout_tokens is None else rollout_tokens,
+        max_completion_length,
+    )
     ratios, real = ratio.detach().expand_as(mask), mask.sum().clamp_min(1)
     return PolicyLossOutput(
-        loss=kind.reduction(values, Normalizer(mask, tokens, max_completion_length)),
+        loss=kind.reduction(values, normalizer),
         kl=kl.detach(),
         clipped_low=((ratios < clip.low) * (advantage < 0) * mask).sum() / real,
         clipped_high=((ratios > clip.high) * (advantage > 0) * mask).sum() / real,
         ratio_deviation=((log_ratio.detach().exp() - 1).abs() * mask).max(),
     )
-
-
-@torch.no_grad()
-def entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean entropy in nats of the next-token distributions [B, L, vocabulary]."""
-    total = torch.zeros((), device=logits.device)
-    for row, keep in zip(logits, mask, strict=True):  # one at a time: vocabularies are large
-        total = total + torch.special.entr(row.float().softmax(-1)).sum(-1) @ keep.float()
-    return total / mask.sum().clamp_min(1)

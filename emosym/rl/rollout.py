@@ -12,14 +12,14 @@ from emosym.errors import UserError
 from emosym.interfaces import Answers, Prompts
 from emosym.models.losses import token_log_probs
 from emosym.models.understander import DecodingState, Understander, UnderstanderOutput
+from emosym.rl.token_policy import TokenPolicy
 
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
     """Sampling settings and, after sampling, the answers with their log-probabilities.
 
-    It is the `sampler` of `Understander.forward`: a prompt is then prefilled once for sampling and
-    for the pass with gradient.
+    A prompt is prefilled once for all its answers.
     """
 
     end_of_turn: int
@@ -40,6 +40,11 @@ class Rollout:
     """[B·G, ≤ L] under the sampling policy: with temperature, without forbidden ids; 0 after an
     answer's end."""
 
+    @property
+    def policy(self) -> TokenPolicy:
+        """Return the distribution that tokens are sampled from."""
+        return TokenPolicy(self.temperature, self.forbidden_ids)
+
     @torch.no_grad()
     def __call__(self, understander: Understander, state: DecodingState) -> Answers:
         """Sample answers from the state before the first token, which is updated in place.
@@ -48,7 +53,7 @@ class Rollout:
             UserError: probabilities that are not finite.
         """
         count, device = len(state.logits), state.logits.device
-        bias = forbidden_bias(state.logits.shape[-1], self.forbidden_ids).to(device)
+        policy = self.policy
         ids = torch.full((count, self.max_completion_length), self.end_of_turn, device=device)
         mask = torch.zeros_like(ids)
         log_probs = torch.zeros((count, self.max_completion_length), device=device)
@@ -56,7 +61,7 @@ class Rollout:
         rows = torch.arange(count, device=device)
         is_open = torch.ones_like(rows, dtype=torch.bool)
         for step in range(self.max_completion_length):
-            logits = state.logits.float() / self.temperature + bias
+            logits = policy.logits(state.logits)
             token = torch.where(is_open, self._sample(logits, rows, step), self.end_of_turn)
             ids[rows, step] = token
             mask[rows, step] = is_open.long()
@@ -100,10 +105,3 @@ def sample_answers(
     prefill = understander.prefill(prompts)
     rollout(understander, understander.start_decoding(prefill, rollout.num_generations))
     return prefill.output
-
-
-def forbidden_bias(vocabulary: int, forbidden_ids: Sequence[int]) -> Tensor:
-    """Return [vocabulary] with -inf at forbidden ids and 0 elsewhere."""
-    bias = torch.zeros(vocabulary)
-    bias[list(forbidden_ids)] = float("-inf")
-    return bias

@@ -27,7 +27,6 @@ from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.losses import language_loss
 from emosym.models.model import EmoSym
-from emosym.randomness import Draws
 from emosym.records import Question
 from emosym.tasks.base import Answer, Reward, label_value
 from emosym.tasks.registry import REWARDS
@@ -36,7 +35,8 @@ from train.data.base_texts import base_texts
 from train.data.run_data import RunData
 from train.distributed import ranks
 from train.logs import Logs
-from train.phases.base import MicroBatch, StepOutput
+from train.micro_batches import MicroBatch, split
+from train.phases.base import StepOutput
 from train.phases.compress import Compress
 from train.phases.registry import PHASES, train_config
 from train.schedule import learning_rate
@@ -220,16 +220,16 @@ def against_plain_torch(
             made.state.step += 1
 
             phase = phases[name]
-            samples = made._batch(step, name)
+            accumulation = engine.gradient_accumulation_steps
+            key = (made.config.seed, name, step)
+            [batches] = split(made._batch(step, name), 1, accumulation, key)
+            for batch, prepared in zip(batches, phase.prepare(batches), strict=True):
+                batch.prepared = prepared
             for part in phase.owns:
                 for parameter in owned[part]:
                     parameter.grad = torch.zeros_like(parameter)
-            for micro in range(engine.gradient_accumulation_steps):
-                share = phase.batch_size // engine.gradient_accumulation_steps
-                here = slice(micro * share, (micro + 1) * share)
-                draws = Draws(made.config.seed, name, step)
-                piece = MicroBatch(samples[here], here, phase.batch_size, draws)
-                (phase.loss(piece).loss / engine.gradient_accumulation_steps).backward()
+            for batch in batches:
+                (phase.loss(batch).loss / accumulation).backward()
             norms = []
             for part in phase.owns:
                 config = getattr(engine, part)

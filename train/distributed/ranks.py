@@ -176,6 +176,24 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def total(value: Tensor) -> Tensor:
+    """Return the sum over ranks, in the type of the value and without gradient."""
+    value = value.detach()
+    if size() > 1:
+        value = value.contiguous().clone()
+        dist.all_reduce(value)
+    return value
+
+
+def largest(value: Tensor) -> Tensor:
+    """Return the maximum over ranks, without gradient."""
+    value = value.detach()
+    if size() > 1:
+        value = value.contiguous().clone()
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
+
+
 def gather(rows: Tensor) -> Tensor:
     """Concatenate [B, ...] of all ranks in rank order; gradients flow back to each rank.
 

@@ -16,7 +16,6 @@ from emosym.interfaces import Answers, Prompts
 from emosym.models.generator import Condition
 from emosym.models.model import EmoSym, ModelConfig
 from emosym.models.understander import UnderstanderOutput
-from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from emosym.tasks.affect import AFFECT_PROMPT, affect_reply
 from train.config import RunConfig
@@ -25,6 +24,7 @@ from train.data.dataset import Kind, TrainingSet
 from train.data.knowledge import KnowledgeConfig, KnowledgeEncoder
 from train.data.prompt_features import PromptFeatureCache
 from train.distributed import ranks
+from train.micro_batches import Item, MicroBatch
 from train.reference import FrozenModule, ReferenceModel
 
 Need = Literal["bank", "knowledge", "start"]
@@ -34,7 +34,6 @@ SECTIONS: Mapping[Need, type] = {"bank": BankConfig, "knowledge": KnowledgeConfi
 """Need -> class with its options; a phase with this need derives its `Config` from it."""
 
 Settings = TypeVar("Settings")
-Item = TypeVar("Item", bound=Sample | Question)
 
 
 @dataclass(slots=True)
@@ -108,34 +107,16 @@ class PhaseContext:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class MicroBatch(Generic[Item]):
-    """One micro-batch of one rank, and its rows of the step's random draws."""
-
-    items: Sequence[Item]
-    """Samples, or questions in a phase whose `batch_kind` is questions."""
-    rows: slice
-    """Rows of the global batch."""
-    total: int
-    """Items in the global batch."""
-    draws: Draws
-    """The same in each micro-batch of a step: draw for the global batch and take `rows`."""
-
-    def normal(self, *shape: int) -> Tensor:
-        """Return our rows of standard normal draws [total, *shape]."""
-        return self.draws.normal(self.total, *shape)[self.rows]
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Return our rows of uniform draws [total, *shape]."""
-        return self.draws.uniform(self.total, *shape)[self.rows]
-
-
 class StepOutput(NamedTuple):
     """The loss and the metrics of one micro-batch."""
 
     loss: Tensor
+    """A mean over our items. The engines average it over micro-batches and ranks."""
     metrics: Mapping[str, Tensor | float]
-    """Detached scalars, means over our items; NaN where the batch has nothing to measure."""
+    """Detached: name -> a mean over our items, or one number for each where some may have none
+    (NaN). The step's metric is the mean over its items that have one."""
+    maxima: Mapping[str, Tensor | float] = {}
+    """Detached: name -> a largest value. The step's is the largest of all micro-batches."""
 
 
 class Text(NamedTuple):
@@ -226,8 +207,38 @@ class Phase(Generic[Settings, Item]):
         config: Any = self.config
         return config.batch_size
 
+    @property
+    def steps_per_generation(self) -> int:
+        """Return the optimizer updates that the items of a step are divided into."""
+        return steps_per_generation(self.config)
+
+    @property
+    def num_iterations(self) -> int:
+        """Return how often a step passes over its items; each pass takes all its updates."""
+        return getattr(self.config, "num_iterations", 1)
+
+    def prepare(self, batches: Sequence[MicroBatch[Item]]) -> Sequence[Any]:
+        """Return what a step works out without gradient before its first update.
+
+        For answers and images that are sampled and scored, and for what a loss needs of the whole
+        step: `train.micro_batches.gather` collects it from all micro-batches and ranks.
+
+        Args:
+            batches: this rank's micro-batches of all updates, in order.
+
+        Returns:
+            One value for each, which `loss` reads as `batch.prepared` in every pass.
+        """
+        return [None] * len(batches)
+
     def loss(self, batch: MicroBatch[Item]) -> StepOutput:
-        """Return the loss of a micro-batch, a mean over its items."""
+        """Return the loss of a micro-batch.
+
+        The mean of this loss over the micro-batches and ranks of an update is what the update
+        descends. It must not depend on their number: a mean over items does not. A loss of items
+        together uses `batch.join`, and a denominator that is not the number of items (tokens,
+        say) is that of the whole update, from `prepare`.
+        """
         raise UserError(f"the phase {self.name!r} owns parts, but has no loss", fix="define loss")
 
     def act(self, step: int, turn: int) -> dict[str, float]:
@@ -256,6 +267,11 @@ class Phase(Generic[Settings, Item]):
     def final_model_config(self, config: ModelConfig) -> ModelConfig:
         """Return the configuration of the model that the run saves."""
         return config
+
+
+def steps_per_generation(section: object) -> int:
+    """Return the optimizer updates that a step of a phase is divided into, from its section."""
+    return getattr(section, "steps_per_generation", 1)
 
 
 def freeze(module: nn.Module) -> None:

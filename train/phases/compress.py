@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from emosym.errors import UserError
 from emosym.interfaces import Answers
-from emosym.models.losses import affect_loss, distil_loss, info_nce, label_loss, language_loss
+from emosym.models.losses import (
+    affect_loss,
+    distil_loss,
+    info_nce,
+    label_loss,
+    language_loss,
+    layer_deviation,
+)
 from emosym.models.reasoner import effective_rank, mean_cosine, norm_ratio
 from emosym.models.understander import Distillation, UnderstanderOutput
 from emosym.records import Sample
@@ -19,8 +27,8 @@ from emosym.tasks.affect import affect_reply
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets
 from train.data.knowledge import KnowledgeConfig
-from train.distributed import ranks
-from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.micro_batches import MicroBatch, gather
+from train.phases.base import Phase, PhaseContext, StepOutput, Text
 from train.ranges import check_positive, check_range
 
 REQUIRED = {
@@ -69,6 +77,20 @@ class CompressConfig(KnowledgeConfig):
             distil_weight=self.distil_weight,
             reconstruct_weight=self.reconstruct_weight,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A micro-batch before its loss; the tensors are None where `loss` can gather them itself."""
+
+    views: Sequence[Image.Image]
+    """The images as the model sees them, flipped and cropped, [B]."""
+    states: Tensor | None = None
+    """Mean reasoning states of all images of the step, [N, D]."""
+    keys: Tensor | None = None
+    """Projected knowledge of all images of the step, [N, D]."""
+    deviation: Tensor | None = None
+    """`layer_deviation` of all teacher states of the step."""
 
 
 class Compress(Phase[CompressConfig, Sample]):
@@ -125,28 +147,47 @@ class Compress(Phase[CompressConfig, Sample]):
         if config.distil_weight or config.reconstruct_weight:
             yield Text(item.knowledge or "")
 
+    def prepare(self, batches: Sequence[MicroBatch[Sample]]) -> Sequence[Prepared]:
+        """Choose the views; several micro-batches are read twice, first for what they contrast."""
+        training_set = self.context.training_set
+        views = [training_set.views(batch.items, batch.uniform(4)) for batch in batches]
+        contrasts = self.config.knowledge_weight or self.config.distil_weight
+        if len(batches) == 1 or not contrasts:
+            return [Prepared(each) for each in views]
+        outputs = []
+        for batch, each in zip(batches, views, strict=True):
+            batch.seed_model()
+            with torch.no_grad():
+                outputs.append(self._read(batch, each, self.context.model.understander))
+        states = gather(batches, [output.h_ctx.mean(1) for output in outputs])
+        keys = [output.knowledge for output in outputs if output.knowledge is not None]
+        found = [output.distillation for output in outputs if output.distillation is not None]
+        whole = Prepared(
+            views[0],
+            states=states,
+            keys=gather(batches, keys) if keys else None,
+            deviation=self._deviation(batches, found) if found else None,
+        )
+        return [replace(whole, views=each) for each in views]
+
     def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
         """Return the weighted sum of the losses of one micro-batch."""
         context, config = self.context, self.config
-        samples = batch.items
-        images = context.image_prompts(context.training_set.views(samples, batch.uniform(4)))
+        samples, prepared = batch.items, batch.prepared
         answers = context.reference_answers(samples) if config.language_weight else None
-        texts = [sample.knowledge or "" for sample in samples]
-        features = self._knowledge_features(texts) if config.knowledge_weight else None
-        knowledge_text = self._without_end(context.answers(texts)) if config.distil_weight else None
-        output = context.parts["understander"](images, answers, features, knowledge_text)
+        output = self._read(batch, prepared.views, context.parts["understander"], answers)
 
-        known = torch.tensor([s.knowledge is not None for s in samples]).to(context.device)
-        all_known = ranks.gather(known.float()).bool()
-        first = ranks.rank() * len(samples)
+        all_known = self._known(batch)
+        known = all_known[batch.rows]
         labels = label_targets(samples, context.model.config.emotions).to(context.device)
         affects = affect_targets(samples).to(context.device)
         losses = {"label": config.label_weight * label_loss(output.emotion_logits, labels)}
-        if output.knowledge is not None:
-            keys = ranks.gather(output.knowledge)
-            losses["knowledge"] = config.knowledge_weight * info_nce(
-                output.h_ctx.mean(1), keys, all_known, first
-            )
+        states = None
+        if batch.alone or prepared.states is not None:
+            states = batch.join(output.h_ctx.mean(1), prepared.states)
+        if output.knowledge is not None and states is not None:
+            keys = batch.join(output.knowledge, prepared.keys)
+            losses["knowledge"] = config.knowledge_weight * info_nce(states, keys, all_known)
         losses["affect"] = config.affect_weight * affect_loss(output.affect, affects)
         if answers is not None:
             # Without a knowledge text, as for images of the bank, the answer has no reasoning. It
@@ -155,13 +196,16 @@ class Compress(Phase[CompressConfig, Sample]):
                 output.answer_logits, answers.ids, answers.mask * known[:, None]
             )
         if output.distillation is not None:
-            teachers = ranks.gather(output.distillation.teacher.detach())
+            student, teacher, *_ = found = output.distillation
+            deviation = prepared.deviation
+            if deviation is None:
+                deviation = self._deviation([batch], [found])
             losses["distil"] = config.distil_weight * distil_loss(
-                output.distillation.student, teachers, all_known, first
+                student, teacher, known, deviation
             )
-            losses["teacher"] = self._teacher_loss(output.distillation, labels, affects, known)
+            losses["teacher"] = self._teacher_loss(found, labels, affects, known)
         if config.reconstruct_weight:
-            targets = context.answers(texts)
+            targets = context.answers([sample.knowledge or "" for sample in samples])
             losses["reconstruct"] = config.reconstruct_weight * language_loss(
                 context.reference.decode_states(output.h_ctx, targets),
                 targets.ids,
@@ -169,7 +213,33 @@ class Compress(Phase[CompressConfig, Sample]):
             )
         loss = torch.stack(list(losses.values())).sum()
         metrics = {name: value.detach() for name, value in losses.items()}
-        return StepOutput(loss, metrics | self._monitors(output))
+        return StepOutput(loss, metrics | self._monitors(output, states))
+
+    def _read(
+        self,
+        batch: MicroBatch[Sample],
+        views: Sequence[Image.Image],
+        understander: Callable[..., UnderstanderOutput],
+        answers: Answers | None = None,
+    ) -> UnderstanderOutput:
+        """Return the output for a micro-batch, with what the weights of the losses ask for."""
+        config = self.config
+        texts = [sample.knowledge or "" for sample in batch.items]
+        features = self._knowledge_features(texts) if config.knowledge_weight else None
+        words = self._without_end(self.context.answers(texts)) if config.distil_weight else None
+        return understander(self.context.image_prompts(views), answers, features, words)
+
+    def _known(self, batch: MicroBatch[Sample]) -> Tensor:
+        """Return which images of the step have a knowledge text, [N] of bool."""
+        known = [sample.knowledge is not None for sample in batch.step_items]
+        return torch.tensor(known, device=self.context.device)
+
+    def _deviation(
+        self, batches: Sequence[MicroBatch[Sample]], found: Sequence[Distillation]
+    ) -> Tensor:
+        """Return the standard deviation of each layer's teacher states in the whole step."""
+        teachers = gather(batches, [each.teacher for each in found])
+        return layer_deviation(teachers, self._known(batches[0]))
 
     def _knowledge_features(self, texts: Sequence[str]) -> Tensor:
         encoder = self.context.knowledge_encoder
@@ -193,14 +263,17 @@ class Compress(Phase[CompressConfig, Sample]):
         return self.config.label_weight * label + self.config.affect_weight * affect
 
     @torch.no_grad()
-    def _monitors(self, output: UnderstanderOutput) -> dict[str, Tensor]:
-        """Return metrics of latent collapse: tokens equal in an image, or for all images."""
+    def _monitors(self, output: UnderstanderOutput, states: Tensor | None) -> dict[str, Tensor]:
+        """Return metrics of latent collapse: tokens equal in an image, or for all images.
+
+        The latter needs the mean states of all images of the step, [N, D].
+        """
         understander = self.context.model.understander
-        return {
+        monitors = {
             "latent_rank": effective_rank(output.h_ctx),
             "latent_cosine": mean_cosine(output.h_ctx),
-            "image_cosine": mean_cosine(ranks.gather(output.h_ctx.mean(1))),
             "norm_ratio": norm_ratio(
                 understander.reasoner.context, understander.backbone.token_embeddings
             ),
         }
+        return monitors if states is None else {**monitors, "image_cosine": mean_cosine(states)}

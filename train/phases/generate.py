@@ -20,7 +20,8 @@ from emosym.records import ImageRequest, Sample
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
-from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.micro_batches import MicroBatch
+from train.phases.base import Phase, PhaseContext, StepOutput, Text
 from train.ranges import check_positive, check_range
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from emosym.errors import UserError
 from emosym.models.losses import language_loss
 from emosym.records import Question
-from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.micro_batches import MicroBatch
+from train.phases.base import Phase, PhaseContext, StepOutput, Text
 from train.ranges import check_positive
 
 

@@ -9,19 +9,20 @@ from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
 from emosym.errors import UserError, unknown
 from emosym.interfaces import Answers, Prompts
-from emosym.models.losses import token_log_probs
 from emosym.plugins import ADVICE
 from emosym.records import Question
 from emosym.rl.advantages import joint_advantages
-from emosym.rl.policy_loss import entropy, policy_loss
-from emosym.rl.rollout import Rollout, forbidden_bias
+from emosym.rl.policy_loss import policy_loss
+from emosym.rl.rollout import Rollout, sample_answers
+from emosym.rl.token_policy import TokenPolicy
 from emosym.tasks.answers import parse
 from emosym.tasks.registry import REWARDS, score
-from train.distributed import ranks
-from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.micro_batches import MicroBatch, gather
+from train.phases.base import Phase, PhaseContext, StepOutput, Text
 from train.ranges import check_positive, check_range
 
 
@@ -43,7 +44,13 @@ class VerifyGrpoConfig:
     }
 
     batch_size: int = 8
-    """Prompts (questions) a step; TRL counts completions."""
+    """Prompts (questions) a step, which is one rollout; TRL counts completions."""
+    steps_per_generation: int = 1
+    """Optimizer updates that the prompts of a step are divided into (TRL counts micro-batches)."""
+    num_iterations: int = 1
+    """Passes over the answers of a step (μ). With one pass and one update the ratio is 1, so that
+    `epsilon` has no effect. A step takes `num_iterations * steps_per_generation` updates; learning
+    rate, warm-up and average of the weights count updates."""
     num_generations: int = 8
     """G, answers a prompt."""
     max_completion_length: int = 64
@@ -78,6 +85,9 @@ class VerifyGrpoConfig:
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size, max_completion_length=self.max_completion_length)
         check_positive(temperature=self.temperature)
+        check_positive(
+            steps_per_generation=self.steps_per_generation, num_iterations=self.num_iterations
+        )
         check_range(math.inf, epsilon_high=self.epsilon_high, beta=self.beta)
         check_range(epsilon=self.epsilon)
         if self.num_generations < 2:
@@ -86,13 +96,41 @@ class VerifyGrpoConfig:
             raise UserError("reward_weights are all 0", fix="give at least one a weight")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The sampled and scored answers to a micro-batch of B prompts, G to each."""
+
+    prompts: Prompts
+    """[B]"""
+    answers: Answers
+    """[B·G, L]"""
+    mask: Tensor
+    """[B·G, L], 1 for the tokens that count in the loss."""
+    complete: Tensor
+    """[B·G] of bool: whether the answer ended."""
+    log_probs: Tensor
+    """[B·G, L] under the policy that sampled."""
+    reference_log_probs: Tensor | None
+    """[B·G, L] under the frozen reference; None where beta is 0."""
+    rewards: Tensor
+    """[R, B, G]; NaN where a reward does not apply."""
+    total: Tensor
+    """Weighted sum of the rewards, [B, G]."""
+    advantages: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """[B·G]"""
+    update_tokens: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """See `policy_loss`."""
+    rollout_tokens: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """See `policy_loss`."""
+
+
 class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
     """GRPO on G sampled answers a prompt; gradients reach the reasoning tokens.
 
-    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.registry`. There is one update for
-    each rollout, so the ratio is 1 up to rounding; a `ratio_deviation` far from 0 means that
-    sampling and training differ. Adapters run without dropout, because a different mask is a
-    different policy.
+    Ref: EEmo-Logic, stage 2; rewards by name from `emosym.tasks.registry`. A step is one rollout
+    and, by default, one update: the ratio is then 1 up to rounding, and a `ratio_deviation` far
+    from 0 means that sampling and training differ. Adapters run without dropout, because a
+    different mask is a different policy.
     """
 
     name = "verify_grpo"
@@ -103,6 +141,8 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
 
     def __init__(self, context: PhaseContext) -> None:
         super().__init__(context)
+        forbidden = context.model.processor.forbidden_ids
+        self.policy = TokenPolicy(self.config.temperature, forbidden)
         self.rewards = {
             name: weight for name, weight in self.config.reward_weights.items() if weight
         }
@@ -141,115 +181,131 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
                 " answer: engine.gradient_checkpointing leaves no cache to share"
             )
 
-    def loss(self, batch: MicroBatch[Question]) -> StepOutput:
-        """Sample, score and return the loss of one micro-batch of prompts."""
-        context, config = self.context, self.config
-        questions = context.question_prompts(batch.items)
-        processor, group = context.model.processor, config.num_generations
-        uniform = batch.uniform(group, config.max_completion_length)
-        rollout = Rollout(
-            end_of_turn=processor.end_of_turn,
-            forbidden_ids=processor.forbidden_ids,
-            max_completion_length=config.max_completion_length,
-            num_generations=group,
-            uniform=rearrange(uniform, "b g l -> (b g) l"),
-            temperature=config.temperature,
+    @torch.no_grad()
+    def prepare(self, batches: Sequence[MicroBatch[Question]]) -> Sequence[Scored]:
+        """Sample and score the answers of a step; advantages are over all of its prompts."""
+        scored = [self._sample(batch) for batch in batches]
+        rewards = gather(batches, [rearrange(each.rewards, "r b g -> b r g") for each in scored])
+        advantages = joint_advantages(
+            rearrange(rewards.nan_to_num(), "b r g -> r b g"),
+            torch.tensor(list(self.rewards.values()), device=rewards.device),
+            scale_rewards=self.config.scale_rewards,
+            multi_objective_aggregation=self.config.multi_objective_aggregation,
         )
-        # One forward pass: prompts are prefilled once, answers sampled and then teacher-forced.
-        logits = context.parts["understander"](questions, sampler=rollout).answer_logits
-        answers = rollout.answers
-        texts = processor.decode(answers.ids, answers.mask)
-        fills = (answers.mask.sum(1) / config.max_completion_length).tolist()
-        scores = [
-            self._score(text, fill, batch.items[i // group])
-            for i, (text, fill) in enumerate(zip(texts, fills, strict=True))
+        size = self.config.num_generations
+        masks = [rearrange(each.mask, "(b g) l -> b (g l)", g=size) for each in scored]
+        tokens = gather(batches, [mask.sum(1) for mask in masks])
+        return [
+            replace(
+                each,
+                advantages=rearrange(advantages[batch.rows], "b g -> (b g)"),
+                update_tokens=tokens[batch.update].sum() * batch.share,
+                rollout_tokens=tokens.sum() * len(batch.items) / batch.total,
+            )
+            for batch, each in zip(batches, scored, strict=True)
         ]
-        rewards = self._tensor(scores, list(self.rewards))
-        total = self._tensor(scores, ["total"])[0]
-        complete = (answers.ids == processor.end_of_turn).any(1)
-        mask = (
-            answers.mask * complete[:, None] if config.mask_truncated_completions else answers.mask
-        )
 
+    def loss(self, batch: MicroBatch[Question]) -> StepOutput:
+        """Return the policy loss of one micro-batch of prompts and their answers."""
+        config, scored = self.config, batch.prepared
+        answers = scored.answers
+        logits = self.context.parts["understander"](scored.prompts, answers).answer_logits
         terms = policy_loss(
             config.loss_type,
-            self._log_probs(logits, answers),
-            rollout.log_probs,
-            self._reference_log_probs(questions, answers),
-            rearrange(self._advantages(rewards.nan_to_num()), "b g -> (b g)"),
-            mask,
+            self.policy.log_probs(logits, answers.ids),
+            scored.log_probs,
+            scored.reference_log_probs,
+            scored.advantages,
+            scored.mask,
             epsilon=config.epsilon,
             epsilon_high=config.epsilon_high,
             beta=config.beta,
             importance_sampling_level=config.importance_sampling_level,
             max_completion_length=config.max_completion_length,
-            tokens_per_rank=ranks.mean(mask.sum()),
+            update_tokens=scored.update_tokens,
+            rollout_tokens=scored.rollout_tokens,
         )
-        named = zip(self.rewards, rewards, strict=True)
+        # The engines' micro-batches have different numbers of tokens.
+        weight = scored.mask.sum() / scored.update_tokens.clamp_min(1)
+        entropy = self.policy.entropy(logits).masked_fill(answers.mask == 0, float("nan"))
         return StepOutput(
             terms.loss,
             {
-                **{f"reward_{name}": reward.nanmean() for name, reward in named},
-                **self._by_task(batch.items, total),
-                "reward_total": total.mean(),
-                "reward_spread": total.std(1).mean(),
-                "zero_variance": (total.std(1) < 1e-6).float().mean(),
+                **self._reward_metrics(batch),
                 "kl": terms.kl,
-                "entropy": entropy(self._policy(logits), answers.mask),
-                "clipped_low": terms.clipped_low,
-                "clipped_high": terms.clipped_high,
-                "ratio_deviation": terms.ratio_deviation,
+                "entropy": entropy,
+                "clipped_low": terms.clipped_low * weight,
+                "clipped_high": terms.clipped_high * weight,
                 "answer_tokens": answers.mask.sum(1).float().mean(),
-                "truncated": 1 - complete.float().mean(),
+                "truncated": 1 - scored.complete.float().mean(),
             },
+            {"ratio_deviation": terms.ratio_deviation},
+        )
+
+    def _sample(self, batch: MicroBatch[Question]) -> Scored:
+        """Sample and score the answers to a micro-batch of prompts; advantages follow."""
+        config, processor = self.config, self.context.model.processor
+        prompts = self.context.question_prompts(batch.items)
+        uniform = batch.uniform(config.num_generations, config.max_completion_length)
+        rollout = Rollout(
+            end_of_turn=processor.end_of_turn,
+            forbidden_ids=processor.forbidden_ids,
+            max_completion_length=config.max_completion_length,
+            num_generations=config.num_generations,
+            uniform=rearrange(uniform, "b g l -> (b g) l"),
+            temperature=config.temperature,
+        )
+        sample_answers(self.context.model.understander, prompts, rollout)
+        answers = rollout.answers
+        texts = processor.decode(answers.ids, answers.mask)
+        fills = (answers.mask.sum(1) / config.max_completion_length).tolist()
+        scores = [
+            self._score(text, fill, batch.items[i // config.num_generations])
+            for i, (text, fill) in enumerate(zip(texts, fills, strict=True))
+        ]
+        complete = (answers.ids == processor.end_of_turn).any(1)
+        reference = None
+        if config.beta:
+            logits = self.context.reference(prompts, answers).answer_logits
+            if logits is None:
+                raise RuntimeError("the understander gave no logits of the answers")
+            reference = self.policy.log_probs(logits, answers.ids)
+        kept = complete if config.mask_truncated_completions else torch.ones_like(complete)
+        return Scored(
+            prompts=prompts,
+            answers=answers,
+            mask=answers.mask * kept[:, None],
+            complete=complete,
+            log_probs=rollout.log_probs,
+            reference_log_probs=reference,
+            rewards=self._tensor(scores, list(self.rewards)),
+            total=self._tensor(scores, ["total"])[0],
         )
 
     def _score(self, text: str, fill: float, question: Question) -> dict[str, float]:
         answer = replace(parse(text, question), fill=fill)
         return score(answer, question, self.rewards)
 
-    def _by_task(
-        self, questions: Sequence[Question], total: torch.Tensor
-    ) -> Mapping[str, torch.Tensor]:
-        """Return the mean total reward of each task; NaN for one without questions here."""
-        if len(self.tasks) == 1:
-            return {}
-        tasks = [question.task for question in questions]
-        rows = {task: [i for i, other in enumerate(tasks) if other == task] for task in self.tasks}
-        return {f"total_{task}": total[places].mean() for task, places in rows.items()}
+    def _reward_metrics(self, batch: MicroBatch[Question]) -> Mapping[str, Tensor]:
+        """Return metrics of the rewards; a reward or task has values where it applies only."""
+        total = batch.prepared.total
+        named = zip(self.rewards, batch.prepared.rewards, strict=True)
+        metrics = {f"reward_{name}": reward for name, reward in named}
+        if len(self.tasks) > 1:
+            tasks = [question.task for question in batch.items]
+            for task in self.tasks:
+                other = torch.tensor([each != task for each in tasks], device=total.device)
+                metrics[f"total_{task}"] = total.masked_fill(other[:, None], float("nan"))
+        return {
+            **metrics,
+            "reward_total": total.mean(),
+            "reward_spread": total.std(1).mean(),
+            "zero_variance": (total.std(1) < 1e-6).float().mean(),
+        }
 
-    def _tensor(self, scores: list[dict[str, float]], names: list[str]) -> torch.Tensor:
+    def _tensor(self, scores: list[dict[str, float]], names: list[str]) -> Tensor:
         """Return named scores of this rank's answers, [R, B, G]; NaN where one does not apply."""
         missing = float("nan")
         values = torch.tensor([[entry.get(name, missing) for entry in scores] for name in names])
         grouped = rearrange(values, "r (b g) -> r b g", g=self.config.num_generations)
         return grouped.to(self.context.device)
-
-    def _advantages(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Return [B, G] for this rank's rewards [R, B, G], normalised over all ranks' prompts."""
-        weights = torch.tensor(list(self.rewards.values()), device=rewards.device)
-        gathered = rearrange(ranks.gather(rearrange(rewards, "r b g -> b r g")), "b r g -> r b g")
-        advantages = joint_advantages(
-            gathered,
-            weights,
-            scale_rewards=self.config.scale_rewards,
-            multi_objective_aggregation=self.config.multi_objective_aggregation,
-        )
-        first = ranks.rank() * rewards.shape[1]
-        return advantages[first : first + rewards.shape[1]]
-
-    def _reference_log_probs(self, questions: Prompts, answers: Answers) -> torch.Tensor | None:
-        if not self.config.beta:
-            return None
-        logits = self.context.reference(questions, answers).answer_logits
-        if logits is None:
-            raise RuntimeError("the understander gave no logits of the answers")
-        return self._log_probs(logits, answers)
-
-    def _log_probs(self, logits: torch.Tensor, answers: Answers) -> torch.Tensor:
-        return token_log_probs(self._policy(logits), answers.ids)
-
-    def _policy(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits that answers are sampled from: tempered, forbidden tokens excluded."""
-        bias = forbidden_bias(logits.shape[-1], self.context.model.processor.forbidden_ids)
-        return logits / self.config.temperature + bias.to(logits.device)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from torch import Tensor
 
 from emosym.errors import UserError
 from emosym.models.losses import affect_loss, class_posterior, kl_weight, label_loss
 from emosym.records import Sample
 from train.data.dataset import affect_targets, label_targets
 from train.distributed import ranks
-from train.phases.base import MicroBatch, Phase, PhaseContext, StepOutput
+from train.micro_batches import MicroBatch
+from train.phases.base import Phase, PhaseContext, StepOutput
 from train.ranges import check_positive, check_range
 
 
@@ -30,6 +36,18 @@ class VerifyPosteriorConfig:
         check_positive(batch_size=self.batch_size)
         check_range(math.inf, affect_weight=self.affect_weight)
         check_range(0.5, hard_negatives=self.hard_negatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A micro-batch before its loss."""
+
+    views: Sequence[Image.Image]
+    """The images as the model sees them, flipped and cropped, [B]."""
+    reference_logits: Tensor
+    """[B, Y] of the frozen reference."""
+    kl_weight: float | None = None
+    """Weight of the KL by its mean in the whole step; None where `loss` knows that mean itself."""
 
 
 class VerifyPosterior(Phase[VerifyPosteriorConfig, Sample]):
@@ -58,16 +76,34 @@ class VerifyPosterior(Phase[VerifyPosteriorConfig, Sample]):
         if self.config.affect_weight:
             context.training_set.require("verify_posterior.affect_weight", "valence", "arousal")
 
+    def prepare(self, batches: Sequence[MicroBatch[Sample]]) -> Sequence[Prepared]:
+        """Choose the views; several micro-batches are read twice, first for the KL of the step."""
+        context = self.context
+        found = []
+        for batch in batches:
+            views = context.training_set.views(batch.items, batch.uniform(4))
+            reference = context.reference(context.image_prompts(views)).emotion_logits
+            found.append(Prepared(views, reference))
+        if len(batches) == 1:
+            return found
+        kls = []
+        for batch, prepared in zip(batches, found, strict=True):
+            batch.seed_model()
+            output = context.model.read(context.image_prompts(prepared.views))
+            kls.append(self._reward(output.emotion_logits, batch, prepared)[1])
+        weight = kl_weight(ranks.mean(torch.stack(kls).mean()).item())
+        return [replace(prepared, kl_weight=weight) for prepared in found]
+
     def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
         """Return the loss of one micro-batch."""
-        context, samples = self.context, batch.items
-        images = context.image_prompts(context.training_set.views(samples, batch.uniform(4)))
-        target = label_targets(samples, context.model.config.emotions).to(context.device)
-        output = context.parts["understander"](images)
-        reference = context.reference(images)
-        reward, kl = class_posterior(output.emotion_logits, reference.emotion_logits, target)
-        weight = kl_weight(ranks.mean(kl).item())
-        affect = affect_loss(output.affect, affect_targets(samples).to(context.device))
+        context, prepared = self.context, batch.prepared
+        output = context.parts["understander"](context.image_prompts(prepared.views))
+        reward, kl = self._reward(output.emotion_logits, batch, prepared)
+        weight = prepared.kl_weight
+        if weight is None:
+            weight = kl_weight(ranks.mean(kl).item())
+        target = self._labels(batch)
+        affect = affect_loss(output.affect, affect_targets(batch.items).to(context.device))
         loss = (
             label_loss(output.emotion_logits, target)
             - (reward - weight * kl)
@@ -83,3 +119,13 @@ class VerifyPosterior(Phase[VerifyPosteriorConfig, Sample]):
                 "affect": affect.detach(),
             },
         )
+
+    def _labels(self, batch: MicroBatch[Sample]) -> Tensor:
+        labels = label_targets(batch.items, self.context.model.config.emotions)
+        return labels.to(self.context.device)
+
+    def _reward(
+        self, logits: Tensor, batch: MicroBatch[Sample], prepared: Prepared
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean reward and KL of a micro-batch."""
+        return class_posterior(logits, prepared.reference_logits, self._labels(batch))

@@ -15,6 +15,7 @@ from emosym.models.losses import (
     kl_weight,
     label_loss,
     language_loss,
+    layer_deviation,
     token_log_probs,
 )
 
@@ -26,17 +27,17 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 # --- InfoNCE
 
 
-def slow_info_nce(states: Tensor, keys: Tensor, known: list[bool], first: int) -> float:
+def slow_info_nce(states: Tensor, keys: Tensor, known: list[bool]) -> float:
     total = 0.0
     for i, state in enumerate(states):
-        if not known[first + i]:
+        if not known[i]:
             continue
         scores = []
         for j, key in enumerate(keys):
             if known[j]:
                 cosine = float(state @ key) / (float(state.norm()) * float(key.norm()))
                 scores.append((j, (1 + cosine / 0.07) / 2))
-        own = next(score for j, score in scores if j == first + i)
+        own = next(score for j, score in scores if j == i)
         total -= own - math.log(sum(math.exp(score) for _, score in scores))
     return total / len(states)
 
@@ -58,17 +59,15 @@ def test_info_nce_by_hand():
 def test_info_nce_against_a_slow_twin(known):
     states, keys = normal(5, 8), normal(5, 8, seed=1)
     loss = info_nce(states, keys, torch.tensor(known))
-    assert loss.item() == pytest.approx(slow_info_nce(states, keys, known, 0), abs=1e-5)
+    assert loss.item() == pytest.approx(slow_info_nce(states, keys, known), abs=1e-5)
 
 
-def test_ranks_together_have_the_loss_of_one():
-    states, keys = normal(6, 8), normal(6, 8, seed=1)
-    known = torch.tensor([True, True, False, True, True, True])
-    halves = [info_nce(states[at : at + 3], keys, known, at) for at in (0, 3)]
-    assert (sum(halves) / 2).item() == pytest.approx(info_nce(states, keys, known).item())
-    assert halves[1].item() == pytest.approx(
-        slow_info_nce(states[3:], keys, known.tolist(), 3), abs=1e-5
-    )
+def test_info_nce_of_half_precision_is_computed_in_float32():
+    """The logits reach 7.6, where bfloat16 has steps of 1/32."""
+    states, keys = normal(5, 8).bfloat16(), normal(5, 8, seed=1).bfloat16()
+    known = torch.ones(5, dtype=torch.bool)
+    whole = info_nce(states.float(), keys.float(), known)
+    assert torch.equal(info_nce(states, keys, known), whole)
 
 
 def test_an_image_without_knowledge_neither_pulls_nor_pushes():
@@ -85,56 +84,64 @@ def test_an_image_without_knowledge_neither_pulls_nor_pushes():
 # --- self-distillation
 
 
-def slow_distil(states: Tensor, teachers: Tensor, known: list[bool], first: int) -> float:
+def slow_distil(states: Tensor, teachers: Tensor, known: list[bool]) -> float:
     total, (_, layers, width) = 0.0, states.shape
     for layer in range(layers):
         numbers = [float(x) for m in range(len(known)) if known[m] for x in teachers[m, layer]]
         mean = sum(numbers) / len(numbers)
         deviation = math.sqrt(sum((x - mean) ** 2 for x in numbers) / len(numbers))
         for i in range(len(states)):
-            if known[first + i]:
-                pairs = zip(states[i, layer], teachers[first + i, layer], strict=True)
+            if known[i]:
+                pairs = zip(states[i, layer], teachers[i, layer], strict=True)
                 gap = sum(abs(float(s) - float(t)) for s, t in pairs)
                 total += gap / width / deviation / layers
     return total / len(states)
+
+
+def distil(states: Tensor, teachers: Tensor, known: Tensor) -> Tensor:
+    return distil_loss(states, teachers, known, layer_deviation(teachers, known))
 
 
 def test_distil_by_hand():
     """Teachers 0 and 2 deviate by 1, 0 and 20 by 10: a layer's scale is not counted."""
     teachers = torch.tensor([[[0.0], [0.0]], [[2.0], [20.0]]])
     states = torch.tensor([[[1.0], [10.0]], [[2.0], [20.0]]])
-    assert distil_loss(states, teachers, torch.tensor([True, True])).item() == pytest.approx(0.5)
-    assert distil_loss(teachers, teachers, torch.tensor([True, True])).item() == 0
+    known = torch.tensor([True, True])
+    assert layer_deviation(teachers, known).tolist() == [1, 10]
+    assert distil(states, teachers, known).item() == pytest.approx(0.5)
+    assert distil(teachers, teachers, known).item() == 0
 
 
 @pytest.mark.parametrize("known", [[True] * 5, [True, False, True, True, False]])
 def test_distil_against_a_slow_twin(known):
     states, teachers = normal(5, 3, 4), 2 * normal(5, 3, 4, seed=1) + 1
-    loss = distil_loss(states, teachers, torch.tensor(known))
-    assert loss.item() == pytest.approx(slow_distil(states, teachers, known, 0), abs=1e-5)
+    loss = distil(states, teachers, torch.tensor(known))
+    assert loss.item() == pytest.approx(slow_distil(states, teachers, known), abs=1e-5)
 
 
-def test_ranks_together_distil_as_one():
+def test_micro_batches_together_distil_as_one():
     states, teachers = normal(6, 3, 4), normal(6, 3, 4, seed=1)
     known = torch.tensor([True, True, False, True, True, True])
-    halves = [distil_loss(states[at : at + 3], teachers, known, at) for at in (0, 3)]
-    assert (sum(halves) / 2).item() == pytest.approx(distil_loss(states, teachers, known).item())
-    expected = slow_distil(states[3:], teachers, known.tolist(), 3)
-    assert halves[1].item() == pytest.approx(expected, abs=1e-5)
+    deviation = layer_deviation(teachers, known)
+    halves = [
+        distil_loss(states[rows], teachers[rows], known[rows], deviation)
+        for rows in (slice(0, 3), slice(3, 6))
+    ]
+    assert (sum(halves) / 2).item() == pytest.approx(distil(states, teachers, known).item())
 
 
 def test_distil_teaches_the_student_only_and_only_with_knowledge():
     states, teachers = normal(3, 2, 4).requires_grad_(), normal(3, 2, 4, seed=1).requires_grad_()
     known = torch.tensor([True, False, True])
-    distil_loss(states, teachers, known).backward()
+    distil(states, teachers, known).backward()
     assert teachers.grad is None
     assert states.grad[1].eq(0).all()
     assert states.grad[[0, 2]].abs().min() > 0
     other = teachers.detach().clone()
     other[1] += 100  # what was read without words is no measure either
-    same = distil_loss(states, other, known)
-    assert same.item() == pytest.approx(distil_loss(states, teachers, known).item())
-    nobody = distil_loss(states, teachers, torch.zeros(3, dtype=torch.bool))
+    same = distil(states, other, known)
+    assert same.item() == pytest.approx(distil(states, teachers, known).item())
+    nobody = distil(states, teachers, torch.zeros(3, dtype=torch.bool))
     assert nobody.item() == 0
     assert torch.autograd.grad(nobody, states)[0].eq(0).all()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from emosym.interfaces import Answers, InputEmbeddings
 from emosym.models.generator import Condition
 from emosym.models.latent_reader import LatentReader
-from emosym.models.losses import distil_loss
+from emosym.models.losses import distil_loss, layer_deviation
 from emosym.models.understander import UnderstanderOutput
 from tests.model_zoo.make import one_each, picture
 
@@ -167,13 +167,15 @@ def test_the_teacher_learns_from_words_and_the_student_from_latents(tiny, prompt
     taught = distillation.emotion_logits.square().sum() + distillation.affect.sum()
     (through,) = torch.autograd.grad(taught, context, retain_graph=True, allow_unused=True)
     assert through is None or through.eq(0).all()
-    assert not distil_loss(distillation.student.detach(), distillation.teacher, known).requires_grad
+    student, teacher = distillation.student, distillation.teacher
+    deviation = layer_deviation(teacher, known)
+    assert not distil_loss(student.detach(), teacher, known, deviation).requires_grad
     weight = tiny.understander.backbone.model.model.language_model.layers[0].mlp.up_proj.weight
     (whole,) = torch.autograd.grad(
-        distil_loss(distillation.student, distillation.teacher, known), weight, retain_graph=True
+        distil_loss(student, teacher, known, deviation), weight, retain_graph=True
     )
     (alone,) = torch.autograd.grad(
-        distil_loss(distillation.student, distillation.teacher.detach().clone(), known), weight
+        distil_loss(student, teacher.detach().clone(), known, deviation), weight
     )
     assert torch.equal(whole, alone)
 
@@ -189,7 +191,10 @@ CONSUMERS = {
     "knowledge": lambda tiny, output: (output.h_ctx.mean(1) * output.knowledge).sum(),
     "answer": lambda tiny, output: output.answer_logits.log_softmax(-1)[..., 7].sum(),
     "distil": lambda tiny, output: distil_loss(
-        output.distillation.student, output.distillation.teacher, torch.ones(3, dtype=torch.bool)
+        output.distillation.student,
+        output.distillation.teacher,
+        torch.ones(3, dtype=torch.bool),
+        torch.ones(output.distillation.teacher.shape[1]),
     ),
     "reconstruct": lambda tiny, output: (
         LatentReader(tiny.understander.backbone)(output.h_ctx, words(tiny))
@@ -253,7 +258,7 @@ def test_answers_that_fall_into_no_groups(tiny, prompts):
 
 def test_forward_dispatches_by_what_is_given(tiny, prompts, answers, monkeypatch):
     model, taken = tiny.understander, []
-    for name in ("read_prompts", "read_answers", "read_with_teacher", "sample_and_read"):
+    for name in ("read_prompts", "read_answers", "read_with_teacher"):
         path = getattr(model, name)
         monkeypatch.setattr(
             model, name, lambda *given, name=name, path=path: taken.append(name) or path(*given)
@@ -262,19 +267,6 @@ def test_forward_dispatches_by_what_is_given(tiny, prompts, answers, monkeypatch
         model(prompts)
         model(prompts, answers)
         model(prompts, answers, None, words(tiny))
-        model(prompts, knowledge_text=words(tiny))
-
-        class Sampler:
-            num_generations = 1
-
-            def __call__(self, understander, state):
-                return answers
-
-        found = model(prompts, knowledge=knowledge(tiny), sampler=Sampler())
-    expected = ["read_prompts", "read_answers", "read_with_teacher", "read_with_teacher"]
-    assert taken == [*expected, "sample_and_read"]
-    assert found.answer_logits.shape[:2] == answers.ids.shape
+        found = model(prompts, knowledge=knowledge(tiny), knowledge_text=words(tiny))
+    assert taken == ["read_prompts", "read_answers", "read_with_teacher", "read_with_teacher"]
     assert found.knowledge is not None
-    for given in ({"answers": answers}, {"knowledge_text": words(tiny)}):
-        with pytest.raises(ValueError, match="a sampler excludes answers and knowledge_text"):
-            model(prompts, sampler=Sampler(), **given)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from emosym.interfaces import Answers
 from emosym.models.losses import token_log_probs
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
-from emosym.rl.rollout import Rollout, forbidden_bias, sample_answers
+from emosym.rl.rollout import Rollout, sample_answers
+from emosym.rl.token_policy import TokenPolicy
 from tests.model_zoo.make import one_each
 
 TEXTS = ["why", "Which emotion does this image evoke, and which words would you use?", "a b c"]
@@ -30,8 +33,8 @@ def forced(tiny: EmoSym, prompts, answers: Answers, temperature: float = 1.0) ->
     """Return teacher-forced log-probabilities of answers, from one forward without a cache."""
     with torch.no_grad():
         logits = tiny.understander(prompts, answers).answer_logits
-    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
-    return token_log_probs(logits / temperature + bias, answers.ids)
+    policy = TokenPolicy(temperature, tiny.processor.forbidden_ids)
+    return policy.log_probs(logits, answers.ids)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +100,8 @@ def test_greedy_is_the_most_probable_and_deterministic(tiny, prompts):
     assert torch.equal(log_probs, again_log_probs)
     with torch.no_grad():
         logits = tiny.understander(prompts, answers).answer_logits
-    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
-    assert torch.equal((logits + bias).argmax(-1) * answers.mask, answers.ids * answers.mask)
+    best = TokenPolicy(1.0, tiny.processor.forbidden_ids).logits(logits).argmax(-1)
+    assert torch.equal(best * answers.mask, answers.ids * answers.mask)
 
 
 def test_a_cold_temperature_is_greedy(tiny, prompts):
@@ -134,8 +137,8 @@ def test_a_token_is_the_inverse_of_its_cumulative_share(tiny, prompts):
     answers, _, _ = sample(tiny, prompts, uniform, max_completion_length=1)
     with torch.no_grad():
         logits = tiny.understander.prefill(prompts).logits
-    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
-    for row, shares in enumerate((logits + bias).double().softmax(-1).tolist()):
+    logits = TokenPolicy(1.0, tiny.processor.forbidden_ids).logits(logits)
+    for row, shares in enumerate(logits.double().softmax(-1).tolist()):
         below, token = 0.0, 0
         while below + shares[token] <= uniform[row].item():
             below += shares[token]
@@ -157,8 +160,7 @@ def test_frequencies_follow_the_distribution(tiny):
     )
     with torch.no_grad():
         logits = tiny.understander.prefill(one).logits[0]
-    bias = forbidden_bias(logits.shape[-1], tiny.processor.forbidden_ids)
-    shares = ((logits + bias) / 0.2).softmax(-1)
+    shares = TokenPolicy(0.2, tiny.processor.forbidden_ids).logits(logits).softmax(-1)
     members = torch.arange(len(shares)) % bins
     wanted = count * torch.zeros(bins).index_add(0, members, shares)
     assert wanted.max() > 2 * wanted.min()
@@ -223,34 +225,36 @@ def test_sampling_stops_when_all_answers_have_ended(tiny, prompts):
     assert tiny.processor.decode(answers.ids, answers.mask) == [""] * 3
 
 
-@pytest.mark.parametrize("recomputed", [False, True])
-def test_one_pass_reads_samples_and_reads_again(tiny, prompts, recomputed, monkeypatch):
-    """As sampling first and output afterwards, in values and gradients; images are seen once."""
-    model, uniform = tiny.understander, Draws("pass").uniform(6, LENGTH)
-    if recomputed:
-        monkeypatch.setattr(type(model.backbone), "shares_prefix", property(lambda _: False))
-    options = {"num_generations": 2, "temperature": 1.5}
-    answers, _, log_probs = sample(tiny, prompts, uniform, **options)
-    whole = model(prompts, answers)
-    weights = [model.reasoner.context, model.backbone.model.model.visual.patch_embed.proj.weight]
-    expected = torch.autograd.grad(whole.answer_logits.square().mean(), weights)
-
-    seen: list[int] = []
-    hook = model.backbone.vision.register_forward_hook(lambda *_: seen.append(1))
+def test_a_bf16_model_trains_on_the_probabilities_that_it_sampled_from(tiny, monkeypatch):
+    """Given the same bfloat16 logits, at a temperature of 0.7: the ratio is 1 up to rounding."""
+    model = copy.deepcopy(tiny.understander).bfloat16()
+    prompts = tiny.processor.prompts(TEXTS, one_each(3))
     rollout = Rollout(
         end_of_turn=tiny.processor.end_of_turn,
         forbidden_ids=tiny.processor.forbidden_ids,
         max_completion_length=LENGTH,
-        uniform=uniform,
-        **options,
+        num_generations=4,
+        uniform=Draws("bf16").uniform(12, LENGTH),
+        temperature=0.7,
     )
-    found = model(prompts, sampler=rollout)
-    hook.remove()
-    assert len(seen) == (2 if recomputed else 1)
-    assert torch.equal(rollout.answers.ids, answers.ids)
-    assert (rollout.log_probs - log_probs).abs().max() < 1e-5
-    assert (found.answer_logits - whole.answer_logits).abs().max() < 1e-5
-    assert (found.h_emo - whole.h_emo).abs().max() < 1e-5
-    gradients = torch.autograd.grad(found.answer_logits.square().mean(), weights)
-    for one, other in zip(gradients, expected, strict=True):
-        assert (one - other).abs().max() < 1e-4 * other.abs().max()
+    monkeypatch.setattr(model, "select_rows", lambda state, rows: pytest.fail("an answer ended"))
+    with torch.no_grad():
+        state = model.start_decoding(model.prefill(prompts), 4)
+        state.logits = 8 * state.logits  # as sharp as those of a trained model
+        seen = [state.logits]
+        step = model.decode_step
+
+        def decode(state, ids):
+            step(state, ids)
+            state.logits = 8 * state.logits
+            seen.append(state.logits)
+
+        monkeypatch.setattr(model, "decode_step", decode)
+        answers = rollout(model, state)
+    logits = torch.stack(seen, 1)
+    assert logits.dtype == torch.bfloat16
+    trained = rollout.policy.log_probs(logits, answers.ids)
+    ratio = (trained - rollout.log_probs).exp()
+    assert ((ratio - 1).abs() * answers.mask).max() < 1e-6
+    divided_first = token_log_probs(logits / 0.7, answers.ids)
+    assert (((divided_first - rollout.log_probs).exp() - 1).abs() * answers.mask).max() > 1e-3

@@ -18,7 +18,7 @@ from emosym.records import Sample
 from tests.train import probes
 from tests.train.processes import in_ranks
 from train.data.density import MOST, bounded, density_weights, gaussian_kde
-from train.phases.base import MicroBatch
+from train.micro_batches import MicroBatch
 from train.phases.registry import train_config
 
 
@@ -121,7 +121,13 @@ def losses(run: Path, whole: dict[str, Any]) -> dict[str, Any]:
         for i in range(5):
             rows = slice(i, i + 1) if i < 4 else slice(0, 4)
             with torch.no_grad():
-                part = MicroBatch(samples[rows], rows, 4, Draws("a", "step"))
+                part = MicroBatch(
+                    step_items=samples,
+                    rows=rows,
+                    update=slice(0, 4),
+                    draws=Draws("a", "step"),
+                    model_seed=0,
+                )
                 alone.append(phase.loss(part).loss.item())
         return {
             "alone": alone[:4],

@@ -16,7 +16,8 @@ from tests.model_zoo import make
 from train.config import DataConfig
 from train.data.dataset import TrainingSet
 from train.data.prompt_features import PromptFeatureCache
-from train.phases.base import MicroBatch, PhaseContext
+from train.micro_batches import MicroBatch
+from train.phases.base import PhaseContext
 from train.phases.generate import Generate, GenerateConfig
 
 
@@ -41,7 +42,9 @@ def flow(samples: list[Sample], share: float) -> float:
         knowledge_encoder=None,
         save=lambda: None,
     )
-    batch = MicroBatch(samples, slice(0, len(samples)), len(samples), Draws("a step"))
+    every = slice(0, len(samples))
+    draws = Draws("a step")
+    batch = MicroBatch(step_items=samples, rows=every, update=every, draws=draws, model_seed=0)
     with torch.no_grad():
         return Generate(context).loss(batch).loss.item()
 
