@@ -1,17 +1,26 @@
-"""Opening a dataset of any known layout, and its statistics."""
+"""Opening and checking a dataset of any known layout, and its statistics."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_tools.manifest import read_manifest
+from data_tools.manifest import (
+    Check,
+    Problem,
+    TextCheck,
+    read_manifest,
+    validate_manifest,
+)
 from data_tools.questions.build import build_questions, buildable_tasks
 from data_tools.sources.registry import SOURCES, read_source
 from emosym.errors import UserError
 from emosym.records import Sample
+
+MANIFEST = "manifest.jsonl"
+"""Name of the manifest in an imported folder."""
 
 
 def open_dataset(path: Path) -> list[Sample]:
@@ -26,12 +35,53 @@ def open_dataset(path: Path) -> list[Sample]:
         return read_manifest(path)
     if not path.is_dir():
         raise UserError(f"no dataset at {path}", expected="a folder or a manifest file")
-    if (path / "manifest.jsonl").is_file():
-        return read_manifest(path / "manifest.jsonl")
+    if (path / MANIFEST).is_file():
+        return read_manifest(path / MANIFEST)
+    return _read_public(_kind_of(path), path)
+
+
+def validate_dataset(
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    check_text: TextCheck | None = None,
+) -> list[Problem]:
+    """Return all problems of a dataset of any layout that `open_dataset` takes.
+
+    Images are decoded completely: a dataset without problems can be trained on.
+
+    Args:
+        path: as for `open_dataset`.
+        progress: called with (rows done, all rows).
+        check_text: applied to prompts.
+
+    Raises:
+        UserError: the path does not exist, cannot be read, or has an unknown layout.
+    """
+    manifest = path / MANIFEST if path.is_dir() else path
+    if not path.is_dir() or manifest.is_file():
+        return validate_manifest(manifest, progress, check_text)
+    samples, quarantined = read_source(_kind_of(path), path)
+    problems = [Problem(path, None, row.where, row.reason, row.record) for row in quarantined]
+    check = Check(check_text)
+    for done, sample in enumerate(samples, start=1):
+        for why, usable in check.image(sample.image):
+            problems.append(Problem(path, None, "image", why, sample.id, usable))
+        record = {"prompt": sample.prompt, "emotional_prompt": sample.emotional_prompt}
+        for field, why in check.prompts(record):
+            problems.append(Problem(path, None, field, why, sample.id))
+        if progress is not None:
+            progress(done, len(samples))
+    if not samples and not quarantined:
+        problems.append(Problem(path, None, "-", "it has no samples"))
+    return problems
+
+
+def _kind_of(path: Path) -> str:
+    """Return the key of `SOURCES` for a folder; raise UserError for an unknown layout."""
     for kind, source in SOURCES.items():
         if source.matches(path):
-            return _read_public(kind, path)
-    layouts = ["an imported folder (manifest.jsonl)", *(item.layout for item in SOURCES.values())]
+            return kind
+    layouts = [f"an imported folder ({MANIFEST})", *(item.layout for item in SOURCES.values())]
     raise UserError(f"{path} has an unknown layout", expected=", or ".join(layouts))
 
 

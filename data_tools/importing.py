@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 from collections import Counter
@@ -16,8 +15,10 @@ from data_tools.manifest import write_manifest
 from data_tools.quarantine import Quarantined
 from data_tools.sources.registry import read_source
 from emosym.errors import UserError
+from emosym.pictures.formats import SUFFIXES
 from emosym.pictures.loading import UnreadableImage, check_image
 from emosym.records import Sample
+from emosym.strict_json import to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class ImportReport:
     """Split -> samples."""
     by_emotion: dict[str, int]
     """Emotion -> samples; `unlabelled` for samples without an emotion."""
+    ignored: tuple[str, ...] = ()
+    """`image: what of it is ignored` of imported images, see `load_image`."""
+    unlisted: tuple[str, ...] = ()
+    """Images in the source that no row names; they are not imported."""
 
 
 def import_dataset(
@@ -58,17 +63,18 @@ def import_dataset(
     root = src.absolute()
     with staged_folder(out) as stage:
         samples, quarantined = read_source(kind, src)
+        unlisted = sorted(_images_of(root) - {row.image for row in samples})
         imported: list[Sample] = []
+        ignored: list[str] = []
         for done, sample in enumerate(samples, start=1):
+            name = sample.image.relative_to(root).as_posix()
             try:
-                check_image(sample.image)
+                ignored += [f"{name}: {what}" for what in check_image(sample.image)]
             except UnreadableImage as error:
-                name = sample.image.relative_to(root).as_posix()
                 quarantined.append(Quarantined(where=name, record=sample.id, reason=error.reason))
             else:
                 image = stage / _target(sample.image.relative_to(root))
                 if image.exists():  # writing would change the source through the hard link
-                    name = sample.image.relative_to(root).as_posix()
                     reason = f"{image.relative_to(stage)} is the target of an earlier image"
                     quarantined.append(Quarantined(where=name, record=sample.id, reason=reason))
                 else:
@@ -86,13 +92,25 @@ def import_dataset(
         write_manifest(stage / "manifest.jsonl", imported)
         with (stage / "quarantine.jsonl").open("w", encoding="utf-8") as file:
             for item in quarantined:
-                file.write(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n")
+                file.write(to_json(dataclasses.asdict(item)) + "\n")
     return ImportReport(
         imported=len(imported),
         quarantined=len(quarantined),
         by_split=dict(Counter(sample.split for sample in imported)),
         by_emotion=dict(Counter(sample.emotion or "unlabelled" for sample in imported)),
+        ignored=tuple(ignored),
+        unlisted=tuple(path.relative_to(root).as_posix() for path in unlisted),
     )
+
+
+def _images_of(root: Path) -> set[Path]:
+    """Return all images below a folder that are not hidden."""
+    return {
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    }
 
 
 def _target(relative: Path) -> Path:

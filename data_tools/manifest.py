@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -24,7 +24,7 @@ from emosym.errors import UserError
 from emosym.files import replacing
 from emosym.pictures.loading import UnreadableImage, check_image
 from emosym.records import Sample, Split
-from emosym.strict_json import BadJson, read_json
+from emosym.strict_json import BadJson, read_json, to_json
 
 _TEXTS = ("id", "image", "split", "emotion", "prompt", "emotional_prompt", "knowledge", "source")
 _NUMBERS = ("valence", "arousal", "dominance")
@@ -37,30 +37,65 @@ class Problem:
     """One problem of a manifest; as text `file:line: field: why`."""
 
     file: Path
-    line: int
-    """From 1."""
+    line: int | None
+    """From 1; None in a dataset that is no manifest."""
     field: str
     """`-` if the problem concerns the whole line."""
     why: str
+    sample: str = ""
+    """Id of the sample, where it has one."""
+    usable: bool = False
+    """Whether the sample can be used all the same; `why` then says what of it is ignored."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.field}: {self.why}"
+        line = "" if self.line is None else f":{self.line}"
+        sample = f"sample {self.sample}: " if self.sample and self.line is None else ""
+        return f"{self.file}{line}: {sample}{self.field}: {self.why}"
+
+
+TextCheck = Callable[[str], str | None]
+"""A text of a sample -> why a model cannot use it, or None."""
 
 
 def validate_manifest(
-    path: Path, progress: Callable[[int, int], None] | None = None
+    path: Path,
+    progress: Callable[[int, int], None] | None = None,
+    check_text: TextCheck | None = None,
 ) -> list[Problem]:
     """Return all problems of a manifest; images are decoded completely.
 
     Args:
         path: the manifest.
         progress: called with (lines done, all lines) before each line.
+        check_text: applied to prompts.
 
     Raises:
         UserError: the file cannot be read.
     """
-    found = _examine(path, decode=True, progress=progress)
+    found = _examine(path, Check(check_text), progress)
     return [item for item in found if isinstance(item, Problem)]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What is checked of a sample beyond its record: its image, decoded completely, and prompts."""
+
+    text: TextCheck | None = None
+
+    def image(self, path: Path) -> Iterator[tuple[str, bool]]:
+        """Yield what is wrong with an image, and whether it can be used all the same."""
+        try:
+            yield from ((f"{what}; it is ignored", True) for what in check_image(path))
+        except UnreadableImage as error:
+            yield error.reason, False
+
+    def prompts(self, record: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+        """Yield the fields of a record with a prompt that the model cannot use, and why."""
+        for field in ("prompt", "emotional_prompt"):
+            text = record.get(field)
+            why = self.text(text) if self.text is not None and isinstance(text, str) else None
+            if why is not None:
+                yield field, why
 
 
 def read_manifest(path: Path) -> list[Sample]:
@@ -69,7 +104,7 @@ def read_manifest(path: Path) -> list[Sample]:
     Raises:
         UserError: the file cannot be read, or has problems; names the first one and their number.
     """
-    items = list(_examine(path, decode=False))
+    items = list(_examine(path))
     samples = [item for item in items if isinstance(item, Sample)]
     problems = [item for item in items if isinstance(item, Problem)]
     if problems:
@@ -90,7 +125,7 @@ def write_manifest(path: Path, samples: Iterable[Sample]) -> None:
     root = Path(os.path.abspath(path.parent))
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         for sample in samples:
-            file.write(json.dumps(_record(sample, root), ensure_ascii=False) + "\n")
+            file.write(to_json(_record(sample, root)) + "\n")
 
 
 def problem_of(sample: Sample, root: Path) -> str | None:
@@ -122,7 +157,7 @@ def _record(sample: Sample, root: Path) -> dict[str, object]:
 
 
 def _examine(
-    path: Path, *, decode: bool, progress: Callable[[int, int], None] | None = None
+    path: Path, check: Check | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Sample | Problem]:
     """Yield for each line its sample, or its problems."""
     first_lines: dict[str, int] = {}
@@ -158,6 +193,7 @@ def _examine(
             if name in first_lines:
                 wrong.append(("id", f"{name!r} was already used on line {first_lines[name]}"))
             first_lines.setdefault(name, number)
+        sample = name if isinstance(name, str) else ""
         image = None
         if isinstance(record.get("image"), str):
             try:
@@ -168,13 +204,16 @@ def _examine(
                     raise InvalidRecord(
                         f"is in split {other!r} on line {first}: held-out data would leak"
                     )
-                if decode:
-                    check_image(image)
-            except UnreadableImage as error:
-                wrong.append(("image", error.reason))
             except InvalidRecord as reason:
                 wrong.append(("image", str(reason)))
-        yield from (Problem(path, number, field, why) for field, why in wrong)
+        if check is not None:
+            wrong += check.prompts(record)
+            for why, usable in check.image(image) if image is not None else ():
+                if usable:
+                    yield Problem(path, number, "image", why, sample, usable=True)
+                else:
+                    wrong.append(("image", why))
+        yield from (Problem(path, number, field, why, sample) for field, why in wrong)
         if not wrong:
             yield Sample(**{**record, "image": image})  # type: ignore[arg-type]
     if empty:

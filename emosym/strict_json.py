@@ -1,4 +1,4 @@
-"""A strict JSON reader for files from other programs; its values can be stored and printed."""
+"""Strict JSON: a reader for files of other programs, and a writer of text that is safe to show."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ DEPTH = 32
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 """A lone surrogate: valid in JSON, not in UTF-8."""
+
+_NOT_ASCII = re.compile(r"[^\x20-\x7e\n]")
 
 
 class BadJson(ValueError):  # noqa: N818 (like `InvalidRecord`: it describes the input)
@@ -50,6 +52,25 @@ def read_json(text: str | bytes) -> object:
         raise BadJson((), "not JSON that can be read: nested too deeply") from error
     _check(value, ())
     return value
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return strict JSON, as text that every UTF-8 file and terminal takes.
+
+    Characters that cannot be printed are escaped: control characters, those that change the
+    direction of text, and lone surrogates, which stand for the bytes of a file name that is not
+    UTF-8. `os.fsencode` of such a name, read back by `json.loads`, is the name on the disk.
+
+    Raises:
+        ValueError: a number that is NaN or infinite.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _NOT_ASCII.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def _integer(digits: str) -> int | float:

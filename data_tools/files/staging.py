@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import glob
-import json
 import os
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from emosym.errors import UserError
 from emosym.files import move
+from emosym.strict_json import to_json
 
 
 @contextmanager
@@ -69,4 +69,4 @@ def _sweep(out: Path) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file, indented, with keys in the given order."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(to_json(value, indent=2) + "\n", encoding="utf-8")

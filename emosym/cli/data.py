@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from emosym.cli.files import notice
 from emosym.console.options import MOST_IMAGES, AsJson, Plugins
 from emosym.console.progress import progress
 from emosym.console.tables import print_facts, print_table
@@ -43,7 +44,9 @@ def import_(
         title=str(out / "manifest.jsonl"),
     )
     if report.quarantined:
-        print(f"rejected rows, with reasons: {out / 'quarantine.jsonl'}")
+        print(printable(f"rejected rows, with reasons: {out / 'quarantine.jsonl'}"))
+    notice("ignored in images", report.ignored)
+    notice("skipped, as no row names them", report.unlisted)
 
 
 @app.command()
@@ -62,37 +65,63 @@ def world(
     if as_json:
         print_json({"dataset": str(out), "count": count, "seed": seed, "size": size})
     else:
-        print(f"{count} images in {out}")
+        print(printable(f"{count} images in {out}"))
 
 
 @app.command()
 def validate(
-    manifest: Annotated[Path, typer.Argument(help="A manifest.jsonl, or its folder.")],
+    path: Annotated[Path, typer.Argument(help="A manifest, or the folder of a dataset.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A model, by name or folder: check the lengths of prompts too."),
+    ] = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every line and every image of a manifest.
+    """Check every row and every image of a dataset, and with --model the length of every prompt.
 
-    Each problem is one line: `file:line: field: reason`.
+    Each problem is one line: `file:line: field: reason`. A dataset without problems can be trained
+    on.
 
-    The exit code is 0 for a valid manifest and 2 for one with problems.
+    The exit code is 0 for a valid dataset and 2 for one with problems.
     """
-    from data_tools.manifest import validate_manifest
+    from data_tools.dataset import MANIFEST, validate_dataset
 
-    path = manifest / "manifest.jsonl" if manifest.is_dir() else manifest
+    if (path / MANIFEST).is_file():
+        path = path / MANIFEST
+    check_text = None if model is None else length_check(model)
     with progress("checking") as show:
-        problems = validate_manifest(path, show)
+        problems = validate_dataset(path, show, check_text)
+    count = sum(not problem.usable for problem in problems)
     if as_json:
         found = [asdict(problem) | {"file": str(problem.file)} for problem in problems]
-        print_json({"manifest": str(path), "valid": not problems, "problems": found})
+        print_json({"manifest": str(path), "valid": not count, "problems": found})
     else:
-        print(
-            "\n".join(printable(str(each)) for each in problems) if problems else f"{path} is valid"
+        for problem in problems:
+            print(printable(str(problem)))
+        if not count:
+            print(printable(f"{path} is valid"))
+    if count:
+        plural = "s" if count > 1 else ""
+        raise UserError(f"{path} has {count} problem{plural}", fix="correct the lines listed")
+
+
+def length_check(model: str) -> Callable[[str], str | None]:
+    """Return a function: a prompt -> why the decoder of a model cannot read it, or None."""
+    from model_zoo import zoo
+
+    tokenizers = zoo.load_prompt_tokenizers(model)
+
+    def check(prompt: str) -> str | None:
+        (count,) = tokenizers.count([prompt])
+        if count <= tokenizers.window:
+            return None
+        return (
+            f"{count} tokens, more than the {tokenizers.window} that {model} reads; shorten it, or"
+            " train with data.long_prompts=truncate"
         )
-    if problems:
-        plural = "s" if len(problems) > 1 else ""
-        raise UserError(
-            f"{path} has {len(problems)} problem{plural}", fix="correct the lines listed"
-        )
+
+    return check
 
 
 @app.command()

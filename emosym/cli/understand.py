@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emosym.affect.scales import UNIT
-from emosym.cli.files import expand_images
+from emosym.cli.files import expand_images, notice
 from emosym.cli.loading import load_pipeline
 from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model, Plugins
 from emosym.console.progress import progress
 from emosym.console.tables import signed
 from emosym.console.terminal import print_json, print_passage
 from emosym.errors import UserError, unknown
+from emosym.pictures.formats import NAMES
 from emosym.records import Question
 
 if TYPE_CHECKING:
@@ -111,14 +112,18 @@ def _heading(record: Mapping[str, Any]) -> str:
 
 
 def check_all(paths: list[Path]) -> None:
-    """Decode every image; raise one UserError that names all broken ones."""
+    """Decode every image; raise one UserError that names all broken ones.
+
+    What is ignored in an image (see `load_image`) is named on stderr.
+    """
     from emosym.pictures.loading import UnreadableImage, check_image
 
     broken: list[str] = []
+    notes: list[str] = []
     with progress("checking images", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
             try:
-                check_image(path)
+                notes += [f"{path}: {why}" for why in check_image(path)]
             except UnreadableImage as error:
                 broken.append(f"{path}: {error.reason}")
             show(done, len(paths))
@@ -126,6 +131,7 @@ def check_all(paths: list[Path]) -> None:
         raise UserError(
             f"cannot read {len(broken)} of {len(paths)} images",
             got=", ".join(broken[:3]) + (", ..." if len(broken) > 3 else ""),
-            expected="whole image files (JPEG, PNG, ...)",
+            expected=f"whole images: {NAMES}",
             fix="replace them or leave them out",
         )
+    notice("ignored", notes)

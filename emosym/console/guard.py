@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from itertools import pairwise
@@ -63,7 +64,8 @@ def _discard_stdout() -> None:
 def _check_arguments() -> None:
     """Raise UserError for an argument that no option can accept."""
     for before, argument in pairwise(sys.argv):
-        argument.encode()  # bytes that are not UTF-8 are surrogates here, and would fail later
+        if not os.path.lexists(argument):  # the name of a file may be any bytes
+            argument.encode()  # bytes that are not UTF-8 are surrogates here, and would fail later
         if re.fullmatch(r"(--[\w-]+=)?", argument):  # as a path it would be the current folder
             raise UserError(
                 "an argument is empty",

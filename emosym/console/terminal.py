@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from emosym.errors import printable
+from emosym.strict_json import to_json
 
 
 def print_json(value: object) -> None:
-    """Print a value as strict JSON, without NaN or infinities."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """Print a value as strict JSON, see `to_json`."""
+    print(to_json(value, indent=2))
 
 
 def print_passage(heading: str, text: str) -> None:

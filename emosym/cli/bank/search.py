@@ -19,11 +19,11 @@ from emosym.cli.bank.options import (
     filtered,
 )
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
-from emosym.cli.files import SUFFIXES
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
 from emosym.console.terminal import print_json
 from emosym.errors import UserError
+from emosym.pictures.formats import SUFFIXES
 
 WANTED = ("valence", "arousal")
 """Keys of a query for valence and arousal."""
