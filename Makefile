@@ -109,8 +109,8 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@echo '$(TORCH)' > "$@.new"; mv "$@.new" "$@"
 
 .PHONY: test
-test: setup ## run every test
-	$(PY) -m pytest
+test: setup ## run every test, one process a core (at most 8)
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --maxprocesses 8
 
 .PHONY: lint
 lint: setup ## check style, format and types
