@@ -16,6 +16,7 @@ HOSTFILE ?=## DeepSpeed hostfile ("worker-1 slots=8") for several machines
 CONFIG ?=## preset of train/presets (each train target has its own default)
 DATA ?=## dataset folder or manifest
 RUN ?=## run folder: weights, logs, reports
+CHECKPOINT ?=## checkpoint that resume continues from, as step-0000020; default: the last one
 OTHER ?=## run folder or report.json that eval-compare compares with RUN=
 OVERRIDES ?=## configuration changes of a run: "seed=1 stages.0.steps=60"
 MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
@@ -45,20 +46,16 @@ ifeq ($(shell [[ "$(NPROC)" =~ ^[1-9][0-9]*$$ ]] && echo good),)
 $(error NPROC is $(NPROC); expected a positive number of ranks)
 endif
 
-# One rank needs no launcher (it would cost four seconds); more go through DeepSpeed's, on a free
-# port, so that two jobs on one machine never meet. On one machine its inner launcher is enough:
-# the outer one leaves the ranks alone with a signal, and reports Ctrl-C as a traceback.
-ifeq ($(HOSTFILE)$(filter-out 1,$(NPROC)),)
+# One rank needs no launcher, and the ranks of one machine need no more than ours. Several machines
+# go through DeepSpeed's, on a free port, so that two jobs never meet.
+ifneq ($(HOSTFILE),)
+FREE_PORT = $$($(PY) -c 'from train.distributed.launcher import free_port; print(free_port())')
+TRAIN = deepspeed --log_level critical --hostfile "$(HOSTFILE)" --master_port $(FREE_PORT) \
+	--no_local_rank --module train
+else ifeq ($(NPROC),1)
 TRAIN = $(PY) -m train
 else
-FREE_PORT = $$($(PY) -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
-ifeq ($(HOSTFILE),)
-HERE = $$($(PY) -c 'import base64, json; print(base64.urlsafe_b64encode(json.dumps({"localhost": list(range($(NPROC)))}).encode()).decode())')
-TRAIN = $(PY) -m deepspeed.launcher.launch --quiet --world_info $(HERE) --master_port $(FREE_PORT) \
-	--no_local_rank --module train
-else
-TRAIN = deepspeed --quiet --hostfile "$(HOSTFILE)" --master_port $(FREE_PORT) --no_local_rank --module train
-endif
+TRAIN = $(PY) -m train.distributed.launcher $(NPROC)
 endif
 
 # $(call fail,what;fix) leaves with the exit code of every user error.
@@ -151,8 +148,8 @@ train-joint: given-hostfile setup ## all steps: understand, verify, generate, re
 	@$(TRAIN) run "$(CONFIG)" $(TRAIN_OPTIONS)
 
 .PHONY: resume
-resume: given-RUN given-hostfile setup ## continue RUN= from its last checkpoint
-	@$(TRAIN) resume "$(RUN)" $(OVERRIDES)
+resume: given-RUN given-hostfile setup ## continue RUN= from its last checkpoint, or from CHECKPOINT=
+	@$(TRAIN) resume "$(RUN)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") $(OVERRIDES)
 
 .PHONY: eval
 eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=

@@ -102,11 +102,13 @@ def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
     )
     assert "deepspeed" not in one.splitlines()[-1]
     two = make("-n", "train-joint", "NPROC=2", "CONFIG=c.yaml").stdout.replace("\\\n", "")
-    assert re.search(r'deepspeed.launcher.launch .*_port .*--module train run "c.yaml"', two)
+    assert two.splitlines()[-1].endswith('-m train.distributed.launcher 2 run "c.yaml" ')
     hosts = tmp_path / "hosts"
     hosts.write_text("one slots=8\n")
     many = make("-n", "resume", "RUN=r", f"HOSTFILE={hosts}").stdout
     assert re.search(rf'deepspeed .*--hostfile "{hosts}" .*--module train resume "r"', many)
+    earlier = make("-n", "resume", "RUN=r", "CHECKPOINT=step-0000020").stdout
+    assert '-m train resume "r" --checkpoint "step-0000020"' in earlier.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

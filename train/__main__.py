@@ -16,9 +16,6 @@ from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-SAVED = 143
-"""Exit code of a run that SIGTERM or Ctrl-C stopped (128 + SIGTERM); its state is saved."""
-
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over the preset.")]
 
 
@@ -41,10 +38,14 @@ def run(
     ] = None,
 ) -> None:
     """Start a run."""
-    from train.run import start
-
     folder = Path("runs") / preset.stem if run is None else run
-    _guarded(folder, lambda: start(preset, folder, data, overrides or []))
+
+    def work() -> dict[str, Any]:
+        from train.run import start
+
+        return start(preset, folder, data, overrides or [])
+
+    _guarded(folder, work)
 
 
 @app.command()
@@ -58,46 +59,99 @@ def resume(
     ] = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
-    from train.run import resume as resume_run
+    from train.finished import stored_report
 
-    _guarded(run, lambda: resume_run(run, overrides or [], checkpoint))
+    stored = None if overrides or checkpoint else stored_report(run)
+    if stored is not None:
+        if _is_first():
+            print(f"{run} is finished; this is its report", file=sys.stderr)
+            _show(run, stored)
+        return
+
+    def work() -> dict[str, Any]:
+        from train.run import resume
+
+        return resume(run, overrides or [], checkpoint)
+
+    _guarded(run, work)
 
 
 def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
-    """Run a command and print its report; errors become one line and an exit code."""
-    from rich.console import Console
+    """Run a command and print its report; errors and signals become one line and an exit code."""
+    from train.stopping import Stopped, stoppable
 
-    from eval.reports.table import comparison_table
+    try:
+        with stoppable():
+            report = _reported(run, work)
+    except Stopped as stopped:
+        if _is_first():
+            print(f"stopped; {_kept(run)}", file=sys.stderr)
+        raise SystemExit(128 + stopped.number) from None
+    if report:
+        _show(run, report)
+
+
+def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     from train.distributed import ranks
     from train.trainer import Interrupted
 
     try:
-        report = work()
+        return work()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        problem = error
     except OSError as error:  # no space left or no permission: one line, no traceback
         # Not Path.is_file: it raises where the folder cannot be looked into.
         begun = os.path.isfile(run / "config.yaml")
         advice = (
             f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
         )
-        print(f"error: {error}; correct it, then {advice}", file=sys.stderr)
-        raise SystemExit(2) from None
+        problem = UserError(f"{error}; correct it, then {advice}")
     except ranks.OtherRankError:
         raise SystemExit(2) from None
-    except Interrupted:
+    except Interrupted as interrupted:
         if ranks.is_first():
             print(f"saved; continue with {ranks.resume_command(run)}", file=sys.stderr)
-        raise SystemExit(SAVED) from None
+        raise SystemExit(128 + interrupted.number) from None
+    except RuntimeError as error:
+        if not ranks.lost_peer(error):
+            raise
+        if os.environ["LOCAL_RANK"] != "0":
+            raise SystemExit(2) from None
+        problem = UserError("another rank stopped, which may have said why", fix=_kept(run))
     finally:
         ranks.leave()
-    if report:
-        console = Console()
-        table = comparison_table(report)
-        if table.row_count:  # Nothing was measured: no table.
-            console.print(table)
-        console.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
+    print(f"error: {problem}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _kept(run: Path) -> str:
+    """Return what is kept of a run that was stopped, and how to continue it."""
+    from train.checkpoint_files import list_checkpoints
+    from train.distributed.launcher import resume_command
+
+    if not os.path.isfile(run / "config.yaml"):
+        return "nothing was written; start the run again"
+    saved = list_checkpoints(run / "checkpoints")
+    kept = f"{saved[-1].name} is kept" if saved else "the run is before its first checkpoint"
+    return f"{kept}; continue with {resume_command(run)}"
+
+
+def _is_first() -> bool:
+    """Return whether this process prints for all ranks, also before they have joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _show(run: Path, report: dict[str, Any]) -> None:
+    """Print the scores of a report, and where the whole is."""
+    from rich.console import Console
+
+    from eval.reports.table import comparison_table
+
+    console = Console()
+    table = comparison_table(report)
+    if table.row_count:  # Nothing was measured: no table.
+        console.print(table)
+    console.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +19,8 @@ from torch import nn
 from emosym.config import load_config
 from emosym.errors import UserError
 from emosym.files import move, remove, replace_folder
-from memory_bank.distributed import gather
-from train import checksums
+from train import checkpoint_files
+from train.checkpoint_files import list_checkpoints
 from train.data.candidate_queue import CandidateQueue
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
@@ -33,7 +31,6 @@ AVERAGES = "averages"
 """Folder of the averages in a checkpoint, a file for each part that has one."""
 WAITING = "waiting.safetensors"
 """File of the candidates that wait for their admission to the bank; absent if there are none."""
-_NAME = re.compile(r"step-(\d{7})")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +69,7 @@ class State:
     @property
     def name(self) -> str:
         """The name of its checkpoint."""
-        return f"step-{self.step:07d}"
+        return checkpoint_files.name_of(self.step)
 
 
 def save(
@@ -99,20 +96,8 @@ def save(
             if ranks.is_first():
                 _sweep(folder)
                 temporary.mkdir(parents=True)
-        sums: dict[str, str] = {}
-        with ranks.raise_together():
-            for part, engine in engines.items():
-                engine.save_checkpoint(
-                    str(temporary / part),
-                    tag="state",
-                    save_latest=False,
-                    exclude_frozen_parameters=True,
-                )
-                state.digests[part] = digest(engine.module)
-            for engine in engines.values():
-                written = engine.checkpoint_engine.take_written()
-                sums |= {_name(path, temporary): checksums.sha256(path) for path in written}
-        sums = dict(gather(list(sums.items())))
+        shards = ranks.collect(lambda: _write_shards(temporary, state, engines))
+        sums = {name: value for own in shards for name, value in own.items()}
         with ranks.raise_together():
             if ranks.is_first():
                 _finish(temporary, state, averages, waiting, sums)
@@ -132,6 +117,17 @@ def save(
     return target
 
 
+def _write_shards(folder: Path, state: State, engines: dict[str, Any]) -> dict[str, str]:
+    """Write what DeepSpeed writes; return the hashes of this rank's files. Raises OSError."""
+    for part, engine in engines.items():
+        engine.save_checkpoint(
+            str(folder / part), tag="state", save_latest=False, exclude_frozen_parameters=True
+        )
+        state.digests[part] = digest(engine.module)
+    written = [path for e in engines.values() for path in e.checkpoint_engine.take_written()]
+    return {_name(path, folder): checkpoint_files.sha256(path) for path in written}
+
+
 def _finish(
     folder: Path,
     state: State,
@@ -149,8 +145,8 @@ def _finish(
         if waiting.candidates:
             own.append(folder / WAITING)
             waiting.save(own[-1])
-    checksums.write_sums(
-        folder, sums | {_name(path, folder): checksums.sha256(path) for path in own}
+    checkpoint_files.write_sums(
+        folder, sums | {_name(path, folder): checkpoint_files.sha256(path) for path in own}
     )
 
 
@@ -158,19 +154,6 @@ def _sweep(folder: Path) -> None:
     """Delete what killed saves left."""
     for stale in folder.glob(".step-*.tmp"):
         remove(stale)
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """Return the finished checkpoints of a run, oldest first.
-
-    Raises:
-        UserError: something else is in the folder's place.
-    """
-    if not os.path.lexists(folder):
-        return []
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder", fix="put the run's checkpoints back")
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def find(folder: Path, name: str | None) -> Path | None:
@@ -219,10 +202,10 @@ def load(
     """
     fix = _advice(path)
     with ranks.raise_together():
-        sums = checksums.listed(path, fix)
+        sums = checkpoint_files.listed(path, fix)
     with ranks.raise_together():
         for name in sorted(sums)[ranks.rank() :: ranks.size()]:
-            checksums.check_file(path, name, sums[name], fix)
+            checkpoint_files.check_file(path, name, sums[name], fix)
     with ranks.raise_together():
         state = read_state(path)
         _check_state(state, path, set(engines), model_hash)

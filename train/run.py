@@ -29,16 +29,15 @@ from train.config import RunConfig
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData, load_run_data
 from train.distributed import engines, ranks
+from train.finished import CONFIG, MODEL
 from train.phases.registry import PHASES, train_config
 from train.sizes import check_sizes
 from train.space import space_of
 from train.texts import check_texts
 from train.trainer import Trainer
 
-CONFIG = "config.yaml"
 LOCK = "run.lock"
 BEFORE = "before.json"
-MODEL = "model"
 CORPUS_TEXTS = 20_000
 """Texts from which a tokenizer is trained when a run starts from scratch."""
 
@@ -98,15 +97,13 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
             trainer, data = _set_up(config, run)
         trainer.restore(checkpoint)
         step, total = trainer.state.step, len(trainer.schedule)
-        complete = (run / REPORT).is_file() and (run / MODEL).is_dir()
-        if step == total and complete and not overrides:
-            trainer.close()
-            _print(f"{run} is finished; this is its report")
-            return _scores_of(run / REPORT) if ranks.is_first() else {}
         _print(f"{run} continues at step {step} of {total}")
-        if overrides and ranks.is_first():
-            write_text(run / CONFIG, dump_config(config))
-        ranks.barrier()
+        with ranks.raise_together():
+            if ranks.is_first():
+                if (run / REPORT).exists():  # of an earlier end
+                    (run / REPORT).replace(run / f"{REPORT}.superseded")
+                if overrides:
+                    write_text(run / CONFIG, dump_config(config))
         return _finish(trainer, data)
 
 

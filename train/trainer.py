@@ -44,6 +44,10 @@ Batch = Sequence[Sample] | Sequence[Question]
 class Interrupted(Exception):  # noqa: N818  not an error
     """A signal stopped the run; its state is saved."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 class Trainer:
     """Trains one model by a schedule of phases, from the start or from a checkpoint of the run."""
@@ -107,7 +111,7 @@ class Trainer:
             print(f"{part}: the run evaluates and saves an average of its weights ({average})")
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
         self._alarm: Alarm | None = None
-        self._stop = False
+        self._stop = 0
         self._updated = False
         """Whether an optimizer update of the current step has changed the weights."""
 
@@ -178,11 +182,11 @@ class Trainer:
                 if self._alarm is not None:
                     self.save()
                     raise self._alarm_error(self._alarm)
-                stopping = ranks.any_rank(self._stop)
+                stopping = ranks.any_rank(self._stop > 0)
                 if stopping or self.state.step % self.config.save_every == 0:
                     self.save()
                 if stopping:
-                    raise Interrupted
+                    raise Interrupted(self._stop or signal.SIGTERM)
             self.save()
         finally:
             logs.close()
@@ -334,8 +338,8 @@ class Trainer:
             fix=f"the state is saved: {alarm.fix}: {ranks.resume_command(self.run)}",
         )
 
-    def _ask_to_stop(self, *_: object) -> None:
-        self._stop = True
+    def _ask_to_stop(self, number: int, _: object) -> None:
+        self._stop = number
 
     def _sections(self, need: Need) -> list[Any]:
         """Return the sections of the run's phases that need something."""

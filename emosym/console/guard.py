@@ -25,7 +25,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
     """Run the command line `name` and exit.
 
     Bad input, wrong usage and errors of the operating system are one line on stderr, with exit
-    code 2.
+    code 2. Ctrl-C is one line, with exit code 130.
     """
     try:
         try:
@@ -37,6 +37,9 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         problem = error
     except TyperException as error:
         problem = _usage_error(error)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the program that reads our output has closed it
         _discard_stdout()
         sys.exit(1)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import deepspeed
@@ -17,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from emosym.errors import UserError
+from train.distributed.launcher import free_port
+from train.distributed.launcher import resume_command as resume_command
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ def join() -> None:
         _check_launcher()
     else:
         alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+        os.environ.update(alone, MASTER_PORT=str(free_port()))
     # Skip an operator of DeepSpeed's inference that training never calls. It would be compiled on
     # first use, and a process that is killed meanwhile leaves a lock that blocks all later ones.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -122,13 +122,6 @@ def lost_peer(error: Exception) -> bool:
     )
 
 
-def resume_command(run: Path, checkpoint: str | None = None) -> str:
-    """Return the command that resumes a run on as many ranks, from a checkpoint or the last one."""
-    processes = f" NPROC={size()}" if dist.is_initialized() and size() > 1 else ""
-    named = f" CHECKPOINT={checkpoint}" if checkpoint else ""
-    return f"`make resume RUN={run}{processes}{named}`"
-
-
 def barrier() -> None:
     """Wait for all ranks, however long their work takes."""
     if size() > 1:
@@ -148,8 +141,8 @@ def least(number: int) -> int:
     """Return the least of the ranks' numbers, on all ranks."""
     if size() == 1:
         return number
-    found = torch.tensor(number, device=device())
-    dist.all_reduce(found, op=dist.ReduceOp.MIN)
+    found = torch.tensor(number)
+    dist.all_reduce(found, op=dist.ReduceOp.MIN, group=_waiting)
     return int(found.item())
 
 
@@ -250,9 +243,3 @@ def _bad_variable(name: str, expected: str) -> UserError:
         expected=expected,
         fix="start with `make ... NPROC=<ranks>`, or unset RANK to train on one rank",
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -18,7 +18,8 @@ from tests.train import probes
 from tests.train.probes import compress
 from tests.train.processes import refused, train, train_in_ranks
 from train.changes import check_changes
-from train.checkpoint import list_checkpoints, load
+from train.checkpoint import load
+from train.checkpoint_files import list_checkpoints
 from train.data.candidate_queue import CandidateQueue
 from train.phases.registry import train_config
 

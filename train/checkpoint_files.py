@@ -1,8 +1,9 @@
-"""SHA-256 of every file of a checkpoint, in a file that `sha256sum --check` reads."""
+"""Names of checkpoints, and the SHA-256 of each of their files as `sha256sum --check` reads it."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,26 @@ from emosym.errors import UserError
 from emosym.files import regular_files
 
 SUMS = "SHA256SUMS"
+_NAME = re.compile(r"step-\d{7}")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+
+
+def name_of(step: int) -> str:
+    """Return the name of the checkpoint after a number of steps."""
+    return f"step-{step:07d}"
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints of a run, oldest first.
+
+    Raises:
+        UserError: something else is in the folder's place.
+    """
+    if not os.path.lexists(folder):
+        return []
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder", fix="put the run's checkpoints back")
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
 def sha256(path: Path) -> str:
