@@ -65,8 +65,7 @@ def resume(
 
 def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
     """Run a command and print its report; errors become one line and an exit code."""
-    from rich.console import Console
-
+    from emosym.console.terminal import console
     from eval.reports.table import comparison_table
     from train.distributed import ranks
     from train.trainer import Interrupted
@@ -93,11 +92,11 @@ def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
     finally:
         ranks.leave()
     if report:
-        console = Console()
+        screen = console()
         table = comparison_table(report)
         if table.row_count:  # Nothing was measured: no table.
-            console.print(table)
-        console.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
+            screen.print(table)
+        screen.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":
