@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from unicodedata import category
 
 
 class UserError(Exception):
@@ -25,9 +26,22 @@ class UserError(Exception):
         super().__init__(printable(" ".join("; ".join(parts).split())))
 
 
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, so that it cannot steer a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text that cannot steer a terminal: its invisible characters are escaped.
+
+    These are control and format characters (escape, bidirectional overrides, zero-width ones),
+    separators of lines, surrogates of bytes that are not UTF-8, and unassigned characters; spaces
+    of any width remain.
+
+    Args:
+        text: from outside.
+        keep: characters that remain, such as a line end.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep or category(c) == "Zs" else repr(c)[1:-1] for c in text
+    )
 
 
 def unknown(kind: str, name: object, known: Iterable[str], fix: str | None = None) -> UserError:

@@ -54,7 +54,7 @@ def read_json(text: str | bytes) -> object:
     return value
 
 
-def to_json(value: object, *, indent: int | None = None) -> str:
+def to_json(value: object, *, indent: int | None = None, ensure_ascii: bool = False) -> str:
     """Return strict JSON, as text that every UTF-8 file and terminal takes.
 
     Characters that cannot be printed are escaped: control characters, those that change the
@@ -64,13 +64,16 @@ def to_json(value: object, *, indent: int | None = None) -> str:
     Raises:
         ValueError: a number that is NaN or infinite.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, allow_nan=False)
     return _NOT_ASCII.sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
+    """Return a character, or its UTF-16 units as JSON writes them (`json` leaves DEL as it is)."""
     character = match[0]
-    return character if character.isprintable() else json.dumps(character)[1:-1]
+    if character.isprintable():
+        return character
+    return re.sub("(....)", r"\\u\1", character.encode("utf-16-be", "surrogatepass").hex())
 
 
 def _integer(digits: str) -> int | float:

@@ -18,7 +18,7 @@ CROWD = 16
 """Modules beside each other in a folder."""
 FLOORS = (
     ("errors",),
-    ("strict_json", "files", "randomness", "pictures"),
+    ("strict_json", "yaml_text", "files", "randomness", "pictures"),
     ("affect", "config", "plugins"),
     ("records", "diffusion"),
     ("interfaces",),

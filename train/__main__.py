@@ -143,15 +143,14 @@ def _is_first() -> bool:
 
 def _show(run: Path, report: dict[str, Any]) -> None:
     """Print the scores of a report, and where the whole is."""
-    from rich.console import Console
-
+    from emosym.console.terminal import console
     from eval.reports.table import comparison_table
 
-    console = Console()
+    screen = console()
     table = comparison_table(report)
     if table.row_count:  # Nothing was measured: no table.
-        console.print(table)
-    console.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
+        screen.print(table)
+    screen.print(f"{run / 'report.html'}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from emosym.console.terminal import console
 from emosym.errors import UserError
 from emosym.files import write_bytes
 from train.distributed import ranks
@@ -41,7 +41,7 @@ class Logs:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
-            console=Console(file=sys.stderr),
+            console=console(stderr=True),
         )
         self._task = self._progress.add_task("start", total=total, completed=start, note="")
         self._progress.start()

@@ -69,13 +69,14 @@ def show(
         )
         return
     import yaml
-    from rich.console import Console
     from rich.markdown import Markdown
+
+    from emosym.console.terminal import console
 
     print(yaml.safe_dump({name: preset}, sort_keys=False), end="")
     print_facts(files or {"weights": NO_WEIGHTS}, title=folder or "")
     if text is not None:
-        Console().print(Markdown(text))
+        console().print(Markdown(text, hyperlinks=False))
 
 
 @app.command()

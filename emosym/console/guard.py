@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
+from emosym.console.streams import protect_streams
 from emosym.errors import UserError
 
 RENAMED = {
@@ -25,8 +26,10 @@ def run(app: typer.Typer, name: str) -> NoReturn:
     """Run the command line `name` and exit.
 
     Bad input, wrong usage and errors of the operating system are one line on stderr, with exit
-    code 2. Ctrl-C is one line, with exit code 130.
+    code 2. Ctrl-C is one line, with exit code 130. Whatever is printed, by whom, cannot steer the
+    terminal.
     """
+    protect_streams()
     try:
         try:
             _check_arguments()

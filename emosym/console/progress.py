@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from emosym.console.terminal import console
 
 FIRST = 2.0
 """Seconds of silence in a log: shorter work prints nothing there."""
@@ -26,14 +27,14 @@ def progress(what: str, total: int | None = None) -> Iterator[Show]:
     On a terminal it is a bar that disappears at the end. Elsewhere it is a line after `FIRST`
     seconds, then one at most every `INTERVAL` seconds, and one at the end.
     """
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         lines = ProgressLines(what)
         yield lines.show
         lines.finish()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from emosym.affect.scales import Affect
+from emosym.console.terminal import console
 from emosym.errors import printable
 
 
@@ -19,8 +19,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
     On a terminal it is a box whose long cells are wrapped to the width. Elsewhere each row is one
     line, with columns two spaces apart and as wide as their content.
     """
-    console = Console()
-    if not console.is_terminal:
+    out = console()
+    if not out.is_terminal:
         print("\n".join(([printable(title)] if title else []) + _lines(columns, rows)))
         return
     table = Table(
@@ -30,7 +30,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         column.overflow = "fold"
     for row in rows:
         table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
-    console.print(table)
+    out.print(table)
 
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:

@@ -23,8 +23,7 @@ def compare(
     For a training run, the metrics after training are used. A change that may be noise is "unsure":
     its 95 % interval, paired by item, contains 0, or the reports have not the same items.
     """
-    from rich.console import Console
-
+    from emosym.console.terminal import console
     from eval.reports.comparison import side_by_side, tables
     from eval.reports.table import comparison_table
 
@@ -33,7 +32,7 @@ def compare(
     if not any(by_section.values()):
         raise UserError(f"{first} and {second} hold no metrics", expected="reports of evaluations")
     if not as_json:
-        Console().print(comparison_table(report, ("first", "second")))
+        console().print(comparison_table(report, ("first", "second")))
         return
     metrics = [
         {

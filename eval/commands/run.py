@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from emosym.console.options import Plugins
+from emosym.console.terminal import console
 from emosym.errors import UserError
 
 REQUESTS = 64
@@ -134,9 +134,9 @@ def run(
             if picture is not None
         },
     )
-    console = Console()
-    console.print(comparison_table(report))
-    console.print(str(out / "report.html"), soft_wrap=True, markup=False)
+    screen = console()
+    screen.print(comparison_table(report))
+    screen.print(str(out / "report.html"), soft_wrap=True, markup=False)
 
 
 def _refuse(options: Mapping[str, object], reason: str) -> None:
