@@ -73,6 +73,8 @@ PRESETS: dict[str, tuple[str, dict]] = {
     "generate": ("generate", {"generate": {"update_understander": True, "image_share": 0.5}}),
     "remember": ("remember", {"remember": {"per_emotion": 2, "admission": {"delay": 1}}}),
 }
+
+
 def presets(model, world, **engine) -> dict[str, dict]:
     return {
         name: probes.settings(
