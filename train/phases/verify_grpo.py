@@ -141,8 +141,6 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
 
     def __init__(self, context: PhaseContext) -> None:
         super().__init__(context)
-        forbidden = context.model.processor.forbidden_ids
-        self.policy = TokenPolicy(self.config.temperature, forbidden)
         self.rewards = {
             name: weight for name, weight in self.config.reward_weights.items() if weight
         }
@@ -180,6 +178,11 @@ class VerifyGrpo(Phase[VerifyGrpoConfig, Question]):
                 f"verify_grpo reads each prompt {self.config.num_generations} times, once for each"
                 " answer: engine.gradient_checkpointing leaves no cache to share"
             )
+
+    @property
+    def policy(self) -> TokenPolicy:
+        """Return the distribution that answers are sampled from."""
+        return TokenPolicy(self.config.temperature, self.context.model.processor.forbidden_ids)
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[MicroBatch[Question]]) -> Sequence[Scored]:
