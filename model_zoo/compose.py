@@ -104,7 +104,7 @@ def _understander_donor(
     backbone: str | Path, reasoning_tokens: int | None, dtype: torch.dtype
 ) -> EmoSym | None:
     """Return the model whose whole understander is taken; None for a plain backbone."""
-    if str(backbone) not in zoo.members() and not (Path(backbone) / zoo.CONFIG).is_file():
+    if not zoo.is_model(backbone):
         return None
     donor = zoo.load(backbone, dtype)
     own = donor.config.reasoning_tokens

@@ -9,6 +9,7 @@ from typing import Any
 
 import diffusers.utils.logging
 import transformers.utils.logging
+from diffusers.models.modeling_utils import ModelMixin
 from huggingface_hub.errors import StrictDataclassError
 from jinja2 import TemplateError
 from safetensors import SafetensorError
@@ -22,6 +23,8 @@ LOADING_ERRORS = (
     TypeError,
     KeyError,
     RuntimeError,
+    RecursionError,
+    MemoryError,
     SafetensorError,
     StrictDataclassError,
     TemplateError,
@@ -49,6 +52,7 @@ def load_pretrained(cls: Any, source: str | Path, **options: Any) -> Any:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            **_no_code(cls),
             **options,
         )
     wrong = [f"{key}: missing" for key in sorted(report["missing_keys"])]
@@ -64,6 +68,12 @@ def load_pretrained(cls: Any, source: str | Path, **options: Any) -> Any:
             fix=FIX,
         )
     return model
+
+
+def _no_code(cls: Any) -> dict[str, Any]:
+    """Return the argument with which transformers never runs a model's code, nor asks to."""
+    of_diffusers = isinstance(cls, type) and issubclass(cls, ModelMixin)  # its models run none
+    return {} if of_diffusers else {"trust_remote_code": False}
 
 
 @contextlib.contextmanager

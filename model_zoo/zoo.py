@@ -32,6 +32,7 @@ from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
 from model_zoo.pretrained import quiet_progress, user_errors
+from model_zoo.received.folder import check_folder, read_object
 from model_zoo.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent
@@ -94,6 +95,11 @@ def preset(name: str) -> dict[str, Any]:
     if name not in members():
         raise unknown("model", name, members())
     return yaml.safe_load((ROOT / "presets" / f"{name}.yaml").read_text())
+
+
+def is_model(name_or_path: str | Path) -> bool:
+    """Return whether this is a member of the zoo, or a model folder."""
+    return str(name_or_path) in members() or (Path(name_or_path) / CONFIG).is_file()
 
 
 def folder_of(name_or_path: str | Path) -> Path:
@@ -252,10 +258,15 @@ def model_files(folder: Path) -> dict[str, str]:
     """Return relative path -> SHA-256 of all files of a model, except card and hidden files."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): _digest(path)
         for path in files
         if path.name != CARD and not path.name.startswith(".")
     }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:  # in pieces: a file may be larger than the memory
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fingerprint(folder: Path) -> str:
@@ -265,11 +276,11 @@ def fingerprint(folder: Path) -> str:
 
 def read_config(folder: Path) -> FolderConfig:
     """Read a model folder's `emosym.json`; raise UserError for another format or unknown keys."""
+    check_folder(folder)
     path = folder / CONFIG
     try:  # check the format before the keys: a newer format may have other keys
-        saved = json.loads(path.read_text())
-        version = int(saved["model"]["format"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        version = int(read_object(path)["model"]["format"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read", got=f"{type(error).__name__} {error}") from error
     if version > FORMAT:
         raise UserError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +17,7 @@ from emosym.errors import UserError
 from emosym.files import write_file
 
 NO_WEIGHTS = "not installed: train them"
+NO_LICENSE = "not stated; see the licenses of its backbone and its decoder"
 
 app = typer.Typer(help="The models of this installation.", no_args_is_help=True)
 
@@ -41,40 +43,56 @@ def list_(as_json: AsJson = False) -> None:
         return
     print_table(
         ("name", "description", "weights"),
-        [
-            (r["name"], r["description"], r["weights"] or "not installed: train them")
-            for r in records
-        ],
+        [(r["name"], r["description"], r["weights"] or NO_WEIGHTS) for r in records],
     )
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A name of `emosym zoo list`.")],
+    name: Annotated[
+        str, typer.Argument(help="A name of `emosym zoo list`, or a model folder.", metavar="MODEL")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show a model's architecture, its files and its model card."""
+    """Show a model's parts, its license, its hash, its files and its model card."""
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
-    from model_zoo import zoo
+    import dataclasses
 
-    preset, folder = zoo.preset(name), _folder(name)
-    files = zoo.model_files(Path(folder)) if folder else {}
-    card = Path(folder, zoo.CARD) if folder else None
-    text = card.read_text(encoding="utf-8") if card and card.is_file() else None
+    from model_zoo import description, zoo
+
+    preset = zoo.preset(name) if name in zoo.members() else None
+    folder = _folder(name) if preset else str(zoo.folder_of(name))
+    path = Path(folder) if folder else None
+    record: dict[str, Any] = {"name": name, "preset": preset, "weights": folder}
+    record["files"] = zoo.model_files(path) if path else {}
+    record["card"] = text = description.card(path) if path else None
+    record["model"] = dataclasses.asdict(zoo.read_config(path)) if path else None
+    record["parts"] = description.parts(path) if path else []
+    record["hash"] = zoo.fingerprint(path) if path else None
+    record["license"] = description.license_of(text)
     if as_json:
-        print_json(
-            {"name": name, "preset": preset, "weights": folder, "files": files, "card": text}
-        )
+        print_json(record)
         return
     import yaml
     from rich.markdown import Markdown
 
     from emosym.console.terminal import console
 
-    print(yaml.safe_dump({name: preset}, sort_keys=False), end="")
-    print_facts(files or {"weights": NO_WEIGHTS}, title=folder or "")
+    about = {name: preset} if preset else {name: record["model"]}
+    print(yaml.safe_dump(about, sort_keys=False), end="")
+    if path is None:
+        print_facts({"weights": NO_WEIGHTS})
+        return
+    columns = ("part", "architecture", "parameters", "dtype")
+    rows = [
+        (one["name"], one["architecture"] or "", f"{one['parameters']:,}", one["dtype"])
+        for one in record["parts"]
+    ]
+    print_table(columns, rows)
+    print_facts({"license": record["license"] or NO_LICENSE, "hash": record["hash"]})
+    print_facts(record["files"], title=str(folder))
     if text is not None:
         console().print(Markdown(text, hyperlinks=False))
 
@@ -135,6 +153,7 @@ def compose(
         seed=seed,
     )
     print(zoo.save(model, out))
+    print(_next_steps(out, trained=zoo.is_model(backbone)))
 
 
 @app.command()
@@ -176,6 +195,20 @@ def space(
         )
     write_file(path, safetensors.torch.save(found.state_dict()))
     print(path)
+
+
+def _next_steps(folder: Path, trained: bool) -> str:
+    """Return the commands that follow `compose`."""
+    setting = shlex.quote(f"model={folder}")
+    shown, trains = shlex.quote(str(folder)), shlex.quote(f"OVERRIDES={setting}")
+    what = "The decoder's conditioner is new" if trained else "Reasoning tokens and heads are new"
+    target = "train-joint" if trained else "train-compress"
+    return (
+        f"{what}: train it before use, for example\n"
+        f"  make {target} DATA=path/to/EmoSet {trains}\n"
+        f"What is in it:\n"
+        f"  emosym zoo show {shown}"
+    )
 
 
 def _folder(name: str) -> str | None:

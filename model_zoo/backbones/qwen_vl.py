@@ -27,6 +27,7 @@ from emosym.errors import UserError
 from emosym.interfaces import Answers, Backbone, InputEmbeddings, Prompts
 from model_zoo.backbones.decoding import SharedPrefixCache, read_one
 from model_zoo.pretrained import FIX, load_pretrained, user_errors
+from model_zoo.received.folder import check_folder
 from model_zoo.text.tokenizer import TAGS, load_tokenizer, save_tokenizer
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -370,8 +371,9 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
         UserError: a `model_type` outside `FAMILIES`; files that cannot be read; weights that do
             not fit the configuration.
     """
+    check_folder(source)
     with user_errors(source):
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         images = Qwen2VLImageProcessorPil.from_pretrained(source)
     _check_family(config.model_type, source)
     _check_attention(config.text_config, source)

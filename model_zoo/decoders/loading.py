@@ -25,6 +25,8 @@ from model_zoo.decoders.denoisers import MMDiT, StableDiffusion, UNet
 from model_zoo.decoders.prompt_encoders import ClipTextEncoder, PromptEncoder, T5TextEncoder
 from model_zoo.decoders.schedulers import read_scheduler, write_scheduler
 from model_zoo.pretrained import load_pretrained, user_errors
+from model_zoo.received.folder import MODEL_INDEX as INDEX
+from model_zoo.received.folder import check_folder, read_object
 from model_zoo.text.tokenizer import load_tokenizer, save_tokenizer, train_clip_tokenizer
 
 FAMILIES: tuple[type[StableDiffusion], ...] = (UNet, MMDiT)
@@ -39,7 +41,6 @@ SUFFIXES = ("", "_2", "_3")
 """What diffusers appends to `text_encoder` and `tokenizer`."""
 T5_WINDOW = 256
 """Default prompt length of T5 in tokens, as in diffusers."""
-INDEX = "model_index.json"
 
 TextModel = tuple[Any, PreTrainedTokenizerBase]
 """A text encoder of transformers with its tokenizer."""
@@ -60,6 +61,7 @@ def load_decoder(
         UserError: a family that is not supported; files that cannot be read; weights or an image
             size that do not fit.
     """
+    check_folder(folder)
     family = _family(folder)
     network = load_pretrained(family.network_class, folder / family.folder, torch_dtype=dtype)
     text_models = []
@@ -256,8 +258,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     """Return the content of `model_index.json`; empty if there is no such file."""
     if not (folder / INDEX).is_file():
         return {}
-    with user_errors(folder):
-        return dict(json.loads((folder / INDEX).read_text()))
+    return read_object(folder / INDEX)
 
 
 def _new_index(denoiser: StableDiffusion) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from emosym.diffusion.processes import Process, RectifiedFlow, VPDiffusion
 from emosym.errors import UserError
 from emosym.models.model import check_range
 from model_zoo.pretrained import user_errors
+from model_zoo.received.folder import read_object
 
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 DIFFUSION_SCHEDULERS = (
@@ -37,11 +38,7 @@ SCHEDULER_FILE = "scheduler_config.json"
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
     """Return the configuration in a scheduler folder; raise UserError if it cannot be read."""
-    with user_errors(folder):
-        config = json.loads((folder / SCHEDULER_FILE).read_text())
-        if not isinstance(config, dict):
-            raise ValueError(f"{SCHEDULER_FILE} is not a JSON object")
-    return config
+    return read_object(folder / SCHEDULER_FILE)
 
 
 def write_scheduler(config: Mapping[str, Any], folder: Path) -> None:

@@ -15,6 +15,7 @@ from emosym.errors import UserError
 from emosym.pictures.loading import load_image
 from model_zoo.hub import local_folder
 from model_zoo.pretrained import load_pretrained, user_errors
+from model_zoo.received.folder import check_folder
 from model_zoo.text.tokenizer import load_tokenizer
 
 BATCH_SIZE = 32
@@ -89,6 +90,7 @@ def load_clip(source: str | Path, device: torch.device | str = "cpu") -> ClipEmb
         UserError: files that cannot be read, weights that do not fit, files of different models.
     """
     folder = local_folder(source)
+    check_folder(folder)
     with user_errors(folder):
         images = CLIPImageProcessorPil.from_pretrained(folder)
     model = load_pretrained(CLIPModel, folder, dtype=torch.float32)

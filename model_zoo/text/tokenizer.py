@@ -122,7 +122,7 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     with user_errors(folder):
         if not any(all((folder / name).is_file() for name in names) for names in LAYOUTS):
             raise FileNotFoundError(f"no {LAYOUTS[0][0]} in it")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if len(tokenizer) > vocabulary:
             raise ValueError(f"{len(tokenizer)} tokens for a model of {vocabulary}")
         tokenizer(["?"], padding=True)

@@ -38,7 +38,7 @@ def test_a_folder_that_is_not_a_model(tmp_path):
         ("shape", r"do not fit their model in 1 tensors; got {name}: \(3, 5\), not \("),
         ("short", r"cannot be loaded"),
         ("gone", r"cannot be loaded; got Error no file named .*\.safetensors"),
-        ("config", r"cannot be loaded; got .*config.json' is not a valid JSON"),
+        ("config", r"cannot be loaded; got .*config.json: not JSON: "),
     ],
 )
 def test_weights_that_do_not_fit_are_one_clear_line(part, damage, message, folder, capfd):
@@ -113,9 +113,9 @@ def test_an_older_format_is_refused(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read; got JSONDecodeError"),
-        ("[]", "cannot be read"),
-        ("[" * 100_000, "emosym.json cannot be read; got RecursionError"),
+        ("{", "cannot be loaded; got emosym.json: not JSON"),
+        ("[]", "emosym.json: not a JSON object"),
+        ("[" * 100_000, "emosym.json: not JSON that can be read: nested too deeply"),
         ("{}", "cannot be read; got KeyError 'model'"),
         ('{"model": {"format": "x"}}', "cannot be read"),
     ],
@@ -135,7 +135,7 @@ def test_an_unreadable_description_is_reported(folder, text, message):
         ("image_size", "big", r"emosym.json: model.image_size: got 'big'; expected an integer"),
         ("reasoning_tokens", -1, r"emosym.json: model: reasoning_tokens; got -1"),
         ("hidden", -1, r"emosym.json: model: hidden; got -1"),
-        ("guidance", float("nan"), r"emosym.json: model.guidance: got 'NaN'; expected a finite"),
+        ("guidance", float("nan"), r"emosym.json: model.guidance: a number that is NaN"),
         ("conditioner", "wrd", r"emosym.json: model.conditioner: got 'wrd'; expected"),
         ("connector_layers", 0, r"emosym.json: model: connector_layers; got 0; expected 1 to 64"),
         ("steps", 10**12, r"emosym.json: model: steps; got 10+; expected 1 to 1000"),
@@ -184,7 +184,7 @@ def test_an_image_processor_that_does_not_fit_is_reported(folder, changes, messa
         ("decoder/tokenizer/tokenizer_config.json", None, "decoder/tokenizer cannot be loaded"),
         ("backbone/chat_template.jinja", None, "chat_template is not set"),
         ("backbone/chat_template.jinja", "{% for", "cannot be loaded; got"),
-        ("backbone/config.json", "[" * 100_000, "maximum recursion depth"),
+        ("backbone/config.json", "[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_processor_with_parts_missing_is_reported(folder, file, text, message):

@@ -103,7 +103,10 @@ def test_refine(model, tmp_path):
 def test_zoo_and_doctor():
     assert set(emosym("zoo", "list", "--json").json[0]) == {"name", "description", "weights"}
     shown = emosym("zoo", "show", "emosym-tiny", "--json").json
-    assert set(shown) == {"name", "preset", "weights", "files", "card"}
+    assert set(shown) == {
+        *("name", "preset", "weights", "files", "card", "model", "parts", "hash", "license")
+    }
+    assert set(shown["parts"][0]) == {"name", "architecture", "parameters", "dtype"}
     import json
 
     checks = json.loads(emosym("doctor", "--json").out)

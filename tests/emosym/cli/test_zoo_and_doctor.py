@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 from tests.emosym.cli.command import emosym, refused
@@ -14,7 +15,7 @@ def test_the_zoo_is_listed_and_shown():
     for record in listed:
         assert list(record) == ["name", "description", "weights"]
         shown = emosym("zoo", "show", record["name"], "--json").json
-        assert list(shown) == ["name", "preset", "weights", "files", "card"]
+        assert list(shown)[:5] == ["name", "preset", "weights", "files", "card"]
         assert shown["preset"] == zoo.preset(record["name"])
         assert shown["weights"] == record["weights"]
         assert bool(shown["files"]) == (shown["weights"] is not None)
@@ -39,6 +40,60 @@ def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkey
     text = emosym("zoo", "show", "emosym-tiny").out
     assert "Made by hand." in text
     assert all(digest in text for digest in shown["files"].values())
+
+
+def test_what_compose_made_is_shown(model, tmp_path):
+    """Its numbers are those of the loaded model."""
+    from model_zoo import zoo
+
+    made = tmp_path / "models" / "my own"
+    done = emosym("zoo", "compose", made, "--backbone", model / "backbone", "--decoder", model)
+    assert done.code == 0, done.err
+    path, *steps = done.out.splitlines()
+    assert path == str(made)
+    assert steps[0].startswith("Reasoning tokens and heads are new: train it before use")
+    make, show = steps[1].split(), shlex.split(steps[3])
+    assert make[:2] == ["make", "train-compress"]
+    assert shlex.split(steps[1])[-1] == f"OVERRIDES='model={made}'"
+    assert show == ["emosym", "zoo", "show", str(made)]
+
+    shown = emosym(*show[1:], "--json").json
+    loaded = zoo.load(made)
+    tensors = {one.data_ptr(): one.numel() for one in loaded.state_dict().values()}  # tied once
+    assert sum(part["parameters"] for part in shown["parts"]) == sum(tensors.values())
+    parts = {part["name"]: part for part in shown["parts"]}
+    assert set(parts) == {
+        *("backbone", "decoder/transformer", "decoder/text_encoder", "decoder/vae", "heads")
+    }
+    assert parts["backbone"]["architecture"] == "Qwen2_5_VLForConditionalGeneration"
+    assert parts["decoder/transformer"]["architecture"] == "SD3Transformer2DModel"
+    assert {part["dtype"] for part in shown["parts"]} == {"F32"}
+    assert shown["hash"] == zoo.fingerprint(made)
+    assert shown["model"]["model"]["reasoning_tokens"] == 8
+    assert (shown["preset"], shown["card"], shown["license"]) == (None, None, None)
+    (made / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Mine\n\x1b[31mred\n")
+    assert emosym("zoo", "show", made, "--json").json["license"] == "cc-by-4.0"
+    text = emosym("zoo", "show", made).out
+    for word in (
+        shown["hash"],
+        "cc-by-4.0",
+        "SD3Transformer2DModel",
+        "reasoning_tokens: 8",
+        "Mine",
+    ):
+        assert word in text
+    assert "\x1b" not in text
+
+    donor = emosym("zoo", "compose", tmp_path / "b", "--backbone", model, "--decoder", model)
+    assert "The decoder's conditioner is new" in donor.out
+    assert "make train-joint" in donor.out
+
+
+def test_what_cannot_be_shown(model, tmp_path):
+    refused(emosym("zoo", "show", tmp_path), "is not a model folder")
+    copy = shutil.copytree(model, tmp_path / "copy")
+    (copy / "heads.safetensors").write_bytes(b"\xff" * 20)
+    refused(emosym("zoo", "show", copy), "heads.safetensors cannot be loaded")
 
 
 def test_doctor_tells_every_check_and_its_exit_code_is_their_verdict():

