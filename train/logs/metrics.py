@@ -60,16 +60,18 @@ class Logs:
         self._file = path.open("a", buffering=1)
         self._trackers = trackers
         self._clock = TimeLeft(phases[start:])
+        screen = console(stderr=True)
+        self._plain = not screen.is_terminal
         self._progress = Progress(
             TextColumn("{task.description:<17}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
-            console=console(stderr=True),
+            console=screen,
+            disable=self._plain,
         )
         self._task = self._progress.add_task("start", total=self.total, completed=start, note="")
         self._progress.start()
-        self._plain = not self._progress.console.is_terminal
         self._due = time.monotonic() + FIRST
 
     def row(
