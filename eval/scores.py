@@ -171,7 +171,8 @@ def _is_stored(one: Mapping[str, Any], count: int) -> bool:
 
 def _stored(measured: Measured, count: int) -> dict[str, Any] | None:
     """Return a metric and its rows as plain data; None without a name or without places."""
-    metric, options = measured.metric, {}
+    metric: Any = measured.metric
+    options: Mapping[str, Any] = {}
     if isinstance(metric, partial):
         metric, options = metric.func, metric.keywords
     name = getattr(metric, "__name__", "")

@@ -31,11 +31,12 @@ def card(
         model: the model, for the number of parameters of each part.
         files: path -> SHA-256.
     """
-    sizes = {
-        part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6
-        for part in EmoSym.PARTS
-    }
     lines = [
+        "---",
+        "license: apache-2.0",
+        "library_name: emosym",
+        "---",
+        "",
         f"# {name}",
         "",
         "Trained from random weights on AffectWorld, images that this project draws itself. It has"
@@ -45,7 +46,7 @@ def card(
         f"- Seed: {report['seed']}",
         f"- Time: {report['wall_seconds'] / 60:.0f} minutes",
         f"- Steps: {', '.join(f'{phase} {steps}' for phase, steps in report['phases'].items())}",
-        f"- Parameters: {', '.join(f'{part} {size:.2f} M' for part, size in sizes.items())}",
+        f"- Parameters: {parameters(model)}",
         "- Storage: float16 safetensors",
         "",
         "Held-out images and prompts of its world, V/A in [-3, 3]:",
@@ -59,3 +60,12 @@ def card(
     lines += ["", "| file | SHA-256 |", "|---|---|"]
     lines += [f"| `{path}` | `{digest}` |" for path, digest in files.items()]
     return "\n".join(lines) + "\n"
+
+
+def parameters(model: EmoSym) -> str:
+    """Return the number of parameters of each part, in millions."""
+    sizes = {
+        part: sum(p.numel() for p in getattr(model, part).parameters()) / 1e6
+        for part in EmoSym.PARTS
+    }
+    return ", ".join(f"{part} {size:.2f} M" for part, size in sizes.items())

@@ -40,6 +40,8 @@ CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
 EMOTION_SPACE = "emotion_space.safetensors"
 CARD = "README.md"
+LONGEST_CARD = 1_000_000
+"""Bytes of a model card that are read."""
 ENTRIES = (CONFIG, HEADS, EMOTION_SPACE, CARD, "backbone", "decoder")
 """What a model folder holds."""
 
@@ -157,6 +159,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
             state = safetensors.torch.load_file(folder / EMOTION_SPACE)
         shape = (1 + config.reasoning_tokens, backbone.width)
         model.space = EmotionSpace.from_state_dict(state, shape)
+    model.card = read_card(folder)
     return model.to(dtype).eval()
 
 
@@ -242,6 +245,8 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         safetensors.torch.save_file(heads, temporary / HEADS)
         if model.space is not None:
             safetensors.torch.save_file(model.space.state_dict(), temporary / EMOTION_SPACE)
+        if model.card:
+            (temporary / CARD).write_text(model.card, encoding="utf-8")
         config = FolderConfig(model=model.config, text_tokens=parts.denoiser.text_tokens)
         (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         replace_folder(temporary, target)
@@ -252,6 +257,15 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def read_card(folder: Path) -> str:
+    """Return a model folder's card; empty without one."""
+    path = folder / CARD
+    if not path.is_file():
+        return ""
+    with user_errors(path), path.open("rb") as file:
+        return file.read(LONGEST_CARD).decode("utf-8", "replace")
 
 
 def model_files(folder: Path) -> dict[str, str]:

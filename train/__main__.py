@@ -36,6 +36,12 @@ def run(
     run: Annotated[
         Path | None, typer.Option(help="New folder of the run; default: runs/PRESET.")
     ] = None,
+    short: Annotated[
+        bool,
+        typer.Option(
+            "--short", help="A look of about two minutes: few steps, small world and evaluation."
+        ),
+    ] = False,
 ) -> None:
     """Start a run."""
     folder = Path("runs") / preset.stem if run is None else run
@@ -43,7 +49,7 @@ def run(
     def work() -> dict[str, Any]:
         from train.run import start
 
-        return start(preset, folder, data, overrides or [])
+        return start(preset, folder, data, overrides or [], short=short)
 
     _guarded(folder, work)
 

@@ -201,26 +201,37 @@ class AdaptersConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
-    """What is measured before and after, on held-out images and prompts only."""
+    """What is measured before and after, on held-out images and prompts only.
+
+    A size that is null follows the number of steps (`train.evaluation.sizes`), so that measuring
+    does not take longer than a short run.
+    """
 
     before: bool = True
     """Measure the starting model too."""
-    images: int = 256
-    """Held-out images to understand; 0 skips it."""
+    images: int | None = None
+    """Held-out images to understand; 0 skips it. Null: as many as steps, 32 to 256."""
     answers: bool = True
     """Also sample an answer in words for each (slower)."""
-    requests: int = 64
-    """Held-out requests to generate images for; 0 skips it."""
+    requests: int | None = None
+    """Held-out requests to generate images for; 0 skips it. Null: one for 4 steps, 8 to 64."""
     per_request: int = 2
     """Images for each request."""
-    grids: int = 3
-    """Prompts in the valence-arousal grid of the report."""
+    grids: int | None = None
+    """Prompts in the valence-arousal grid of the report, 25 images each. Null: one for 100 steps, 1
+    to 3."""
     questions: int = 0
     """Held-out questions of each task to answer in words; 0 skips it."""
+    every: int = 0
+    """Steps between two looks during training; 0 takes none. A look draws the same few requests
+    from the same noise into `samples/step-XXXXXXX.png`, and logs held-out scores as
+    `evaluate/...`."""
 
     def __post_init__(self) -> None:
-        check_range(math.inf, images=self.images, requests=self.requests, grids=self.grids)
+        sizes = {"images": self.images, "requests": self.requests, "grids": self.grids}
+        check_range(math.inf, **{name: size or 0 for name, size in sizes.items()})
         check_range(math.inf, questions=self.questions)
+        check_range(STEPS, every=self.every)
         check_positive(per_request=self.per_request)
 
 
@@ -249,6 +260,13 @@ class RunConfig:
     reasoning tokens and heads only; without its denoiser the generator trains the conditioner only
     (EmoSym, step 3)."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
+    """Trackers that receive each step's metrics beside metrics.jsonl, as in transformers. W&B and
+    trackio are installed and set up by the user; a key is read by them from where they keep it."""
+    project: str = "emosym"
+    """Project of the run in W&B (unless WANDB_PROJECT is set) and in trackio."""
     save_every: int = 200
     """Steps between checkpoints."""
     keep: int = 2

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-
-from PIL import Image
 
 from emosym.config import dump_config, load_config, top_level_keys
 from emosym.errors import UserError
 from emosym.files import check_own, write_text
-from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.model import EmoSym
-from eval.held_out import HeldOut, grids, measure
-from eval.reports.comparison import check_report
-from eval.reports.environment import environment
-from eval.reports.report import REPORT, write_report
+from eval.reports.report import REPORT
 from memory_bank.store.lock import WriterLock
 from model_zoo import zoo
 from train.changes import check_changes
@@ -29,21 +22,32 @@ from train.config import RunConfig
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData, load_run_data
 from train.distributed import engines, ranks
-from train.finished import CONFIG, MODEL
+from train.evaluation.facts import note_start
+from train.evaluation.measure import BEFORE, look, measure_after, measure_before
+from train.evaluation.sizes import describe_sizes, resolve_sizes, shorten
+from train.finished import CONFIG
+from train.logs.trackers import check_trackers
 from train.phases.registry import PHASES, train_config
 from train.sizes import check_sizes
-from train.space import space_of
 from train.texts import check_texts
 from train.trainer import Trainer
 
 LOCK = "run.lock"
-BEFORE = "before.json"
 CORPUS_TEXTS = 20_000
 """Texts from which a tokenizer is trained when a run starts from scratch."""
 
 
-def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]) -> dict:
+def start(
+    preset: Path, run: Path, dataset: str | None, overrides: Sequence[str], *, short: bool = False
+) -> dict:
     """Start a run in a new folder, train to the end, and return the report.
+
+    Args:
+        preset: file of the configuration.
+        run: folder of the run.
+        dataset: manifest or dataset folder, in place of the preset's.
+        overrides: changed options, `key=value`.
+        short: cut the run to a look of about two minutes (`train.evaluation.sizes.shorten`).
 
     Raises:
         UserError: bad preset, data or sizes; a folder that is already a run.
@@ -52,6 +56,9 @@ def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]
         given = [] if dataset is None else [f"data.path={dataset}"]
         config = load_config(train_config(), preset, [*overrides, *given])
         _resolve_paths(config)
+        cut = shorten(config) if short else []
+        resolve_sizes(config)
+        check_trackers(config.report_to)
         if run.exists() and any(run.iterdir()):
             raise UserError(
                 f"{run} is not empty",
@@ -61,6 +68,8 @@ def start(preset: Path, run: Path, dataset: str | None, overrides: Sequence[str]
     # No rank writes into the folder before all ranks have checked it.
     ranks.join()
     ranks.barrier()
+    if cut:
+        ranks.say(f"a short look, not the preset's run: {', '.join(cut)}")
     with _locked(run):
         trainer, data = _begin(config, run)
         return _finish(trainer, data)
@@ -90,6 +99,9 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
         _check_sections(run / CONFIG)
         config = load_config(train_config(), run / CONFIG, overrides)
         saved = load_config(train_config(), run / CONFIG)
+        check_trackers(config.report_to)
+        resolve_sizes(saved)
+        resolve_sizes(config)
         check_changes(saved, config, measured=(run / BEFORE).is_file())
     ranks.join()
     with _locked(run):
@@ -97,9 +109,10 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
             trainer, data = _set_up(config, run)
         trainer.restore(checkpoint)
         step, total = trainer.state.step, len(trainer.schedule)
-        _print(f"{run} continues at step {step} of {total}")
+        ranks.say(f"{run} continues at step {step} of {total}")
         with ranks.raise_together():
             if ranks.is_first():
+                note_start(run)
                 if (run / REPORT).exists():  # of an earlier end
                     (run / REPORT).replace(run / f"{REPORT}.superseded")
                 if overrides:
@@ -156,6 +169,7 @@ def _begin(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
                 raise UserError(f"another process started a run in {run}", fix="choose another RUN")
             # Before the world is drawn, so that a run that is killed meanwhile can be resumed.
             write_text(run / CONFIG, dump_config(config))
+            note_start(run)
     try:
         with ranks.raise_once():
             trainer, data = _set_up(config, run)
@@ -171,123 +185,26 @@ def _begin(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
 def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     """Make a run's trainer; sizes and model are checked before a world is drawn."""
     check_sizes(config)
+    ranks.say(describe_sizes(config.evaluate))
     model, fingerprint = _starting_model(config)
     data = load_run_data(config, run)
     check_texts(config, model, data.samples, data.questions)
     trainer = Trainer(config, run, model, data, fingerprint)
     for phase in trainer.phases.values():
         for notice in phase.notices():
-            _print(notice)
+            ranks.say(notice)
     return trainer, data
 
 
 def _finish(trainer: Trainer, data: RunData) -> dict:
     try:
-        before = _before(trainer, data)
-        trainer.train()
-        started = time.monotonic()
-        report: dict = {}
-        if ranks.is_first():
-            with trainer.averaged():
-                report = _save_and_report(trainer, data, before, started)
+        before = measure_before(trainer, data)
+        trainer.train(partial(look, trainer, data))
+        report = measure_after(trainer, data, before)
         ranks.barrier()
         return report
     finally:
         trainer.close()
-
-
-def _save_and_report(trainer: Trainer, data: RunData, before: dict, started: float) -> dict:
-    """Write the run's model and its report; return the report."""
-    config, run = trainer.config, trainer.run
-    _print("measuring the trained model")
-    model = trainer.context.model.eval()
-    for phase in trainer.phases.values():
-        model.config = phase.final_model_config(model.config)
-    model.space = space_of(trainer.context)
-    zoo.save(model, run / MODEL)
-    after = _measure(trainer, data)
-    report = _report(trainer, before, after, time.monotonic() - started)
-    pictures = {}
-    sheet = grids(EmoSymPipeline(model), data.samples, config.evaluate.grids, config.seed)
-    if sheet is not None and config.evaluate.requests:
-        pictures["Generated images: valence grows to the right, arousal upwards"] = sheet
-    report["wall_seconds"] = trainer.state.seconds + time.monotonic() - started
-    write_report(
-        run,
-        report,
-        title=f"EmoSym run {run.name}",
-        samples=_stack(sheet, after.sheet),
-        figures=pictures,
-        config=dump_config(config),
-        environment=environment(),
-    )
-    return report
-
-
-def _before(trainer: Trainer, data: RunData) -> dict:
-    """Evaluate the starting model once, and keep the scores for when the run is resumed."""
-    path = trainer.run / BEFORE
-    due = trainer.config.evaluate.before and trainer.state.step == 0
-    if ranks.is_first() and due and not path.is_file():
-        started = time.monotonic()
-        _print("measuring the starting model")
-        trainer.context.model.eval()
-        scores = _measure(trainer, data).to_dict()
-        trainer.context.model.train()
-        trainer.state.seconds += time.monotonic() - started
-        write_text(path, json.dumps(scores))
-    # All ranks must pass here, whether or not they found the file.
-    ranks.barrier()
-    with ranks.raise_once():
-        return _scores_of(path) if path.is_file() else {}
-
-
-def _scores_of(path: Path) -> dict:
-    """Read before.json or report.json."""
-    try:
-        found = json.loads(path.read_bytes())
-        if path.name == BEFORE:
-            check_report({section: {"before": scores} for section, scores in found.items()})
-        else:
-            check_report(found)
-    except (OSError, ValueError, AttributeError, RecursionError, UserError) as error:
-        raise UserError(
-            f"{path} cannot be read",
-            got=error,
-            fix="put it back, or delete it to continue without the scores in it",
-        ) from error
-    return found
-
-
-def _measure(trainer: Trainer, data: RunData) -> HeldOut:
-    config = trainer.config.evaluate
-    model = EmoSymPipeline(trainer.context.model)
-    return measure(
-        model,
-        trainer.context.reference,
-        data.samples,
-        images=config.images,
-        requests=config.requests,
-        per_request=config.per_request,
-        answers=config.answers,
-        seed=trainer.config.seed,
-        questions=data.held_out(config.questions),
-    )
-
-
-def _report(trainer: Trainer, before: dict, after: HeldOut, seconds: float) -> dict:
-    scores = after.to_dict()
-    report: dict = {"wall_seconds": trainer.state.seconds + seconds, "seed": trainer.config.seed}
-    for section, value in scores.items():
-        report[section] = {
-            name: measured
-            for name, measured in (("before", before.get(section)), ("after", value))
-            if measured is not None
-        }
-    report["memory"] = trainer.context.memory.stats()
-    report["phases"] = trainer.schedule.totals()
-    report["model"] = trainer.config.model
-    return report
 
 
 def _starting_model(config: RunConfig) -> tuple[EmoSym, str]:
@@ -296,18 +213,3 @@ def _starting_model(config: RunConfig) -> tuple[EmoSym, str]:
         return model, f"from-scratch-{config.model}-{config.seed}"
     folder = zoo.folder_of(config.model)
     return zoo.load(folder, engines.precision(config.engine)), zoo.fingerprint(folder)
-
-
-def _stack(upper: Image.Image | None, lower: Image.Image | None) -> Image.Image | None:
-    if upper is None or lower is None:
-        return upper or lower
-    sheet = Image.new("RGB", (max(upper.width, lower.width), upper.height + lower.height), "white")
-    sheet.paste(upper, (0, 0))
-    sheet.paste(lower, (0, upper.height))
-    return sheet
-
-
-def _print(text: str) -> None:
-    """Print a line for the user, once."""
-    if ranks.is_first():
-        print(text, file=sys.stderr, flush=True)

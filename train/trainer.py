@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,8 @@ from train.data.prompt_features import PromptFeatureCache
 from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
-from train.logs import Logs
+from train.logs.metrics import Logs
+from train.logs.trackers import Tracker, open_trackers
 from train.micro_batches import MicroBatch, split
 from train.phases.base import Alarm, Need, Phase, PhaseContext, freeze
 from train.phases.registry import PHASES
@@ -39,6 +41,8 @@ from train.starting_model import changed_hash, refit
 from train.step_metrics import StepMetrics
 
 Batch = Sequence[Sample] | Sequence[Question]
+Look = tuple[dict[str, float], Image.Image | None]
+"""Held-out scores during training, and a sheet of generated images."""
 
 
 class Interrupted(Exception):  # noqa: N818  not an error
@@ -156,8 +160,12 @@ class Trainer:
                         print(f"a later checkpoint is kept as {path}; delete it to free its space")
         memory.restore(self.state.bank_version, self.state.bank_digest)
 
-    def train(self) -> None:
+    def train(self, look: Callable[[int], Look] | None = None) -> None:
         """Run the remaining steps.
+
+        Args:
+            look: measures the model after the given number of steps, on all ranks; called every
+                `evaluate.every` steps.
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, with everything saved.
@@ -168,7 +176,7 @@ class Trainer:
         """
         self.context.memory.fill(self.context.training_set)
         total = len(self.schedule)
-        logs = Logs(self.run, self.state.step, total, writes=ranks.is_first())
+        logs = self._logs()
         handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         started, before = time.monotonic(), self.state.seconds
         try:
@@ -178,7 +186,14 @@ class Trainer:
                 metrics = self.step()
                 self.state.seconds = before + time.monotonic() - started
                 rate = self.phases[phase].batch_size / (time.monotonic() - step_started)
-                logs.row(step, phase, metrics, rate)
+                rates = {
+                    part: engines.learning_rate(self.engines[part])
+                    for part in self.phases[phase].owns
+                }
+                scores, sheet = self._look(look, logs)
+                logs.row(step, phase, metrics, rate, rates, scores)
+                if sheet is not None:
+                    logs.image(step, "samples", sheet)
                 if self._alarm is not None:
                     self.save()
                     raise self._alarm_error(self._alarm)
@@ -192,6 +207,31 @@ class Trainer:
             logs.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+
+    def _logs(self) -> Logs:
+        """Open the logs and trackers; they write on the first rank."""
+        trackers: list[Tracker] = []
+        with ranks.raise_together():
+            if ranks.is_first():
+                config = dataclasses.asdict(self.config)
+                trackers = open_trackers(
+                    self.config.report_to, self.run, self.state.step, self.config.project, config
+                )
+        return Logs(
+            self.run,
+            self.state.step,
+            self.schedule.phases,
+            trackers=trackers,
+            writes=ranks.is_first(),
+        )
+
+    def _look(self, look: Callable[[int], Look] | None, logs: Logs) -> Look:
+        """Measure the model if that is due."""
+        every = self.config.evaluate.every
+        if look is None or not every or self.state.step % every:
+            return {}, None
+        with logs.paused():
+            return look(self.state.step)
 
     def step(self) -> dict[str, float]:
         """Run the next step of the schedule and return its metrics; raises as `train`."""

@@ -106,6 +106,8 @@ class EmoSym(nn.Module):
         self.autoencoder: Autoencoder = autoencoder
         self.space: EmotionSpace | None = None
         """Fitted to this understander's states; None where none was fitted."""
+        self.card = ""
+        """Model card in Markdown, kept by loading and saving; empty where there is none."""
 
     @property
     def device(self) -> torch.device:

@@ -118,9 +118,12 @@ def _measured(task: str, answered: Answered) -> dict[str, Measured]:
     single = [_measures(task, [one]) for one in answered]
     measured = {}
     for name, (metric, *arrays) in _measures(task, answered).items():
-        places = [place for place, one in enumerate(single) if name in one and len(one[name][1])]
-        rows = [[single[place][name][1 + a][0] for place in places] for a in range(len(arrays))]
-        same = all(array.tolist() == row for array, row in zip(arrays, rows, strict=True))
+        alone = [list(one[name][1:]) if name in one else [] for one in single]
+        places = [place for place, rows in enumerate(alone) if rows and len(rows[0])]
+        same = all(
+            array.tolist() == [alone[place][column][0] for place in places]
+            for column, array in enumerate(arrays)
+        )
         measured[name] = Measured(metric, tuple(arrays), places if same else None)
     return measured
 

@@ -84,8 +84,13 @@ def evaluate_understanding(
         PUBLIC.check(prediction.affect.arousal, f"the model's arousal for {sample.id}")
 
     classes = {label: place for place, label in enumerate(labels)}
-    labelled = [place for place, sample in enumerate(samples) if sample.emotion]
-    known = [(pairs[place][0].emotion, samples[place].emotion) for place in labelled]
+    labelled = [
+        (place, one.emotion, sample.emotion)
+        for place, (one, sample) in enumerate(pairs)
+        if sample.emotion
+    ]
+    places = [place for place, _, _ in labelled]
+    known = [(told, label) for _, told, label in labelled]
     for label in (label for pair in known for label in pair):
         if label not in classes:
             raise unknown("emotion", label, labels)
@@ -94,8 +99,8 @@ def evaluate_understanding(
     f1 = partial(metrics.macro_f1, classes=len(labels))
 
     measured = {
-        "accuracy": Measured(metrics.accuracy, (predicted, true), labelled),
-        "macro_f1": Measured(f1, (predicted, true), labelled),
+        "accuracy": Measured(metrics.accuracy, (predicted, true), places),
+        "macro_f1": Measured(f1, (predicted, true), places),
     }
     baseline: dict[str, float | None] = {}
     for axis, name in AXES.items():

@@ -34,7 +34,7 @@ from model_zoo import zoo
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData
 from train.distributed import ranks
-from train.logs import Logs
+from train.logs.metrics import Logs
 from train.micro_batches import MicroBatch, split
 from train.phases.base import StepOutput
 from train.phases.compress import Compress

@@ -11,6 +11,7 @@ from data_tools.dataset import open_dataset
 from data_tools.labels.lexicon import with_lexicon_affect
 from data_tools.questions.build import build_questions
 from data_tools.questions.eemodb import read_questions
+from emosym.console.progress import progress
 from emosym.errors import UserError
 from emosym.records import Question, Sample
 from train.config import RunConfig
@@ -70,7 +71,8 @@ def _samples(config: RunConfig, run: Path) -> list[Sample]:
         )
     folder = run / "world"
     if ranks.is_first() and not folder.exists():
-        write_world(folder, world.count, world.seed)
+        with progress("drawing images of the world", world.count) as show:
+            write_world(folder, world.count, world.seed, progress=show)
     ranks.barrier()
     return open_dataset(folder)
 

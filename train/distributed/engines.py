@@ -71,6 +71,11 @@ def prepare(engine: Any, optimizer: OptimizerConfig, rate: float) -> None:
         group["lr"], group["weight_decay"] = rate, optimizer.weight_decay
 
 
+def learning_rate(engine: Any) -> float:
+    """Return the learning rate of the last optimizer step."""
+    return engine.optimizer.param_groups[0]["lr"]
+
+
 def overflowed(engine: Any) -> bool:
     """Return on all ranks whether a gradient of the next step is not finite.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -76,6 +77,12 @@ def size() -> int:
 def is_first() -> bool:
     """Return whether this is rank 0, which writes files and prints."""
     return rank() == 0
+
+
+def say(text: str) -> None:
+    """Print a line for the user on stderr, once."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

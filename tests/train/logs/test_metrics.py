@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emosym.errors import UserError
-from train.logs import _drop_from, peak_memory_gb
+from train.logs.metrics import _drop_from, peak_memory_gb
 
 
 def test_without_a_gpu_the_host_is_measured(monkeypatch):
