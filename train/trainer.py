@@ -33,7 +33,7 @@ from train.distributed.ema import WeightAverage
 from train.logs.metrics import Logs
 from train.logs.trackers import Tracker, open_trackers
 from train.micro_batches import MicroBatch, split
-from train.phases.base import Alarm, Need, Phase, PhaseContext, freeze
+from train.phases.base import Alarm, Need, Phase, PhaseContext, StepAbandoned, freeze
 from train.phases.registry import PHASES
 from train.reference import FrozenModule, ReferenceModel
 from train.schedule import Schedule, learning_rate
@@ -236,7 +236,12 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """Run the next step of the schedule and return its metrics; raises as `train`."""
         name = self.schedule.phase_at(self.state.step)
-        metrics = self._step(self.state.step, name)
+        try:
+            metrics = self._step(self.state.step, name)
+        except StepAbandoned as abandoned:  # resumed, the run goes on with the next step
+            self.state.step += 1
+            self._alarm = abandoned.alarm
+            return abandoned.metrics
         self.state.step += 1
         history = self.state.monitors.setdefault(name, [])
         self._alarm = self.phases[name].monitor(metrics, history)

@@ -56,6 +56,11 @@ def joint_advantages(
     return scaled.masked_fill(_is_rounding(total, terms), 0).nan_to_num()
 
 
+def constant_groups(rewards: Tensor) -> Tensor:
+    """Return [B]: whether the rewards of a group [B, G] are equal but for rounding."""
+    return _is_rounding(rewards - rewards.nanmean(1, keepdim=True), rewards.abs()).squeeze(1)
+
+
 def _normalized(rewards: Tensor, terms: Tensor, scale_rewards: ScaleRewards, eps: float) -> Tensor:
     """Return advantages; NaN where the reward is. `terms` [B, G]: sizes of the summands."""
     centred = rewards - rewards.nanmean(1, keepdim=True)

@@ -205,6 +205,15 @@ def gather(rows: Tensor) -> Tensor:
     return _Gather.apply(rows)
 
 
+def gather_texts(texts: list[str]) -> list[str]:
+    """Return the texts of all ranks, in rank order."""
+    if size() == 1:
+        return texts
+    parts: list[list[str]] = [[]] * size()
+    dist.all_gather_object(parts, texts)
+    return [text for part in parts for text in part]
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

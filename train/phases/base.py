@@ -135,6 +135,19 @@ class Alarm(NamedTuple):
     fix: str
 
 
+class StepAbandoned(Exception):  # noqa: N818  not an error of the program
+    """A step has nothing to train on: it counts as done, and the run stops after it.
+
+    `prepare` raises it on all ranks together.
+    """
+
+    def __init__(self, alarm: Alarm, metrics: dict[str, float]) -> None:
+        super().__init__(alarm.problem)
+        self.alarm = alarm
+        self.metrics = metrics
+        """Of the step."""
+
+
 class Phase(Generic[Settings, Item]):
     """A kind of training step; one instance lives as long as the run.
 
@@ -228,6 +241,9 @@ class Phase(Generic[Settings, Item]):
 
         Returns:
             One value for each, which `loss` reads as `batch.prepared` in every pass.
+
+        Raises:
+            StepAbandoned: there is nothing to train on.
         """
         return [None] * len(batches)
 

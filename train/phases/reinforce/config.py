@@ -109,6 +109,11 @@ class ReinforceConfig:
     """Prompts a step."""
     num_images_per_prompt: int = 8
     """G, images a prompt."""
+    steps_per_generation: int = 1
+    """Optimizer updates that a step's prompts are divided into. As TRL's option of that name."""
+    num_iterations: int = 1
+    """Passes over a step's images, each of all its updates. As TRL's option of that name. With one
+    update a step the policy is the one that sampled: `epsilon` and `nft_beta` have no effect."""
     algorithm: Literal[
         "flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo", "nft", "direct"
     ] = "direct"
@@ -132,13 +137,20 @@ class ReinforceConfig:
     """Judges that are logged and never trained on, beside AffectWorld's own truth."""
     judges: dict[str, JudgeSpec] = field(default_factory=dict)
     """Judge -> its model. `affect` and `label` need no entry: they use the frozen understander."""
+    max_unjudged: float = 0.1
+    """Largest share of a step's images without a score, because a judge's answer cannot be read.
+    Such an image is left out of its group. If there are more of them, or a group has fewer than two
+    scores, the images are drawn again; after three such draws the run stops."""
     patience: int = 60
     """Steps over which the reward is compared with the judges of `watch`. The run stops when the
     reward rose while they fell (metric reinforce/hacking); 0 never stops."""
 
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size, num_inference_steps=self.num_inference_steps)
-        check_range(own_target=self.own_target)
+        check_positive(
+            steps_per_generation=self.steps_per_generation, num_iterations=self.num_iterations
+        )
+        check_range(own_target=self.own_target, max_unjudged=self.max_unjudged)
         check_range(math.inf, beta=self.beta, guidance_scale=self.guidance_scale)
         check_range(math.inf, patience=self.patience)
         if self.num_images_per_prompt < 2:

@@ -17,7 +17,7 @@ from emosym.inference.pipeline import wanted_affect
 from emosym.interfaces import Scorer
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import ImageRequest, Sample
-from emosym.rl.scorers import JudgeSpec, check_scores
+from emosym.rl.scorers import Judge, JudgeSpec, check_scores
 from model_zoo.judges.registry import build_judge
 from train.reference import ReferenceModel
 
@@ -28,6 +28,8 @@ ORACLE = "oracle"
 class Scorers:
     """Named judges of generated images.
 
+    A judge may leave an image unscored.
+
     Raises:
         UserError: an unknown judge, one that cannot be loaded.
     """
@@ -36,23 +38,33 @@ class Scorers:
         self, names: Sequence[str], specs: Mapping[str, JudgeSpec], reference: ReferenceModel
     ) -> None:
         device = reference.model.device
-        self.scorers: dict[str, Scorer] = {
+        self.scorers: dict[str, Judge] = {
             name: build_judge(name, specs.get(name, JudgeSpec()), own=reference, device=device)
             for name in names
         }
 
     def __call__(
-        self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
+        self,
+        images: Sequence[Image.Image],
+        requests: Sequence[ImageRequest],
+        reasons: list[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Return the scores [N] of each judge.
+        """Return the scores [N] of each judge; NaN is an image without a score.
+
+        Args:
+            images: to judge.
+            requests: what was asked for, one for each image.
+            reasons: gets why images have no score.
 
         Raises:
-            UserError: a score that is missing or not finite.
+            UserError: a judge that cannot judge.
         """
-        return {
-            name: torch.from_numpy(scorer(images, requests)).float()
-            for name, scorer in self.scorers.items()
-        }
+        found = {}
+        for name, scorer in self.scorers.items():
+            found[name] = torch.from_numpy(scorer(images, requests)).float()
+            if reasons is not None:
+                reasons += scorer.reasons
+        return found
 
 
 def oracle_scorer(samples: Sequence[Sample]) -> Scorer | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-from einops import rearrange
 from PIL import Image
+from torch import Tensor
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
@@ -16,16 +18,19 @@ from emosym.interfaces import Scorer
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import ModelConfig
 from emosym.records import ImageRequest, Sample
+from emosym.rl.advantages import constant_groups
 from emosym.rl.image_statistics import statistics
-from train.phases.base import Alarm, MicroBatch, Phase, PhaseContext, StepOutput, Text
+from train.micro_batches import MicroBatch
+from train.phases.base import Alarm, Phase, PhaseContext, StepOutput, Text
 from train.phases.reinforce import hacking
-from train.phases.reinforce.algorithms import ALGORITHMS, Group
+from train.phases.reinforce.algorithm import Group, Judged, Rollout
+from train.phases.reinforce.algorithms import ALGORITHMS
 from train.phases.reinforce.config import ReinforceConfig
 from train.phases.reinforce.judging import ORACLE, Scorers, oracle_scorer
 
 
 class Reinforce(Phase[ReinforceConfig, Sample]):
-    """One update of the generator on G judged images a prompt.
+    """Updates of the generator on G judged images a prompt.
 
     A group shares its prompt and the wanted valence and arousal: those of the prompt's own image,
     or a random point of the plane. Ref: Flow-GRPO (arXiv 2505.05470); EmoFeedback² (arXiv
@@ -61,7 +66,9 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
         patience = self.config.patience
         if not self.watch or not patience:
             return None
-        history.append([metrics["reward"], metrics["second_judge"]])
+        row = [metrics["reward"], metrics["second_judge"]]
+        if all(map(math.isfinite, row)):  # else a judge gave no score in this step
+            history.append(row)
         del history[:-patience]
         metrics["hacking"] = 0.0
         if len(history) == patience:
@@ -82,29 +89,46 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
         """Make the guidance of training the default of the model."""
         return dataclasses.replace(config, guidance=self.config.guidance_scale)
 
+    def prepare(self, batches: Sequence[MicroBatch[Sample]]) -> list[Rollout[Any]]:
+        """Draw and judge the images of a step."""
+        rollouts = self.algorithm.rollouts([self._group(batch) for batch in batches])
+        for rollout in rollouts:
+            if rollout.judged is not None:
+                rollout.metrics |= self._measure(rollout.judged, rollout.group)
+                rollout.judged = None  # images are large
+        return rollouts
+
     def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
-        """Sample, judge and return the loss of one micro-batch of prompts."""
-        context, group = self.context, self._group(batch)
-        output = self.algorithm(group)
-        total = output.rewards
-        with context.save_on_failure():
+        """Return the loss of one micro-batch of prompts."""
+        rollout: Rollout[Any] = batch.prepared
+        output = self.algorithm.loss(rollout)
+        metrics = {**rollout.metrics, **output.metrics}
+        if output.judged is not None:
+            metrics |= self._measure(output.judged, rollout.group)
+        return StepOutput(output.loss, metrics, output.maxima)
+
+    def _measure(self, judged: Judged, group: Group) -> dict[str, Tensor | float]:
+        """Return what is logged of images, one number for each image or for each group."""
+        with self.context.save_on_failure():
             watched = {
-                name: torch.from_numpy(scorer(output.images, group.requests)).mean()
+                name: torch.from_numpy(scorer(judged.images, group.requests)).float()
                 for name, scorer in self.watch.items()
             }
         if watched:
-            watched["second_judge"] = torch.stack(list(watched.values())).mean()
-        return StepOutput(
-            output.loss,
-            {
-                **output.metrics,
-                "reward": total.mean(),
-                "reward_spread": total.std(1).mean(),
-                "zero_variance": (total.std(1) < 1e-6).float().mean(),
-                **watched,
-                **_image_statistics(output.images, self.config.num_images_per_prompt),
-            },
-        )
+            watched["second_judge"] = torch.stack(list(watched.values())).mean(0)
+        several = len(judged.scores) > 1
+        each = {f"reward_{name}": scores for name, scores in judged.scores.items() if several}
+        rewards = judged.rewards
+        spreads = [row[~row.isnan()].std() for row in rewards if (~row.isnan()).sum() > 1]
+        return {
+            **each,
+            "reward": rewards.flatten(),
+            "reward_spread": torch.stack(spreads or [torch.tensor(torch.nan)]),
+            "zero_variance": constant_groups(rewards).float(),
+            "unjudged": rewards.isnan().float().flatten(),
+            **watched,
+            **_image_statistics(judged.images, group.size),
+        }
 
     def _check_data(self) -> None:
         """Refuse options for which the training images lack annotations."""
@@ -129,21 +153,17 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
                 " own_target=1",
             )
 
+    @torch.no_grad()
     def _group(self, batch: MicroBatch[Sample]) -> Group:
         context, size = self.context, self.config.num_images_per_prompt
         requests = self._requests(batch)
         texts = [imagine_prompt(request) for request in requests]
         tokens = context.model.processor.prompts(texts, None).to(context.device)
-        with torch.no_grad():
-            states = context.parts["understander"](tokens)
-            affect = wanted_affect(requests).to(context.device)
-            condition = context.condition(states, [r.prompt for r in requests], affect)
-        shape = context.model.autoencoder.latent_shape
-        noise = rearrange(batch.normal(size, *shape), "b g ... -> (b g) ...").to(context.device)
+        states = context.parts["understander"](tokens)
+        affect = wanted_affect(requests).to(context.device)
         return Group(
             requests=[request for request in requests for _ in range(size)],
-            condition=condition.map(lambda each: each.repeat_interleave(size, 0)),
-            noise=noise,
+            prompts=context.condition(states, [r.prompt for r in requests], affect),
             batch=batch,
             size=size,
         )
@@ -169,7 +189,7 @@ class Reinforce(Phase[ReinforceConfig, Sample]):
         )
 
 
-def _image_statistics(images: list[Image.Image], size: int) -> dict[str, float]:
-    """Return image statistics as means over groups, because diversity is defined for one prompt."""
+def _image_statistics(images: list[Image.Image], size: int) -> dict[str, Tensor]:
+    """Return image statistics of each group, because diversity is defined for one prompt."""
     groups = [statistics(images[start : start + size]) for start in range(0, len(images), size)]
-    return {name: sum(each[name] for each in groups) / len(groups) for name in groups[0]}
+    return {name: torch.tensor([each[name] for each in groups]) for name in groups[0]}
