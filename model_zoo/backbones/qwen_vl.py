@@ -216,6 +216,7 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
     _check_attention(config.text_config, source)
     _check_patches(config.vision_config, images, source)
     _check_ids(config, source)
+    _check_rope(config.text_config, source)
     tokenizer = load_tokenizer(source, config.text_config.vocab_size)
     model = load_pretrained(
         AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
@@ -282,12 +283,35 @@ def _check_ids(config: Any, source: Path) -> None:
     check_special(config.text_config, source)
 
 
+def _check_rope(text: Any, source: Path) -> None:
+    """Refuse position embeddings whose sections do not make up half a head."""
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    sections = (text.rope_parameters or {}).get("mrope_section")
+    counts = isinstance(sections, list) and all(type(one) is int and one > 0 for one in sections)
+    if sections is not None and not (counts and len(sections) == 3 and sum(sections) == half):
+        raise UserError(
+            f"{source / 'config.json'}: mrope_section does not fit the attention heads",
+            got=str(sections)[:40],
+            expected=f"three numbers with the sum {half}",
+            fix=FIX,
+        )
+
+
 def _check_patches(vision: Any, images: Qwen2VLImageProcessorPil, source: Path) -> None:
     """Refuse an image processor whose patches differ from those of the vision tower."""
     size: Any = images.size
     check_pixels(size["shortest_edge"], size["longest_edge"], source / "preprocessor_config.json")
-    sides = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+    names = ("patch_size", "spatial_merge_size", "temporal_patch_size", "window_size")
+    sides = {name: getattr(vision, name, None) for name in names}
     check_sides(sides, source / "config.json")
+    least = vision.patch_size * vision.spatial_merge_size
+    if sides["window_size"] is not None and sides["window_size"] < least:
+        raise UserError(
+            f"{source / 'config.json'}: window_size is less than one merged patch",
+            got=sides["window_size"],
+            expected=f"at least {least}",
+            fix=FIX,
+        )
     for key, expected in (
         ("patch_size", vision.patch_size),
         ("temporal_patch_size", vision.temporal_patch_size),
