@@ -14,7 +14,8 @@ from transformers import ProcessorMixin, Qwen2_5_VLProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.timing import Run
-from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor
+from model_zoo.backbones.processor import QwenVLProcessor
+from model_zoo.backbones.qwen_vl import QwenVL
 
 
 class ImagesOnly(Qwen2_5_VLProcessor):

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from emosym.diffusion.processes import TimestepSpacing
 from emosym.errors import UserError
 from emosym.models.model import EmoSym, ModelConfig
 from model_zoo import zoo
@@ -16,6 +17,7 @@ from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import is_diffusers, load_decoder
 from model_zoo.hub import MODEL_FILES, local_folder
+from model_zoo.received.limits import check_pixels
 
 SAMPLING = {
     "StableDiffusionPipeline": (50, 7.5),
@@ -46,6 +48,7 @@ def compose(
     conditioner: Literal["word", "connector"] = "word",
     pixels: tuple[int, int] | None = None,
     image_size: int | None = None,
+    timestep_spacing: TimestepSpacing | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> EmoSym:
@@ -63,6 +66,7 @@ def compose(
         pixels: minimum and maximum of an image's pixels after resizing for the backbone; None
             keeps the backbone's values.
         image_size: side of generated images in pixels; None is the decoder's native size.
+        timestep_spacing: see `schedulers.process_of`; None keeps that of the decoder.
         dtype: type of the weights.
         seed: of the new weights.
 
@@ -70,6 +74,8 @@ def compose(
         UserError: parts that cannot be loaded, are not supported, or do not fit each other.
     """
     denoiser, autoencoder, config = _load_decoder(decoder, image_size, dtype)
+    if timestep_spacing is not None:
+        denoiser.set_timestep_spacing(timestep_spacing)
     config = dataclasses.replace(
         config, conditioner=conditioner, image_size=autoencoder.image_size, hidden=hidden
     )
@@ -85,6 +91,7 @@ def compose(
         kept = {name: getattr(donor.config, name) for name in UNDERSTANDER_KEYS}
         config = dataclasses.replace(config, **kept, knowledge_width=width)
     if pixels is not None:
+        check_pixels(*pixels, "compose")
         processor.images.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -8,44 +8,31 @@ from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
+import torch
 import transformers.utils.logging
 from diffusers.models.modeling_utils import ModelMixin
-from huggingface_hub.errors import StrictDataclassError
-from jinja2 import TemplateError
-from safetensors import SafetensorError
+from transformers import AutoConfig
 
 from emosym.errors import UserError
-
-FIX = "copy or train the model again"
-LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    RuntimeError,
-    RecursionError,
-    MemoryError,
-    SafetensorError,
-    StrictDataclassError,
-    TemplateError,
-)
-"""What the libraries raise for damaged files and invalid configurations."""
+from model_zoo.received.limits import FIX, check_finite, check_parameters
 
 
-def load_pretrained(cls: Any, source: str | Path, **options: Any) -> Any:
+def load_pretrained(cls: Any, source: Path, **options: Any) -> Any:
     """Return `cls.from_pretrained(source, **options)`; refuse what does not load completely.
 
     By itself `from_pretrained` fills missing tensors with random numbers.
 
     Args:
         cls: a model class of transformers or diffusers.
-        source: folder, or hub id.
+        source: folder, checked by `check_folder` before.
         options: further arguments of `from_pretrained`.
 
     Raises:
-        UserError: files that cannot be read; tensors that are missing, unused or of another shape.
+        UserError: files that cannot be read; a configuration of a much larger model; tensors that
+            are missing, unused, of another shape, or not finite.
     """
     with user_errors(source):
+        check_parameters(_described(cls, source), source)
         # Mismatched sizes are "ignored" so that they are listed; below they are an error too.
         model, report = cls.from_pretrained(
             source,
@@ -67,13 +54,30 @@ def load_pretrained(cls: Any, source: str | Path, **options: Any) -> Any:
             got=wrong[0],
             fix=FIX,
         )
+    check_finite(model.state_dict(), source)
     return model
+
+
+def _described(cls: Any, folder: Path) -> torch.nn.Module:
+    """Return the model of a folder's configuration, without memory for its weights."""
+    if _of_diffusers(cls):
+        config, build = cls.load_config(folder), cls.from_config
+    elif (config_class := getattr(cls, "config_class", None)) is not None:
+        config, build = config_class.from_pretrained(folder), cls
+    else:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        build = cls.from_config
+    with torch.device("meta"):
+        return build(config)
+
+
+def _of_diffusers(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, ModelMixin)
 
 
 def _no_code(cls: Any) -> dict[str, Any]:
     """Return the argument with which transformers never runs a model's code, nor asks to."""
-    of_diffusers = isinstance(cls, type) and issubclass(cls, ModelMixin)  # its models run none
-    return {} if of_diffusers else {"trust_remote_code": False}
+    return {} if _of_diffusers(cls) else {"trust_remote_code": False}  # diffusers' models run none
 
 
 @contextlib.contextmanager
@@ -85,7 +89,12 @@ def user_errors(source: str | Path) -> Iterator[None]:
     with quiet_progress():
         try:
             yield
-        except LOADING_ERRORS as error:
+        except UserError:
+            raise
+        except BaseException as error:
+            # Damaged files raise nearly everything, and a panic of tokenizers no Exception at all.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise UserError(
                 f"the model in {source} cannot be loaded", got=_first_sentence(error), fix=FIX
             ) from error
@@ -109,7 +118,7 @@ def quiet_progress() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
-def _first_sentence(error: Exception) -> str:
+def _first_sentence(error: BaseException) -> str:
     """Return the first line of an error, without the advice that transformers appends."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].split(". If you want")[0].rstrip(".")[:300]

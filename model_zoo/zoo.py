@@ -27,12 +27,14 @@ from emosym.files import replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
-from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor, load_backbone, new_backbone
+from model_zoo.backbones.processor import QwenVLProcessor
+from model_zoo.backbones.qwen_vl import QwenVL, load_backbone, new_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
 from model_zoo.pretrained import quiet_progress, user_errors
 from model_zoo.received.folder import check_folder, read_object
+from model_zoo.received.limits import check_finite
 from model_zoo.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parent
@@ -153,10 +155,12 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
     )
     with user_errors(folder / HEADS):
         heads = safetensors.torch.load_file(folder / HEADS)
+    check_finite(heads, folder / HEADS)
     model.load_head_state(heads)
     if (folder / EMOTION_SPACE).is_file():
         with user_errors(folder / EMOTION_SPACE):
             state = safetensors.torch.load_file(folder / EMOTION_SPACE)
+        check_finite(state, folder / EMOTION_SPACE)
         shape = (1 + config.reasoning_tokens, backbone.width)
         model.space = EmotionSpace.from_state_dict(state, shape)
     model.card = read_card(folder)

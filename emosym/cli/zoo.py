@@ -122,6 +122,10 @@ def compose(
         int | None,
         typer.Option(min=8, help="Side of generated images in pixels; default: the decoder's."),
     ] = None,
+    timestep_spacing: Annotated[
+        Literal["leading", "trailing", "linspace"] | None,
+        typer.Option(help="Times of sampling steps; default: those of the decoder's own pipeline."),
+    ] = None,
     conditioner: Annotated[
         Literal["word", "connector"],
         typer.Option(help="Condition of the decoder: one pseudo-word, or a token for each state."),
@@ -150,6 +154,7 @@ def compose(
         conditioner=conditioner,
         pixels=pixels,
         image_size=image_size,
+        timestep_spacing=timestep_spacing,
         seed=seed,
     )
     print(zoo.save(model, out))

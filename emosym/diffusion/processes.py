@@ -19,7 +19,8 @@ from emosym.errors import UserError
 Density = Literal["logit_normal", "uniform"]
 """Distribution of training times."""
 PredictionType = Literal["epsilon", "v_prediction"]
-TimestepSpacing = Literal["leading", "trailing"]
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+FlowSpacing = Literal["trailing", "linspace"]
 
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -89,6 +90,11 @@ class RectifiedFlow:
 
     shift: float = 1.0
     """s of s σ / (1 + (s - 1) σ): larger images spend more steps at high noise."""
+    timestep_spacing: FlowSpacing = "trailing"
+    """Noise levels of a sampler before the shift. The last but one is 1 / steps with `trailing`, as
+    in Flux's pipeline, and the least level of training with `linspace`, as in SD3's."""
+    num_train_timesteps: int = 1000
+    """Levels of training; only `linspace` uses it."""
 
     @property
     def duration(self) -> float:
@@ -108,8 +114,16 @@ class RectifiedFlow:
         return torch.where(fraction == 1, fraction, shifted.clamp(max=1))
 
     def timesteps(self, num_inference_steps: int) -> Tensor:
-        """Return σ from 1 to 0, evenly spaced before the shift."""
-        return self.times(torch.linspace(1, 0, num_inference_steps + 1))
+        """Return σ from 1 to 0, evenly spaced before the shift.
+
+        Ref: `linspace` as FlowMatchEulerDiscreteScheduler of diffusers, which shifts the least
+        level once before it shifts all levels.
+        """
+        if self.timestep_spacing == "trailing":
+            return self.times(torch.linspace(1, 0, num_inference_steps + 1))
+        least = self.times(torch.tensor(1 / self.num_train_timesteps, dtype=torch.float64))
+        spaced = torch.linspace(1, float(least), num_inference_steps, dtype=torch.float64)
+        return self.times(torch.cat([spaced, torch.zeros(1)])).float()
 
     def predict(self, latents: Tensor, output: Tensor, time: Tensor) -> Prediction:
         """Return x = x_σ - σ v and ε = x_σ + (1 - σ) v."""
@@ -191,6 +205,8 @@ class VPDiffusion:
             )
         if self.timestep_spacing == "leading":
             chosen = torch.arange(steps).flip(0) * (count // steps) + self.steps_offset
+        elif self.timestep_spacing == "linspace":
+            chosen = torch.linspace(0, count - 1, steps, dtype=torch.float64).round().flip(0)
         else:
             chosen = (count - torch.arange(steps) * (count / steps)).round() - 1
         return torch.cat([chosen.float().clamp(max=count - 1), torch.tensor([-1.0])])

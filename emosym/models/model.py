@@ -60,6 +60,8 @@ class ModelConfig:
         check_range("reasoning_tokens", self.reasoning_tokens, 0, 1024)
         check_range("hidden", self.hidden, 1, 65_536)
         check_range("connector_layers", self.connector_layers, 1, 64)
+        if self.knowledge_width is not None:
+            check_range("knowledge_width", self.knowledge_width, 1, 65_536)
         check_range("image_size", self.image_size, 8, 8192)
         check_range("steps", self.steps, 1, MAX_STEPS)
         check_range("guidance", self.guidance, 0, 1000)

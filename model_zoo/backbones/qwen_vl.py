@@ -1,17 +1,16 @@
-"""Image-text-to-text backbones of the Qwen-VL family, and their processors."""
+"""Image-text-to-text backbones of the Qwen-VL family."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -21,14 +20,15 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen2VLImageProcessorPil,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from emosym.errors import UserError
-from emosym.interfaces import Answers, Backbone, InputEmbeddings, Prompts
+from emosym.interfaces import Backbone, InputEmbeddings, Prompts
 from model_zoo.backbones.decoding import SharedPrefixCache, read_one
+from model_zoo.backbones.processor import QwenVLProcessor
 from model_zoo.pretrained import FIX, load_pretrained, user_errors
 from model_zoo.received.folder import check_folder
-from model_zoo.text.tokenizer import TAGS, load_tokenizer, save_tokenizer
+from model_zoo.received.limits import check_ids, check_pixels, check_sides, check_special
+from model_zoo.text.tokenizer import load_tokenizer
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Supported values of `model_type`: those that pass the contract tests."""
@@ -201,169 +201,6 @@ class QwenVL(Backbone):
                 layer.gradient_checkpointing = True
 
 
-class QwenVLProcessor:
-    """Chat template, tokenizer and image processor of a Qwen-VL model (no torchvision needed).
-
-    Implements `emosym.interfaces.Processor`.
-
-    Args:
-        tokenizer: with a chat template.
-        images: the image processor.
-        image_token: the placeholder token of an image.
-        vocabulary: number of rows of the model's embedding matrix.
-    """
-
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        images: Qwen2VLImageProcessorPil,
-        image_token: str,
-        vocabulary: int,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.tokenizer.padding_side = "left"
-        self.images = images
-        self.image_token = image_token
-        end_of_turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        if not isinstance(end_of_turn, int):
-            raise UserError("the tokenizer has no end-of-turn token", expected="<|im_end|>")
-        self.end_of_turn = end_of_turn
-        ids = tokenizer.get_vocab()
-        # All added tokens are control tokens (vision, roles, tools, latent placeholders), whether
-        # or not they are marked special. Of these only the tags of an answer may be generated.
-        added = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
-        self.control_tokens = sorted(added - set(TAGS))
-        # The embedding may have more rows than there are tokens: Qwen pads it to 151,936.
-        unused = set(range(vocabulary)) - set(ids.values())
-        self.forbidden_ids: Sequence[int] = sorted(
-            (unused | {ids[token] for token in self.control_tokens}) - {self.end_of_turn}
-        )
-
-    def prompts(
-        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]] | None = None
-    ) -> Prompts:
-        """Tokenise one user turn for each text.
-
-        Args:
-            texts: [B] texts.
-            images: for each text the images that precede it, any number; None for no images.
-
-        Raises:
-            UserError: a text holds a control token.
-            ValueError: `texts` and `images` differ in length.
-        """
-        self.check(texts)
-        rows: list[list[Image.Image]] = [[] for _ in texts]
-        if images is not None:
-            rows = [list(row) for row in images]
-        if len(rows) != len(texts):
-            raise ValueError(f"got {len(texts)} texts, but images for {len(rows)}")
-        pixels: Tensor | None = None
-        grid: Tensor | None = None
-        counts: list[int] = []
-        if flat := [image for row in rows for image in row]:
-            patches = self.images(images=flat, return_tensors="pt")
-            pixels, grid = patches["pixel_values"], patches["image_grid_thw"]
-            counts = (patches["image_grid_thw"].prod(1) // self.images.merge_size**2).tolist()
-        lengths = iter(counts)
-        turns = [
-            self._turn(text, [next(lengths) for _ in row])
-            for text, row in zip(texts, rows, strict=True)
-        ]
-        tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
-        return Prompts(tokens.input_ids, tokens.attention_mask, pixels, grid)
-
-    def see(self, texts: Sequence[str], pixels: Tensor) -> Prompts:
-        """Tokenise one user turn for each text, with one image each.
-
-        As `prompts`, but images are not rounded to 8 bits, and gradients reach `pixels`.
-
-        Args:
-            texts: [B] texts.
-            pixels: [B, 3, H, W] in [-1, 1].
-        """
-        settings: Any = self.images
-        multiple = settings.patch_size * settings.merge_size
-        rows, columns = pixels.shape[2:]
-        height, width = smart_resize(
-            rows,
-            columns,
-            multiple,
-            settings.size["shortest_edge"],
-            settings.size["longest_edge"],
-        )
-        if (height, width) != (rows, columns):
-            pixels = interpolate(pixels, (height, width), mode="bicubic", antialias=True)
-            pixels = pixels.clamp(-1, 1)
-        mean, std = (
-            pixels.new_tensor(each)[:, None, None]
-            for each in (settings.image_mean, settings.image_std)
-        )
-        frames = repeat(
-            ((pixels + 1) / 2 - mean) / std,
-            "b c h w -> b t c h w",
-            t=settings.temporal_patch_size,
-        )
-        patches = rearrange(
-            frames,
-            "b t c (h mh ph) (w mw pw) -> (b h w mh mw) (c t ph pw)",
-            mh=settings.merge_size,
-            mw=settings.merge_size,
-            ph=settings.patch_size,
-            pw=settings.patch_size,
-        )
-        grid = torch.tensor([[1, height // settings.patch_size, width // settings.patch_size]])
-        count = int(grid.prod()) // settings.merge_size**2
-        turns = [self._turn(text, [count]) for text in texts]
-        tokens = self.tokenizer(turns, padding=True, return_tensors="pt")
-        return Prompts(
-            tokens.input_ids, tokens.attention_mask, patches, grid.expand(len(texts), -1)
-        )
-
-    def answers(self, texts: Sequence[str]) -> Answers:
-        """Tokenise assistant texts, each with the end-of-turn token; right-padded."""
-        self.check(texts)
-        closed = [text + "<|im_end|>" for text in texts]
-        tokens = self.tokenizer(closed, padding=True, padding_side="right", return_tensors="pt")
-        return Answers(tokens.input_ids, tokens.attention_mask)
-
-    def decode(self, ids: Tensor, mask: Tensor) -> list[str]:
-        """Return the text of each row, without control tokens."""
-        rows = [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
-        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
-
-    def check(self, texts: Sequence[str]) -> None:
-        """Raise UserError for a text that holds a control token (of a turn, or of an image)."""
-        for text in texts:
-            tokens = [token for token in self.control_tokens if token in text]
-            if tokens:
-                raise UserError(
-                    f"the text {text[:60]!r} holds the control token {tokens[0]!r}",
-                    fix="remove it",
-                )
-
-    def _turn(self, text: str, image_tokens: Sequence[int]) -> str:
-        """Return one user turn and the header of the assistant's turn, as text.
-
-        Args:
-            text: of the user.
-            image_tokens: number of image tokens of each image.
-        """
-        content = [{"type": "image"}] * len(image_tokens) + [{"type": "text", "text": text}]
-        messages: list[Any] = [{"role": "user", "content": content}]
-        turn = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        first, *others = str(turn).split(self.image_token)
-        spans = zip(image_tokens, others, strict=True)
-        return first + "".join(self.image_token * count + rest for count, rest in spans)
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer, chat template and image processor to a folder."""
-        save_tokenizer(self.tokenizer, folder)
-        self.images.save_pretrained(folder)
-
-
 def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProcessor]:
     """Load a backbone and its processor from a Hugging Face folder.
 
@@ -378,12 +215,15 @@ def load_backbone(source: Path, dtype: torch.dtype) -> tuple[QwenVL, QwenVLProce
     _check_family(config.model_type, source)
     _check_attention(config.text_config, source)
     _check_patches(config.vision_config, images, source)
+    _check_ids(config, source)
+    _check_rope(config.text_config, source)
     tokenizer = load_tokenizer(source, config.text_config.vocab_size)
     model = load_pretrained(
         AutoModelForImageTextToText, source, dtype=dtype, attn_implementation=attention(dtype)
     )
-    processor = _processor(tokenizer, images, config)
-    with user_errors(source):  # run once now, so that damaged files are an error at loading
+    with user_errors(source):
+        processor = _processor(tokenizer, images, config)
+        # run once now, so that damaged files are an error at loading
         processor.prompts(["?"], [[Image.new("RGB", (64, 64))]])
     return QwenVL(model), processor
 
@@ -433,8 +273,45 @@ def _check_family(family: str, source: object) -> None:
         )
 
 
+def _check_ids(config: Any, source: Path) -> None:
+    """Refuse token ids outside of the vocabulary, of those that are used."""
+    names = ("image_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = {name: getattr(config, name, None) for name in names}
+    if ids["image_token_id"] is None:
+        raise UserError(f"{source / 'config.json'} has no image_token_id", fix=FIX)
+    check_ids(ids, config.text_config.vocab_size, source / "config.json")
+    check_special(config.text_config, source)
+
+
+def _check_rope(text: Any, source: Path) -> None:
+    """Refuse position embeddings whose sections do not make up half a head."""
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    sections = (text.rope_parameters or {}).get("mrope_section")
+    counts = isinstance(sections, list) and all(type(one) is int and one > 0 for one in sections)
+    if sections is not None and not (counts and len(sections) == 3 and sum(sections) == half):
+        raise UserError(
+            f"{source / 'config.json'}: mrope_section does not fit the attention heads",
+            got=str(sections)[:40],
+            expected=f"three numbers with the sum {half}",
+            fix=FIX,
+        )
+
+
 def _check_patches(vision: Any, images: Qwen2VLImageProcessorPil, source: Path) -> None:
     """Refuse an image processor whose patches differ from those of the vision tower."""
+    size: Any = images.size
+    check_pixels(size["shortest_edge"], size["longest_edge"], source / "preprocessor_config.json")
+    names = ("patch_size", "spatial_merge_size", "temporal_patch_size", "window_size")
+    sides = {name: getattr(vision, name, None) for name in names}
+    check_sides(sides, source / "config.json")
+    least = vision.patch_size * vision.spatial_merge_size
+    if sides["window_size"] is not None and sides["window_size"] < least:
+        raise UserError(
+            f"{source / 'config.json'}: window_size is less than one merged patch",
+            got=sides["window_size"],
+            expected=f"at least {least}",
+            fix=FIX,
+        )
     for key, expected in (
         ("patch_size", vision.patch_size),
         ("temporal_patch_size", vision.temporal_patch_size),

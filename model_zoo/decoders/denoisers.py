@@ -11,7 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers import BatchEncoding
 
-from emosym.diffusion.processes import Process, RectifiedFlow, VPDiffusion
+from emosym.diffusion.processes import Process, RectifiedFlow, TimestepSpacing, VPDiffusion
 from emosym.errors import UserError
 from emosym.interfaces import Denoiser, TextFeatures
 from model_zoo.decoders.prompt_encoders import PromptEncoder
@@ -63,6 +63,16 @@ class StableDiffusion(Denoiser):
         self.token_width: int = text_encoder.width
         self.pooled_width: int = text_encoder.pooled_width
         self.knowledge_width: int = text_encoder.knowledge_width
+
+    def set_timestep_spacing(self, timestep_spacing: TimestepSpacing) -> None:
+        """Choose the times of sampling steps, see `process_of`; saved with the scheduler.
+
+        Raises:
+            UserError: a flow with `leading`.
+        """
+        scheduler = self.scheduler | {"timestep_spacing": timestep_spacing}
+        self.process = process_of(scheduler)
+        self.scheduler = scheduler
 
     def tokenize(self, prompts: Sequence[str]) -> list[BatchEncoding]:
         """Return the token ids of prompts for each text encoder.

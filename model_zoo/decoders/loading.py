@@ -27,6 +27,7 @@ from model_zoo.decoders.schedulers import read_scheduler, write_scheduler
 from model_zoo.pretrained import load_pretrained, user_errors
 from model_zoo.received.folder import MODEL_INDEX as INDEX
 from model_zoo.received.folder import check_folder, read_object
+from model_zoo.received.limits import check_special
 from model_zoo.text.tokenizer import load_tokenizer, save_tokenizer, train_clip_tokenizer
 
 FAMILIES: tuple[type[StableDiffusion], ...] = (UNet, MMDiT)
@@ -69,6 +70,7 @@ def load_decoder(
         source = folder / f"text_encoder{suffix}"
         if source.is_dir() or not suffix:
             model = load_pretrained(_text_class(source), source, dtype=dtype)
+            check_special(model.config, source)
             tokenizer = load_tokenizer(folder / f"tokenizer{suffix}", model.config.vocab_size)
             text_models.append((model, tokenizer))
     vae = load_pretrained(AutoencoderKL, folder / "vae", torch_dtype=dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 from emosym.errors import UserError
 from emosym.strict_json import BadJson, read_json
+from model_zoo.received.limits import FIX, check_layers
 
 CODE_KEYS = ("auto_map", "custom_generate", "custom_pipeline", "custom_pipelines")
 """Keys of configurations that name code in the folder or on the hub."""
@@ -87,7 +88,7 @@ def _unreadable(path: Path, why: object) -> UserError:
     return UserError(
         f"the model in {path.parent} cannot be loaded",
         got=f"{path.name}: {why}",
-        fix="copy or train the model again",
+        fix=FIX,
     )
 
 
@@ -101,6 +102,8 @@ def _check_json(path: Path) -> None:
     value = _read(path)
     for key, named in _names_of_code(value):
         raise _runs_code(path, f"{key}: {named}")
+    if path.name == "config.json":
+        check_layers(path, value)
     fields = value if isinstance(value, dict) else {}
     if path.name == MODEL_INDEX:
         for name, entry in fields.items():

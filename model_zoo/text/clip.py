@@ -16,6 +16,7 @@ from emosym.pictures.loading import load_image
 from model_zoo.hub import local_folder
 from model_zoo.pretrained import load_pretrained, user_errors
 from model_zoo.received.folder import check_folder
+from model_zoo.received.limits import check_sides, check_special
 from model_zoo.text.tokenizer import load_tokenizer
 
 BATCH_SIZE = 32
@@ -93,7 +94,10 @@ def load_clip(source: str | Path, device: torch.device | str = "cpu") -> ClipEmb
     check_folder(folder)
     with user_errors(folder):
         images = CLIPImageProcessorPil.from_pretrained(folder)
+    for size in (images.size, images.crop_size):
+        check_sides(dict(size or {}), folder / "preprocessor_config.json")
     model = load_pretrained(CLIPModel, folder, dtype=torch.float32)
+    check_special(model.config.text_config, folder)
     tokenizer = load_tokenizer(folder, model.config.text_config.vocab_size)
     clip = ClipEmbedder(model, tokenizer, images)
     with user_errors(folder):  # run once now, so that damaged files are an error at loading

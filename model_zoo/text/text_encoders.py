@@ -20,6 +20,7 @@ from emosym.errors import UserError
 from model_zoo.hub import local_folder
 from model_zoo.pretrained import load_pretrained
 from model_zoo.received.folder import check_folder
+from model_zoo.received.limits import check_special
 from model_zoo.text.tokenizer import load_tokenizer
 
 SENTENCE = "sentence"
@@ -97,6 +98,7 @@ def load_text_encoder(name: str) -> ClipTextEmbedder | SentenceEmbedder:
     folder = local_folder(name)
     check_folder(folder)
     clip = load_pretrained(_ClipTextModel, folder, dtype=torch.float32)
+    check_special(clip.config, folder)
     return ClipTextEmbedder(clip, load_tokenizer(folder, clip.config.vocab_size))
 
 

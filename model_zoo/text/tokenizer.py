@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from model_zoo.pretrained import user_errors
+from model_zoo.received.limits import check_tokenizer
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 """Control tokens of the chat format."""
@@ -122,9 +123,14 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
     with user_errors(folder):
         if not any(all((folder / name).is_file() for name in names) for names in LAYOUTS):
             raise FileNotFoundError(f"no {LAYOUTS[0][0]} in it")
+        if (folder / LAYOUTS[0][0]).is_file():
+            check_tokenizer(folder / LAYOUTS[0][0])
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if len(tokenizer) > vocabulary:
-            raise ValueError(f"{len(tokenizer)} tokens for a model of {vocabulary}")
+        highest = max(tokenizer.get_vocab().values(), default=0)
+        if max(len(tokenizer), highest + 1) > vocabulary:
+            raise ValueError(
+                f"{len(tokenizer)} tokens for a model of {vocabulary}, the last with id {highest}"
+            )
         tokenizer(["?"], padding=True)
     return tokenizer
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from emosym.models.model import EmoSym
 from model_zoo import zoo
-from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor, new_backbone
+from model_zoo.backbones.processor import QwenVLProcessor
+from model_zoo.backbones.qwen_vl import QwenVL, new_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import new_decoder

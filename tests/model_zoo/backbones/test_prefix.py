@@ -16,7 +16,8 @@ from emosym.models.losses import token_log_probs
 from emosym.models.understander import Understander
 from emosym.randomness import Draws
 from emosym.rl.rollout import Rollout, forbidden_bias, sample_answers
-from model_zoo.backbones.qwen_vl import FAMILIES, QwenVLProcessor
+from model_zoo.backbones.processor import QwenVLProcessor
+from model_zoo.backbones.qwen_vl import FAMILIES
 from tests.model_zoo import make
 from tests.model_zoo.make import one_each, picture
 

@@ -51,6 +51,9 @@ def test_what_does_not_belong_to_the_family_is_reported(family, folder):
     assert config.is_file()
 
 
+FLOW = make.EULER | {"timestep_spacing": "trailing"}
+
+
 def first(tmp_path: Path, family: str) -> Path:
     save_decoder(*make.decoder(family), tmp_path / family)
     return tmp_path / family
@@ -66,7 +69,7 @@ def first(tmp_path: Path, family: str) -> Path:
         ("sd15", {"beta_schedule": "odd"}, r"scheduler_config.json cannot be loaded; got odd"),
         ("sd15", {"steps_offset": "1"}, r"steps_offset; got '1'; expected a number"),
         ("sd15", {"rescale_betas_zero_snr": True}, r"pure noise needs a v-prediction model"),
-        ("sd15", make.EULER, r"scheduler does not fit a UNet2DConditionModel; got FlowMatchEuler"),
+        ("sd15", FLOW, r"scheduler does not fit a UNet2DConditionModel; got FlowMatchEuler"),
         ("sd3", make.DDIM, r"scheduler does not fit a SD3Transformer2DModel; got DDIMScheduler"),
         ("sd3", {"shift": 0}, r"shift; got 0; expected 0.01 to 100"),
         ("sd3", {"use_dynamic_shifting": True}, r"use_dynamic_shifting is not supported"),
@@ -115,19 +118,6 @@ def test_encoders_of_another_family_are_reported(tmp_path):
 
 
 # --- details
-
-
-@pytest.mark.parametrize("spacing", ["leading", "linspace"])
-def test_linspace_is_a_sampler_s_choice(tmp_path, spacing):
-    folder = first(tmp_path, "sd15")
-    edit(
-        folder / "scheduler" / "scheduler_config.json",
-        _class_name="EulerDiscreteScheduler",
-        timestep_spacing=spacing,
-        use_karras_sigmas=True,
-    )
-    process = load_decoder(folder, 16, None, torch.float32)[0].process
-    assert process.timesteps(4).tolist() == [751, 501, 251, 1, -1]
 
 
 def test_zero_terminal_snr_begins_at_pure_noise():
