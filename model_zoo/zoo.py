@@ -30,7 +30,13 @@ from model_zoo.adapters import adapter_names, merge_lora
 from model_zoo.backbones.qwen_vl import QwenVL, QwenVLProcessor, load_backbone, new_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
-from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
+from model_zoo.decoders.loading import (
+    load_decoder,
+    load_prompt_tokenizers,
+    new_decoder,
+    save_decoder,
+)
+from model_zoo.decoders.prompt_tokens import PromptTokenizers
 from model_zoo.pretrained import quiet_progress, user_errors
 from model_zoo.received.folder import check_folder, read_object
 from model_zoo.text.tokenizer import train_tokenizer
@@ -161,6 +167,12 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         model.space = EmotionSpace.from_state_dict(state, shape)
     model.card = read_card(folder)
     return model.to(dtype).eval()
+
+
+def prompt_tokenizers(name_or_path: str | Path) -> PromptTokenizers:
+    """Load the tokenizers of a model's decoder, without its weights. Raises as `load`."""
+    folder = folder_of(name_or_path)
+    return load_prompt_tokenizers(folder / "decoder", read_config(folder).text_tokens)
 
 
 def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:
