@@ -34,7 +34,7 @@ KEYS = (*_REQUIRED, "emotion", *_NUMBERS, *_TEXTS[4:7], "attributes", "votes", "
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem of a manifest; as text `file:line: field: why`."""
+    """One problem of a manifest; as text `file:line: field: why (sample ID)`."""
 
     file: Path
     line: int | None
@@ -49,8 +49,8 @@ class Problem:
 
     def __str__(self) -> str:
         line = "" if self.line is None else f":{self.line}"
-        sample = f"sample {self.sample}: " if self.sample and self.line is None else ""
-        return f"{self.file}{line}: {sample}{self.field}: {self.why}"
+        sample = f" (sample {self.sample})" if self.sample else ""
+        return f"{self.file}{line}: {self.field}: {self.why}{sample}"
 
 
 TextCheck = Callable[[str], str | None]

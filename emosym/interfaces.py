@@ -235,10 +235,22 @@ class Denoiser(nn.Module, ABC):
     """P of `TextFeatures.pooled`."""
     knowledge_width: int
     """Width of `pool_text`'s vectors."""
+    prompt_window: int
+    """Most tokens of a prompt."""
+    truncate_prompts: bool = False
+    """Whether longer prompts are cut to it; otherwise they are refused."""
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Any:
-        """Return the inputs of `encode_text`; raise UserError for a prompt that is too long."""
+        """Return the inputs of `encode_text`.
+
+        Raises:
+            UserError: a prompt has more than `prompt_window` tokens, unless `truncate_prompts`.
+        """
+
+    @abstractmethod
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each prompt."""
 
     @abstractmethod
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:

@@ -31,7 +31,13 @@ from model_zoo.backbones.processor import QwenVLProcessor
 from model_zoo.backbones.qwen_vl import QwenVL, load_backbone, new_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
-from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
+from model_zoo.decoders.loading import (
+    load_decoder,
+    load_prompt_tokenizers,
+    new_decoder,
+    save_decoder,
+)
+from model_zoo.decoders.prompt_tokens import PromptTokenizers
 from model_zoo.pretrained import quiet_progress, user_errors
 from model_zoo.received.folder import check_folder, read_object
 from model_zoo.received.limits import check_finite
@@ -165,6 +171,12 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         model.space = EmotionSpace.from_state_dict(state, shape)
     model.card = read_card(folder)
     return model.to(dtype).eval()
+
+
+def prompt_tokenizers(name_or_path: str | Path) -> PromptTokenizers:
+    """Load the tokenizers of a model's decoder, without its weights. Raises as `load`."""
+    folder = folder_of(name_or_path)
+    return load_prompt_tokenizers(folder / "decoder", read_config(folder).text_tokens)
 
 
 def build(name: str, corpus: Iterable[str], seed: int) -> EmoSym:

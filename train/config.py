@@ -67,6 +67,10 @@ class DataConfig:
     """Sample valence and arousal for images that have only a label, from the norms of the label's
     word, with this share of the raters' standard deviation. Null adds none. Ref: EmoFeedback², data
     (docs/papers.md)."""
+    long_prompts: Literal["refuse", "truncate"] = "refuse"
+    """Prompts that are longer than the decoder's text encoder reads: refuse the data, with a list
+    of them, or let the encoder read the first tokens, as diffusers does. The understander always
+    reads a whole prompt."""
     flip: bool = False
     """Flip half of the training images horizontally (understanding only)."""
     crop: float = 1.0

@@ -188,7 +188,9 @@ def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     ranks.say(describe_sizes(config.evaluate))
     model, fingerprint = _starting_model(config)
     data = load_run_data(config, run)
-    check_texts(config, model, data.samples, data.questions)
+    model.generator.denoiser.truncate_prompts = config.data.long_prompts == "truncate"
+    for notice in check_texts(config, model, data.samples, data.questions):
+        _print(notice)
     trainer = Trainer(config, run, model, data, fingerprint)
     for phase in trainer.phases.values():
         for notice in phase.notices():

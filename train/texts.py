@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
@@ -12,32 +12,83 @@ from train.phases.base import Text
 from train.phases.registry import PHASES
 from train.schedule import Schedule
 
+BATCH_SIZE = 512
+"""Prompts that are tokenised at once."""
+MOST_NAMED = 10
+"""Texts that a message names; of more it tells the number."""
+
 
 def check_texts(
     config: RunConfig,
     model: EmoSym,
     samples: Sequence[Sample],
     questions: Sequence[Question],
-) -> None:
+) -> list[str]:
     """Check every text that phases and evaluation will read, so that no step fails on one.
 
+    Returns:
+        What a user should know: how many prompts will be truncated, and which.
+
     Raises:
-        UserError: a text with a control token, or longer than the decoder's text encoder reads;
-            with the id of its sample or question.
+        UserError: texts with a control token, or longer than the decoder's text encoder reads
+            (unless `data.long_prompts` truncates them); names them with the ids of their samples.
     """
+    texts = list(_texts(config, samples, questions))
+    wrong = []
+    for name, text in texts:
+        try:
+            model.processor.check([text.value])
+        except UserError as error:
+            wrong.append(f"{name}: {error}")
+    window = model.generator.denoiser.prompt_window
+    counts = _count_tokens(model, {text.value for _, text in texts if text.decoder})
+    long = [
+        f"{name}: {counts[text.value]} tokens, {text.value[:40]!r}…"
+        for name, text in texts
+        if text.decoder and counts[text.value] > window
+    ]
+    notices = []
+    if config.data.long_prompts == "truncate" and long:
+        what = f"the decoder reads the first {window} tokens of {len(long)} longer prompts: "
+        notices.append(what + _listed(long))
+        long = []
+    if wrong or long:
+        raise UserError(
+            f"{len(wrong + long)} texts of the data cannot be used",
+            got=_listed(wrong + long),
+            expected=f"prompts of at most {window} tokens" if long else None,
+            fix="shorten them, or set data.long_prompts=truncate" if long else "correct them",
+        )
+    return notices
+
+
+def _count_tokens(model: EmoSym, prompts: Iterable[str]) -> dict[str, int]:
+    """Return prompt -> number of its tokens."""
+    unique = sorted(prompts)
+    counts: dict[str, int] = {}
+    for start in range(0, len(unique), BATCH_SIZE):
+        batch = unique[start : start + BATCH_SIZE]
+        counts |= zip(batch, model.generator.denoiser.count_tokens(batch), strict=True)
+    return counts
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = [f"and {len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
+    return "; ".join([*items[:MOST_NAMED], *more])
+
+
+def _texts(
+    config: RunConfig, samples: Sequence[Sample], questions: Sequence[Question]
+) -> Iterator[tuple[str, Text]]:
+    """Yield the texts that are read, each with the name of its item."""
     phases = list(Schedule(config.stages, PHASES).totals())
-    for kind, items in (("sample", samples), ("question", questions)):
-        for item in items:
-            for text in _texts(config, phases, item):
-                try:
-                    model.processor.check([text.value])
-                    if text.decoder:
-                        model.generator.denoiser.tokenize([text.value])
-                except UserError as error:
-                    raise UserError(f"{kind} {item.id!r} cannot be used: {error}") from error
+    for item in (*samples, *questions):
+        kind = "sample" if isinstance(item, Sample) else "question"
+        for text in dict.fromkeys(_texts_of(config, phases, item)):
+            yield f"{kind} {item.id!r}", text
 
 
-def _texts(config: RunConfig, phases: Sequence[str], item: Sample | Question) -> Iterable[Text]:
+def _texts_of(config: RunConfig, phases: Sequence[str], item: Sample | Question) -> Iterable[Text]:
     if item.split == "train":
         kind = "samples" if isinstance(item, Sample) else "questions"
         for name in phases:

@@ -110,7 +110,7 @@ def length_check(model: str) -> Callable[[str], str | None]:
     """Return a function: a prompt -> why the decoder of a model cannot read it, or None."""
     from model_zoo import zoo
 
-    tokenizers = zoo.load_prompt_tokenizers(model)
+    tokenizers = zoo.prompt_tokenizers(model)
 
     def check(prompt: str) -> str | None:
         (count,) = tokenizers.count([prompt])

@@ -33,7 +33,7 @@ def expand_images(given: Sequence[Path]) -> list[Path]:
             hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
             if picture and not hidden:
                 inside.append(file)
-            elif picture != hidden and not file.is_dir():  # hidden files of other kinds: no notice
+            elif picture == hidden and not file.is_dir():  # hidden files of other kinds: no notice
                 other.append(file)
         if not inside:
             raise UserError(

@@ -63,6 +63,7 @@ class StableDiffusion(Denoiser):
         self.token_width: int = text_encoder.width
         self.pooled_width: int = text_encoder.pooled_width
         self.knowledge_width: int = text_encoder.knowledge_width
+        self.prompt_window: int = text_encoder.tokenizers.window
 
     def set_timestep_spacing(self, timestep_spacing: TimestepSpacing) -> None:
         """Choose the times of sampling steps, see `process_of`; saved with the scheduler.
@@ -78,13 +79,17 @@ class StableDiffusion(Denoiser):
         """Return the token ids of prompts for each text encoder.
 
         Raises:
-            UserError: a prompt is longer than a text encoder reads.
+            UserError: a prompt is too long, unless `truncate_prompts`.
         """
-        return self.text_encoder.tokenize(prompts)
+        return self.text_encoder.tokenizers(prompts, truncate=self.truncate_prompts)
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each prompt."""
+        return self.text_encoder.tokenizers.count(prompts)
 
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """Encode prompts; raises as `tokenize`."""
-        return self.text_encoder(prompts)
+        return self.text_encoder(prompts, truncate=self.truncate_prompts)
 
     def pool_text(self, texts: Sequence[str]) -> Tensor:
         """Return vectors [B, `knowledge_width`] of texts of any length; nothing is truncated."""

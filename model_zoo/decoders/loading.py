@@ -23,6 +23,7 @@ from emosym.errors import UserError
 from model_zoo.decoders.autoencoders import VAE, compression_factor
 from model_zoo.decoders.denoisers import MMDiT, StableDiffusion, UNet
 from model_zoo.decoders.prompt_encoders import ClipTextEncoder, PromptEncoder, T5TextEncoder
+from model_zoo.decoders.prompt_tokens import PromptTokenizer, PromptTokenizers
 from model_zoo.decoders.schedulers import read_scheduler, write_scheduler
 from model_zoo.pretrained import load_pretrained, user_errors
 from model_zoo.received.folder import MODEL_INDEX as INDEX
@@ -79,6 +80,33 @@ def load_decoder(
     return _assemble(
         family, network, text_models, scheduler, vae, image_size, text_tokens, zero_empty, folder
     )
+
+
+def load_prompt_tokenizers(folder: Path, text_tokens: int | None) -> PromptTokenizers:
+    """Load the tokenizers of a decoder, without its weights.
+
+    Args:
+        folder: as for `load_decoder`.
+        text_tokens: as for `load_decoder`.
+
+    Raises:
+        UserError: files that cannot be read.
+    """
+    clips: list[PromptTokenizer] = []
+    t5 = None
+    for suffix in SUFFIXES:
+        source = folder / f"text_encoder{suffix}"
+        if suffix and not source.is_dir():
+            continue
+        text_class = _text_class(source)
+        with user_errors(source):
+            config = text_class.config_class.from_pretrained(source)
+        tokenizer = load_tokenizer(folder / f"tokenizer{suffix}", config.vocab_size)
+        if text_class is T5EncoderModel:
+            t5 = PromptTokenizer(tokenizer, text_tokens or T5_WINDOW)
+        else:
+            clips.append(PromptTokenizer(tokenizer, config.max_position_embeddings))
+    return PromptTokenizers(clips, t5)
 
 
 def new_decoder(

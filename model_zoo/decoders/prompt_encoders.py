@@ -17,6 +17,7 @@ from transformers import (
 
 from emosym.errors import UserError
 from emosym.interfaces import TextFeatures
+from model_zoo.decoders.prompt_tokens import PromptTokenizer, PromptTokenizers
 
 
 class ClipTextEncoder(nn.Module):
@@ -155,6 +156,10 @@ class PromptEncoder(nn.Module):
         self.width = width
         self.blank = blank
         self.zero_empty = zero_empty
+        self.tokenizers = PromptTokenizers(
+            [PromptTokenizer(clip.tokenizer, clip.window) for clip in clips],
+            None if t5 is None else PromptTokenizer(t5.tokenizer, t5.window),
+        )
         if clips:
             self._pooled_encoders = [i for i, clip in enumerate(clips) if clip.projects]
         else:
@@ -180,17 +185,9 @@ class PromptEncoder(nn.Module):
         """The `ClipTextEncoder`s and the `T5TextEncoder`, in the order of their folders."""
         return [*self.clips, *([self.t5] if self.t5 is not None else [])]
 
-    def tokenize(self, prompts: Sequence[str]) -> list[BatchEncoding]:
-        """Return the token ids [B, window] of prompts for each encoder.
-
-        Raises:
-            UserError: a prompt is longer than a window; it is never truncated.
-        """
-        return [_tokens(encoder, prompts) for encoder in self.encoders]
-
-    def forward(self, prompts: Sequence[str]) -> TextFeatures:
-        """Encode prompts; raises as `tokenize`."""
-        batches = self.tokenize(prompts)
+    def forward(self, prompts: Sequence[str], *, truncate: bool = False) -> TextFeatures:
+        """Encode prompts; the arguments are those of `PromptTokenizers`, as are the errors."""
+        batches = self.tokenizers(prompts, truncate=truncate)
         outputs = [encoder(tokens) for encoder, tokens in zip(self.encoders, batches, strict=True)]
         parts = [outputs[-1][0]] if self.t5 is not None else []
         if len(self.clips):
@@ -209,23 +206,3 @@ class PromptEncoder(nn.Module):
     def pool(self, texts: Sequence[str]) -> Tensor:
         """Return vectors [B, `knowledge_width`] of texts of any length; nothing is truncated."""
         return torch.cat([self.encoders[i].pool(texts) for i in self._knowledge_encoders], -1)
-
-
-def _tokens(encoder: ClipTextEncoder | T5TextEncoder, prompts: Sequence[str]) -> BatchEncoding:
-    tokens = encoder.tokenizer(
-        list(prompts),
-        padding="max_length",
-        padding_side="right",
-        max_length=encoder.window,
-        verbose=False,
-    )
-    lengths = [sum(mask) for mask in tokens.attention_mask]
-    if max(lengths, default=0) > encoder.window:
-        longest = max(range(len(prompts)), key=lengths.__getitem__)
-        raise UserError(
-            f"the prompt {prompts[longest][:60]!r}… is too long for the decoder's text encoder",
-            got=f"{lengths[longest]} tokens",
-            expected=f"at most {encoder.window}",
-            fix="shorten the prompt",
-        )
-    return tokens

@@ -41,7 +41,7 @@ class PickScore:
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Return scores [N]; raise UserError for a prompt that is empty or too long."""
+        """Return scores [N]; raise UserError for a prompt that is empty."""
         cosine = _cosines(self.clip, images, requests)
         return _array(self.clip.scale * cosine / PICKSCORE_UNIT)
 
@@ -60,7 +60,7 @@ class ClipScore:
     def __call__(
         self, images: Sequence[Image.Image], requests: Sequence[ImageRequest]
     ) -> np.ndarray:
-        """Return scores [N]; raise UserError for a prompt that is empty or too long."""
+        """Return scores [N]; raise UserError for a prompt that is empty."""
         return _array(_cosines(self.clip, images, requests).clamp(0, 1))
 
 

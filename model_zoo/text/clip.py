@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPImageProcessorPil, CLIPModel, PreTrainedTokenizerBase
 
-from emosym.errors import UserError
 from emosym.pictures.loading import load_image
 from model_zoo.hub import local_folder
 from model_zoo.pretrained import load_pretrained, user_errors
@@ -59,29 +58,22 @@ class ClipEmbedder(nn.Module):
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Return unit vectors [N, P] of N texts.
 
-        Raises:
-            UserError: a text is longer than CLIP's window.
+        A longer text is truncated to `window` tokens, as in CLIPScore's and PickScore's releases.
         """
         rows = [torch.empty(0, self.width, device=self.model.device)]
         for start in range(0, len(texts), BATCH_SIZE):
             batch = list(texts[start : start + BATCH_SIZE])
             tokens = self.tokenizer(
-                batch, padding=True, padding_side="right", return_tensors="pt"
+                batch,
+                padding=True,
+                padding_side="right",
+                truncation=True,
+                max_length=self.window,
+                return_tensors="pt",
             ).to(self.model.device)
-            self._check_length(batch, tokens.attention_mask)
             output = self.model.get_text_features(tokens.input_ids, tokens.attention_mask)
             rows.append(output.pooler_output)
         return nn.functional.normalize(torch.cat(rows), dim=-1)
-
-    def _check_length(self, texts: Sequence[str], mask: Tensor) -> None:
-        for text, length in zip(texts, mask.sum(1).tolist(), strict=True):
-            if length > self.window:
-                raise UserError(
-                    f"the text {text[:60]!r} is too long for CLIP",
-                    got=f"{length} tokens",
-                    expected=f"at most {self.window}",
-                    fix="shorten the prompt, or use another judge",
-                )
 
 
 def load_clip(source: str | Path, device: torch.device | str = "cpu") -> ClipEmbedder:

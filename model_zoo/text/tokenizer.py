@@ -137,5 +137,6 @@ def load_tokenizer(folder: Path, vocabulary: int) -> PreTrainedTokenizerBase:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer; the same tokenizer always gives the same files."""
-    tokenizer.backend_tokenizer.no_padding()  # otherwise the padding of the last call is written
+    tokenizer.backend_tokenizer.no_padding()  # otherwise those of the last call are written
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(folder)

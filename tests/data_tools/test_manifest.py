@@ -188,7 +188,8 @@ def test_one_image_in_two_splits_is_a_leak(root):
     rows = [{"id": name, "image": name, "split": "test"} for name in ("./a.jpg", "same.jpg")]
     found = problems(root, GOOD, {**GOOD, "id": "2"}, *rows)
     assert found == [
-        f"{line}: image: is in split 'train' on line 1: held-out data would leak" for line in (3, 4)
+        f"{line}: image: is in split 'train' on line 1: held-out data would leak (sample {name})"
+        for line, name in ((3, "./a.jpg"), (4, "same.jpg"))
     ]
 
 

@@ -51,15 +51,14 @@ def emosym(*arguments: object) -> Done:
 def start(*arguments: object, **options) -> subprocess.Popen:
     """Start the command in a process of its own."""
     code = "from emosym.cli import main; main()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
-        text=True,
         # Started in the background, a shell ignores interrupts, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **{"stdout": subprocess.PIPE, **options},
+        **{"env": env, "stdout": subprocess.PIPE, "text": True, **options},
     )
 
 

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from emosym.affect.taxonomies import MIKELS8
 from tests.emosym.cli.command import emosym, names_in, refused
 
@@ -20,8 +22,9 @@ def test_the_same_seed_draws_the_same_world(world, tmp_path):
 def test_a_world_is_imported_validated_and_counted(world, tmp_path):
     out = tmp_path / "out"
     report = emosym("data", "import", "emoset", world, out, "--json").json
-    assert list(report) == ["manifest", "imported", "quarantined", "by_split", "by_emotion"]
-    assert (report["imported"], report["quarantined"]) == (24, 0)
+    counts = ["imported", "quarantined", "by_split", "by_emotion", "ignored", "unlisted"]
+    assert list(report) == ["manifest", *counts]
+    assert [report[key] for key in counts[:2] + counts[4:]] == [24, 0, [], []]
     assert report["by_emotion"] == dict.fromkeys(MIKELS8, 3)
     manifest = Path(report["manifest"])
     assert manifest == out / "manifest.jsonl"
@@ -73,7 +76,8 @@ def test_problems_of_a_manifest_are_listed_and_the_exit_code_says_so(pictures, t
     record = json.loads(done.out)
     assert (done.code, record["valid"]) == (2, False)
     assert [
-        f"{one['file']}:{one['line']}: {one['field']}: {one['why']}" for one in record["problems"]
+        f"{one['file']}:{one['line']}: {one['field']}: {one['why']} (sample {one['sample']})"
+        for one in record["problems"]
     ] == lines
 
 
@@ -85,9 +89,7 @@ def test_bad_data_is_an_error(world, pictures, tmp_path):
     refused(emosym("data", "stats", pictures), "has an unknown layout")
     refused(emosym("data", "stats", empty), "the manifest is empty")
     refused(emosym("data", "validate", gone), f"cannot read manifest {gone}")
-    refused(
-        emosym("data", "validate", world), "give its folder, or import it with `emosym data import`"
-    )
+    refused(emosym("data", "validate", pictures), "has an unknown layout")
     refused(emosym("data", "import", "oasis", gone, tmp_path / "o"), f"no folder {gone}")
     refused(emosym("data", "import", "oasis", world, tmp_path / "o"), "OASIS")
     refused(emosym("data", "import", "emoset", world, pictures), "already exists")
@@ -96,3 +98,93 @@ def test_bad_data_is_an_error(world, pictures, tmp_path):
     refused(emosym("data", "world", tmp_path / "w", "--size", 8), "expected 16 or more")
     refused(emosym("data", "world", tmp_path / "w", "--size", 100_000), "than or equal to 4096")
     assert names_in(tmp_path) == ["empty.jsonl"]
+
+
+def test_a_world_is_validated_where_it_lies(world, tmp_path):
+    done = emosym("data", "validate", world)
+    assert (done.code, done.out, done.err) == (0, f"{world} is valid\n", "")
+    source = tmp_path / "source"
+    shutil.copytree(world, source)
+    cut, gone, *_ = sorted(source.rglob("*.jpg"))
+    cut.write_bytes(cut.read_bytes()[:300])
+    gone.unlink()
+    done = emosym("data", "validate", source)
+    assert done.err == f"error: {source} has 2 problems; correct the lines listed\n"
+    assert done.code == 2
+    missing, damaged = done.out.splitlines()
+    assert missing.startswith(f"{source}: ")
+    assert gone.name in missing
+    assert "does not exist" in missing
+    assert damaged.startswith(f"{source}: image: image is damaged: ")
+    assert damaged.endswith(f"(sample {cut.stem})")
+    record = json.loads(emosym("data", "validate", source, "--json").out)
+    assert (record["manifest"], record["valid"]) == (str(source), False)
+    assert [one["sample"] for one in record["problems"]][1:] == [cut.stem]
+
+
+def test_every_prompt_that_is_too_long_for_a_model_is_listed(model, pictures, tmp_path):
+    shutil.copy(pictures / "a.png", tmp_path)
+    shutil.copy(pictures / "b.jpg", tmp_path)
+    texts = {
+        "0": {"prompt": "a boat"},
+        "1": {"prompt": "a boat " * 30},
+        "2": {"prompt": "a boat", "emotional_prompt": "a boat " * 40, "emotion": "aw"},
+        "3": {"knowledge": "a boat " * 90},
+        "4": {"prompt": "a boat " * 30, "image": "b.jpg"},
+    }
+    good = {"image": "a.png", "split": "train"}
+    rows = [json.dumps({"id": name, **good, **text}) for name, text in texts.items()]
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("\n".join(rows))
+    problems = json.loads(emosym("data", "validate", tmp_path, "--model", model, "--json").out)
+    found = [(one["sample"], one["line"], one["field"]) for one in problems["problems"]]
+    assert found == [
+        ("1", 2, "prompt"),
+        ("2", 3, "emotion"),
+        ("2", 3, "emotional_prompt"),
+        ("4", 5, "prompt"),
+    ]
+    why = problems["problems"][0]["why"]
+    assert why.startswith("61 tokens, more than the 24 that ")
+    assert why.endswith("shorten it, or train with data.long_prompts=truncate")
+    assert emosym("data", "validate", tmp_path, "--model", model).code == 2
+    manifest.write_text(rows[0])
+    assert emosym("data", "validate", tmp_path, "--model", model).code == 0
+    refused(emosym("data", "validate", tmp_path, "--model", "none"), "unknown model 'none'")
+
+
+def test_the_reported_dataset(shared, model):
+    folder = shared / "reports/longprompt"
+    assert emosym("data", "validate", folder).code == 0
+    done = emosym("data", "validate", folder, "--model", model)
+    assert (done.code, len(done.out.splitlines())) == (2, 1)
+    assert ": prompt: " in done.out
+
+
+def test_what_is_ignored_in_an_image_is_said_and_no_problem(world, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(world, source)
+    odd = sorted(source.rglob("*.jpg"))[0]
+    with Image.open(odd) as image:
+        image.save(odd, icc_profile=b"junk" * 40)
+    done = emosym("data", "validate", source)
+    assert (done.code, done.err) == (0, "")
+    problem, valid = done.out.splitlines()
+    assert "image: its colour profile cannot be used: " in problem
+    assert problem.endswith(f"; it is ignored (sample {odd.stem})")
+    assert valid == f"{source} is valid"
+    report = emosym("data", "import", "emoset", source, tmp_path / "out", "--json").json
+    assert report["ignored"] == [
+        f"{odd.relative_to(source)}: {problem.split('image: ')[1].split('; it is')[0]}"
+    ]
+
+
+def test_images_that_no_row_names_are_named(world, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(world, source)
+    for name in ("extra.png", ".hidden.png", "notes.txt"):
+        shutil.copy(sorted(source.rglob("*.jpg"))[0], source / "image" / name)
+    done = emosym("data", "import", "emoset", source, tmp_path / "out")
+    assert (done.code, done.err) == (0, "skipped, as no row names them: 1: image/extra.png\n")
+    report = emosym("data", "import", "emoset", source, tmp_path / "again", "--json").json
+    assert report["unlisted"] == ["image/extra.png"]

@@ -117,8 +117,8 @@ def test_data(world, tmp_path):
     drawn = emosym("data", "world", tmp_path / "w", "--count", 8, "--size", 32, "--json").json
     assert set(drawn) == {"dataset", "count", "seed", "size"}
     imported = emosym("data", "import", "emoset", world, tmp_path / "d", "--json").json
-    report = {"manifest", "imported", "quarantined", "by_split", "by_emotion"}
-    assert set(imported) == report
+    report = {"imported", "quarantined", "by_split", "by_emotion", "ignored", "unlisted"}
+    assert set(imported) == {"manifest", *report}
     checked = emosym("data", "validate", tmp_path / "d", "--json").json
     assert set(checked) == {"manifest", "valid", "problems"}
     import json
@@ -126,7 +126,7 @@ def test_data(world, tmp_path):
     broken = tmp_path / "manifest.jsonl"
     broken.write_text('{"id": 3}\n')
     (problem, *_) = json.loads(emosym("data", "validate", broken, "--json").out)["problems"]
-    assert set(problem) == {"file", "line", "field", "why"}
+    assert set(problem) == {"file", "line", "field", "why", "sample", "usable"}
     stats = emosym("data", "stats", world, "--json").json
     axes = ("valence", "arousal", "dominance")
     assert set(stats) - {"dominance"} == {"samples", "splits", "emotions", "questions", *axes[:2]}

@@ -13,6 +13,7 @@ from emosym.affect.scales import PUBLIC, UNIT
 from emosym.affect.taxonomies import MIKELS8
 from emosym.cli.files import expand_images
 from emosym.cli.understand import TASK_NAMES, ask
+from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import Question
 from emosym.tasks.registry import TASKS, image_tasks
@@ -131,7 +132,8 @@ def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
 
 def test_a_library_user_hears_nothing_either():
     load = "EmoSymPipeline.from_pretrained('emosym-tiny')"
-    code = f"from emosym.inference.pipeline import EmoSymPipeline; {load}"
+    code = f"from emosym.errors import UserError
+from emosym.inference.pipeline import EmoSymPipeline; {load}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -167,7 +169,7 @@ def test_images_that_are_not_there(model, tmp_path):
     assert names_in(tmp_path) == ["pipe.png"]
 
 
-def test_folders_are_expanded_in_order_without_hidden_files(tmp_path):
+def test_folders_are_expanded_in_order_without_hidden_files(tmp_path, capsys):
     for name in ("b/2.JPG", "b/1.png", "b/notes.txt", "b/.thumbs/3.png", "b/.4.png", "z.data"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -175,3 +177,21 @@ def test_folders_are_expanded_in_order_without_hidden_files(tmp_path):
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         *("z.data", "b/1.png", "b/2.JPG")
     ]
+    b = tmp_path / "b"
+    assert capsys.readouterr().err == (
+        "skipped, as hidden or not JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or JPEG 2000: 3: "
+        f"{b}/.4.png, {b}/.thumbs/3.png, {b}/notes.txt\n"
+    )
+
+
+def test_many_skipped_files_are_counted_and_the_first_named(tmp_path, capsys):
+    (tmp_path / "1.avif").touch()
+    for number in range(12):
+        (tmp_path / f"{number:02}.HEIC").touch()
+    assert expand_images([tmp_path]) == [tmp_path / "1.avif"]
+    said = capsys.readouterr().err
+    assert f": 12: {tmp_path}/00.HEIC, " in said
+    assert said.endswith(f"{tmp_path}/09.HEIC, and 2 more\n")
+    (tmp_path / "1.avif").unlink()
+    with pytest.raises(UserError, match=r"no images in .*; got 12 other files, such as .*00.HEIC"):
+        expand_images([tmp_path])

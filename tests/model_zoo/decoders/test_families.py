@@ -13,9 +13,10 @@ from torch import Tensor
 from emosym.diffusion.processes import add_noise, sample
 from emosym.errors import UserError
 from model_zoo.decoders.denoisers import StableDiffusion
-from model_zoo.decoders.loading import load_decoder, save_decoder
+from model_zoo.decoders.loading import load_decoder, new_decoder, save_decoder
 from tests.model_zoo import make
 from tests.model_zoo.decoders.predict import PROMPTS, draw, normal
+from train.data.base_texts import base_texts
 
 PIPELINES = {name: ours for name in make.DECODERS if (ours := make.decoder(name)[0].pipeline)}
 
@@ -182,6 +183,39 @@ def test_a_long_prompt_is_refused_not_cut(family):
     denoiser = make.decoder(family)[0]
     with pytest.raises(UserError, match=r"'a dark cat .*too long .* got \d+ tokens; expected at"):
         denoiser.encode_text(["b", "a dark cat " * 30])
+
+
+@torch.no_grad()
+def test_a_long_prompt_is_truncated_as_diffusers_does(family, saved):
+    """On request; its CLIPs and T5 each keep their first tokens and their end of text."""
+    made = pipeline(saved, family)
+    denoiser = copy.deepcopy(make.decoder(family)[0])
+    denoiser.truncate_prompts = True
+    long = ["a dark cat " * 30, "b"]
+    named = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True, "device": "cpu"}
+    if family.startswith("sd3"):
+        named |= {"prompt_2": None, "prompt_3": None, "max_sequence_length": 24}
+    wanted, _, *pooled = made.encode_prompt(long, **named)
+    found = denoiser.encode_text(long)
+    torch.testing.assert_close(found.tokens, wanted, atol=1e-5, rtol=1e-5)
+    if pooled:
+        torch.testing.assert_close(found.pooled, pooled[0], atol=1e-5, rtol=1e-5)
+    assert denoiser.count_tokens(long)[0] > denoiser.prompt_window
+
+
+@torch.no_grad()
+def test_t5_s_window_counts_where_there_is_one():
+    """A prompt that T5 reads whole is not refused; the CLIPs beside it read its beginning."""
+    spec = make.DECODERS["sd3"] | {"vae": make.AUTOENCODER, "text_tokens": 200}
+    denoiser = new_decoder(spec, make.tokenizer(), base_texts(200, 0), 16)[0].eval()
+    clip = denoiser.text_encoder.clips[0]
+    prompt = "a " * 100
+    assert clip.window < denoiser.count_tokens([prompt])[0] <= denoiser.prompt_window == 200
+    whole, longer = denoiser.encode_text([prompt, prompt + "b " * 20]).tokens
+    assert torch.equal(whole[: clip.window], longer[: clip.window])
+    assert not torch.equal(whole[clip.window :], longer[clip.window :])
+    with pytest.raises(UserError, match="expected at most 200"):
+        denoiser.encode_text(["a " * 220])
 
 
 @torch.no_grad()

@@ -158,12 +158,13 @@ def test_grey_images_are_read_too(folder):
     assert two[0] == pytest.approx(two[1], abs=1e-6)
 
 
-def test_a_prompt_is_read_whole_or_not_at_all(folder, images):
+def test_a_long_prompt_is_truncated_as_published_and_an_empty_one_refused(folder, images):
     scorer = build_judge("clipscore", JudgeSpec(path=str(folder)))
-    fits = "a" * (clip_files.WINDOW - 2)
-    scorer(images[:1], [ImageRequest(prompt=fits)])
-    with pytest.raises(UserError, match=r"too long for CLIP; got 41 tokens; expected at most 40"):
-        scorer(images[:2], [ImageRequest(prompt="short"), ImageRequest(prompt=fits + "a")])
+    fits = " ".join("a" * (clip_files.WINDOW - 2))
+    prompts = [fits, fits + " b", "b " + fits]
+    whole, longer, other = scorer(images[:1] * 3, [ImageRequest(prompt=one) for one in prompts])
+    assert whole == pytest.approx(longer, abs=1e-6)
+    assert whole != pytest.approx(other, abs=1e-4)
     with pytest.raises(UserError, match=r"^request 1 has no prompt"):
         scorer(images[:2], [ImageRequest(prompt="short"), ImageRequest(emotion="awe")])
 
