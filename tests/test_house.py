@@ -102,7 +102,7 @@ def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
     )
     assert "deepspeed" not in one.splitlines()[-1]
     two = make("-n", "train-joint", "NPROC=2", "CONFIG=c.yaml").stdout.replace("\\\n", "")
-    assert two.splitlines()[-1].endswith('-m train.distributed.launcher 2 run "c.yaml" ')
+    assert two.rstrip().endswith('-m train.distributed.launcher 2 run "c.yaml"')
     hosts = tmp_path / "hosts"
     hosts.write_text("one slots=8\n")
     many = make("-n", "resume", "RUN=r", f"HOSTFILE={hosts}").stdout
