@@ -19,6 +19,8 @@ RUN ?=## run folder: weights, logs, reports
 CHECKPOINT ?=## checkpoint that resume continues from, as step-0000020; default: the last one
 OTHER ?=## run folder or report.json that eval-compare compares with RUN=
 OVERRIDES ?=## configuration changes of a run: "seed=1 stages.0.steps=60"
+SHORT ?=## 1: a look of about two minutes at a preset of a train target
+OPTIONS ?=## more options of an eval target: "--prompts 4 --images 1"; see python -m eval NAME --help
 MODEL ?= emosym-tiny## name in the model zoo, or a checkpoint folder
 BANK ?=## memory bank folder
 IMAGES ?=## image files or folders
@@ -88,6 +90,9 @@ ifneq ($(TORCH),$(MADE_WITH))
 $(STAMP): FORCE
 endif
 
+# Of what pip says: what it downloads with its size, and the long last step.
+PIP_LINES = sed -nuE 's/^ *(Downloading [^ ]+ \([0-9.]+ [MG]B\)).*/    \1/p; s/^(Installing collected packages).*/    \1/p'
+
 # The stamp is written last: an environment without one is half made, and is made anew.
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null || \
@@ -99,10 +104,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 			$(call fail,$(VENV) was not made by make setup; remove it or give another VENV=); \
 		rm -rf "$(VENV)"; fi
 	@rm -f "$@"; mkdir -p "$(VENV)"; touch "$(VENV)/.emosym-begun"
+	@echo "1/3 making the environment $(VENV)"
 	"$(PYTHON)" -m venv "$(VENV)"
 	@grep -v '^torch==' constraints.txt > "$(VENV)/constraints.txt"
-	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" $(TORCH)
-	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[dev]'
+	@echo "2/3 installing PyTorch: 0.2 GB to download for a CPU build, 3 GB for a CUDA build"
+	$(PY) -m pip install --progress-bar off --constraint "$(VENV)/constraints.txt" $(TORCH) | $(PIP_LINES)
+	@echo "3/3 installing about 100 packages, 0.5 GB to download: a few minutes"
+	$(PY) -m pip install --progress-bar off --constraint "$(VENV)/constraints.txt" --editable '.[dev]' | $(PIP_LINES)
+	@echo "done: $(VENV)"
 	@echo '$(TORCH)' > "$@.new"; mv "$@.new" "$@"
 
 .PHONY: test
@@ -117,7 +126,7 @@ lint: setup ## check style, format and types
 
 .PHONY: demo
 demo: setup ## the whole loop in minutes: train all phases on a drawn world, report before and after
-	$(PY) -m train run train/presets/demo.yaml --run "$(or $(RUN),runs/demo)" $(OVERRIDES)
+	$(PY) -m train run train/presets/demo.yaml --run "$(or $(RUN),runs/demo)" $(SHORT_OPTION)$(OVERRIDES)
 
 .PHONY: tiny-base
 tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them
@@ -128,7 +137,8 @@ tiny-base: given-hostfile setup ## train the weights that the model zoo ships, a
 world: given-DATA no-overrides setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)
 	emosym data world "$(DATA)" --count $(COUNT) --seed $(SEED)
 
-TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(OVERRIDES)
+SHORT_OPTION = $(if $(filter-out 0,$(SHORT)),--short )
+TRAIN_OPTIONS = $(if $(DATA),--data "$(DATA)") $(if $(RUN),--run "$(RUN)") $(SHORT_OPTION)$(OVERRIDES)
 
 .PHONY: train-compress train-instruct train-verify train-reinforce train-joint
 train-compress: CONFIG := $(or $(CONFIG),train/presets/tiny/compress-tiny.yaml)
@@ -153,7 +163,7 @@ resume: given-RUN given-hostfile setup ## continue RUN= from its last checkpoint
 
 .PHONY: eval
 eval: given-DATA given-RUN no-overrides setup ## score MODEL= on the test split of DATA=, report into RUN=
-	$(PY) -m eval run "$(MODEL)" "$(DATA)" --out "$(RUN)"
+	$(PY) -m eval run "$(MODEL)" "$(DATA)" --out "$(RUN)" $(OPTIONS)
 
 .PHONY: bench-reinforce
 bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as published side by side
@@ -161,15 +171,15 @@ bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as publ
 
 .PHONY: eval-plane
 eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
-	$(PY) -m eval plane "$(MODEL)"
+	$(PY) -m eval plane "$(MODEL)" $(OPTIONS)
 
 .PHONY: eval-refine
 eval-refine: no-overrides setup ## score MODEL='s refining against the best of as many images
-	$(PY) -m eval refining "$(MODEL)"
+	$(PY) -m eval refining "$(MODEL)" $(OPTIONS)
 
 .PHONY: eval-compare
 eval-compare: given-RUN given-OTHER no-overrides setup ## show the reports of two runs, RUN= and OTHER=, beside each other
-	$(PY) -m eval compare "$(RUN)" "$(OTHER)"
+	$(PY) -m eval compare "$(RUN)" "$(OTHER)" $(OPTIONS)
 
 .PHONY: subject-classifier
 subject-classifier: no-overrides setup ## train the subject classifier that eval-plane uses, and install it

@@ -102,13 +102,51 @@ def test_one_rank_starts_directly_and_more_go_through_the_launcher(tmp_path):
     )
     assert "deepspeed" not in one.splitlines()[-1]
     two = make("-n", "train-joint", "NPROC=2", "CONFIG=c.yaml").stdout.replace("\\\n", "")
-    assert two.splitlines()[-1].endswith('-m train.distributed.launcher 2 run "c.yaml" ')
+    assert two.rstrip().endswith('-m train.distributed.launcher 2 run "c.yaml"')
     hosts = tmp_path / "hosts"
     hosts.write_text("one slots=8\n")
     many = make("-n", "resume", "RUN=r", f"HOSTFILE={hosts}").stdout
     assert re.search(rf'deepspeed .*--hostfile "{hosts}" .*--module train resume "r"', many)
     earlier = make("-n", "resume", "RUN=r", "CHECKPOINT=step-0000020").stdout
     assert '-m train resume "r" --checkpoint "step-0000020"' in earlier.splitlines()[-1]
+
+
+def test_evaluations_take_sizes_and_trainings_a_short_look():
+    plane = make("-n", "eval-plane", "OPTIONS=--prompts 4 --images 1").stdout
+    assert plane.splitlines()[-1].endswith('-m eval plane "emosym-tiny" --prompts 4 --images 1')
+    refine = make("-n", "eval-refine", "OPTIONS=--prompts 1 --points 2").stdout
+    assert refine.splitlines()[-1].endswith('-m eval refining "emosym-tiny" --prompts 1 --points 2')
+    whole = make("-n", "eval", "DATA=d", "RUN=r", "OPTIONS=--count 8 --samples 16 --grids 0").stdout
+    assert whole.splitlines()[-1].endswith('"d" --out "r" --count 8 --samples 16 --grids 0')
+    for target in ("train-compress", "train-instruct", "train-verify", "train-reinforce", "demo"):
+        assert " --short" in make("-n", target, "SHORT=1").stdout.splitlines()[-1]
+        assert " --short" not in make("-n", target, "SHORT=0").stdout.splitlines()[-1]
+
+
+def test_setup_says_what_it_does(tmp_path):
+    """A Python that says what pip says: steps, sizes, and the downloads that take time."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        """#!/bin/sh
+case "$*" in
+  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-m pip "*) echo "Collecting torch==2.13.0"
+    echo "  Downloading torch-2.13.0-cp311-cp311-linux_x86_64.whl (190.3 MB)"
+    echo "  Downloading six-1.17-py3-none-any.whl (11 kB)"
+    echo "Installing collected packages: six, torch" ;;
+esac
+"""
+    )
+    fake.chmod(0o755)
+    done = make("setup", f"VENV={tmp_path}/venv", f"PYTHON={fake}")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert [line[:3] for line in said if re.match("[0-9]/", line)] == ["1/3", "2/3", "3/3"]
+    assert any("GB to download" in line for line in said)
+    assert said.count("    Downloading torch-2.13.0-cp311-cp311-linux_x86_64.whl (190.3 MB)") == 2
+    assert said.count("    Installing collected packages") == 2
+    assert not [line for line in said if "six" in line or "Collecting" in line]
+    assert said[-1] == f"done: {tmp_path}/venv"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +221,7 @@ def test_every_import_is_declared():
                     missing.setdefault(module, set()).add(str(path.relative_to(ROOT)))
         return missing
 
-    assert undeclared(OURS, declared("bench", "gpu", "text")) == {}
+    assert undeclared(OURS, declared("bench", "gpu", "text", "trackers")) == {}
     assert undeclared({"tests"}, declared("dev", "text")) == {}
 
 

@@ -34,7 +34,7 @@ def run(
     plugins: Plugins = None,
     data: Annotated[str | None, typer.Option(help="Manifest or dataset folder.")] = None,
     run: Annotated[
-        Path | None, typer.Option(help="New folder of the run; default: runs/PRESET.")
+        Path | None, typer.Option(help="New folder of the run; default: runs/PRESET[-short].")
     ] = None,
     short: Annotated[
         bool,
@@ -44,7 +44,8 @@ def run(
     ] = False,
 ) -> None:
     """Start a run."""
-    folder = Path("runs") / preset.stem if run is None else run
+    name = preset.stem + ("-short" if short else "")
+    folder = Path("runs") / name if run is None else run
 
     def work() -> dict[str, Any]:
         from train.run import start

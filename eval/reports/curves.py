@@ -20,7 +20,7 @@ RATE = "samples_per_s"
 """A metric of the run that depends on the phase."""
 
 WIDTH, HEIGHT = 300, 150
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 8, 20
+LEFT, RIGHT, TOP, BOTTOM = 54, 10, 8, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,8 @@ def test_a_terminal_gets_a_bar(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (36061, "10:01:01")]
-)  # fmt: skip
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (36061, "10:01:01")],
+)
 def test_a_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
