@@ -18,6 +18,8 @@ from PIL import Image
 
 from emosym.errors import UserError
 
+SUFFIXES = ("png", "jpg")
+"""Suffixes of the files in a bank."""
 _SUFFIX: dict[str | None, Literal["png", "jpg"]] = {"PNG": "png", "JPEG": "jpg"}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What Pillow raises on damaged files."""
