@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -286,7 +286,8 @@ class MemoryBank:
         Raises `UserError`, with the bank unchanged, for an unusable image or vector.
         """
         rebuild(self._store, embed, dim, model_hash, show)
-        (self.path / INDEX).unlink(missing_ok=True)
+        with suppress(OSError):  # it is of no use now, whatever it is
+            (self.path / INDEX).unlink()
         self._index = Index(self.path / INDEX, dim)
         self._index.catch_up(self._store)
         self._index.save()

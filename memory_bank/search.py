@@ -51,8 +51,16 @@ def search_embedding(
     rows = check_queries(queries, store.dim)
     _check_k(k)
     among = store.ids(condition) if condition else None
-    cosines, ids = index.search(rows, k, among)
-    entries = store.entries_of(np.unique(ids).tolist())
+    try:
+        cosines, ids = index.search(rows, k, among)
+    except RuntimeError:  # FAISS lacks ids that the store has
+        index.build(store)
+        cosines, ids = index.search(rows, k, among)
+    found = np.setdiff1d(ids, -1).tolist()
+    entries = store.entries_of(found)
+    if len(entries) != len(found):  # the index is not of this store, though it says so
+        index.build(store)
+        return search_embedding(store, index, queries, k, condition)
     return [
         [Hit(entries[number], cosine) for cosine, number in zip(*row, strict=True) if number != -1]
         for row in zip(cosines.tolist(), ids.tolist(), strict=True)

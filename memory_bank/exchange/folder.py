@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from emosym.errors import UserError
 from emosym.strict_json import read_json
 from memory_bank.exchange.items import Item
+from memory_bank.store.confined import MAX_BYTES, Misplaced, open_file, read_file
 
 METADATA = "metadata.jsonl"
 
@@ -33,30 +35,45 @@ def read(folder: Path) -> Iterator[Item]:
     """Yield items line by line.
 
     Raises `UserError` without metadata, for a line that is no record and for a file outside the
-    folder.
+    folder, also if a link leads there.
     """
-    if not (folder / METADATA).is_file():  # reading a pipe could block forever
-        raise UserError(f"no {METADATA} in {folder}")
-    with (folder / METADATA).open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                record: Any = read_json(line)
-                name, vector = record.pop("file_name"), np.array(record.pop("embedding"))
-                if not isinstance(name, str) or "\0" in name or vector.dtype.kind not in "fi":
-                    raise ValueError("no name in file_name or no numbers in embedding")
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise UserError("a line that is no record", got=error) from error
-            yield Item(record, _inside(folder, name).read_bytes(), vector, name)
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """Return the file of this name; raise UserError when it is not inside the folder."""
-    path = PurePosixPath(name)
-    root = folder.resolve()
-    if path.is_absolute() or ".." in path.parts or (root / path).resolve() != root / path:
+    try:
+        lines = os.fdopen(open_file(folder, METADATA), "rb")
+    except FileNotFoundError as error:
         raise UserError(
-            "a path that leaves the folder", got=name, expected=f"a file below {folder}"
-        )
-    if not (root / path).is_file():
-        raise UserError(f"no such image: {name}", expected=f"a file below {folder}")
-    return root / path
+            f"no {METADATA} in {folder}", fix="give what `emosym bank export` wrote"
+        ) from error
+    with lines:
+        yield from read_lines(lines, lambda name: _image(folder, name))
+
+
+def read_lines(lines: BinaryIO, image: Callable[[str], bytes]) -> Iterator[Item]:
+    """Yield the items of metadata; `image` returns the file of a relative path without `..`.
+
+    Raises `UserError` as `read`, and what `image` raises.
+    """
+    while line := lines.readline(MAX_BYTES):
+        try:
+            record: Any = read_json(line.decode())
+            name, vector = record.pop("file_name"), np.array(record.pop("embedding"))
+            if not isinstance(name, str) or "\0" in name or vector.dtype.kind not in "fi":
+                raise ValueError("no name in file_name or no numbers in embedding")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError("a line that is no record", got=error) from error
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise UserError(
+                "a path that leaves the export", got=name, expected="a file of the export"
+            )
+        yield Item(record, image(str(path)), vector, name)
+
+
+def _image(folder: Path, name: str) -> bytes:
+    try:
+        return read_file(folder, name)
+    except Misplaced as error:
+        raise UserError("not an image of the export", got=error) from error
+    except OSError as error:
+        raise UserError(
+            f"no such image: {name}", got=error.strerror, expected=f"a file below {folder}"
+        ) from error

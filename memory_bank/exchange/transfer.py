@@ -14,11 +14,20 @@ from emosym.files import replacing
 from memory_bank.bank import MemoryBank
 from memory_bank.exchange import folder, parquet, webdataset
 from memory_bank.exchange.items import Item, decision_of, item_of
+from memory_bank.store.database import DATABASE
 from memory_bank.store.entry import Decision
 from memory_bank.store.inspection import Show
 
 FORMATS: dict[str, ModuleType] = {".parquet": parquet, ".tar": webdataset}
 """Suffix of a file -> module that writes and reads it; any other name is a folder."""
+_PACKED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"PK\x03\x04": ("zip", "unzip"),
+}
+"""First bytes of a compressed file -> format, program that unpacks it."""
 _BATCH = 64
 
 
@@ -115,8 +124,25 @@ def _format(path: Path) -> ModuleType:
 def _read(source: Path) -> Iterator[Item]:
     if not source.exists():
         raise UserError(f"no such export: {source}")
-    if not source.is_file() and not source.is_dir():  # reading a pipe could block forever
+    if source.is_dir():
+        if (source / DATABASE).exists():
+            raise UserError(
+                f"{source} is a memory bank, not an export", fix="run `emosym bank export` first"
+            )
+        return folder.read(source)
+    if not source.is_file():  # reading a pipe could block forever
         raise UserError(f"no export: {source}", expected="a file or a folder")
+    with source.open("rb") as file:
+        start = file.read(len(max(_PACKED, key=len)))
+    for magic, (name, unpack) in _PACKED.items():
+        if start.startswith(magic):
+            raise UserError(f"{source} is compressed with {name}", fix=f"first run {unpack}")
+    if source.suffix.lower() not in FORMATS:
+        raise UserError(
+            f"no export: {source}",
+            got=f"a file {source.suffix or 'without a suffix'}",
+            expected=f"a folder, or a file {' or '.join(FORMATS)}",
+        )
     return _format(source).read(source)
 
 

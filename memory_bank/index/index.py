@@ -73,7 +73,7 @@ class Index:
             or store.index not in (AUTO, self._kind.NAME)
             or self._origin != _origin(store, self.state.version)
         ):
-            self._build(store)
+            self.build(store)
             return
         removed = store.removed_since(self.state.version)
         if removed.size:
@@ -87,7 +87,7 @@ class Index:
             and kind_for(AUTO, len(self)) is not Flat
         )
         if self._kind.outgrown() or too_large:
-            self._build(store)
+            self.build(store)
 
     def search(
         self, queries: np.ndarray, k: int, among: np.ndarray | None = None
@@ -143,7 +143,8 @@ class Index:
             ids = np.take_along_axis(ids, best, 1)
         return cosines, ids
 
-    def _build(self, store: Store) -> None:
+    def build(self, store: Store) -> None:
+        """Build the index anew from the live vectors of the store's state."""
         live = store.ids()
 
         def sample(count: int) -> np.ndarray:

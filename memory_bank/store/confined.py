@@ -148,7 +148,7 @@ def _check(path: Path, found: os.stat_result, kind: int, *, writable: bool = Fal
         raise Misplaced(
             f"{path} is {_KINDS.get(actual, 'of an unknown kind')}",
             expected=f"{_KINDS[kind]} in that place",
-            fix="restore it from a copy, or delete it",
+            fix=f"put {_KINDS[kind]} there, or delete it",
         )
     if writable and found.st_nlink > 1:
         raise Misplaced(

@@ -6,6 +6,7 @@ another embedder) also starts a new *generation*, which invalidates caches of ol
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import sys
@@ -20,13 +21,26 @@ from emosym.errors import UserError
 from emosym.files import replacing
 from memory_bank.store import schema, schema_check
 from memory_bank.store.confined import check_file
-from memory_bank.store.entry import INTEGER_END
+from memory_bank.store.entry import NUMBER_END
 from memory_bank.store.lock import WriterLock
 
 DATABASE = "bank.sqlite"
 AUTO = schema.AUTO
+MAX_DIM = 2**20
+"""Greatest length of a vector."""
 MAX_BYTES = 2**26
 """Length of the longest text or vector in the database."""
+_REMEDIES = {
+    ("SQLITE_FULL", "SQLITE_IOERR", "ENOSPC", "EDQUOT", "EFBIG", "EIO"): "free some space",
+    ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "EACCES", "EPERM", "EROFS"): (
+        "make the folder writable"
+    ),
+    ("SQLITE_BUSY", "SQLITE_LOCKED"): "wait until the other program has closed it",
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB"): "restore the folder from a copy",
+    ("SQLITE_TOOBIG",): "shorten the text",
+    ("ENOTDIR", "EISDIR", "ELOOP"): "put folders and files in their places",
+}
+"""Starts of the names of errors of SQLite and of the system -> what to do."""
 _TOLD = 5
 """Number of changes of the schema that an error lists."""
 
@@ -94,8 +108,8 @@ class Database:
                 got="a bank" if (path / DATABASE).exists() else "something else there already",
                 expected="a missing or empty folder",
             )
-        if dim < 1:
-            raise UserError("the dimension of a bank", got=dim, expected="at least 1")
+        if not 1 <= dim <= MAX_DIM:
+            raise UserError("the dimension of a bank", got=dim, expected=f"1 to {MAX_DIM}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:
@@ -197,7 +211,7 @@ class Database:
             raise UserError(
                 f"cannot write to the memory bank {self.path}",
                 got=error,
-                fix=f"free some space or correct the folder's permissions; {outcome}",
+                fix=f"{_remedy(error)}; {outcome}",
             ) from error
         finally:
             if self._db.in_transaction:
@@ -269,8 +283,10 @@ class Database:
             keys += ["oldest", "last_id"]
         for key in keys:
             value = meta.get(key)
-            if not isinstance(value, int) or not 0 <= value < INTEGER_END - 1:
+            if not isinstance(value, int) or not 0 <= value < NUMBER_END:
                 raise ValueError(f"its {key} is {value!r}")
+        if not 1 <= meta["dim"] <= MAX_DIM:
+            raise ValueError(f"its dim is {meta['dim']}")
         if meta["format"] > schema.FORMAT:
             raise UserError(
                 f"the memory bank {self.path} was made by a newer version",
@@ -308,6 +324,17 @@ class Database:
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
+
+
+def _remedy(error: OSError | sqlite3.Error) -> str:
+    """Return what to do about a failed write."""
+    name = getattr(error, "sqlite_errorname", "") or errno.errorcode.get(
+        getattr(error, "errno", None) or 0, ""
+    )
+    for names, remedy in _REMEDIES.items():
+        if name.startswith(names):
+            return remedy
+    return "check the disk, the folder's permissions and `emosym bank verify`"
 
 
 def _check_files(path: Path, *, writable: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from emosym.affect.scales import PUBLIC, Affect
-from emosym.affect.taxonomies import mikels
+from emosym.affect.taxonomies import MIKELS8, mikels
 from emosym.errors import UserError, unknown
 from memory_bank.store.images import GivenImage
 
@@ -17,6 +17,8 @@ Source = Literal["real", "synthetic"]
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
 INTEGER_END = 2**63
 """SQLite's integers are signed 64-bit numbers."""
+NUMBER_END = 2**62
+"""Ids and versions are below, so that the next ones are 64-bit numbers too."""
 
 
 def check_integer(name: str, value: int | None) -> None:
@@ -104,6 +106,8 @@ class Candidate(Provenance):
         for name in ("emotion", "predicted"):
             label = getattr(self, name)
             if label is not None:
+                if not isinstance(label, str):
+                    raise unknown("emotion", label, MIKELS8)
                 object.__setattr__(self, name, mikels(label))
         if (self.valence is None) != (self.arousal is None):
             raise UserError(

@@ -48,7 +48,22 @@ def events(store: Store) -> list[Event]:
         rows = db.execute(
             "SELECT time, what, version, added, removed, refused FROM events ORDER BY number"
         )
-        return [Event(*row) for row in rows]
+        return [_event(row) for row in rows]
+
+
+def _event(row: tuple[object, ...]) -> Event:
+    """Return a row of the log; raise ValueError for a value of a wrong type."""
+    time, what, *numbers = row
+    if not isinstance(time, str) or not isinstance(what, str):
+        raise ValueError(f"an event is {what!r} at {time!r}")
+    version, added, removed, refused = (_integer("a number of an event", one) for one in numbers)
+    return Event(time, what, version, added, removed, refused)
+
+
+def _integer(name: str, value: object) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def tags(store: Store) -> dict[str, int]:
@@ -56,8 +71,9 @@ def tags(store: Store) -> dict[str, int]:
     with store.reading() as db:
         found = dict(db.execute("SELECT name, version FROM tags ORDER BY version, name"))
         for name, version in found.items():
-            if not isinstance(version, int):
-                raise ValueError(f"the version of tag {name} is {version!r}")
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ValueError(f"the name of a tag is {name!r}")
+            _integer(f"the version of tag {name}", version)
         return found
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 
 from emosym.pictures.loading import UnreadableImage, load_image
 
+SUFFIXES = ("png", "jpg")
+"""Suffixes of the files in a bank."""
 _SUFFIX: dict[bytes, Literal["png", "jpg"]] = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg"}
 """First bytes of a file -> suffix, for the formats that are stored as they are."""
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from emosym.errors import UserError
+from memory_bank.store import schema, schema_check
 from memory_bank.store.confined import Misplaced, read_file
 from memory_bank.store.entry import Entry
 from memory_bank.store.image_files import image_name, orphans
 from memory_bank.store.images import read_image
-from memory_bank.store.rows import ENTRY, check_numbers, record_of
+from memory_bank.store.rows import ENTRY, record_of
 from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
 
@@ -31,6 +32,7 @@ def problems(store: Store, show: Show) -> list[str]:
         found = [
             f"database: {line}" for (line,) in db.execute("PRAGMA integrity_check") if line != "ok"
         ]
+        found += [f"database: {line}" for line in schema_check.differences(db, schema.FORMAT)]
         found += _history(store, db)
         (count,) = db.execute("SELECT count(*) FROM entries").fetchone()
         rows = db.execute(f"SELECT embedding, removed, {', '.join(ENTRY)} FROM entries ORDER BY id")
@@ -67,7 +69,7 @@ def _entry(
 ) -> Iterator[str]:
     try:
         entry = record_of(Entry, ENTRY, row)
-        check_numbers(entry)
+        _ = entry.affect  # raises when it is off its scale
     except (UserError, TypeError, ValueError) as error:
         yield str(error)
         return

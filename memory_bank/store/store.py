@@ -12,12 +12,12 @@ import numpy as np
 
 from emosym.errors import UserError, unknown
 from memory_bank.store.database import Database, State
-from memory_bank.store.entry import INTEGER_END, Decision, Entry, Refusal
+from memory_bank.store.entry import INTEGER_END, NUMBER_END, Decision, Entry, Refusal
 from memory_bank.store.filter import COLUMNS, Filter
 from memory_bank.store.image_files import delete_images, is_lost, orphans, write_images
 from memory_bank.store.images import ImageFile, read_images
 from memory_bank.store.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
-from memory_bank.store.vectors import check_each
+from memory_bank.store.vectors import check_each, check_vectors
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class Store(Database):
             while chunk := cursor.fetchmany(rows):
                 ids = np.array([row[0] for row in chunk], np.int64)
                 vectors = np.frombuffer(b"".join(row[1] for row in chunk), np.float32)
-                yield ids, vectors.reshape(len(chunk), self.dim)
+                yield ids, check_vectors(vectors.reshape(len(chunk), self.dim), self.dim)
 
     # Writing: one transaction each.
 
@@ -304,6 +304,12 @@ class Store(Database):
             " FROM meta WHERE key = 'last_id'",
             () if version is None else (version,),
         ).fetchone()
+        if last >= NUMBER_END:
+            raise UserError(
+                f"the memory bank {self.path} has no further ids",
+                got=f"id {last}",
+                fix="restore the folder from a copy",
+            )
         return last
 
     def sweep(self) -> None:

@@ -270,9 +270,14 @@ def test_a_database_that_somebody_edited(bank: MemoryBank, change: str, message:
     ("change", "message"),
     [
         ("confidence = 'x'", "entry 1: confidence of an image is 'x'"),
-        ("contrast = 9e999", "entry 1: contrast of an image to keep; got inf; expected a finite"),
+        ("contrast = 9e999", "entry 1: contrast of an image is inf"),
         ("scores = '{\"a\": NaN}'", "entry 1: a score of an image is NaN"),
-        ('scores = \'{"a": "b"}\'', "entry 1: must be real number, not str"),
+        ('scores = \'{"a": "b"}\'', "entry 1: the score a of an image is 'b'"),
+        ("scores = '[]'", "entry 1: scores of an image is '[]'"),
+        ("scores = x'00'", "entry 1: scores of an image is b'"),
+        ("scores = '{\"a\": 1e999}'", "entry 1: the score a of an image is inf"),
+        ("emotion = 'joy'", "entry 1: emotion of an image is 'joy'"),
+        ("valence = 9, arousal = 0", "entry 1: valence is outside its scale; got 9"),
     ],
 )
 def test_verify_reads_what_is_known_of_an_image(bank: MemoryBank, change: str, message: str):

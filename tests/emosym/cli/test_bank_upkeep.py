@@ -137,7 +137,7 @@ def test_a_broken_import_makes_no_bank(rich, tmp_path):
         lines.replace('"file_name": "images/', '"file_name": "../', 7)
     )
     refused(
-        emosym("bank", "import", tmp_path / "new", out), "a path that leaves the folder; got ../"
+        emosym("bank", "import", tmp_path / "new", out), "a path that leaves the export; got ../"
     )
     refused(emosym("bank", "import", tmp_path / "new", tmp_path / "gone"), "no such export")
     assert not (tmp_path / "new").exists()

@@ -179,10 +179,10 @@ def lines_of(out: Path) -> list[dict]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"file_name": "../bank/bank.sqlite"}, "a path that leaves the folder; got ../bank/bank"),
-        ({"file_name": "/etc/passwd"}, "a path that leaves the folder; got /etc/passwd"),
-        ({"file_name": "link.png"}, "a path that leaves the folder; got link.png"),
-        ({"file_name": "linked/x.png"}, "a path that leaves the folder; got linked/x.png"),
+        ({"file_name": "../bank/bank.sqlite"}, "a path that leaves the export; got ../bank/bank"),
+        ({"file_name": "/etc/passwd"}, "a path that leaves the export; got /etc/passwd"),
+        ({"file_name": "link.png"}, "link.png is a symbolic link"),
+        ({"file_name": "linked/x.png"}, "linked is a symbolic link"),
         ({"file_name": "gone.png"}, "no such image: gone.png"),
         ({"file_name": 7}, "a line that is no record"),
         (
@@ -284,12 +284,12 @@ def claiming(size: str):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (renamed("../evil.png"), r"no file of a sample; got '\.\./evil.png'"),
-        (renamed("/evil.png"), "no file of a sample; got '/evil.png'"),
-        (renamed("a/../../evil.png"), "no file of a sample"),
-        (renamed("evil.png", tarfile.SYMTYPE), "no file of a sample; got 'evil.png'"),
-        (renamed("evil.png", tarfile.LNKTYPE), "no file of a sample"),
-        (renamed("evil.sh"), "no file of a sample"),
+        (renamed("../evil.png"), r"a member outside the archive; got '\.\./evil.png'"),
+        (renamed("/evil.png"), "a member outside the archive; got '/evil.png'"),
+        (renamed("a/../../evil.png"), "a member outside the archive"),
+        (renamed("evil.png", tarfile.SYMTYPE), "no plain file; got 'evil.png'; pack the files"),
+        (renamed("evil.png", tarfile.LNKTYPE), "no plain file"),
+        (renamed("evil.sh"), "a file that belongs to no sample; got 'evil.sh'"),
         (renamed("evil.png"), "the sample evil is incomplete; got .'png'"),
         (lambda p, m, d: None if p == 4 else (m, d), r"is incomplete; got \['jpg', 'npy'\]"),
         (lambda p, m, d: (m, b"[]" if p == 4 else d), "cannot be read; got no JSON object"),
@@ -300,7 +300,7 @@ def claiming(size: str):
         (lambda p, m, d: (m, archive() if p == 2 else d), "cannot be read; got no numbers"),
         (lambda p, m, d: (m, d.replace(LENGTH, HUGE)), "cannot be read; got Unable to allocate"),
         (lambda p, m, d: (m, b"\x93NUMPY\1\0\5\0{{{{{" if p == 5 else d), "cannot be read"),
-        (claiming("9999999999999"), "not a readable tar; got a size beyond its end"),
+        (claiming("9999999999999"), "not a readable tar; got unexpected end of data"),
     ],
 )
 def test_a_broken_tar(bank, target, tmp_path: Path, change, message: str):
@@ -370,7 +370,7 @@ def test_a_file_of_a_sample_that_is_there_twice(bank, target, tmp_path: Path):
     with tarfile.open(out, "a") as tar:
         last = tar.getmembers()[-1]
         tar.addfile(last, io.BytesIO(bytes(last.size)))
-    with pytest.raises(UserError, match=f"a file that occurs twice; got {last.name}"):
+    with pytest.raises(UserError, match=f"a file that occurs twice; got '{last.name}'"):
         import_bank(target, out, quiet)
 
 
