@@ -15,8 +15,9 @@ HOSTILE = (
     "a\x1b[2Jb\x1b]0;title\x07c\x1b[35;7mred\x9b2Jd\u202ee\u2066f\u200bg\u2028h\u2029i\x7fj\x85k"
     "\x1b]8;;http:\\\\x\x1b\\l [red]m[/red] \x08\x0cn\ro"
 )
-"""Clears the screen, sets its title, colours, hides, links, reverses and breaks lines. It may be a
-file name."""
+"""Clears the screen, sets its title, colours, hides, links, reverses and breaks lines."""
+NAME = HOSTILE.replace("/", "")
+"""The same as a file name."""
 SEQUENCES = re.compile(r"\x1b\[((?!35;7)[0-9;]*m|\?25[lh]|[0-9]*[AK])|\r")
 """What rich itself writes to a terminal: colours, the cursor of a progress bar."""
 
