@@ -125,7 +125,16 @@ def remove_leftovers(path: Path) -> None:
 
     Only for a path with a single writer: another one's temporary file would be deleted too.
     """
-    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp"):
+    _remove_temporary(path.parent, glob.escape(path.name))
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Delete what crashed writers left in a folder that has a single writer. Raises OSError."""
+    _remove_temporary(folder, "*")
+
+
+def _remove_temporary(folder: Path, name: str) -> None:
+    for left in folder.glob(f".{name}.????????.tmp"):
         remove(left)
 
 

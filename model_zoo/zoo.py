@@ -23,7 +23,7 @@ import yaml
 
 from emosym.config import load_config
 from emosym.errors import UserError, unknown
-from emosym.files import replace_folder, temporary_for
+from emosym.files import remove_leftovers, replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from model_zoo.adapters import adapter_names, merge_lora
@@ -219,6 +219,7 @@ def build_preset(spec: dict[str, Any], corpus: Iterable[str], seed: int) -> EmoS
 def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
     """Write a model folder under a temporary name, then rename it; an old model is replaced.
 
+    What a killed save of the same folder left is deleted; one process at a time may save a folder.
     Adapters are merged into the saved weights; a model folder never contains adapters.
 
     Args:
@@ -266,6 +267,7 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         config = FolderConfig(model=model.config, text_tokens=parts.denoiser.text_tokens)
         (temporary / CONFIG).write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
         replace_folder(temporary, target)
+        remove_leftovers(target)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"model folder {target} cannot be written", got=error, fix="free some space"

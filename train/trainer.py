@@ -197,12 +197,13 @@ class Trainer:
                 if self._alarm is not None:
                     self.save()
                     raise self._alarm_error(self._alarm)
-                stopping = ranks.any_rank(self._stop > 0)
-                if stopping or self.state.step % self.config.save_every == 0:
+                if ranks.any_rank(self._stop > 0):
+                    break
+                if self.state.step % self.config.save_every == 0:
                     self.save()
-                if stopping:
-                    raise Interrupted(self._stop or signal.SIGTERM)
             self.save()
+            if ranks.any_rank(self._stop > 0):
+                raise Interrupted(self._stop or signal.SIGTERM)
         finally:
             logs.close()
             for number, handler in handlers.items():

@@ -87,7 +87,8 @@ def writing() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
-        raise OSError((str(error).strip().splitlines() or [type(error).__name__])[-1]) from error
+        line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise OSError(f"the disk took a part of a file ({line})") from error
 
 
 def _check_archive(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -17,6 +16,7 @@ import torch
 
 from emosym.errors import UserError
 from tests.train import probes
+from tests.train.probes import sign
 from tests.train.processes import in_ranks, refused, train, train_in_ranks
 from train import checkpoint
 from train.data.candidate_queue import CandidateQueue
@@ -61,17 +61,6 @@ def finished(tmp_path_factory, model, world) -> Path:
 @pytest.fixture
 def run(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run", symlinks=True)
-
-
-def sign(folder: Path) -> None:
-    """Write the hashes that a checkpoint's files have now, as who changed them would."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n"
-        for path in paths
-        if path.name != "SHA256SUMS"
-    ]
-    (folder / "SHA256SUMS").write_text("".join(lines))
 
 
 def told(folder: Path) -> str:
