@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emosym.config import dump_config, load_config, top_level_keys
 from emosym.errors import UserError
-from emosym.files import check_own, write_text
+from emosym.files import check_own, remove_all_leftovers, write_text
 from emosym.models.model import EmoSym
 from eval.reports.report import REPORT
 from memory_bank.store.lock import WriterLock
@@ -59,7 +59,8 @@ def start(
         cut = shorten(config) if short else []
         resolve_sizes(config)
         check_trackers(config.report_to)
-        if run.exists() and any(run.iterdir()):
+        # A run that was killed at once has left its lock.
+        if run.exists() and any(path.name != LOCK for path in run.iterdir()):
             raise UserError(
                 f"{run} is not empty",
                 expected="a new folder for the run",
@@ -148,11 +149,12 @@ def _resolve_paths(config: RunConfig) -> None:
 
 @contextlib.contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Lock a run's folder against other processes; create it if it does not exist."""
+    """Lock a run's folder against other processes; create it, or remove what crashes left in it."""
     with ranks.raise_together():
         if ranks.is_first():
             run.mkdir(parents=True, exist_ok=True)
             lock = WriterLock(run / LOCK, f"the run {run}", "choose another RUN")
+            remove_all_leftovers(run)
     try:
         yield
     finally:
@@ -164,17 +166,18 @@ def _begin(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     """Make the trainer of a new run; if that fails, the run's folder is removed."""
     started = time.monotonic()
     with ranks.raise_together():
-        if ranks.is_first():
-            if (run / CONFIG).exists():
-                raise UserError(f"another process started a run in {run}", fix="choose another RUN")
-            # Before the world is drawn, so that a run that is killed meanwhile can be resumed.
-            write_text(run / CONFIG, dump_config(config))
-            note_start(run)
+        if ranks.is_first() and (run / CONFIG).exists():
+            raise UserError(f"another process started a run in {run}", fix="choose another RUN")
     try:
+        with ranks.raise_together():
+            if ranks.is_first():
+                # Before the world is drawn, so that a run that is killed meanwhile can be resumed.
+                write_text(run / CONFIG, dump_config(config))
+                note_start(run)
         with ranks.raise_once():
             trainer, data = _set_up(config, run)
             trainer.restore()
-    except UserError:
+    except (UserError, OSError, ranks.OtherRankError):
         if ranks.is_first():
             shutil.rmtree(run, ignore_errors=True)
         raise
