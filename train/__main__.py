@@ -133,7 +133,7 @@ def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _kept(run: Path) -> str:
     """Return what is kept of a run that was stopped, and how to continue it."""
-    from train.checkpoint_files import list_checkpoints
+    from train.checkpoints.files import list_checkpoints
     from train.distributed.launcher import resume_command
 
     if not os.path.isfile(run / "config.yaml"):

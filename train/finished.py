@@ -12,7 +12,7 @@ from emosym.files import check_own
 from emosym.strict_json import read_json
 from eval.reports.comparison import check_report
 from eval.reports.report import REPORT
-from train.checkpoint_files import name_of
+from train.checkpoints.files import name_of
 
 CONFIG = "config.yaml"
 MODEL = "model"

@@ -21,7 +21,7 @@ from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from model_zoo import zoo
 from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
-from train import checkpoint
+from train.checkpoints import checkpoint
 from train.config import RunConfig
 from train.data.bank_session import BankConfig, BankSession
 from train.data.dataset import TrainingSet

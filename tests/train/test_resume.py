@@ -18,7 +18,7 @@ from memory_bank import MemoryBank
 from model_zoo.text.text_encoders import SENTENCE
 from tests.train.probes import rows, settings, terminate_at_third
 from tests.train.processes import Training, in_ranks, train, train_in_ranks
-from train.checkpoint import State
+from train.checkpoints.checkpoint import State
 from train.data.bank_session import BankSession
 from train.distributed.shards import SAFE
 from train.phases.remember import RememberConfig

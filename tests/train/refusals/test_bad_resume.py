@@ -18,8 +18,8 @@ from tests.train import probes
 from tests.train.probes import compress, sign
 from tests.train.processes import refused, train, train_in_ranks
 from train.changes import check_changes
-from train.checkpoint import read_state
-from train.checkpoint_files import list_checkpoints
+from train.checkpoints.checkpoint import read_state
+from train.checkpoints.files import list_checkpoints
 from train.phases.registry import train_config
 
 

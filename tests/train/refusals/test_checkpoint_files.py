@@ -18,7 +18,7 @@ from emosym.errors import UserError
 from tests.train import probes
 from tests.train.probes import sign
 from tests.train.processes import in_ranks, refused, train, train_in_ranks
-from train import checkpoint
+from train.checkpoints import checkpoint
 from train.data.candidate_queue import CandidateQueue
 from train.distributed.shards import SAFE
 

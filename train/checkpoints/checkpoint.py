@@ -19,8 +19,8 @@ from torch import nn
 from emosym.config import load_config
 from emosym.errors import UserError
 from emosym.files import move, remove, replace_folder
-from train import checkpoint_files
-from train.checkpoint_files import list_checkpoints
+from train.checkpoints import files
+from train.checkpoints.files import list_checkpoints
 from train.data.candidate_queue import CandidateQueue
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
@@ -69,7 +69,7 @@ class State:
     @property
     def name(self) -> str:
         """The name of its checkpoint."""
-        return checkpoint_files.name_of(self.step)
+        return files.name_of(self.step)
 
 
 def save(
@@ -125,7 +125,7 @@ def _write_shards(folder: Path, state: State, engines: dict[str, Any]) -> dict[s
         )
         state.digests[part] = digest(engine.module)
     written = [path for e in engines.values() for path in e.checkpoint_engine.take_written()]
-    return {_name(path, folder): checkpoint_files.sha256(path) for path in written}
+    return {_name(path, folder): files.sha256(path) for path in written}
 
 
 def _finish(
@@ -145,9 +145,7 @@ def _finish(
         if waiting.candidates:
             own.append(folder / WAITING)
             waiting.save(own[-1])
-    checkpoint_files.write_sums(
-        folder, sums | {_name(path, folder): checkpoint_files.sha256(path) for path in own}
-    )
+    files.write_sums(folder, sums | {_name(path, folder): files.sha256(path) for path in own})
 
 
 def _sweep(folder: Path) -> None:
@@ -202,10 +200,10 @@ def load(
     """
     fix = _advice(path)
     with ranks.raise_together():
-        sums = checkpoint_files.listed(path, fix)
+        sums = files.listed(path, fix)
     with ranks.raise_together():
         for name in sorted(sums)[ranks.rank() :: ranks.size()]:
-            checkpoint_files.check_file(path, name, sums[name], fix)
+            files.check_file(path, name, sums[name], fix)
     with ranks.raise_together():
         state = read_state(path)
         _check_state(state, path, set(engines), model_hash)

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: their files, saving and loading."""
