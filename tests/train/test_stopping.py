@@ -62,7 +62,7 @@ def interrupt_at_once() -> None:
     """Send Ctrl-C to this process when it asks for the preset."""
     import train.run
 
-    def start(*_: object) -> None:
+    def start(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         signal.pause()
 

@@ -17,7 +17,7 @@ from tests.train.probes import compress
 from tests.train.processes import ROOT, environment
 from train.distributed import launcher
 
-STAND_IN = """
+STAND_IN = r"""
 import os, signal, sys, time
 rank, kind = int(os.environ["RANK"]), sys.argv[1]
 assert os.environ["WORLD_SIZE"] == "2" and os.environ["LOCAL_RANK"] == str(rank)

@@ -25,11 +25,12 @@ from train.phases.registry import train_config
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, model, world) -> Path:
-    """Return a run with two checkpoints."""
+    """Return a run with two checkpoints that lacks its report: it has to be loaded again."""
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "preset.yaml"
     path.write_text(json.dumps(probes.settings(model, world, **compress(4), save_every=2)))
     assert train("run", path, "--run", folder / "run").code == 0
+    (folder / "run" / "report.json").unlink()
     return folder / "run"
 
 
