@@ -304,6 +304,13 @@ def test_a_pipe_in_a_run_does_not_hang(run):
     assert "metrics.jsonl is a FIFO" in refused(train("resume", run, "stages.0.steps=8"))
 
 
+def master_weights(path: Path) -> torch.Tensor:
+    """Return the float32 weights in the file of an optimizer."""
+    with torch.serialization.safe_globals(SAFE):
+        whole = torch.load(path, weights_only=True)
+    return whole["optimizer_state_dict"]["single_partition_of_fp32_groups"][0]
+
+
 def test_the_one_before_is_used_when_asked(run, finished):
     """The later one is kept under another name, and its steps are trained and saved again."""
     path = run / LAST / OPTIMIZER
@@ -322,6 +329,6 @@ def test_the_one_before_is_used_when_asked(run, finished):
     assert names == ["step-0000004", "step-0000006", "step-0000006.superseded"]
     assert probes.rows(run) == probes.rows(finished)
     assert (run / LAST / MODEL).read_bytes() == (finished / LAST / MODEL).read_bytes()
-    assert path.read_bytes() == whole
+    assert torch.equal(master_weights(path), master_weights(finished / LAST / OPTIMIZER))
     heads = "model/heads.safetensors"
     assert (run / heads).read_bytes() == (finished / heads).read_bytes()
