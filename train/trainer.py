@@ -157,7 +157,7 @@ class Trainer:
             with ranks.raise_together():
                 if ranks.is_first():
                     for path in checkpoint.set_aside(self.checkpoints, name):
-                        print(f"a later checkpoint is kept as {path}; delete it to free its space")
+                        ranks.say(f"a later checkpoint is kept as {path}; delete it to free space")
         memory.restore(self.state.bank_version, self.state.bank_digest)
 
     def train(self, look: Callable[[int], Look] | None = None) -> None:
