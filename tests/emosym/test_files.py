@@ -11,7 +11,10 @@ import pytest
 from emosym import files
 from emosym.errors import UserError
 from emosym.files import (
+    check_own,
     move,
+    regular_files,
+    remove_all_leftovers,
     remove_leftovers,
     replace_folder,
     replacing,
@@ -208,6 +211,46 @@ def test_leftovers_of_one_name_are_deleted(tmp_path):
         other.write_bytes(b"")
     remove_leftovers(path)
     assert names(tmp_path) == sorted(other.name for other in kept)
+
+
+def test_leftovers_of_all_names_are_deleted(tmp_path):
+    (tmp_path / "outside").write_text("stays")
+    temporary_for(tmp_path / "a").symlink_to(tmp_path / "outside")
+    folder_with(temporary_for(tmp_path / "b"), "")
+    (tmp_path / ".hidden.tmp").write_text("not one")
+    remove_all_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden.tmp", "outside"]
+
+
+def test_all_files_of_a_folder(tmp_path):
+    for name in ("b", "a/c", "a/d/e"):
+        write_file(tmp_path / "folder" / name, b"")
+    found = regular_files(tmp_path / "folder")
+    assert [path.relative_to(tmp_path / "folder").as_posix() for path in found] == [
+        *("a/c", "a/d/e", "b")
+    ]
+
+
+@pytest.mark.parametrize("place", ["folder", "folder/inner", "folder/inner/a"])
+def test_a_folder_does_not_lead_out(tmp_path, place):
+    """Not by a link to a file or a folder, nor to nothing; and a pipe does not hang."""
+    write_file(tmp_path / "folder" / "inner" / "a", b"")
+    (tmp_path / place).rename(tmp_path / "outside")
+    (tmp_path / place).symlink_to(tmp_path / "outside")
+    link = f"^{tmp_path / place} is a symbolic link; expected a file or a folder"
+    with pytest.raises(UserError, match=link):
+        regular_files(tmp_path / "folder")
+    (tmp_path / place).unlink()
+    (tmp_path / place).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=link):
+        regular_files(tmp_path / "folder")
+    (tmp_path / place).unlink()
+    os.mkfifo(tmp_path / place)
+    with pytest.raises(UserError, match=f"^{tmp_path / place} is a FIFO, socket or device"):
+        regular_files(tmp_path / "folder")
+    (tmp_path / place).unlink()
+    with pytest.raises(FileNotFoundError):
+        check_own(tmp_path / place)
 
 
 def test_write_file_makes_folders_and_reports_in_one_line(tmp_path, monkeypatch):

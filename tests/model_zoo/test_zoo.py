@@ -8,6 +8,7 @@ import torch
 
 from emosym import files
 from emosym.errors import UserError
+from emosym.files import temporary_for
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.emotion_space import EmotionSpace, Gaussian
 from emosym.models.model import FORMAT, EmoSym, ModelConfig
@@ -55,6 +56,16 @@ def test_saving_changes_nothing_and_is_a_function_of_the_model(saved, tmp_path):
         "emosym.json",
         "heads.safetensors",
     ]
+
+
+def test_what_a_killed_save_left_is_swept(tmp_path):
+    left = temporary_for(tmp_path / "model")
+    left.mkdir()
+    (left / "heads.safetensors").write_bytes(bytes(1000))
+    other = temporary_for(tmp_path / "another")
+    other.mkdir()
+    zoo.save(make.tiny(), tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([other.name, "model"])
 
 
 def test_half_precision_halves_the_files_and_stays_near(saved, tmp_path):
