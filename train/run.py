@@ -190,7 +190,7 @@ def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     data = load_run_data(config, run)
     model.generator.denoiser.truncate_prompts = config.data.long_prompts == "truncate"
     for notice in check_texts(config, model, data.samples, data.questions):
-        _print(notice)
+        ranks.say(notice)
     trainer = Trainer(config, run, model, data, fingerprint)
     for phase in trainer.phases.values():
         for notice in phase.notices():
