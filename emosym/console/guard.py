@@ -70,7 +70,7 @@ def _discard_stdout() -> None:
 def _check_arguments() -> None:
     """Raise UserError for an argument that no option can accept."""
     for before, argument in pairwise(sys.argv):
-        if not os.path.lexists(argument):  # the name of a file may be any bytes
+        if not any(map(os.path.lexists, (argument, os.path.dirname(argument)))):  # no file's name
             argument.encode()  # bytes that are not UTF-8 are surrogates here, and would fail later
         if re.fullmatch(r"(--[\w-]+=)?", argument):  # as a path it would be the current folder
             raise UserError(

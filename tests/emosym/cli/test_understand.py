@@ -132,8 +132,7 @@ def test_a_fresh_process_says_nothing_beside_its_answer(model, pictures):
 
 def test_a_library_user_hears_nothing_either():
     load = "EmoSymPipeline.from_pretrained('emosym-tiny')"
-    code = f"from emosym.errors import UserError
-from emosym.inference.pipeline import EmoSymPipeline; {load}"
+    code = f"from emosym.inference.pipeline import EmoSymPipeline; {load}"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
