@@ -92,6 +92,7 @@ def load_prompt_tokenizers(folder: Path, text_tokens: int | None) -> PromptToken
     Raises:
         UserError: files that cannot be read.
     """
+    check_folder(folder)
     clips: list[PromptTokenizer] = []
     t5 = None
     for suffix in SUFFIXES:

@@ -18,7 +18,7 @@ from emosym.tasks.affect import untrained_prompt
 from model_zoo.judges.answer_cache import AnswerCache
 from model_zoo.judges.chat_client import RETRIES, TIMEOUT, ChatClient, ChatRequest
 from model_zoo.judges.chat_response import ChatAnswer
-from model_zoo.judges.stated_values import stated_values
+from model_zoo.judges.stated_values import in_asked_form, stated_values
 
 ANSWER_TOKENS = 2048
 """Default maximum length of an answer in tokens, with its reasoning."""
@@ -143,6 +143,8 @@ class RemoteModel:
     def answer(self, questions: Sequence[Question], *, max_tokens: int | None = None) -> list[str]:
         """Return the text of the answer to each question, as `EmoSymPipeline.answer` does.
 
+        An answer in other tags, in a box or after long reasoning is rewritten by `in_asked_form`.
+
         Args:
             questions: each about one image, a pair, or none.
             max_tokens: maximum length of an answer; default: that of this model.
@@ -156,7 +158,7 @@ class RemoteModel:
         for found in answers:
             if found.problem:
                 raise self._unanswered(found.problem, found.fix)
-        return [found.text for found in answers]
+        return [in_asked_form(found.text) for found in answers]
 
     def _answers(
         self,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from emosym.records import Question
+from emosym.tasks.answers import LONGEST as PARSED
 from emosym.tasks.base import Value
 from emosym.tasks.dominant import labels_in_text
 from emosym.tasks.registry import TASKS
@@ -33,6 +34,7 @@ _CONTAINERS = (
     (re.compile(r"<\|begin_of_box\|>", re.I), re.compile(r"<\|end_of_box\|>", re.I)),
 )
 """Openings and ends of what holds an answer; the box is GLM-V's."""
+_TOKENS = re.compile(r"<\s?/?\s?[a-z]+\s?>|<\|[a-z_]+\|>|◁/?think▷", re.I)
 _MARKS = re.compile(r"""[*_`"'#${}\[\]]|\\(?:boxed|text|textbf|mathrm|mathbf)\b|<\|?[a-z_/]+\|?>""")
 """Signs of Markdown, JSON and TeX around keys and values."""
 _STRONG = re.compile(r"\s*(?:[:=|]|->|\u2192)\s*")
@@ -66,6 +68,22 @@ def stated_values(text: str, question: Question) -> dict[str, Value]:
                 values.setdefault(key, set()).add(value)
     single = {key: each.pop() for key, each in values.items() if len(each) == 1}
     return {key: value for key, value in single.items() if value is not None}
+
+
+def in_asked_form(text: str) -> str:
+    """Return a free answer as `<think>…</think><answer>…</answer>`, which `answers.parse` reads.
+
+    Other tags, a box, and reasoning too long for `parse` are rewritten; the reasoning is then cut,
+    and its signs `<` are left out. A text without one answer in tags or a box stays as it is.
+    """
+    answer = _without_reasoning(text[-LONGEST:])
+    bodies = {body.strip() for body in _bodies(answer)} - {answer.strip()}
+    if len(bodies) != 1:
+        return text
+    body = _TOKENS.sub("", bodies.pop()).replace("<", "").strip()
+    thought = _TOKENS.sub("", text.partition(body)[0]).replace("<", "").strip()
+    room = max(PARSED - len(body) - 64, 0)
+    return f"<think>{thought[:room]}</think><answer>{body}</answer>"
 
 
 def _without_reasoning(text: str) -> str:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from emosym.records import Question
+from emosym.tasks.answers import LONGEST as PARSED
 from emosym.tasks.answers import parse
 from model_zoo.judges.remote import JUDGE_QUESTION
-from model_zoo.judges.stated_values import LONGEST, stated_values
+from model_zoo.judges.stated_values import LONGEST, in_asked_form, stated_values
 
 FACTS = "Emotion: fear; Valence: -1.5; Arousal: 2.0"
 VALUES = {"emotion": "fear", "valence": -1.5, "arousal": 2.0}
@@ -176,6 +178,36 @@ def test_two_answers_that_differ_are_not_read(text):
 )  # fmt: skip
 def test_what_states_no_answer_is_not_read(text):
     assert stated_values(text, JUDGE_QUESTION) == {}
+
+
+FREE = Question(id="r", task="rewrite", images=(), split="test", text="?")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>dark</think><answer>a boat, grey</answer>",
+        "<THINK>dark</THINK>\n<Answer> a boat, grey </ANSWER>",
+        "<think>dark</think><|begin_of_box|>a boat, grey<|end_of_box|>",
+        "<think>dark</think><answer><|begin_of_box|>a boat, grey<|end_of_box|></answer>",
+        "<think>a < b, <answer>a cat</answer>?</think><answer>a boat, grey</answer>",
+        f"<think>{'long ' * 5000}</think><answer>a boat, grey</answer>",
+        "It is dark.\n<answer>a boat, grey</answer>",
+    ],
+)
+def test_a_free_answer_is_rewritten_to_the_asked_form(text):
+    form = in_asked_form(text)
+    assert parse(form, FREE).values == {"prompt": "a boat, grey"}
+    assert parse(form, FREE).well_formed
+    assert len(form) <= PARSED
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a boat", "<answer>a boat", "<answer>a</answer><answer>b</answer>", "<think>a boat"],
+)
+def test_what_is_no_single_answer_stays_as_it_is(text):
+    assert in_asked_form(text) == text
 
 
 def test_long_texts_are_not_read():
