@@ -19,7 +19,7 @@ from train.micro_batches import split
 from train.phases.registry import PHASES
 from train.phases.reinforce.algorithms import ALGORITHMS
 
-CUTS = [(1, 4), (2, 2), (4, 1), (1, 1), (1, 2), (2, 1)]
+CUTS = [(1, 4), (2, 2), (4, 1), (1, 1)]
 """(ranks, micro-batches on each)"""
 
 

@@ -26,7 +26,14 @@ EXCHANGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         for name in ("flow_grpo", "dance_grpo", "cps", "guard", "cps_guard", "ddpo")
     },
     "sde_window_size": ({"algorithm": "cps"}, {"algorithm_options": {"sde_window_size": 1}}),
-    "sde_window_range": ({"algorithm": "cps"}, {"algorithm_options": {"sde_window_range": 0.75}}),
+    "sde_window_range": (
+        {
+            "algorithm": "cps",
+            "num_inference_steps": 8,
+            "algorithm_options": {"sde_window_size": 1, "sde_window_range": 0.125},
+        },
+        {"algorithm_options": {"sde_window_size": 1, "sde_window_range": 0.875}},
+    ),
     "noise_level": ({"algorithm": "flow_grpo"}, {"algorithm_options": {"noise_level": 0.3}}),
     "kl_type": ({"algorithm": "flow_grpo"}, {"algorithm_options": {"kl_type": "output"}}),
     "guard": ({"algorithm": "flow_grpo"}, {"algorithm": "guard"}),
