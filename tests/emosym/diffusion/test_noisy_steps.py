@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emosym.diffusion.processes import Interval, RectifiedFlow, VPDiffusion, sample
+from emosym.diffusion.processes import FlowSpacing, Interval, RectifiedFlow, VPDiffusion, sample
 from emosym.diffusion.transitions import LEAST_STD, TRANSITIONS, log_prob, noisy_steps
 
 ALPHAS = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).cumprod(0)
@@ -63,12 +65,13 @@ def assert_all_noisy_steps_have_a_density(process, name: str, steps: int) -> Non
         assert rule.kl(moved, step, interval).min() > 0
 
 
+@pytest.mark.parametrize("spacing", get_args(FlowSpacing))
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("name", TRANSITIONS)
-def test_every_step_of_a_flow_with_noise_has_a_density(name, shift):
+def test_every_step_of_a_flow_with_noise_has_a_density(name, shift, spacing):
     for steps in (1, 2, 4, 10, 28, 50):
-        if steps > 1 or name not in DISCRETE:
-            assert_all_noisy_steps_have_a_density(RectifiedFlow(shift), name, steps)
+        if steps > 2 or name not in DISCRETE:
+            assert_all_noisy_steps_have_a_density(RectifiedFlow(shift, spacing), name, steps)
 
 
 @pytest.mark.parametrize("kind", DIFFUSIONS)
@@ -108,8 +111,8 @@ def test_pure_noise_is_exactly_one_for_any_shift():
     apart = [shift for shift in shifts() if RectifiedFlow(shift).times(one) != 1]
     assert apart == []
     for shift in shifts()[::50]:
-        for steps in (1, 3, 10, 28):
-            schedule = RectifiedFlow(shift).timesteps(steps)
+        for steps, spacing in itertools.product((1, 3, 10, 28), get_args(FlowSpacing)):
+            schedule = RectifiedFlow(shift, spacing).timesteps(steps)
             assert (schedule[0], schedule[-1]) == (1, 0)
             assert (schedule.diff() < 0).all()
 
