@@ -112,11 +112,9 @@ def gradients(
                 return reward, kl
 
             def read(engine, gradient=gradient) -> bool:
-                if gradient:  # a later update
-                    return False
-                named = engine.module.named_parameters()
-                here = {n: safe_get_full_grad(p) for n, p in named if p.requires_grad}
-                gradient.update({n: g.clone() for n, g in here.items() if g is not None})
+                for part, parameter in engine.module.named_parameters():
+                    if parameter.requires_grad and part not in gradient:  # of the first update
+                        gradient[part] = safe_get_full_grad(parameter).clone()
                 return False
 
             phase = made.schedule.phase_at(0)
