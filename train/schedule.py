@@ -78,14 +78,16 @@ def check_sizes(config: RunConfig) -> None:
     ]
     if wrong:
         name = wrong[0]
-        cut = f" and {name}.steps_per_generation={updates[name]}" if updates[name] > 1 else ""
+        several = updates[name] > 1
+        cut = f" and {name}.steps_per_generation={updates[name]}" if several else ""
+        option = f", {name}.steps_per_generation" if several else ""
         sizes = ", ".join(f"{each}.batch_size={sections[each].batch_size}" for each in wrong)
         raise UserError(
             "batch sizes are global and must divide over ranks and micro-batches",
             got=f"{sizes} with NPROC={ranks.size()} and gradient_accumulation_steps={accumulation}"
             + cut,
             expected=f"multiples of {updates[name] * per_update}",
-            fix=f"change NPROC, engine.gradient_accumulation_steps or {name}.batch_size",
+            fix=f"change NPROC, engine.gradient_accumulation_steps{option} or {name}.batch_size",
         )
     if ranks.is_first():
         for name, section in sections.items():
