@@ -90,7 +90,8 @@ class StageConfig:
     """A stretch of steps that repeats one cycle of phases."""
 
     steps: int
-    """Optimizer steps of the stage, all phases together."""
+    """Steps of the stage, all phases together. A step is one optimizer update, unless the phase
+    takes several on what it sampled (`steps_per_generation`, `num_iterations`)."""
     cycle: dict[str, int]
     """Phase -> consecutive steps in one turn of the cycle, in this order."""
 
@@ -122,7 +123,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     warmup_steps: int = 50
-    """Steps of linear warm-up, counted over the steps that move this part."""
+    """Linear warm-up, in optimizer updates of this part."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "cosine"
     """After warm-up: constant, or a linear or half-cosine decay to `min_lr_rate`."""
     min_lr_rate: float = 0.05
@@ -156,11 +157,10 @@ class EngineConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Type of weights and activations in training."""
     gradient_accumulation_steps: int = 1
-    """Micro-batches a step: raise it when memory is short. The step stays the same, except for
-    statistics of a micro-batch: compress contrasts an image with the texts of its own micro-batch
-    and normalises the distillation distance by the standard deviation in it; verify_posterior
-    weights the KL by its mean there; verify_grpo counts tokens there (and normalises by the batch's
-    standard deviation there); autoencode takes the moments of the micro-batch of one rank."""
+    """Micro-batches of an optimizer update on each rank: raise it when memory is short. The update
+    stays the same, up to rounding and the dropout masks of `lora`. With 2 or more, phases whose
+    losses contrast or compare images (autoencode, compress, verify_posterior) read each image twice
+    (GradCache, arXiv 2101.06983)."""
     gradient_checkpointing: bool = False
     """Recompute the layers of backbone and denoiser in the backward pass: less memory, more time,
     the same numbers. The backbone then has no cache: verify_grpo processes a prompt once for each

@@ -28,7 +28,7 @@ from train.evaluation.sizes import describe_sizes, resolve_sizes, shorten
 from train.finished import CONFIG
 from train.logs.trackers import check_trackers
 from train.phases.registry import PHASES, train_config
-from train.sizes import check_sizes
+from train.schedule import check_sizes
 from train.texts import check_texts
 from train.trainer import Trainer
 

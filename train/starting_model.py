@@ -1,16 +1,22 @@
-"""Changes of a starting model before training: reasoning tokens, knowledge head."""
+"""Changes of a starting model before training: new tokens and heads, what is frozen, adapters."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Collection, Sequence
 
 import torch
+from torch import nn
 
 from emosym.models.heads import mlp
 from emosym.models.model import EmoSym
 from emosym.models.reasoner import Reasoner
+from model_zoo import zoo
+from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers
+from train.config import AdaptersConfig
 from train.data.knowledge import KnowledgeEncoder
+from train.phases.base import freeze
 
 
 def refit(
@@ -60,3 +66,50 @@ def changed_hash(model_hash: str, changes: list[str], seed: int) -> str:
     if not changes:
         return model_hash
     return hashlib.sha256(repr((model_hash, changes, seed)).encode()).hexdigest()
+
+
+def freeze_unused(model: EmoSym, named: Collection[str], unfrozen: Sequence[nn.Module]) -> None:
+    """Freeze the modules of option `freeze`, and autoencoder and text encoder if none trains them.
+
+    Args:
+        model: changed in place.
+        named: option `freeze`: `backbone`, `denoiser`.
+        unfrozen: modules that phases train, see `Phase.unfreezes`.
+    """
+    for module in (model.autoencoder, model.generator.denoiser.text_encoder):
+        if module not in unfrozen:
+            freeze(module)
+    if "backbone" in named:
+        freeze(model.understander.backbone)
+    if "denoiser" in named:
+        freeze(model.generator.denoiser)
+
+
+def adapt(model: EmoSym, config: AdaptersConfig, seed: int) -> None:
+    """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
+    understander, generator = config.understander, config.generator
+    if understander is not None:
+        backbone = zoo.components(model).backbone
+        add_lora(
+            backbone,
+            LoraSpec(
+                layers=backbone_layers(backbone, vision=understander.vision),
+                rank=understander.rank,
+                alpha=understander.alpha,
+                dropout=understander.dropout,
+                seed=seed,
+            ),
+        )
+    if generator is not None:
+        denoiser = zoo.components(model).denoiser
+        add_lora(
+            denoiser,
+            LoraSpec(
+                layers=decoder_layers(denoiser),
+                rank=generator.rank,
+                alpha=generator.alpha,
+                dropout=generator.dropout,
+                init="gaussian",
+                seed=seed,
+            ),
+        )

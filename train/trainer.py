@@ -13,14 +13,12 @@ from typing import Any, NoReturn
 
 import torch
 from PIL import Image
-from torch import nn
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
 from emosym.records import Question, Sample
-from model_zoo import zoo
-from model_zoo.adapters import LoraSpec, add_lora, backbone_layers, decoder_layers, set_dropout
+from model_zoo.adapters import set_dropout
 from train.checkpoints import checkpoint
 from train.config import RunConfig
 from train.data.bank_session import BankConfig, BankSession
@@ -31,14 +29,14 @@ from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
 from train.logs.metrics import Logs
+from train.logs.step_metrics import StepMetrics
 from train.logs.trackers import Tracker, open_trackers
 from train.micro_batches import MicroBatch, split
-from train.phases.base import Alarm, Need, Phase, PhaseContext, StepAbandoned, freeze
+from train.phases.base import Alarm, Need, Phase, PhaseContext, StepAbandoned
 from train.phases.registry import PHASES
 from train.reference import FrozenModule, ReferenceModel
 from train.schedule import Schedule, learning_rate
-from train.starting_model import changed_hash, refit
-from train.step_metrics import StepMetrics
+from train.starting_model import adapt, changed_hash, freeze_unused, refit
 
 Batch = Sequence[Sample] | Sequence[Question]
 Look = tuple[dict[str, float], Image.Image | None]
@@ -78,8 +76,13 @@ class Trainer:
         for change in changes if ranks.is_first() else []:
             print(change)
         text_encoder = model.generator.denoiser.text_encoder
-        unfrozen = self._freeze(model, [model.autoencoder, text_encoder])
-        self._adapt(model)
+        unfrozen = [
+            module
+            for name, phase in self._classes.items()
+            for module in phase.unfreezes(config.section(name), model)
+        ]
+        freeze_unused(model, config.freeze, unfrozen)
+        adapt(model, config.lora, config.seed)
         if config.engine.gradient_checkpointing:
             model.understander.backbone.checkpoint_gradients()
             model.generator.denoiser.checkpoint_gradients()
@@ -429,52 +432,3 @@ class Trainer:
             module = getattr(self.context.model, part)
             averages[part] = WeightAverage(module, optimizer.ema_decay, optimizer.ema_update_every)
         return averages
-
-    def _freeze(self, model: EmoSym, optional: Sequence[nn.Module]) -> list[nn.Module]:
-        """Freeze the optional modules that no phase trains, and the modules of option `freeze`.
-
-        Returns:
-            The modules that phases unfreeze.
-        """
-        unfrozen = [
-            module
-            for name, phase in self._classes.items()
-            for module in phase.unfreezes(self.config.section(name), model)
-        ]
-        for module in optional:
-            if module not in unfrozen:
-                freeze(module)
-        if "backbone" in self.config.freeze:
-            freeze(model.understander.backbone)
-        if "denoiser" in self.config.freeze:
-            freeze(model.generator.denoiser)
-        return unfrozen
-
-    def _adapt(self, model: EmoSym) -> None:
-        """Put adapters into the parts that train through them. Ref: EmoSym (r 64), Flow-GRPO."""
-        understander, generator = self.config.lora.understander, self.config.lora.generator
-        if understander is not None:
-            backbone = zoo.components(model).backbone
-            add_lora(
-                backbone,
-                LoraSpec(
-                    layers=backbone_layers(backbone, vision=understander.vision),
-                    rank=understander.rank,
-                    alpha=understander.alpha,
-                    dropout=understander.dropout,
-                    seed=self.config.seed,
-                ),
-            )
-        if generator is not None:
-            denoiser = zoo.components(model).denoiser
-            add_lora(
-                denoiser,
-                LoraSpec(
-                    layers=decoder_layers(denoiser),
-                    rank=generator.rank,
-                    alpha=generator.alpha,
-                    dropout=generator.dropout,
-                    init="gaussian",
-                    seed=self.config.seed,
-                ),
-            )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 TEMPERATURE = 0.07
 """Temperature of InfoNCE."""
@@ -111,10 +114,26 @@ def token_log_probs(logits: Tensor, ids: Tensor) -> Tensor:
     return logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
 
 
+def row_by_row(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, ids: Tensor) -> Tensor:
+    """Apply a function to each row of logits [N, L, vocabulary] and ids [N, L], and stack.
+
+    What it makes of the logits (a float32 copy) exists for one row at a time; the backward pass
+    computes it again.
+    """
+    pairs = zip(logits.unbind(), ids.unbind(), strict=True)
+    rows = [
+        checkpoint(function, *pair, use_reentrant=False, preserve_rng_state=False) for pair in pairs
+    ]
+    return torch.stack(rows)
+
+
 def language_loss(logits: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
     """Return the cross-entropy, mean over the tokens of each answer, then over B answers.
 
     An answer whose mask is all zero counts as zero.
     """
-    picked = token_log_probs(logits, ids) * mask
+    if logits.dtype == torch.float32:
+        picked = token_log_probs(logits, ids) * mask
+    else:
+        picked = row_by_row(token_log_probs, logits, ids) * mask
     return -(picked.sum(1) / mask.sum(1).clamp_min(1)).mean()

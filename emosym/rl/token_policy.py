@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from emosym.models.losses import token_log_probs
+from emosym.models.losses import row_by_row, token_log_probs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,13 @@ class TokenPolicy:
     def log_probs(self, logits: Tensor, ids: Tensor) -> Tensor:
         """Return log π of tokens [N, L] from logits [N, L, vocabulary], with gradient.
 
-        The float32 logits of one row exist at a time; the backward pass computes them again.
+        The policy's logits exist for one row at a time.
         """
 
-        def row(logits: Tensor, ids: Tensor) -> Tensor:
+        def log_probs(logits: Tensor, ids: Tensor) -> Tensor:
             return token_log_probs(self.logits(logits), ids)
 
-        pairs = zip(logits.unbind(), ids.unbind(), strict=True)
-        return torch.stack([checkpoint(row, *pair, use_reentrant=False) for pair in pairs])
+        return row_by_row(log_probs, logits, ids)
 
     @torch.no_grad()
     def entropy(self, logits: Tensor) -> Tensor:

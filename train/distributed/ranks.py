@@ -194,17 +194,6 @@ def largest(value: Tensor) -> Tensor:
     return value
 
 
-def gather(rows: Tensor) -> Tensor:
-    """Concatenate [B, ...] of all ranks in rank order; gradients flow back to each rank.
-
-    Backward sums the gradients of all ranks for our rows: each rank's loss is a mean over its own
-    images, and the engines average gradients over ranks.
-    """
-    if size() == 1:
-        return rows
-    return _Gather.apply(rows)
-
-
 def gather_texts(texts: list[str]) -> list[str]:
     """Return the texts of all ranks, in rank order."""
     if size() == 1:
@@ -212,20 +201,6 @@ def gather_texts(texts: list[str]) -> list[str]:
     parts: list[list[str]] = [[]] * size()
     dist.all_gather_object(parts, texts)
     return [text for part in parts for text in part]
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        parts = [torch.empty_like(rows) for _ in range(size())]
-        dist.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(size())[rank()]
 
 
 def device() -> torch.device:

@@ -151,9 +151,10 @@ class StepAbandoned(Exception):  # noqa: N818  not an error of the program
 class Phase(Generic[Settings, Item]):
     """A kind of training step; one instance lives as long as the run.
 
-    A subclass sets `name` and `Config` and defines `loss`; a phase that trains no weights defines
-    `act` instead. Everything else has a default. `__init__` may raise `UserError` for a training
-    set that the phase cannot use.
+    A step calls `prepare` once, then takes `num_iterations * steps_per_generation` optimizer
+    updates, each on the mean of `loss` over its micro-batches. A subclass sets `name` and `Config`
+    and defines `loss`; a phase that trains no weights defines `act` instead. Everything else has a
+    default. `__init__` may raise `UserError` for a training set that the phase cannot use.
     """
 
     name: ClassVar[str]

@@ -190,6 +190,22 @@ def test_padding_has_no_part_in_the_language_loss():
     assert torch.equal(language_loss(logits, ids, mask), language_loss(other, ids * mask, mask))
 
 
+def test_the_language_loss_of_half_precision_is_computed_in_float32():
+    """Loss and gradient are those of the float32 copy, which is never kept for all answers."""
+    half, ids = (5 * normal(4, 6, 300)).bfloat16().requires_grad_(), torch.arange(24).view(4, 6)
+    mask = (torch.arange(6) < torch.tensor([[6], [2], [0], [4]])).long()
+    whole = half.detach().float().requires_grad_()
+    expected = language_loss(whole, ids, mask)
+    expected.backward()
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        loss = language_loss(half, ids, mask)
+    assert torch.equal(loss, expected)
+    assert all(each.dtype != torch.float32 or each.numel() < 300 for each in kept)
+    loss.backward()
+    assert torch.equal(half.grad, whole.grad.bfloat16())
+
+
 # --- class posterior
 
 

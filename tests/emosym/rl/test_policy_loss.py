@@ -105,24 +105,51 @@ def test_every_loss_against_a_slow_twin(name, level, clip, beta):
 
 
 @pytest.mark.parametrize("name", ["bnpo", "dapo", "cispo"])
-def test_two_micro_batches_weigh_every_token_alike(name):
-    """The engines take the mean of both losses: that of all tokens together."""
-    new, old, reference = (normal(4, 6, seed=s) - 2 for s in range(3))
-    advantages = normal(4, seed=3)
-    mask = (torch.arange(6) < torch.tensor([[6], [5], [1], [1]])).long()
+@pytest.mark.parametrize("count", [2, 4])
+def test_micro_batches_weigh_every_token_alike(name, count):
+    """The engines take the mean over micro-batches: loss and gradient of all tokens together.
+
+    With the tokens of its own micro-batch as denominator, the gradient of this case is wrong by
+    more than half.
+    """
+    old, reference = (normal(4, 8, seed=s) - 2 for s in (1, 2))
+    start = old + 0.1 * normal(4, 8)
+    advantages = torch.tensor([1.0, -1.0, 2.0, -1.5])
+    mask = (torch.arange(8) < torch.tensor([[8], [8], [1], [1]])).long()
+
+    def halves(tokens: Tensor | None) -> tuple[float, Tensor]:
+        new = start.clone().requires_grad_()
+        losses = [
+            loss_of(
+                name,
+                *(part[rows] for part in (new, old, reference, advantages, mask)),
+                beta=0.04,
+                update_tokens=tokens,
+                rollout_tokens=tokens,
+            ).loss
+            for rows in torch.arange(4).chunk(count)
+        ]
+        mean = torch.stack(losses).mean()
+        mean.backward()
+        return mean.item(), new.grad
+
+    new = start.clone().requires_grad_()
     whole = loss_of(name, new, old, reference, advantages, mask, beta=0.04).loss
-    halves = [slice(0, 2), slice(2, 4)]
-    apart = [
-        loss_of(
-            name,
-            *(part[rows] for part in (new, old, reference, advantages, mask)),
-            beta=0.04,
-            update_tokens=mask.sum() / 2,
-            rollout_tokens=mask.sum() / 2,
-        ).loss
-        for rows in halves
-    ]
-    assert torch.stack(apart).mean().item() == pytest.approx(whole.item(), rel=1e-5)
+    whole.backward()
+    loss, gradient = halves(mask.sum() / count)
+    assert loss == pytest.approx(whole.item(), rel=1e-5)
+    assert (gradient - new.grad).norm() / new.grad.norm() < 1e-6
+    _, own = halves(None)
+    assert (own - new.grad).norm() / new.grad.norm() > 0.5
+
+
+def test_dapo_weighs_tokens_by_the_rollout_and_bnpo_by_the_update():
+    """Of a rollout of 12 tokens in two updates, this one has 4: 6 are its share."""
+    mask, tokens = torch.ones(2, 2), {"update_tokens": torch.tensor(4.0)}
+    tokens["rollout_tokens"] = torch.tensor(6.0)
+    given = (torch.zeros(2, 2), torch.zeros(2, 2), None, torch.tensor([3.0, 3.0]), mask)
+    assert loss_of("bnpo", *given, **tokens).loss.item() == pytest.approx(-3.0)
+    assert loss_of("dapo", *given, **tokens).loss.item() == pytest.approx(-2.0)
 
 
 # --- Losses by hand

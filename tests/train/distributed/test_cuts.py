@@ -19,9 +19,11 @@ from torch import Tensor
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
 from data_tools.manifest import write_manifest
+from emosym.models.losses import class_posterior, kl_weight
 from tests.train import probes
 from tests.train.processes import in_ranks
 from train.distributed import engines
+from train.phases import verify_posterior
 from train.phases.registry import PHASES
 
 CUTS = [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]
@@ -68,6 +70,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "updates": (
+        "verify_grpo",
+        {
+            **BOTH_TASKS,
+            "verify_grpo": {
+                **GRPO,
+                "batch_size": 16,
+                "loss_type": "dapo",
+                "num_iterations": 2,
+                "steps_per_generation": 2,
+            },
+        },
+    ),
     "gdpo": (
         "verify_grpo",
         {
@@ -76,7 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-NOISE = {"verify_posterior": 0.06}
+NOISE = {"verify_posterior": 0.1}
 """Standard deviation by which the weights leave the reference before the step; else 0.01."""
 
 
@@ -89,17 +104,28 @@ def gradients(
         with probes.toy_reward(), probes.trainer(run / name, whole) as made:
             gradient: dict[str, Tensor] = {}
 
+            weights: set[float] = set()
+
+            def posterior(*given, weights=weights) -> tuple[Tensor, Tensor]:
+                reward, kl = class_posterior(*given)
+                weights.add(kl_weight(kl.item()))
+                return reward, kl
+
             def read(engine, gradient=gradient) -> bool:
-                named = engine.module.named_parameters()
-                here = {n: safe_get_full_grad(p) for n, p in named if p.requires_grad}
-                gradient.update({n: g.clone() for n, g in here.items() if g is not None})
+                for part, parameter in engine.module.named_parameters():
+                    if parameter.requires_grad and part not in gradient:  # of the first update
+                        gradient[part] = safe_get_full_grad(parameter).clone()
                 return False
 
             phase = made.schedule.phase_at(0)
             shorten_answers(made)
             leave_the_reference(made, NOISE.get(phase, 0.01))
-            with patch.object(engines, "overflowed", read):
+            with (
+                patch.object(engines, "overflowed", read),
+                patch.object(verify_posterior, "class_posterior", posterior),
+            ):
                 found[name] = gradient, made._step(0, phase)
+            found[name][1]["kl_weights"] = len(weights)
     return found
 
 
@@ -182,7 +208,13 @@ def test_the_gradient_is_that_of_the_whole_step(found, name, cut):
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_the_metrics_are_those_of_the_whole_step(found, name, cut):
-    _, whole = found[1, 1][0][name]
+    whole = {k: v for k, v in found[1, 1][0][name][1].items() if k != "kl_weights"}
     for rank in found[cut]:
-        _, metrics = rank[name]
+        metrics = {k: v for k, v in rank[name][1].items() if k != "kl_weights"}
         assert metrics == pytest.approx(whole, rel=1e-4, abs=1e-5, nan_ok=True)
+
+
+def test_the_micro_batches_alone_would_weigh_the_kl_differently(found):
+    """Else nothing shows that the weight is that of the whole step's KL."""
+    assert found[1, 1][0]["verify_posterior"][1]["kl_weights"] == 1
+    assert found[1, 4][0]["verify_posterior"][1]["kl_weights"] == 2

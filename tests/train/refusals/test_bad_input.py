@@ -90,6 +90,19 @@ def test_two_ranks_that_do_not_divide_the_batch(tmp_path, preset):
     assert not run.exists()
 
 
+def test_updates_that_do_not_divide_the_batch(tmp_path, preset):
+    options = {"batch_size": 4, "steps_per_generation": 3}
+    stages = [{"steps": 1, "cycle": {"verify_grpo": 1}}]
+    path = preset(stages=stages, verify_grpo=options)
+    assert refused(train("run", path, "--run", tmp_path / "run")) == (
+        "error: batch sizes are global and must divide over ranks and micro-batches;"
+        " got verify_grpo.batch_size=4 with NPROC=1 and gradient_accumulation_steps=1"
+        " and verify_grpo.steps_per_generation=3; expected multiples of 3; change NPROC,"
+        " engine.gradient_accumulation_steps, verify_grpo.steps_per_generation or"
+        " verify_grpo.batch_size"
+    )
+
+
 @pytest.mark.parametrize(
     ("fact", "overrides", "option"),
     [
