@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from emosym.console.progress import progress
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.records import Sample, Understanding
@@ -105,9 +106,10 @@ class BankSession:
         chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
 
         def write(bank: MemoryBank) -> int:
-            judged, embeddings = self.reference.recognise(
-                training_set.image(sample.image) for sample in chosen
-            )
+            with progress("judging the bank's real images", len(chosen)) as show:
+                judged, embeddings = self.reference.recognise(
+                    _shown((training_set.image(sample.image) for sample in chosen), chosen, show)
+                )
             images = (training_set.image(sample.image) for sample in chosen)
             bank.add(
                 map(self._real, chosen, images, judged, embeddings),
@@ -283,6 +285,15 @@ class BankSession:
             model_hash=self.model_hash,
         )
         return candidate_from(origin, sample.image, image, judged, embedding)
+
+
+def _shown(
+    images: Iterable[Image.Image], chosen: Sequence[Sample], show: Callable[[int, int], None]
+) -> Iterator[Image.Image]:
+    """Yield images, and show how many of the chosen ones were."""
+    for done, image in enumerate(images):
+        show(done, len(chosen))
+        yield image
 
 
 def _digest(bank: MemoryBank) -> str:

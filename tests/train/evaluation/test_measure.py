@@ -29,7 +29,7 @@ SPEED = ("samples_per_s", "host_memory_gb", "gpu_memory_gb")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
-    """Return an AffectWorld with 40 held-out images: two batches, one for each of two ranks."""
+    """Return an AffectWorld with 48 held-out images: two batches, one for each of two ranks."""
     folder = tmp_path_factory.mktemp("data") / "world"
     write_world(folder, 320, 3)
     return folder
@@ -78,7 +78,7 @@ def test_two_ranks_measure_what_one_measures(tmp_path, write, plain) -> None:
         json.loads((run / "before.json").read_text()) for run in (plain, tmp_path / "run")
     )
     assert together == alone
-    assert len(alone["understanding"]["items"]["ids"]) == 40
+    assert len(alone["understanding"]["items"]["ids"]) == 48
     assert len(alone["generation"]["items"]["ids"]) == 20
     here, there = report_of(plain), report_of(tmp_path / "run")
     for section in NUMBERS:
