@@ -118,7 +118,7 @@ def _check_metrics(found: object, path: str, metrics: Metrics) -> None:
     _check_confusion(scores.get("confusion"), scores.get("labels"), path)
 
 
-def _check_confusion(counts: object, labels: object, path: str) -> None:
+def _check_confusion(counts: Any, labels: Any, path: str) -> None:
     if counts is None:
         return
     named = isinstance(labels, (list, tuple)) and all(isinstance(one, str) for one in labels)

@@ -117,7 +117,7 @@ class BankSession:
             )
             return bank.version
 
-        write_on_rank_zero(self.bank, write)
+        write_on_rank_zero(self.bank, write, ranks.patient_group())
 
     def stopped(self) -> str | None:
         """Return why the bank admits nothing more, or None; the same on every rank."""
@@ -135,7 +135,7 @@ class BankSession:
             candidates: this rank's, each with its number in the pool of all ranks.
             step: of the run.
         """
-        pool = sorted(gather(candidates), key=lambda pair: pair[0])
+        pool = sorted(gather(candidates, ranks.patient_group()), key=lambda pair: pair[0])
         self.waiting.candidates += [candidate for _, candidate in pool]
         due = self.waiting.due(step, self.policy.delay)
 
@@ -144,7 +144,9 @@ class BankSession:
             recorded = bank.record(result.decisions, evict=result.evict)
             return len(recorded.admitted), len(recorded.refused), len(result.evict)
 
-        admitted, refused, evicted = write_on_rank_zero(self._opened(), write)
+        admitted, refused, evicted = write_on_rank_zero(
+            self._opened(), write, ranks.patient_group()
+        )
         return {"admitted": admitted, "refused": refused, "evicted": evicted, **self.sizes()}
 
     def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
@@ -211,7 +213,9 @@ class BankSession:
         ranks.barrier()  # every rank has checked the bank before rank 0 writes to it
         self.bank = self._open(self.path)
         if self.bank.version != version:
-            write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
+            write_on_rank_zero(
+                self.bank, lambda bank: bank.rollback(version), ranks.patient_group()
+            )
 
     def check(self, version: int, digest: str) -> None:
         """Check that `restore` can open the bank as it was; raises as `restore`."""
