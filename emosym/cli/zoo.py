@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -147,6 +148,8 @@ def compose(
             "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
         )
     pixels = None if min_pixels is None or max_pixels is None else (min_pixels, max_pixels)
+    # Reading and writing the weights of a large model takes minutes each.
+    print("loading backbone and decoder", file=sys.stderr, flush=True)
     model = composed(
         backbone,
         decoder,
@@ -157,6 +160,7 @@ def compose(
         timestep_spacing=timestep_spacing,
         seed=seed,
     )
+    print("writing the model", file=sys.stderr, flush=True)
     print(zoo.save(model, out))
     print(_next_steps(out, trained=zoo.is_model(backbone)))
 
