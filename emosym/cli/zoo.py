@@ -62,6 +62,7 @@ def show(
     import dataclasses
 
     from model_zoo import description, zoo
+    from model_zoo.card import license_of
 
     preset = zoo.preset(name) if name in zoo.members() else None
     folder = _folder(name) if preset else str(zoo.folder_of(name))
@@ -72,7 +73,7 @@ def show(
     record["model"] = dataclasses.asdict(zoo.read_config(path)) if path else None
     record["parts"] = description.parts(path) if path else []
     record["hash"] = zoo.fingerprint(path) if path else None
-    record["license"] = description.license_of(text)
+    record["license"] = license_of(text)
     if as_json:
         print_json(record)
         return
