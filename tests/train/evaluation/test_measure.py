@@ -268,6 +268,5 @@ def test_a_damaged_run_json_is_one_line(write, tmp_path) -> None:
     path = write()
     assert train("run", path, "--run", tmp_path / "run").code == 0
     (tmp_path / "run" / "report.json").unlink()
-    for damage in ("[1]", "{", '[{"command": 3}]', '{"command": "x"}'):
-        (tmp_path / "run" / "run.json").write_text(damage)
-        assert "run.json cannot be read" in refused(train("resume", tmp_path / "run"))
+    (tmp_path / "run" / "run.json").write_text('[{"command": 3}]')
+    assert "run.json cannot be read" in refused(train("resume", tmp_path / "run"))
