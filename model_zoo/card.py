@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 from emosym.models.model import EmoSym
 
@@ -13,6 +16,11 @@ NUMBERS = {
 }
 """Section of a report -> the metrics that a card shows. None of them needs a judge, because a base
 model is trained from random weights, without a model that could judge it."""
+
+
+_FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---(?:\r?\n|$)", re.DOTALL)
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,60}")
+_NAMED = re.compile(r"\b(?:Apache-2\.0|MIT|BSD-[23]-Clause|CC0-1\.0|CC-BY(?:-[A-Z]{2})*-[34]\.0)\b")
 
 
 def card(
@@ -60,6 +68,20 @@ def card(
     lines += ["", "| file | SHA-256 |", "|---|---|"]
     lines += [f"| `{path}` | `{digest}` |" for path, digest in files.items()]
     return "\n".join(lines) + "\n"
+
+
+def license_of(text: str | None) -> str | None:
+    """Return the license that a model card states: in its front matter, or a name in its text."""
+    found = _FRONT_MATTER.match(text or "")
+    try:
+        front: Any = yaml.safe_load(found[1]) if found else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        front = None
+    stated = front.get("license") if isinstance(front, dict) else None
+    if isinstance(stated, str) and _IDENTIFIER.fullmatch(stated):
+        return stated
+    named = _NAMED.search(text or "")
+    return named[0] if named else None
 
 
 def parameters(model: EmoSym) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,6 @@ import safetensors
 from model_zoo import zoo
 from model_zoo.pretrained import user_errors
 from model_zoo.received.folder import read_object
-
-_LICENSE = re.compile(r"^licen[sc]e:\s*(.+)$", re.IGNORECASE | re.MULTILINE)
-_NAMED = re.compile(r"\b(?:Apache-2\.0|MIT|BSD-[23]-Clause|CC0-1\.0|CC-BY(?:-[A-Z]{2})*-[34]\.0)\b")
 
 
 def parts(folder: Path) -> list[dict[str, Any]]:
@@ -45,15 +41,6 @@ def card(folder: Path) -> str | None:
     """Return the text of a folder's model card; None where it has none."""
     path = folder / zoo.CARD
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
-
-
-def license_of(text: str | None) -> str | None:
-    """Return the license that a model card states: its field `license`, or a name in its text."""
-    stated = _LICENSE.search(text or "")
-    if stated:
-        return stated[1].strip()
-    named = _NAMED.search(text or "")
-    return named[0] if named else None
 
 
 def _architecture(config: dict[str, Any]) -> str | None:

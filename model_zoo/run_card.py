@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
 from emosym.errors import printable
 from emosym.models.model import EmoSym
-from model_zoo.card import parameters
+from model_zoo.card import license_of, parameters
 
 COLUMNS = ("metric", "before", "after", "change", "verdict")
 
@@ -40,7 +39,7 @@ def run_card(
         scores: rows of a table with `COLUMNS`.
         metrics: numbers for the hub, name -> value after training.
     """
-    license_name = license_of(base_card)
+    license_name = (license_of(base_card) or "unknown").lower()
     front = {
         "license": license_name,
         "library_name": "emosym",
@@ -76,18 +75,6 @@ def run_card(
     lines += ["", "```python", "from emosym.inference.pipeline import EmoSymPipeline", ""]
     lines += ['pipeline = EmoSymPipeline.from_pretrained("path/to/this/folder")', "```"]
     return "\n".join(lines) + "\n"
-
-
-def license_of(card: str) -> str:
-    """Return the license in the front matter of a card; "unknown" without a usable one."""
-    found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", card, re.DOTALL)
-    try:
-        front: Any = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        front = None
-    named = front.get("license") if isinstance(front, dict) else None
-    usable = isinstance(named, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]{0,60}", named)
-    return str(named) if usable else "unknown"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from emosym.config import load_config
+from emosym.console.progress import progress
 from emosym.errors import UserError, unknown
 from emosym.files import remove_leftovers, replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
@@ -288,12 +289,17 @@ def read_card(folder: Path) -> str:
 
 def model_files(folder: Path) -> dict[str, str]:
     """Return relative path -> SHA-256 of all files of a model, except card and hidden files."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        str(path.relative_to(folder)): _digest(path)
-        for path in files
-        if path.name != CARD and not path.name.startswith(".")
-    }
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != CARD and not path.name.startswith(".")
+    ]
+    digests = {}
+    with progress("hashing the model's files", len(files)) as show:
+        for done, path in enumerate(files, start=1):
+            digests[str(path.relative_to(folder))] = _digest(path)
+            show(done, len(files))
+    return digests
 
 
 def _digest(path: Path) -> str:

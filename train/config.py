@@ -237,6 +237,12 @@ class EvaluateConfig:
         check_range(math.inf, questions=self.questions)
         check_range(STEPS, every=self.every)
         check_positive(per_request=self.per_request)
+        if self.every and self.images == 0 and self.requests == 0:
+            raise UserError(
+                "evaluate.every has nothing to measure",
+                got="images: 0 and requests: 0",
+                fix="give one of them, or set every: 0",
+            )
 
 
 @dataclass(kw_only=True, slots=True)

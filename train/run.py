@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from emosym.config import dump_config, load_config, top_level_keys
-from emosym.errors import UserError
+from emosym.errors import UserError, printable
 from emosym.files import check_own, remove_all_leftovers, write_text
 from emosym.models.model import EmoSym
 from eval.reports.report import REPORT
@@ -189,6 +189,7 @@ def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     """Make a run's trainer; sizes and model are checked before a world is drawn."""
     check_sizes(config)
     ranks.say(describe_sizes(config.evaluate))
+    ranks.say(f"loading the model {printable(config.model)}")
     model, fingerprint = _starting_model(config)
     data = load_run_data(config, run)
     model.generator.denoiser.truncate_prompts = config.data.long_prompts == "truncate"

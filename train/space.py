@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emosym.console.progress import progress
 from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
 from emosym.models.emotion_space import EmotionSpace
 from train.phases.base import PhaseContext
@@ -24,6 +25,10 @@ def space_of(context: PhaseContext) -> EmotionSpace | None:
     samples = choose_samples(context.training_set.samples)
     if not samples:
         return None
-    return fit_emotion_space(
-        model, samples, lambda sample: context.training_set.image(sample.image)
-    )
+    with progress("fitting the emotion space to images", len(samples)) as show:
+        return fit_emotion_space(
+            model,
+            samples,
+            lambda sample: context.training_set.image(sample.image),
+            show=lambda done: show(done, len(samples)),
+        )

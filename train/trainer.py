@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import signal
 import time
@@ -28,9 +27,8 @@ from train.data.prompt_features import PromptFeatureCache
 from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
-from train.logs.metrics import Logs
+from train.logs.metrics import Logs, open_logs
 from train.logs.step_metrics import StepMetrics
-from train.logs.trackers import Tracker, open_trackers
 from train.micro_batches import MicroBatch, split
 from train.phases.base import Alarm, Need, Phase, PhaseContext, StepAbandoned
 from train.phases.registry import PHASES
@@ -179,24 +177,18 @@ class Trainer:
         """
         self.context.memory.fill(self.context.training_set)
         total = len(self.schedule)
-        logs = self._logs()
+        logs = open_logs(self.run, self.config, self.state.step, self.schedule.phases)
         handlers = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         started, before = time.monotonic(), self.state.seconds
         try:
             while self.state.step < total:
                 step, phase = self.state.step, self.schedule.phase_at(self.state.step)
                 step_started = time.monotonic()
-                metrics = self.step()
+                metrics, owns = self.step(), self.phases[phase].owns
+                speed = self.phases[phase].batch_size / (time.monotonic() - step_started)
+                rates = {part: engines.learning_rate(self.engines[part]) for part in owns}
+                logs.row(step, phase, metrics, speed, rates, *self._look(look, logs))
                 self.state.seconds = before + time.monotonic() - started
-                rate = self.phases[phase].batch_size / (time.monotonic() - step_started)
-                rates = {
-                    part: engines.learning_rate(self.engines[part])
-                    for part in self.phases[phase].owns
-                }
-                scores, sheet = self._look(look, logs)
-                logs.row(step, phase, metrics, rate, rates, scores)
-                if sheet is not None:
-                    logs.image(step, "samples", sheet)
                 if self._alarm is not None:
                     self.save()
                     raise self._alarm_error(self._alarm)
@@ -211,23 +203,6 @@ class Trainer:
             logs.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-
-    def _logs(self) -> Logs:
-        """Open the logs and trackers; they write on the first rank."""
-        trackers: list[Tracker] = []
-        with ranks.raise_together():
-            if ranks.is_first():
-                config = dataclasses.asdict(self.config)
-                trackers = open_trackers(
-                    self.config.report_to, self.run, self.state.step, self.config.project, config
-                )
-        return Logs(
-            self.run,
-            self.state.step,
-            self.schedule.phases,
-            trackers=trackers,
-            writes=ranks.is_first(),
-        )
 
     def _look(self, look: Callable[[int], Look] | None, logs: Logs) -> Look:
         """Measure the model if that is due."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,6 +62,7 @@ def show(
     import dataclasses
 
     from model_zoo import description, zoo
+    from model_zoo.card import license_of
 
     preset = zoo.preset(name) if name in zoo.members() else None
     folder = _folder(name) if preset else str(zoo.folder_of(name))
@@ -71,7 +73,7 @@ def show(
     record["model"] = dataclasses.asdict(zoo.read_config(path)) if path else None
     record["parts"] = description.parts(path) if path else []
     record["hash"] = zoo.fingerprint(path) if path else None
-    record["license"] = description.license_of(text)
+    record["license"] = license_of(text)
     if as_json:
         print_json(record)
         return
@@ -147,6 +149,8 @@ def compose(
             "--min-pixels and --max-pixels go together", got=f"{min_pixels} and {max_pixels}"
         )
     pixels = None if min_pixels is None or max_pixels is None else (min_pixels, max_pixels)
+    # Reading and writing the weights of a large model takes minutes each.
+    print("loading backbone and decoder", file=sys.stderr, flush=True)
     model = composed(
         backbone,
         decoder,
@@ -157,6 +161,7 @@ def compose(
         timestep_spacing=timestep_spacing,
         seed=seed,
     )
+    print("writing the model", file=sys.stderr, flush=True)
     print(zoo.save(model, out))
     print(_next_steps(out, trained=zoo.is_model(backbone)))
 

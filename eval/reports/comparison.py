@@ -115,6 +115,22 @@ def _check_metrics(found: object, path: str, metrics: Metrics) -> None:
                     f"{path}.{key}.{name}", got=repr(interval), expected="two numbers or null"
                 )
     check_items(scores.get("items"), f"{path}.items")
+    _check_confusion(scores.get("confusion"), scores.get("labels"), path)
+
+
+def _check_confusion(counts: Any, labels: Any, path: str) -> None:
+    if counts is None:
+        return
+    named = isinstance(labels, (list, tuple)) and all(isinstance(one, str) for one in labels)
+    square = (
+        named
+        and isinstance(counts, (list, tuple))
+        and len(counts) == len(labels)
+        and all(isinstance(row, (list, tuple)) and len(row) == len(labels) for row in counts)
+        and all(type(count) is int and count >= 0 for row in counts for count in row)
+    )
+    if not square:
+        raise UserError(f"{path}.confusion", expected="a row of counts for each of its labels")
 
 
 def _is_number(value: object) -> bool:

@@ -8,7 +8,8 @@ import yaml
 
 from emosym.models.model import EmoSym
 from model_zoo import zoo
-from model_zoo.run_card import license_of, run_card
+from model_zoo.card import license_of
+from model_zoo.run_card import run_card
 
 EVIL = "a\n---\nlicense: mit\n---\n`<script>` | x \x1b[2J\u202e"
 
@@ -74,12 +75,13 @@ def test_texts_from_outside_add_no_markup_and_no_front_matter(name: str) -> None
     [
         ("---\nlicense: mit\n---\n", "mit"),
         ("---\r\nlicense: cc-by-4.0\r\n---\r\nText", "cc-by-4.0"),
-        ("# No front matter\nlicense: mit\n", "unknown"),
-        ("---\nlicense: [mit]\n---\n", "unknown"),
-        ("---\nlicense: 'MIT; rm -rf'\n---\n", "unknown"),
-        ("---\n!!python/object/apply:os.system ['true']\n---\n", "unknown"),
-        ("---\n: : :\n- [\n---\n", "unknown"),
-        ("", "unknown"),
+        ("# No front matter\nlicense: mit\n", None),
+        ("---\nlicense: [mit]\n---\n", None),
+        ("---\nlicense: 'MIT; rm -rf'\n---\n", "MIT"),
+        ("---\n!!python/object/apply:os.system ['true']\n---\n", None),
+        ("---\n: : :\n- [\n---\n", None),
+        ("", None),
+        ("# Model\n\nWeights are Apache-2.0.\n", "Apache-2.0"),
     ],
 )
 def test_the_license_is_that_of_the_base(text: str, found: str) -> None:

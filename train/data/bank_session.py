@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from emosym.console.progress import progress
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
 from emosym.records import Sample, Understanding
@@ -105,9 +106,10 @@ class BankSession:
         chosen = [sample for name in sorted(by_emotion, key=str) for sample in by_emotion[name]]
 
         def write(bank: MemoryBank) -> int:
-            judged, embeddings = self.reference.recognise(
-                training_set.image(sample.image) for sample in chosen
-            )
+            with progress("judging the bank's real images", len(chosen)) as show:
+                judged, embeddings = self.reference.recognise(
+                    _shown((training_set.image(sample.image) for sample in chosen), chosen, show)
+                )
             images = (training_set.image(sample.image) for sample in chosen)
             bank.add(
                 map(self._real, chosen, images, judged, embeddings),
@@ -115,7 +117,7 @@ class BankSession:
             )
             return bank.version
 
-        write_on_rank_zero(self.bank, write)
+        write_on_rank_zero(self.bank, write, ranks.patient_group())
 
     def stopped(self) -> str | None:
         """Return why the bank admits nothing more, or None; the same on every rank."""
@@ -133,7 +135,7 @@ class BankSession:
             candidates: this rank's, each with its number in the pool of all ranks.
             step: of the run.
         """
-        pool = sorted(gather(candidates), key=lambda pair: pair[0])
+        pool = sorted(gather(candidates, ranks.patient_group()), key=lambda pair: pair[0])
         self.waiting.candidates += [candidate for _, candidate in pool]
         due = self.waiting.due(step, self.policy.delay)
 
@@ -142,7 +144,9 @@ class BankSession:
             recorded = bank.record(result.decisions, evict=result.evict)
             return len(recorded.admitted), len(recorded.refused), len(result.evict)
 
-        admitted, refused, evicted = write_on_rank_zero(self._opened(), write)
+        admitted, refused, evicted = write_on_rank_zero(
+            self._opened(), write, ranks.patient_group()
+        )
         return {"admitted": admitted, "refused": refused, "evicted": evicted, **self.sizes()}
 
     def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
@@ -209,7 +213,9 @@ class BankSession:
         ranks.barrier()  # every rank has checked the bank before rank 0 writes to it
         self.bank = self._open(self.path)
         if self.bank.version != version:
-            write_on_rank_zero(self.bank, lambda bank: bank.rollback(version))
+            write_on_rank_zero(
+                self.bank, lambda bank: bank.rollback(version), ranks.patient_group()
+            )
 
     def check(self, version: int, digest: str) -> None:
         """Check that `restore` can open the bank as it was; raises as `restore`."""
@@ -283,6 +289,15 @@ class BankSession:
             model_hash=self.model_hash,
         )
         return candidate_from(origin, sample.image, image, judged, embedding)
+
+
+def _shown(
+    images: Iterable[Image.Image], chosen: Sequence[Sample], show: Callable[[int, int], None]
+) -> Iterator[Image.Image]:
+    """Yield images, and show how many of the chosen ones were."""
+    for done, image in enumerate(images):
+        show(done, len(chosen))
+        yield image
 
 
 def _digest(bank: MemoryBank) -> str:

@@ -129,6 +129,11 @@ def lost_peer(error: Exception) -> bool:
     )
 
 
+def patient_group() -> dist.ProcessGroup | None:
+    """Return the group of all ranks whose collectives wait for `LONGEST_WAIT`, on the CPU."""
+    return _waiting
+
+
 def barrier() -> None:
     """Wait for all ranks, however long their work takes."""
     if size() > 1:

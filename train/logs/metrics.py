@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import resource
@@ -20,8 +21,9 @@ from emosym.console.progress import FIRST, INTERVAL, duration
 from emosym.console.terminal import console
 from emosym.errors import UserError
 from emosym.files import write_bytes
+from train.config import RunConfig
 from train.distributed import ranks
-from train.logs.trackers import Tracker
+from train.logs.trackers import Tracker, open_trackers
 
 METRICS = "metrics.jsonl"
 SHOWN = ("loss", "reward", "reward_total")
@@ -82,6 +84,7 @@ class Logs:
         samples_per_s: float,
         rates: Mapping[str, float] | None = None,
         evaluated: Mapping[str, float] | None = None,
+        sheet: Image.Image | None = None,
     ) -> None:
         """Record one step.
 
@@ -92,6 +95,7 @@ class Logs:
             samples_per_s: samples of the step in a second.
             rates: the learning rate of each part that moved; recorded as `lr/part`.
             evaluated: held-out scores after the step; recorded as `evaluate/score`.
+            sheet: images generated after the step, for the trackers.
         """
         if not self.writes:
             return
@@ -111,13 +115,10 @@ class Logs:
         known = {name: value for name, value in (named | speed).items() if value is not None}
         for tracker in self._trackers:
             tracker.log(step, known)
+            if sheet is not None:
+                tracker.image(step, "samples", sheet)
         self._clock.done(phase)
         self._show(step, phase, line(metrics, samples_per_s, rates, memory, self._clock.left()))
-
-    def image(self, step: int, name: str, picture: Image.Image) -> None:
-        """Give the trackers a picture."""
-        for tracker in self._trackers if self.writes else ():
-            tracker.image(step, name, picture)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -145,6 +146,21 @@ class Logs:
         if self._plain and (now >= self._due or step + 1 == self.total):
             self._due = now + INTERVAL
             print(f"step {step + 1}/{self.total}  {phase}  {note}", file=sys.stderr, flush=True)
+
+
+def open_logs(run: Path, config: RunConfig, start: int, phases: Sequence[str]) -> Logs:
+    """Open the logs and trackers of a run at step `start`; they write on the first rank.
+
+    Raises:
+        UserError: a tracker that cannot start, rows that cannot be read; on one rank.
+        OtherRankError: the same, on the others.
+    """
+    trackers: list[Tracker] = []
+    with ranks.raise_together():
+        if ranks.is_first():
+            plain = dataclasses.asdict(config)
+            trackers = open_trackers(config.report_to, run, start, config.project, plain)
+    return Logs(run, start, phases, trackers=trackers, writes=ranks.is_first())
 
 
 class TimeLeft:

@@ -134,6 +134,14 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
             {"generation": {"after": {"items": {"ids": ["a"], "metrics": {"m": 1}}}}},
             "generation.after.items.metrics.m; expected metric, options, and rows",
         ),
+        (
+            {"understanding": {"after": {"labels": ["awe"], "confusion": [["<b>"]]}}},
+            "understanding.after.confusion; expected a row of counts",
+        ),
+        (
+            {"understanding": {"after": {"labels": ["awe"], "confusion": [[1], [2]]}}},
+            "understanding.after.confusion; expected a row of counts",
+        ),
         ({"tasks": {"after": {"valence": 3}}}, "tasks.after.valence of a report; got int"),
         ({"tasks": {"after": {"own": {"score": "x"}}}}, "tasks.after.own.score; got 'x'"),
     ],

@@ -30,7 +30,7 @@ def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> 
     write_world(tmp_path / "world", 160, seed=99)
     done = evaluate(
         *("emosym-tiny", tmp_path / "world", "--out", tmp_path / "run", "--count", 4),
-        *("--tasks", "dominant, affect", "--lenient", "--answer-tokens", 64),
+        *("--tasks", "dominant, affect", "--lenient", "--answer-tokens", 64, "--grids", 0),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -50,6 +50,21 @@ def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> 
     assert "affect: accuracy" in done.stdout
     assert "affect: accuracy" in (tmp_path / "run" / "report.html").read_text()
     assert "gemm_4bit" not in done.stderr
+    assert "understanding images" in done.stderr, "it takes more than two seconds"
+    assert report["run"]["command"].startswith("python -m eval run emosym-tiny ")
+    assert report["environment"]["torch"]
+
+
+def test_sizes_are_options(tmp_path: Path) -> None:
+    write_world(tmp_path / "world", 160, seed=99)
+    sizes = ("--samples", 5, "--count", 0, "--grids", 0)
+    out = tmp_path / "run"
+    done = evaluate("emosym-tiny", tmp_path / "world", "--out", out, *sizes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report.json").read_text())
+    assert report["understanding"]["after"]["count"] == 5
+    assert "generation" not in report
+    assert not (out / "samples.png").exists()
 
 
 def test_no_report_is_ever_replaced(tmp_path: Path) -> None:
