@@ -19,6 +19,7 @@ from memory_bank.index.kinds import check_setting
 from memory_bank.index.rebuild import Embed, rebuild
 from memory_bank.search import (
     AffectHit,
+    Encode,
     Hit,
     TextHit,
     check_queries,
@@ -320,14 +321,18 @@ class MemoryBank:
         """
         return search_affect(self.entries(**conditions), affect, k)
 
-    def search_text(self, words: str, k: int = 10, **conditions: Any) -> list[TextHit]:
+    def search_text(
+        self, words: str, k: int = 10, *, encode: Encode | None = None, **conditions: Any
+    ) -> list[TextHit]:
         """Return the k entries whose prompts match words best, best first.
 
         A prompt needs one of the words, in any inflection ("night" finds "nights"); rare words
-        weigh more. Anything but letters and digits separates words. Raises `UserError` when there
-        is no word, and as `search`.
+        weigh more, stop words ("a", "of") nothing. Anything but letters and digits separates words.
+        With `encode`, prompts near in meaning follow those that share words, if these are fewer
+        than k: each different prompt is encoded. Raises `UserError` when there is no word, and as
+        `search`.
         """
-        return search_text(self._store, words, k, Filter(**conditions))
+        return search_text(self._store, words, k, Filter(**conditions), encode)
 
     def nearest_cosine(self, queries: np.ndarray) -> np.ndarray:
         """Return each query's highest cosine to any entry, float [Q]; -1 for an empty bank."""

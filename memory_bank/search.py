@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,15 @@ from memory_bank.store.entry import Entry
 from memory_bank.store.filter import Filter
 from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
+from memory_bank.store.words import content_words
+
+Encode = Callable[[Sequence[str]], np.ndarray]
+"""Takes texts, returns unit vectors [N, P] whose cosine compares meanings."""
+NEAR = 0.45
+"""Least cosine of a prompt that is found by its meaning.
+
+Of all-MiniLM-L6-v2: docs/memory.md, "Search".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,13 @@ class AffectHit:
 
 @dataclass(frozen=True, slots=True)
 class TextHit:
-    """An entry found by the words of its prompt."""
+    """An entry found by its prompt: by words that it shares with the query, or by its meaning."""
 
     entry: Entry
     match: float
-    """BM25 score: higher is better; comparable within one search only."""
+    """BM25 of shared words, > 0; comparable within one search only. 0 if it shares none."""
+    meaning: float | None
+    """Cosine of the sentence embeddings of prompt and query; None if words are shared."""
 
 
 def search_embedding(
@@ -79,16 +89,41 @@ def search_affect(entries: Iterable[Entry], affect: Affect, k: int) -> list[Affe
     return sorted(hits, key=lambda hit: (hit.distance, hit.entry.id))[:k]
 
 
-def search_text(store: Store, words: str, k: int, condition: Filter) -> list[TextHit]:
+def search_text(
+    store: Store, words: str, k: int, condition: Filter, encode: Encode | None
+) -> list[TextHit]:
     """Return the k entries whose prompts match words best, see `MemoryBank.search_text`."""
     _check_k(k)
-    # Quoted, so that FTS5 reads them as words, never as operators.
-    terms = [f'"{word}"' for word in re.findall(r"\w+", words)]
-    if not terms:
-        raise UserError("a search without words", got=repr(words), expected="words of a prompt")
-    return [
-        TextHit(entry, -score) for entry, score in store.matches(" OR ".join(terms), k, condition)
+    wanted = content_words(words)
+    if not wanted:
+        raise UserError(
+            "a search without words",
+            got=repr(words),
+            expected="words of a prompt, and not only such as 'a', 'of', 'the'",
+        )
+    scores = store.word_scores(wanted, condition)
+    best = sorted(scores, key=lambda number: (-scores[number], number))[:k]
+    entries = store.entries_of(best)
+    hits = [TextHit(entries[number], scores[number], None) for number in best]
+    if encode is not None and len(hits) < k:
+        others = [entry for entry in store.entries(condition) if entry.id not in scores]
+        hits += _by_meaning(words, others, k - len(hits), encode)
+    return hits
+
+
+def _by_meaning(words: str, entries: Sequence[Entry], k: int, encode: Encode) -> list[TextHit]:
+    """Return the k entries whose prompts are nearest in meaning, of those that are near at all."""
+    prompts = sorted({entry.prompt for entry in entries if entry.prompt})
+    if not prompts:
+        return []
+    query, *vectors = np.asarray(encode([words, *prompts]), np.float32)
+    cosines = dict(zip(prompts, (np.stack(vectors) @ query).tolist(), strict=True))
+    near = [
+        TextHit(entry, 0.0, cosines[entry.prompt])
+        for entry in entries
+        if entry.prompt and cosines[entry.prompt] >= NEAR
     ]
+    return sorted(near, key=lambda hit: (-(hit.meaning or 0), hit.entry.id))[:k]
 
 
 def check_queries(queries: np.ndarray, dim: int) -> np.ndarray:

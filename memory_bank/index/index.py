@@ -123,7 +123,10 @@ class Index:
             ids = live[start : start + _ROWS]
             stored = store.embeddings_of(ids.tolist())
             expected = normalised(np.stack([stored[number] for number in ids.tolist()]))
-            wrong = np.abs(self.vectors(ids) - expected).max(axis=1) > 1e-6
+            try:
+                wrong = ~(np.abs(self.vectors(ids) - expected).max(axis=1) <= 1e-6)  # NaN is wrong
+            except RuntimeError:
+                return ["index: it lacks vectors of its entries"]
             found += [f"index: vector of entry {number} differs" for number in ids[wrong]]
         return found
 
@@ -235,7 +238,7 @@ def _load(path: Path, dim: int, mapped: bool) -> tuple[IndexKind, State, bytes] 
             raise ValueError(f"holds vectors of dimension {kind.faiss.d}")
         if removed:
             kind.remove(np.frombuffer(data[end - 8 * removed : end].tobytes(), np.int64))
-    except (OSError, ValueError, RuntimeError, struct.error) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError, struct.error) as error:
         log.warning("%s is damaged (%s); rebuilding it from the store", path, error)
         return None
     return kind, State(generation, version), origin

@@ -18,6 +18,7 @@ from memory_bank.store.image_files import delete_images, is_lost, orphans, write
 from memory_bank.store.images import ImageFile, read_images
 from memory_bank.store.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
 from memory_bank.store.vectors import check_each, check_vectors
+from memory_bank.store.words import bm25
 
 T = TypeVar("T")
 
@@ -74,17 +75,11 @@ class Store(Database):
             )
             return [record_of(Entry, ENTRY, row) for row in rows]
 
-    def matches(self, words: str, k: int, condition: Filter) -> list[tuple[Entry, float]]:
-        """Return the k live entries that best match an FTS5 query of prompts, with their BM25."""
+    def word_scores(self, words: list[str], condition: Filter) -> dict[int, float]:
+        """Return the BM25 of live entries whose prompts share words, by id, see `words.bm25`."""
         where, values = self._live(condition)
-        with self.reading():
-            rows = self._db.execute(
-                f"SELECT {', '.join(f'entries.{name}' for name in ENTRY)}, bm25(prompts)"
-                " FROM prompts JOIN entries ON entries.id = prompts.rowid"
-                f" WHERE prompts MATCH :words AND {where} ORDER BY bm25(prompts), id LIMIT :k",
-                values | {"words": words, "k": min(k, INTEGER_END - 1)},
-            )
-            return [(record_of(Entry, ENTRY, row[:-1]), row[-1]) for row in rows]
+        with self.reading() as db:
+            return bm25(db, words, where, values)
 
     def entries_of(self, ids: Iterable[int]) -> dict[int, Entry]:
         """Return live entries by id; an id that is not live is left out."""

@@ -174,7 +174,7 @@ def test_words_find_prompts(tmp_path: Path):
             "{sunny}",
         ):
             assert words == '"' or found(words)[0] == 3
-        for words in ("", " ", "*", '"', "();--"):
+        for words in ("", " ", "*", '"', "();--", "the", "of a The"):
             with pytest.raises(UserError, match="a search without words; got"):
                 bank.search_text(words)
         with pytest.raises(UserError, match="number of neighbours; got 0"):
@@ -190,3 +190,78 @@ def test_words_find_prompts(tmp_path: Path):
         bank.compact()
         assert found("sunny night") in ([3, 2], [2, 3])
         assert bank.verify() == []
+
+
+def ranked(bank: MemoryBank, words: str, k: int = 10, **wanted: object) -> list[int]:
+    return [hit.entry.id for hit in bank.search_text(words, k, **wanted)]
+
+
+BOATS = {
+    3: "a boat",
+    5: "a boat on a stormy sea with a lighthouse and a pier",
+    8: "boats, boats, boats",
+}
+OTHERS = ("a tree on a hill", "a cat in the snow", "an old house of stone", "the sea", "a lamp")
+
+
+@pytest.mark.parametrize("size", [1, 9, 1000])
+def test_words_rank_in_banks_of_any_size(tmp_path: Path, size: int):
+    """What shares no word is no hit, what shares more words comes first, whatever the size."""
+    with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
+        boats = {number: BOATS[number] for number in BOATS if number <= size} or {1: "a boat"}
+        bank.add(
+            candidate(number, prompt=boats.get(number, OTHERS[number % len(OTHERS)]))
+            for number in range(1, size + 1)
+        )
+        hits = bank.search_text("a boat", size)
+        assert sorted(hit.entry.id for hit in hits) == sorted(boats)
+        assert all(hit.match > 0.1 for hit in hits)
+        if size > 1:
+            assert [hit.entry.id for hit in hits] == [8, 3, 5]
+            assert ranked(bank, "a boat at the stormy pier", 1) == [5]
+            sea = [n for n in range(1, size + 1) if n not in boats and n % len(OTHERS) == 3]
+            assert sorted(ranked(bank, "sea", size)) == sorted([5, *sea])
+            assert ranked(bank, "boat", size, source="real") == [8]  # odd numbers are synthetic
+        assert bank.search_text("a zebra", size) == []
+
+
+def test_scores_by_hand(tmp_path: Path):
+    """Two of three prompts, of 4, 8 and 12 characters, have the word: once and twice."""
+    with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
+        for number, prompt in enumerate(("boat", "boats ok", "a cat asleep", None)):
+            bank.add([candidate(number, prompt=prompt)])
+        first, second = bank.search_text("boat")
+        weight = np.log(1 + 1.5 / 2.5)
+        assert (first.entry.id, second.entry.id) == (1, 2)
+        assert first.match == pytest.approx(weight * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 4 / 8)))
+        assert second.match == pytest.approx(weight * 2.2 / (1 + 1.2))
+        bank.remove([2])  # statistics are of what is live
+        (only,) = bank.search_text("boat")
+        assert only.match == pytest.approx(
+            np.log(1 + 1.5 / 1.5) * 2.2 / (1 + 1.2 * (0.25 + 0.75 * 4 / 8))
+        )
+
+
+def test_prompts_near_in_meaning_follow_those_that_share_words(tmp_path: Path):
+    asked: list[str] = []
+    axes = {"a boat": 0.0, "a boat at sea": 0.1, "a ship": 0.5, "a vessel": 0.8, "a cat": 1.5}
+
+    def encode(texts) -> np.ndarray:
+        asked.extend(texts)
+        return np.array([[np.cos(axes[text]), np.sin(axes[text])] for text in texts])
+
+    with MemoryBank.create(tmp_path / "bank", DIM, MODEL) as bank:
+        prompts = ["a cat", "a vessel", "a ship", "a boat at sea", "a ship", None]
+        bank.add(candidate(number, prompt=prompt) for number, prompt in enumerate(prompts))
+        hits = bank.search_text("a boat", encode=encode)
+        assert [hit.entry.id for hit in hits] == [4, 3, 5, 2]  # the cat is far
+        assert [hit.meaning for hit in hits] == [
+            None,
+            *(pytest.approx(np.cos(angle), abs=1e-6) for angle in (0.5, 0.5, 0.8)),
+        ]
+        assert [hit.match > 0 for hit in hits] == [True, False, False, False]
+        assert asked == ["a boat", "a cat", "a ship", "a vessel"]  # each prompt once
+        assert ranked(bank, "a boat", 1, encode=encode) == [4]
+        assert len(asked) == 4  # enough words in common: nothing is encoded
+        assert ranked(bank, "a boat", encode=encode, source="real") == [3, 5]
+        assert ranked(bank, "a boat") == [4]

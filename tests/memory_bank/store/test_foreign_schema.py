@@ -136,7 +136,7 @@ def test_an_upgrade_of_a_foreign_schema_does_not_begin(tmp_path: Path):
     db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
     db.execute(f"CREATE TRIGGER evil AFTER UPDATE ON meta {EVIL}")
     db.close()
-    with pytest.raises(UserError, match="unknown trigger 'evil'; expected .* of format 1"):
+    with pytest.raises(UserError, match=r"unknown trigger 'evil'; expected .* of format 1"):
         MemoryBank.open(folder, "a")
     edit(folder, "DROP TRIGGER evil")
     with MemoryBank.open(folder, "a") as bank:
