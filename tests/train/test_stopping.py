@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from emosym.errors import UserError
 from tests.train import probes
 from tests.train.probes import compress
 from tests.train.processes import Training, refused, train, train_in_ranks
@@ -213,3 +214,24 @@ def test_what_a_kill_leaves_of_a_model_is_swept(tmp_path, preset):
     assert train("resume", run).code == 0
     assert not list(run.glob(".*.tmp"))
     assert (run / "model" / "emosym.json").is_file()
+
+
+def fill_the_disk() -> None:
+    """Let every write of the bank find a full disk."""
+    from memory_bank.bank import MemoryBank
+
+    def refuse(self: MemoryBank, *_: object, **__: object) -> None:
+        raise UserError("the memory bank cannot be written", fix="free some space")
+
+    MemoryBank.add = refuse
+
+
+def test_an_error_of_the_bank_is_told_once(tmp_path, preset):
+    run = tmp_path / "run"
+    stages = [{"steps": 2, "cycle": {"remember": 1}}]
+    both = train_in_ranks(
+        "run", preset(stages=stages), "--run", run, before=dict.fromkeys((0, 1), fill_the_disk)
+    )
+    first, second = (rank.wait() for rank in both)
+    assert refused(first) == "error: the memory bank cannot be written; free some space"
+    assert (second.code, second.errors) == (2, [])

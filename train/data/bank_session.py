@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -37,6 +37,7 @@ from train.distributed import ranks
 from train.ranges import check_range
 from train.reference import ReferenceModel
 
+Result = TypeVar("Result")
 EMPTY = {"size": 0, "real": 0, "synthetic": 0, "admitted": 0, "refused": 0}
 
 
@@ -117,11 +118,16 @@ class BankSession:
             )
             return bank.version
 
-        write_on_rank_zero(self.bank, write, ranks.patient_group())
+        self._write(write)
 
     def stopped(self) -> str | None:
         """Return why the bank admits nothing more, or None; the same on every rank."""
         return stop_reason(self._opened(), self.policy)
+
+    def _write(self, write: Callable[[MemoryBank], Result]) -> Result:
+        """Let rank 0 write to the bank; return the result on all ranks. One reports an error."""
+        with ranks.raise_once():
+            return write_on_rank_zero(self._opened(), write, ranks.patient_group())
 
     def _opened(self) -> MemoryBank:
         if self.bank is None:
@@ -144,9 +150,7 @@ class BankSession:
             recorded = bank.record(result.decisions, evict=result.evict)
             return len(recorded.admitted), len(recorded.refused), len(result.evict)
 
-        admitted, refused, evicted = write_on_rank_zero(
-            self._opened(), write, ranks.patient_group()
-        )
+        admitted, refused, evicted = self._write(write)
         return {"admitted": admitted, "refused": refused, "evicted": evicted, **self.sizes()}
 
     def mix(self, samples: list[Sample], key: tuple[int, ...]) -> list[Sample]:
@@ -213,9 +217,7 @@ class BankSession:
         ranks.barrier()  # every rank has checked the bank before rank 0 writes to it
         self.bank = self._open(self.path)
         if self.bank.version != version:
-            write_on_rank_zero(
-                self.bank, lambda bank: bank.rollback(version), ranks.patient_group()
-            )
+            self._write(lambda bank: bank.rollback(version))
 
     def check(self, version: int, digest: str) -> None:
         """Check that `restore` can open the bank as it was; raises as `restore`."""
@@ -260,15 +262,16 @@ class BankSession:
 
     def _open(self, path: Path) -> MemoryBank:
         width = self.model.understander.backbone.width
-        if ranks.is_first():
-            bank = (
-                MemoryBank.open(path, "a", model_hash=self.model_hash)
-                if path.exists()
-                else MemoryBank.create(path, width, self.model_hash)
-            )
-        ranks.barrier()
-        if not ranks.is_first():
-            bank = MemoryBank.open(path, "r", model_hash=self.model_hash)
+        with ranks.raise_together():
+            if ranks.is_first():
+                bank = (
+                    MemoryBank.open(path, "a", model_hash=self.model_hash)
+                    if path.exists()
+                    else MemoryBank.create(path, width, self.model_hash)
+                )
+        with ranks.raise_together():
+            if not ranks.is_first():
+                bank = MemoryBank.open(path, "r", model_hash=self.model_hash)
         return bank
 
     def sizes(self) -> dict[str, float]:

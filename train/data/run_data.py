@@ -70,10 +70,10 @@ def _samples(config: RunConfig, run: Path) -> list[Sample]:
             expected="DATA=<manifest or dataset folder>, or data.world.count in the preset",
         )
     folder = run / "world"
-    if ranks.is_first() and not folder.exists():
-        with progress("drawing images of the world", world.count) as show:
-            write_world(folder, world.count, world.seed, progress=show)
-    ranks.barrier()
+    with ranks.raise_together():
+        if ranks.is_first() and not folder.exists():
+            with progress("drawing images of the world", world.count) as show:
+                write_world(folder, world.count, world.seed, progress=show)
     return open_dataset(folder)
 
 
