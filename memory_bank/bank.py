@@ -172,10 +172,15 @@ class MemoryBank:
         A writer is always at the newest version. Raises `UserError` for an unknown version, and
         when the bank was rebuilt for another embedder meanwhile.
         """
-        if version is not None:
-            version = history.version_of(self._store, version)
+        before = self._store.state
         with self._store.moment():
-            self._store.refresh(version)
+            try:
+                self._store.refresh()  # the version is looked up in the newest history
+                if version is not None:
+                    self._store.refresh(history.version_of(self._store, version))
+            except BaseException:
+                self._store.state = before
+                raise
             self._index.catch_up(self._store)
         return self.version
 

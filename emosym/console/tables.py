@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
@@ -13,11 +12,18 @@ from emosym.console.terminal import console
 from emosym.errors import printable
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows of text without cutting any of it.
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    *,
+    cut: Sequence[str] = (),
+) -> None:
+    """Print rows of text.
 
-    On a terminal it is a box whose long cells are wrapped to the width. Elsewhere each row is one
-    line, with columns two spaces apart and as wide as their content.
+    On a terminal it is a box. Long cells are wrapped to its width, or, in a table with columns
+    `cut`, every row is one line and these columns give way: what does not fit ends in an ellipsis.
+    Elsewhere each row is one line with all of its text, its cells separated by tabs.
     """
     out = console()
     if not out.is_terminal:
@@ -27,10 +33,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: st
         *columns, title=Text(printable(title)), title_justify="left", show_header=any(columns)
     )
     for column in table.columns:
-        column.overflow = "fold"
+        column.overflow = "ellipsis" if cut else "fold"
+        column.no_wrap = bool(cut) and column.header not in cut
     for row in rows:
-        table.add_row(*(Text("\n".join(map(printable, cell.splitlines()))) for cell in row))
+        table.add_row(*(_cell(cell, one_line=bool(cut)) for cell in row))
     out.print(table)
+
+
+def _cell(cell: str, *, one_line: bool) -> Text:
+    lines = list(map(printable, cell.splitlines()))
+    if one_line:
+        return Text(" ".join(lines), no_wrap=True, overflow="ellipsis")
+    return Text("\n".join(lines))
 
 
 def print_facts(facts: Mapping[str, object], title: str = "") -> None:
@@ -53,5 +67,4 @@ def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [[printable(" ".join(cell.splitlines())) for cell in row] for row in rows]
     if any(columns):
         cells.insert(0, list(columns))
-    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(set_cell_size, row, widths)).rstrip() for row in cells]
+    return list(map("\t".join, cells))

@@ -7,7 +7,7 @@ import os
 import struct
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -186,12 +186,16 @@ class Index:
             stream.write(data)
 
         # Through Python, which reports what FAISS itself may not: that the disk is full at the end.
-        faiss.write_index(self._kind.faiss, faiss.PyCallbackIOWriter(write))
+        faiss.write_index(self._kind.faiss, _Writer(write))
         removed = self._kind.removed
         write(removed.tobytes())
         state = self.state
         write(_STAMP.pack(_MAGIC, state.generation, state.version, removed.size, self._origin))
         stream.write(digest.digest())
+
+
+# FAISS's type stub lacks this name.
+_Writer: Any = faiss.PyCallbackIOWriter  # type: ignore[attr-defined]  # see above
 
 
 def normalised(vectors: np.ndarray) -> np.ndarray:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from emosym.errors import UserError
+from emosym.pictures.loading import UnreadableImage
 from memory_bank.store import schema, schema_check
-from memory_bank.store.confined import Misplaced, read_file
+from memory_bank.store.confined import read_file
 from memory_bank.store.entry import Entry
 from memory_bank.store.image_files import image_name, orphans
 from memory_bank.store.images import read_image
@@ -89,10 +90,12 @@ def _image(bank: Path, entry: Entry) -> Iterator[str]:
     name = image_name(entry.sha256, entry.suffix)
     try:
         file = read_image(read_file(bank, name))
-    except Misplaced as error:
+    except OSError as error:
+        yield str(UnreadableImage(bank / name, error.strerror))
+    except UnreadableImage as error:
+        yield str(UnreadableImage(bank / name, error.reason))
+    except UserError as error:
         yield str(error)
-    except (OSError, UserError) as error:
-        yield f"unreadable image {bank / name}: {error}"
     else:
         if file.sha256 != entry.sha256:
             yield f"image does not match its hash {entry.sha256}"

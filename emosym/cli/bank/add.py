@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emosym.cli.bank.options import Source, Wait
-from emosym.cli.files import expand_images
+from emosym.cli.files import MOST_NAMED, expand_images
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
@@ -83,10 +83,14 @@ def add(
         else:
             recorded = store.add(candidates)
         stats = store.stats()
+        came = store.diff(recorded.version - 1, recorded.version).came
+    # Ids are given in the order of the decisions.
+    ids = {id(one.candidate): new.id for one, new in zip(recorded.admitted, came, strict=True)}
     fates = {id(one.candidate): one for one in (*recorded.admitted, *recorded.refused)}
     records: list[dict[str, Any]] = [
         {
             "image": str(candidate.image),
+            "id": ids.get(id(candidate)),
             "admitted": fates[id(candidate)].admitted,
             "reason": fates[id(candidate)].reason,
             "emotion": candidate.emotion,
@@ -109,12 +113,12 @@ def add(
         )
         return
     print_table(
-        ("image", "", "reason", "emotion", "its probability", "predicted"),
+        ("id", "image", "outcome", "emotion", "prob.", "predicted"),
         [
             (
-                record["image"],
-                "added" if record["admitted"] else "refused",
-                record["reason"],
+                str(record["id"] or "-"),
+                Path(record["image"]).name,
+                "added" if record["admitted"] else f"refused: {record['reason']}",
                 record["emotion"] or "-",
                 f"{record['confidence']:.0%}",
                 record["predicted"],
@@ -122,6 +126,7 @@ def add(
             for record in records
         ],
         title=f"{bank}: version {recorded.version}, {stats['size']} images",
+        cut=("image", "outcome"),
     )
     for sheet in sheets:
         print(f"skipped, as it is a sheet of images: {sheet}")
@@ -132,13 +137,19 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
     import numpy as np
 
     from emosym.inference.png_metadata import read_png_metadata
+    from emosym.pictures.loading import UnreadableImage
     from memory_bank import Candidate
     from memory_bank.store.images import read_image
 
     drafts: list[Candidate] = []
+    broken: list[tuple[Path, UnreadableImage]] = []
     with progress("checking images", len(paths)) as show:
         for done, path in enumerate(paths, start=1):
-            read_image(path)
+            try:
+                read_image(path)
+            except UnreadableImage as error:
+                broken.append((path, error))
+                continue
             fields: dict[str, Any] = {"source": "real"}
             metadata = read_png_metadata(path)
             if metadata is not None:
@@ -147,6 +158,16 @@ def _drafts(paths: Sequence[Path], given: dict[str, object]) -> list[Candidate]:
             fields |= {key: value for key, value in given.items() if value is not None}
             drafts.append(Candidate(image=path, embedding=np.empty(0), **fields))
             show(done, len(paths))
+    if len(broken) == 1:
+        raise broken[0][1]
+    if broken:
+        named = [f"{path} ({error.reason})" for path, error in broken[:MOST_NAMED]]
+        more = [f"and {len(broken) - MOST_NAMED} more"] if len(broken) > MOST_NAMED else []
+        raise UserError(
+            f"{len(broken)} of {len(paths)} files are no images that can be read",
+            got=", ".join([*named, *more]),
+            fix="replace them, or leave them out; nothing was added",
+        )
     return drafts
 
 

@@ -39,9 +39,7 @@ def export(
     from memory_bank import MemoryBank
     from memory_bank.exchange import export_bank
 
-    with MemoryBank.open(bank) as store, progress("exporting") as show:
-        if at is not None:
-            store.reload(at)
+    with MemoryBank.open(bank) as store, store.moment(at), progress("exporting") as show:
         count = export_bank(store, out, show, **filters)
     if as_json:
         print_json({"out": str(out), "count": count})

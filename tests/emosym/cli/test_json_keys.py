@@ -138,7 +138,7 @@ def test_banks(bank, pictures, model, tmp_path):
     made = emosym("bank", "init", tmp_path / "new", *use, "--json").json
     assert set(made) == {"bank", "version", "size", "dim", "model_hash"}
     added = emosym("bank", "add", tmp_path / "new", pictures / "a.png", *use, "--json").json
-    image = ("image", "admitted", "reason", "emotion", "predicted", "confidence")
+    image = ("image", "id", "admitted", "reason", "emotion", "predicted", "confidence")
     assert paths_of(added) == {
         **dict.fromkeys(("bank", "version", "size", "admitted", "refused")),
         "images": [dict.fromkeys(image)],
