@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from data_tools.dataset import open_dataset, validate_dataset
+from data_tools.manifest import write_manifest
 from emosym.errors import UserError
 from emosym.records import Sample
 from memory_bank import AdmissionPolicy, Candidate, MemoryBank
@@ -48,6 +51,46 @@ def test_the_contrast_of_a_16_bit_picture_is_that_of_its_8_bits(tmp_path):
         found = {entry.emotion: entry.contrast for entry in bank.entries()}
     assert found["awe"] == pytest.approx(ramp.astype(float).std() / 255, abs=1e-12)
     assert found["fear"] == found["awe"]
+
+
+KINDS = {
+    "a.jpg": ("JPEG", "RGB"),
+    "phone.jpg": ("MPO", "RGB"),
+    "print.jpg": ("JPEG", "CMYK"),
+    "a.webp": ("WEBP", "RGBA"),
+    "a.avif": ("AVIF", "RGB"),
+    "a.gif": ("GIF", "P"),
+    "a.bmp": ("BMP", "RGB"),
+    "a.tiff": ("TIFF", "RGBA"),
+    "a.jp2": ("JPEG2000", "RGB"),
+    "a.png": ("PNG", "LA"),
+}
+
+
+def test_every_picture_that_validates_is_trained_on_and_opens_the_bank(tmp_path):
+    draw = np.random.default_rng(0)
+    samples = []
+    for name, (kind, mode) in KINDS.items():
+        image = Image.fromarray(draw.integers(0, 256, (64, 64, 3), np.uint8)).convert(mode)
+        options = {"save_all": True, "append_images": [image]} if kind == "MPO" else {}
+        image.save(tmp_path / name, kind, **options)
+        samples.append(Sample(id=name, image=tmp_path / name, split="train", emotion="awe"))
+    write_manifest(tmp_path / "manifest.jsonl", samples)
+    assert validate_dataset(tmp_path) == []
+    training_set = TrainingSet(open_dataset(tmp_path), [], DataConfig(), 0)
+    views = training_set.views(training_set.samples, torch.zeros(len(KINDS), 4))
+    assert {(view.mode, view.size) for view in views} == {("RGB", (64, 64))}
+    model = make.tiny()
+    with MemoryBank.create(tmp_path / "bank", model.understander.backbone.width, "m") as bank:
+        memory = BankSession(None, RememberConfig(real=20), model, ReferenceModel(model), "m")
+        memory.bank = bank
+        memory.fill(training_set)
+        assert len(bank) == len(KINDS)
+        assert bank.verify() == []
+        kept = {bank.image_path(entry).read_bytes() for entry in bank.entries()}
+    given = {name: (tmp_path / name).read_bytes() for name in KINDS}
+    as_given = {name for name, data in given.items() if data in kept}
+    assert as_given == {"a.jpg", "phone.jpg", "print.jpg", "a.png"}
 
 
 @contextmanager
