@@ -189,7 +189,7 @@ class Compress(Phase[CompressConfig, Sample]):
             keys = batch.join(output.knowledge, prepared.keys)
             losses["knowledge"] = config.knowledge_weight * info_nce(states, keys, all_known)
         losses["affect"] = config.affect_weight * affect_loss(output.affect, affects)
-        if answers is not None:
+        if answers is not None and output.answer_logits is not None:
             # Without a knowledge text, as for images of the bank, the answer has no reasoning. It
             # is masked, or the model would learn to answer without reasoning.
             losses["language"] = config.language_weight * language_loss(

@@ -26,7 +26,7 @@ from train.distributed import engines
 from train.phases import verify_posterior
 from train.phases.registry import PHASES
 
-CUTS = [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)]
+CUTS = [(1, 4), (2, 2), (4, 1)]
 """Ranks and micro-batches of each; a step has 8 items."""
 WORDS = {
     "language_weight": 0.5,
