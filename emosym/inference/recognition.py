@@ -74,7 +74,7 @@ def understandings(
             emotion=labels[int(row.argmax())],
             probabilities=dict(zip(labels, row.tolist(), strict=True)),
             affect=Affect(*affect),
-            answer=text,
+            text=text,
         )
         for text, row, affect in zip(texts, probabilities, affects.tolist(), strict=True)
     ]
