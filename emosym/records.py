@@ -105,6 +105,9 @@ class Understanding:
     """Label -> probability; sums to 1."""
     affect: Affect
     """On `scales.PUBLIC`; `Affect.unchecked` from a model that may leave the scale."""
+    unlike_training: bool | None = None
+    """Whether the image looks unlike those that the model was trained on, so that the prediction is
+    a guess; None where the model does not know."""
     text: str
     """Generated text, `<think>...</think><answer>...</answer>`; empty if none was generated."""
 
@@ -122,7 +125,8 @@ class Understanding:
         valence, arousal = self.affect.coordinates
         return (
             f"Understanding({self.emotion} {self.probabilities.get(self.emotion, 0):.0%},"
-            f" valence {valence:+.2f}, arousal {arousal:+.2f}, answer {self.answer!r})"
+            f" valence {valence:+.2f}, arousal {arousal:+.2f}, answer {self.answer!r}"
+            + (", unlike the training images)" if self.unlike_training else ")")
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,6 +138,7 @@ class Understanding:
             "arousal": self.affect.arousal,
             "answer": self.answer,
             "thought": self.thought,
+            "unlike_training": self.unlike_training,
         }
 
 

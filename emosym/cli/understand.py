@@ -74,13 +74,15 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
     """Ask the question of a task, one of `image_tasks`, about each image.
 
     Returns:
-        {"image", "task", "answer", "thought", "value"} of each image: the texts, and
+        {"image", "task", "answer", "thought", "value", "unlike_training"} of each image: the texts,
         the parsed value (a number in [0, 1], a label, a tuple of labels, or a text; None where it
         cannot be parsed).
     """
+    from emosym.pictures.loading import load_image
     from emosym.tasks.answers import parse
     from emosym.tasks.registry import TASKS
 
+    known = pipeline.model.training_images
     (key,), text = TASKS[task].keys, TASKS[task].prompt or ""
     questions = [
         Question(id=str(image), task=task, images=(image,), split="test", text=text, scale=UNIT)
@@ -93,6 +95,7 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
             "answer": split_answer(answer)[1],
             "thought": split_answer(answer)[0],
             "value": parse(answer, question).values.get(key),
+            "unlike_training": None if known is None else known.unlike(load_image(question.id)),
         }
         for question, answer in zip(questions, pipeline.answer(questions), strict=True)
     ]
@@ -107,6 +110,8 @@ def _warn(pipeline: EmoSymPipeline, task: str, records: Sequence[Mapping[str, An
             f" it was trained on {', '.join(known) or 'none'}",
             file=sys.stderr,
         )
+    strange = [r["image"] for r in records if r["unlike_training"]]
+    notice("unlike the images that the model was trained on, so these are guesses", strange)
     if task != AFFECT:
         notice("answers without a value", [r["image"] for r in records if r["value"] is None])
 

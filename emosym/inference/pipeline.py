@@ -182,14 +182,15 @@ class EmoSymPipeline:
             UserError: not an image, a file that cannot be read.
         """
         items, one = as_images(images)
-        if not answer:
-            results = self.recognise(items)[0]
-            return results[0] if one else results
-        results = []
+        results: list[Understanding] = []
         for batch in _batches(items, self.batch_size):
-            inputs = emotion_prompts(self.model, [load_image(image) for image in batch])
-            texts, output = self._generate_text(inputs, self.answer_tokens)
-            results += understandings(self.model, output, texts)
+            loaded = [load_image(image) for image in batch]
+            inputs = emotion_prompts(self.model, loaded)
+            if answer:
+                texts, output = self._generate_text(inputs, self.answer_tokens)
+            else:
+                texts, output = [""] * len(loaded), self.model.read(inputs)
+            results += understandings(self.model, output, texts, loaded)
         return results[0] if one else results
 
     def recognise(

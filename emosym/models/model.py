@@ -14,6 +14,7 @@ from emosym.interfaces import Autoencoder, Backbone, Denoiser, Processor, Prompt
 from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.generator import Condition, Generator, OnStep
+from emosym.models.training_images import TrainingImages
 from emosym.models.understander import Understander, UnderstanderOutput
 
 FORMAT = 2
@@ -112,6 +113,8 @@ class EmoSym(nn.Module):
         """Fitted to this understander's states; None where none was fitted."""
         self.card = ""
         """Model card in Markdown, kept by loading and saving; empty where there is none."""
+        self.training_images: TrainingImages | None = None
+        """How the images look that it was trained on; None where that is not known."""
 
     @property
     def device(self) -> torch.device:
