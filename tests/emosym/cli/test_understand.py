@@ -207,9 +207,12 @@ def test_a_task_that_the_model_was_not_trained_on_is_named(model, pictures):
     assert emosym(*use).err == ""
 
 
-def test_a_picture_unlike_the_training_images_is_named(pictures, world):
+def test_a_picture_unlike_the_training_images_is_named(pictures, tmp_path):
     """The shipped model was trained on drawings of AffectWorld; `a.png` is coloured noise."""
-    drawn = sorted((world / "image").rglob("*.*"))[0]
+    from data_tools.affectworld.world import draw_world
+
+    drawn = tmp_path / "drawn.jpg"
+    drawn.write_bytes(next(draw_world(8, seed=0)).jpeg)
     done = emosym("understand", pictures / "a.png", drawn, "--json")
     assert [record["unlike_training"] for record in done.json] == [True, False]
     assert "unlike the images that the model was trained on, so these are guesses: 1: " in done.err
