@@ -27,7 +27,8 @@ from data_tools.dataset import open_dataset
 from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.processes import Interval
 from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob, sde_kl
-from emosym.inference.pipeline import to_image, wanted_affect
+from emosym.inference.inputs import wanted_affect
+from emosym.inference.pixels import to_image
 from emosym.models.generator import Condition, Generator
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym

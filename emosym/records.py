@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Split = Literal["train", "val", "test"]
+
+_TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
+_THOUGHT = re.compile(r"<think>(.*?)(?:</think>|(?=<answer>)|\Z)", re.IGNORECASE | re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +95,7 @@ class Question:
     """Subject of a multiple choice: emotion, valence, arousal or dominance."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Understanding:
     """The emotion that an image evokes, as predicted by a model."""
 
@@ -100,8 +105,29 @@ class Understanding:
     """Label -> probability; sums to 1."""
     affect: Affect
     """On `scales.PUBLIC`; `Affect.unchecked` from a model that may leave the scale."""
-    answer: str
+    unlike_training: bool | None = None
+    """Whether the image looks unlike those that the model was trained on, so that the prediction is
+    a guess; None where the model does not know."""
+    text: str
     """Generated text, `<think>...</think><answer>...</answer>`; empty if none was generated."""
+
+    @property
+    def answer(self) -> str:
+        """The answer in words, without the thought and without tags."""
+        return split_answer(self.text)[1]
+
+    @property
+    def thought(self) -> str:
+        """The reasoning before the answer; empty where there is none."""
+        return split_answer(self.text)[0]
+
+    def __repr__(self) -> str:
+        valence, arousal = self.affect.coordinates
+        return (
+            f"Understanding({self.emotion} {self.probabilities.get(self.emotion, 0):.0%},"
+            f" valence {valence:+.2f}, arousal {arousal:+.2f}, answer {self.answer!r}"
+            + (", unlike the training images)" if self.unlike_training else ")")
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with valence and arousal side by side with the other values."""
@@ -111,7 +137,20 @@ class Understanding:
             "valence": self.affect.valence,
             "arousal": self.affect.arousal,
             "answer": self.answer,
+            "thought": self.thought,
+            "unlike_training": self.unlike_training,
         }
+
+
+def split_answer(text: str) -> tuple[str, str]:
+    """Return the thought and the answer of a generated text, without tags.
+
+    The answer is in the last `<answer>` tag, or else what follows the thought.
+    """
+    thought, answers = _THOUGHT.search(text), _ANSWER.findall(text)
+    answer = answers[-1] if answers else _THOUGHT.sub("", text)
+    reasons = thought[1] if thought else ""
+    return _TAG.sub("", reasons).strip(), _TAG.sub("", answer).strip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

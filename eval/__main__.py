@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from emosym.console import guard
+from emosym.console.options import Version
 from eval.commands.compare import compare
 from eval.commands.plane import plane
 from eval.commands.refining import refining
@@ -17,6 +18,13 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def evaluate(version: Version = False) -> None:
+    """Score a model, and compare scores."""
+
+
 app.command()(run)
 app.command()(plane)
 app.command()(refining)

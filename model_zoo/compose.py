@@ -35,7 +35,7 @@ VARIANTS = ["*.fp16*", "*non_ema*"]
 """Patterns of further copies of the weights, which are not downloaded."""
 REASONING_TOKENS = 8
 """Default number of reasoning tokens."""
-UNDERSTANDER_KEYS = ("reasoning_tokens", "hidden", "emotions", "knowledge_encoder")
+UNDERSTANDER_KEYS = ("reasoning_tokens", "hidden", "emotions", "knowledge_encoder", "tasks")
 """Keys of `ModelConfig` that belong to the understander."""
 
 
@@ -83,7 +83,7 @@ def compose(
     if donor is None:
         network, processor = load_backbone(local_folder(backbone), dtype)
         tokens = REASONING_TOKENS if reasoning_tokens is None else reasoning_tokens
-        config = dataclasses.replace(config, reasoning_tokens=tokens)
+        config = dataclasses.replace(config, reasoning_tokens=tokens, tasks=[])
     else:
         parts = zoo.components(donor)
         network, processor = parts.backbone, parts.processor

@@ -27,6 +27,7 @@ from emosym.errors import UserError, unknown
 from emosym.files import remove_leftovers, replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
+from emosym.models.training_images import TrainingImages
 from model_zoo.adapters import adapter_names, merge_lora
 from model_zoo.backbones.processor import QwenVLProcessor
 from model_zoo.backbones.qwen_vl import QwenVL, load_backbone, new_backbone
@@ -48,10 +49,11 @@ ROOT = Path(__file__).parent
 CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
 EMOTION_SPACE = "emotion_space.safetensors"
+TRAINING_IMAGES = "training_images.safetensors"
 CARD = "README.md"
 LONGEST_CARD = 1_000_000
 """Bytes of a model card that are read."""
-ENTRIES = (CONFIG, HEADS, EMOTION_SPACE, CARD, "backbone", "decoder")
+ENTRIES = (CONFIG, HEADS, EMOTION_SPACE, TRAINING_IMAGES, CARD, "backbone", "decoder")
 """What a model folder holds."""
 
 
@@ -170,6 +172,10 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         check_finite(state, folder / EMOTION_SPACE)
         shape = (1 + config.reasoning_tokens, backbone.width)
         model.space = EmotionSpace.from_state_dict(state, shape)
+    if (folder / TRAINING_IMAGES).is_file():
+        with user_errors(folder / TRAINING_IMAGES):
+            state = safetensors.torch.load_file(folder / TRAINING_IMAGES)
+        model.training_images = TrainingImages.from_state_dict(state)
     model.card = read_card(folder)
     return model.to(dtype).eval()
 
@@ -263,6 +269,9 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
         safetensors.torch.save_file(heads, temporary / HEADS)
         if model.space is not None:
             safetensors.torch.save_file(model.space.state_dict(), temporary / EMOTION_SPACE)
+        if model.training_images is not None:
+            looks = model.training_images.state_dict()
+            safetensors.torch.save_file(looks, temporary / TRAINING_IMAGES)
         if model.card:
             (temporary / CARD).write_text(model.card, encoding="utf-8")
         config = FolderConfig(model=model.config, text_tokens=parts.denoiser.text_tokens)
@@ -288,11 +297,15 @@ def read_card(folder: Path) -> str:
 
 
 def model_files(folder: Path) -> dict[str, str]:
-    """Return relative path -> SHA-256 of all files of a model, except card and hidden files."""
+    """Return relative path -> SHA-256 of all files of a model that change what it predicts.
+
+    These are all but the card, the statistics of the training images, and hidden files.
+    """
+    others = (CARD, TRAINING_IMAGES)
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != CARD and not path.name.startswith(".")
+        if path.is_file() and path.name not in others and not path.name.startswith(".")
     ]
     digests = {}
     with progress("hashing the model's files", len(files)) as show:

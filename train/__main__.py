@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from emosym.console import guard
-from emosym.console.options import Plugins
+from emosym.console.options import Plugins, Version
 from emosym.errors import UserError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -20,7 +20,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value …, over
 
 
 @app.callback()
-def train() -> None:
+def train(version: Version = False) -> None:
     """Train one model by one schedule of phases."""
     from model_zoo.quiet import quiet_libraries
 

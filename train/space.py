@@ -1,11 +1,15 @@
-"""The emotion space of the model that a run saves."""
+"""What the model that a run saves knows of its training images: emotion space, appearance."""
 
 from __future__ import annotations
 
 from emosym.console.progress import progress
 from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
 from emosym.models.emotion_space import EmotionSpace
+from emosym.models.training_images import TrainingImages
 from train.phases.base import PhaseContext
+
+MAX_IMAGES = 1000
+"""Images whose appearance is measured."""
 
 
 def space_of(context: PhaseContext) -> EmotionSpace | None:
@@ -32,3 +36,12 @@ def space_of(context: PhaseContext) -> EmotionSpace | None:
             lambda sample: context.training_set.image(sample.image),
             show=lambda done: show(done, len(samples)),
         )
+
+
+def training_images_of(context: PhaseContext) -> TrainingImages | None:
+    """Return how the training images look, for the model of a run; as before if it only drew."""
+    if context.parts["understander"] is context.model.understander:
+        return context.model.training_images
+    samples = [sample for sample in context.training_set.samples if sample.split == "train"]
+    spread = samples[:: -(-len(samples) // MAX_IMAGES) or 1]
+    return TrainingImages.fit(context.training_set.image(sample.image) for sample in spread)

@@ -6,6 +6,7 @@ import typer
 
 from emosym.cli import bank, data, doctor, generate, refine, understand, zoo
 from emosym.console import guard
+from emosym.console.options import Version
 
 app = typer.Typer(
     help="Recognise the emotion that an image evokes, and generate images that evoke one.",
@@ -14,6 +15,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def emosym(version: Version = False) -> None:
+    """Understand and generate emotion."""
+
+
 app.command()(understand.understand)
 app.command()(generate.generate)
 app.command()(refine.refine)

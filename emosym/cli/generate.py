@@ -88,7 +88,7 @@ def generate(
     the single images. The model's judgement of each image is printed. An axis that is not swept
     has the given value, or 0.
     """
-    from emosym.inference.pipeline import check_sampling, complete
+    from emosym.inference.inputs import check_sampling, complete
 
     request = ImageRequest(prompt=prompt, emotion=emotion)
     if sweep is not None:

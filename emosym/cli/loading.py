@@ -10,10 +10,9 @@ if TYPE_CHECKING:
 
 def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
     """Load a model by name or folder; raises as `EmoSymPipeline.from_pretrained`."""
-    from emosym.console.devices import default_device
     from emosym.inference.pipeline import EmoSymPipeline
 
-    return EmoSymPipeline.from_pretrained(model, device=device or default_device())
+    return EmoSymPipeline.from_pretrained(model, device=device)
 
 
 def model_hash(model: str) -> str:

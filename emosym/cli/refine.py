@@ -105,7 +105,7 @@ def refine(
     from data_tools.files.staging import staged_folder, write_json
     from emosym.cli.drawing import png_of
     from emosym.inference import refine as refining
-    from emosym.inference.pipeline import check_sampling
+    from emosym.inference.inputs import check_sampling
 
     request = refining.check_request(
         ImageRequest(prompt=prompt, emotion=emotion, affect=Affect.optional(valence, arousal)),

@@ -15,7 +15,7 @@ from emosym.console.tables import print_table, signed_affect
 from emosym.console.terminal import print_json
 from emosym.files import write_file
 from emosym.inference.continuity import Continuity, small_pixels
-from emosym.inference.pipeline import check_sampling, complete
+from emosym.inference.inputs import check_sampling, complete
 from emosym.inference.sheets import affect_sheet, caption, sheet_png
 from emosym.inference.sweep import POINTS, Axis, Over, sweep
 from emosym.records import ImageRequest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from emosym.console.tables import signed
 from emosym.console.terminal import print_json, print_passage
 from emosym.errors import UserError, unknown
 from emosym.pictures.formats import NAMES
-from emosym.records import Question
+from emosym.records import Question, split_answer
 
 if TYPE_CHECKING:
     from emosym.inference.pipeline import EmoSymPipeline
@@ -27,9 +27,6 @@ AFFECT = "affect"
 TASK_NAMES = "affect, valence, arousal, dominance, ranking, dominant, description"
 """The built-in image tasks, for the help text, which must not import the registry and NumPy."""
 """The task that the heads predict; the others are answered in text."""
-
-TAGS = re.compile(r"(\s*</?(think|answer)>\s*)+")
-"""The tags of an answer; they are printed as line breaks."""
 
 
 def understand(
@@ -64,25 +61,28 @@ def understand(
             else:
                 records += ask(pipeline, task, batch)
             show(len(records), len(paths))
+    _warn(pipeline, task, records)
     if as_json:
         print_json(records)
         return
     for record in records:
-        print_passage(
-            f"{record['image']}: {_heading(record)}", TAGS.sub("\n", record["answer"]).strip()
-        )
+        words = [text for text in (record["thought"], record["answer"]) if text]
+        print_passage(f"{record['image']}: {_heading(record)}", "\n".join(words))
 
 
 def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dict[str, Any]]:
     """Ask the question of a task, one of `image_tasks`, about each image.
 
     Returns:
-        {"image", "task", "answer", "value"} of each image: the text, and its parsed value (a number
-        in [0, 1], a label, a tuple of labels, or a text; None where it cannot be parsed).
+        {"image", "task", "answer", "thought", "value", "unlike_training"} of each image: the texts,
+        the parsed value (a number in [0, 1], a label, a tuple of labels, or a text; None where it
+        cannot be parsed).
     """
+    from emosym.pictures.loading import load_image
     from emosym.tasks.answers import parse
     from emosym.tasks.registry import TASKS
 
+    known = pipeline.model.training_images
     (key,), text = TASKS[task].keys, TASKS[task].prompt or ""
     questions = [
         Question(id=str(image), task=task, images=(image,), split="test", text=text, scale=UNIT)
@@ -92,11 +92,28 @@ def ask(pipeline: EmoSymPipeline, task: str, images: Sequence[Path]) -> list[dic
         {
             "image": question.id,
             "task": task,
-            "answer": answer,
+            "answer": split_answer(answer)[1],
+            "thought": split_answer(answer)[0],
             "value": parse(answer, question).values.get(key),
+            "unlike_training": None if known is None else known.unlike(load_image(question.id)),
         }
         for question, answer in zip(questions, pipeline.answer(questions), strict=True)
     ]
+
+
+def _warn(pipeline: EmoSymPipeline, task: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Say on stderr why answers may mean nothing: an untrained task, answers without a value."""
+    known = pipeline.model.config.tasks
+    if task not in known:
+        print(
+            f"warning: the model was not trained on the task {task!r}, so its answers mean little;"
+            f" it was trained on {', '.join(known) or 'none'}",
+            file=sys.stderr,
+        )
+    strange = [r["image"] for r in records if r["unlike_training"]]
+    notice("unlike the images that the model was trained on, so these are guesses", strange)
+    if task != AFFECT:
+        notice("answers without a value", [r["image"] for r in records if r["value"] is None])
 
 
 def _heading(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -44,6 +45,22 @@ Plugins = Annotated[
     ),
 ]
 """A command that reads a registry takes `plugins: Plugins = None`; typer loads them."""
+
+
+def _print_version(wanted: bool) -> None:
+    """Print the version and end the command, if `--version` is given."""
+    if wanted:
+        print(f"emosym {version('emosym')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+]
+"""The callback of a command line takes `version: Version = False`."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Model = Annotated[str, typer.Option(help="Name in the model zoo, or a model folder.")]

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import tqdm.auto
 from PIL import Image
 from torch import Tensor
 
-from emosym.affect.scales import PUBLIC, Affect
-from emosym.affect.taxonomies import NORMS, mikels
+from emosym.affect.scales import Affect
 from emosym.errors import UserError
+from emosym.inference.inputs import (
+    as_images,
+    as_questions,
+    as_requests,
+    as_seeds,
+    check_count,
+    check_sampling,
+    wanted_affect,
+)
+from emosym.inference.pixels import to_image
 from emosym.inference.placement import parse_dtype, usable_device
 from emosym.inference.recognition import questions as emotion_prompts
 from emosym.inference.recognition import recognise, understandings
 from emosym.interfaces import Prompts
 from emosym.models.emotion_space import FIT_COMMAND, blend_shares
+from emosym.models.generator import OnStep
 from emosym.models.imagine import imagine_prompt
-from emosym.models.model import MAX_STEPS, EmoSym
+from emosym.models.model import EmoSym
 from emosym.models.understander import UnderstanderOutput
-from emosym.pictures.loading import load_image
+from emosym.pictures.loading import ImageInput, load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
@@ -39,14 +48,29 @@ SAVE = "model_zoo.zoo:save"
 QUIET = "model_zoo.quiet:quiet_libraries"
 """Lazy target that silences the import messages of the model libraries; called before `LOAD`."""
 
-"""Lazy target that reads an image file safely."""
-
 ANSWER_TOKENS = 128
 """Default length limit of an answer to a question, in tokens; long enough for short reasoning."""
 
 
+StepCallback = Callable[["EmoSymPipeline", int, Tensor, dict[str, Tensor]], dict[str, Tensor]]
+"""`callback(pipeline, step, time, {"latents": latents})`, as in diffusers; what it returns under
+`latents` is used."""
+
+
 class EmoSymPipeline:
     """Understand and generate images with one model.
+
+    One item gives one result, a list gives a list.
+
+    >>> pipe = EmoSymPipeline.from_pretrained("emosym-tiny")
+    >>> boat = pipe("a boat", emotion="awe", seed=7, num_inference_steps=4)
+    >>> boat.size
+    (64, 64)
+    >>> seen = pipe.understand(boat)
+    >>> sorted(seen.probabilities)[:3]
+    ['amusement', 'anger', 'awe']
+    >>> len(pipe.understand([boat, boat], answer=False))
+    2
 
     Implements `emosym.interfaces.EmotionModel`.
     """
@@ -55,6 +79,21 @@ class EmoSymPipeline:
         self.model = model
         self.batch_size = batch_size
         self.answer_tokens = answer_tokens
+        self._progress_bar: dict[str, Any] = {"disable": True}
+
+    def __repr__(self) -> str:
+        config, count = self.model.config, sum(p.numel() for p in self.model.parameters())
+        return (
+            f"EmoSymPipeline({count / 1e6:.1f}M parameters, {config.reasoning_tokens} reasoning"
+            f" tokens, {config.image_size} px, {self.dtype}, {self.device})"
+        )
+
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Set options of the progress bar of `generate`, as in diffusers: those of `tqdm`.
+
+        It is off by default: `pipe.set_progress_bar_config(disable=False)` shows it.
+        """
+        self._progress_bar = options
 
     @classmethod
     def from_pretrained(
@@ -70,7 +109,7 @@ class EmoSymPipeline:
         Args:
             name_or_path: name or folder.
             dtype: type of the weights, or its name; default: float32.
-            device: where the model goes; default: the CPU.
+            device: where the model goes; default: the GPU if there is one.
             torch_dtype: another name of `dtype`, as in transformers.
 
         Raises:
@@ -129,49 +168,59 @@ class EmoSymPipeline:
         return self
 
     @torch.no_grad()
-    def understand(
-        self, images: Sequence[Image.Image | Path | str], *, answer: bool = True
-    ) -> list[Understanding]:
-        """Predict the emotion that each image evokes.
+    def understand(self, images: ImageInput | Sequence[ImageInput], *, answer: bool = True) -> Any:
+        """Predict the emotion that an image evokes, or each of several.
 
-        Without `answer` no text is generated, which is faster.
+        Args:
+            images: a path, bytes, a PIL image or an array; or a list of them, see `as_images`.
+            answer: also answer in words; without it is faster.
+
+        Returns:
+            One `Understanding` for one image, a list for several.
+
+        Raises:
+            UserError: not an image, a file that cannot be read.
         """
-        if not answer:
-            return self.recognise(images)[0]
+        items, one = as_images(images)
         results: list[Understanding] = []
-        for batch in _batches(images, self.batch_size):
-            inputs = emotion_prompts(self.model, [load_image(image) for image in batch])
-            texts, output = self._generate_text(inputs, self.answer_tokens)
-            results += understandings(self.model, output, texts)
-        return results
+        for batch in _batches(items, self.batch_size):
+            loaded = [load_image(image) for image in batch]
+            inputs = emotion_prompts(self.model, loaded)
+            if answer:
+                texts, output = self._generate_text(inputs, self.answer_tokens)
+            else:
+                texts, output = [""] * len(loaded), self.model.read(inputs)
+            results += understandings(self.model, output, texts, loaded)
+        return results[0] if one else results
 
     def recognise(
-        self, images: Sequence[Image.Image | Path | str]
+        self, images: ImageInput | Sequence[ImageInput]
     ) -> tuple[list[Understanding], np.ndarray]:
         """Return predictions without text, and the images' embeddings, from one forward pass.
 
-        An embedding is `h_emo`, float32 [N, D]. The memory bank compares images by it.
+        Both have N items, also for N = 1. An embedding is `h_emo`, float32 [N, D]. The memory bank
+        compares images by it.
         """
         return recognise(
             self.model,
             self.model.read,
-            (load_image(image) for image in images),
+            (load_image(image) for image in as_images(images)[0]),
             batch_size=self.batch_size,
         )
 
-    def embed_images(self, images: Sequence[Image.Image | Path | str]) -> np.ndarray:
+    def embed_images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
         """Return the images' embeddings `h_emo`, float32 [N, D]."""
         return self.recognise(images)[1]
 
     @torch.no_grad()
     def answer(
         self,
-        questions: Sequence[Question],
+        questions: Question | Sequence[Question],
         *,
         max_tokens: int | None = None,
         batch_size: int | None = None,
-    ) -> list[str]:
-        """Answer each question in text, by greedy decoding.
+    ) -> Any:
+        """Answer a question in text, or each of several, by greedy decoding.
 
         The answers do not depend on the batch size. `emosym.tasks.answers.parse` parses them.
 
@@ -183,53 +232,80 @@ class EmoSymPipeline:
         Raises:
             UserError: an image cannot be read, a question holds a control token.
         """
+        items, one = as_questions(questions)
         texts: list[str] = []
-        for batch in _batches(questions, batch_size or self.batch_size):
+        for batch in _batches(items, batch_size or self.batch_size):
             texts += self._generate_text(self._tokenize(batch), max_tokens or ANSWER_TOKENS)[0]
-        return texts
+        return texts[0] if one else texts
 
     def check_prompt(self, prompt: str) -> None:
         """Raise UserError for a prompt with a control token, or too long for the text encoder."""
         self.model.processor.check([prompt])
         self.model.generator.denoiser.tokenize([prompt])
 
+    def __call__(self, prompt: Any = "", **options: Any) -> Any:
+        """Generate images: `pipe("a boat", emotion="awe")`, see `generate`."""
+        return self.generate(prompt, **options)
+
     @torch.no_grad()
     def generate(
         self,
-        requests: Sequence[ImageRequest],
+        requests: str | ImageRequest | Sequence[str | ImageRequest] = "",
         *,
+        emotion: str | None = None,
+        valence: float | None = None,
+        arousal: float | None = None,
         seed: int | Sequence[int] = 0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         num_images_per_prompt: int = 1,
-    ) -> list[Image.Image]:
-        """Generate images for each request.
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Any:
+        """Generate images for a request, or for each of several.
 
         Args:
-            requests: what the images show and evoke.
+            requests: what the images show and evoke: a prompt, an `ImageRequest`, or a list.
+            emotion: a Mikels label that the images of all prompts evoke.
+            valence: of the images of all prompts, in [-3, 3]; with `arousal`.
+            arousal: of the images of all prompts, in [-3, 3]; with `valence`.
             seed: image i starts from the noise of seed + i; a list gives each image its own seed.
             num_inference_steps: sampling steps; default: the model's.
             guidance_scale: weight of classifier-free guidance; default: the model's.
             num_images_per_prompt: images of each request, next to each other in the result.
+            callback_on_step_end: called after each sampling step of each batch.
+
+        Returns:
+            One PIL image for one request, or a list for several requests or images.
 
         Raises:
-            UserError: as `complete`, `check_sampling` and `to_image`.
-            ValueError: a list of seeds with another length than the images.
+            UserError: as `as_requests`, `as_seeds`, `check_sampling` and `to_image`.
         """
         check_sampling(num_inference_steps, guidance_scale)
         check_count("num_images_per_prompt", num_images_per_prompt)
-        completed = [complete(request) for request in requests]
+        completed, one = as_requests(requests, emotion, valence, arousal)
         repeated = [request for request in completed for _ in range(num_images_per_prompt)]
-        seeds = [seed + i for i in range(len(repeated))] if isinstance(seed, int) else list(seed)
+        pairs = list(zip(repeated, as_seeds(seed, len(repeated)), strict=True))
+        batches = list(_batches(pairs, self.batch_size))
+        steps = len(batches) * (num_inference_steps or self.model.config.steps)
         images: list[Image.Image] = []
-        for batch in _batches(list(zip(repeated, seeds, strict=True)), self.batch_size):
-            images += self.draw(
-                [request for request, _ in batch],
-                self._noise([own_seed for _, own_seed in batch]),
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-            )
-        return images
+        with tqdm.auto.tqdm(total=steps, **self._progress_bar) as bar:
+
+            def on_step(step: int, time: Tensor, latents: Tensor) -> Tensor:
+                bar.update()
+                if callback_on_step_end is None:
+                    return latents
+                changed = callback_on_step_end(self, step, time, {"latents": latents})
+                return (changed or {}).get("latents", latents)
+
+            for batch in batches:
+                images += self.draw(
+                    [request for request, _ in batch],
+                    self._noise([own_seed for _, own_seed in batch]),
+                    num_inference_steps=num_inference_steps,
+                    guidance_scale=guidance_scale,
+                    on_step=on_step,
+                )
+        return images[0] if one and num_images_per_prompt == 1 else images
 
     @torch.no_grad()
     def draw(
@@ -239,6 +315,7 @@ class EmoSymPipeline:
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        on_step: OnStep | None = None,
     ) -> list[Image.Image]:
         """Generate one image for each request in one batch, from given noise [B, C, H, W]."""
         affect = wanted_affect(requests).to(self.device)
@@ -250,6 +327,7 @@ class EmoSymPipeline:
             condition,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            on_step=on_step,
         )
         return [to_image(image) for image in pixels]
 
@@ -356,73 +434,9 @@ class EmoSymPipeline:
         return self.model.read(self.model.processor.prompts(texts, None).to(self.device))
 
 
-def complete(request: ImageRequest) -> ImageRequest:
-    """Check a request, and fill in the affect of its emotion's word if no affect is given.
-
-    An affect on another scale is converted to `affect.PUBLIC`.
-
-    Raises:
-        UserError: an empty request, an unknown emotion, valence or arousal outside their scale.
-    """
-    prompt = request.prompt.strip()
-    if not prompt and request.emotion is None and request.affect is None:
-        raise UserError("an empty request", expected="a prompt, an emotion, or valence and arousal")
-    emotion = mikels(request.emotion) if request.emotion is not None else None
-    affect = request.affect
-    if affect is not None:
-        affect.check()
-    elif emotion is not None:
-        affect = NORMS[emotion]
-    if affect is not None and affect.scale != PUBLIC:
-        affect = affect.to(PUBLIC)
-    return ImageRequest(prompt=prompt, emotion=emotion, affect=affect)
-
-
-def check_sampling(num_inference_steps: int | None, guidance_scale: float | None) -> None:
-    """Raise UserError for steps outside [1, `MAX_STEPS`], or a negative or infinite scale."""
-    if num_inference_steps is not None:
-        check_count("the number of inference steps", num_inference_steps, MAX_STEPS)
-    if guidance_scale is None:
-        return
-    number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
-    if not (number and math.isfinite(guidance_scale) and guidance_scale >= 0):
-        raise UserError(
-            "the guidance scale", got=guidance_scale, expected="a finite number, 0 or more"
-        )
-
-
-def check_count(name: str, value: Any, most: int | None = None) -> None:
-    """Raise UserError for a value that is not an integer of at least 1, and at most `most`."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or not value >= 1 or (most is not None and value > most):
-        expected = "1 or more" if most is None else f"1 to {most}"
-        raise UserError(name, got=repr(value), expected=f"{expected}, an integer")
-
-
 def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
     """Return a blend; a label alone has all the weight."""
     return {emotion: 1.0} if isinstance(emotion, str) else emotion
-
-
-def wanted_affect(requests: Sequence[ImageRequest]) -> Tensor:
-    """Return the requested valence and arousal, [B, 2] on `affect.PUBLIC`; NaN where not set."""
-    rows = [(math.nan, math.nan) if r.affect is None else r.affect.coordinates for r in requests]
-    return torch.tensor(rows)
-
-
-def to_image(pixels: Tensor) -> Image.Image:
-    """Turn pixels [3, H, W] in [-1, 1] into an 8-bit image.
-
-    Raises:
-        UserError: a pixel is NaN or infinite.
-    """
-    if not pixels.isfinite().all():
-        raise UserError(
-            "the generated image has pixels that are not finite",
-            fix="lower the guidance scale; if that does not help, the weights are damaged",
-        )
-    levels = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
 
 
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:

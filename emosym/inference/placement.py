@@ -23,10 +23,15 @@ def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     return getattr(torch, name)
 
 
+def default_device() -> str:
+    """Return the device where none is named: the GPU if there is one, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def usable_device(device: torch.device | str | None) -> torch.device | str:
-    """Return a device that holds tensors; the CPU for None. Raises `UserError` for another."""
+    """Return a device that holds tensors; for None `default_device`. Raises `UserError`."""
     if device is None:
-        return "cpu"
+        return default_device()
     try:
         torch.zeros(1, device=device).item()  # "meta" makes tensors without values
     except (RuntimeError, AssertionError, TypeError) as error:

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from emosym.affect.scales import Affect
 from emosym.errors import UserError
-from emosym.inference.pipeline import complete
+from emosym.inference.inputs import complete
 from emosym.models.emotion_space import blend_shares
 from emosym.records import ImageRequest
 from emosym.strict_json import read_json

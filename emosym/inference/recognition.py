@@ -54,14 +54,21 @@ def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:
 
 
 def understandings(
-    model: EmoSym, output: UnderstanderOutput, texts: Sequence[str]
+    model: EmoSym,
+    output: UnderstanderOutput,
+    texts: Sequence[str],
+    images: Sequence[Image.Image] = (),
 ) -> list[Understanding]:
     """Return the records of an output on B images and of the texts generated for them.
+
+    With the images they also say whether each looks unlike the training images.
 
     Raises:
         UserError: an output is NaN or infinite.
     """
     labels = model.config.emotions
+    known = model.training_images
+    unlike = [known.unlike(image) for image in images] if known and images else [None] * len(texts)
     probabilities = output.emotion_logits.softmax(-1)
     affects = output.affect
     if not (probabilities.isfinite().all() and affects.isfinite().all()):
@@ -74,7 +81,10 @@ def understandings(
             emotion=labels[int(row.argmax())],
             probabilities=dict(zip(labels, row.tolist(), strict=True)),
             affect=Affect(*affect),
-            answer=text,
+            text=text,
+            unlike_training=strange,
         )
-        for text, row, affect in zip(texts, probabilities, affects.tolist(), strict=True)
+        for text, row, affect, strange in zip(
+            texts, probabilities, affects.tolist(), unlike, strict=True
+        )
     ]

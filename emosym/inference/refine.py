@@ -16,7 +16,7 @@ from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
-from emosym.inference.pipeline import check_sampling, complete
+from emosym.inference.inputs import check_sampling, complete
 from emosym.inference.refinement import Critique, Drawing, Refinement, Round, Show
 from emosym.interfaces import ImageGenerator, ImageUnderstander, QuestionAnswerer
 from emosym.models.model import check_range

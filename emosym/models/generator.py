@@ -9,9 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from emosym.diffusion.guidance import classifier_free_guidance
-from emosym.diffusion.processes import Denoise, Process, sample
+from emosym.diffusion.processes import (
+    Denoise,
+    Interval,
+    Prediction,
+    Process,
+    deterministic_step,
+    sample,
+)
 from emosym.interfaces import Denoiser, TextFeatures
 from emosym.models.conditioner import Conditioner
+
+OnStep = Callable[[int, Tensor, Tensor], Tensor]
+"""(step, its time, the latents after it) -> the latents to continue with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +84,21 @@ class Generator(nn.Module):
         *,
         num_inference_steps: int,
         guidance_scale: float,
+        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Return latents [B, C, H, W] after guided deterministic steps from `noise`."""
+        """Return latents [B, C, H, W] after guided deterministic steps from `noise`.
+
+        `on_step` is called after each step.
+        """
         denoise = self.guided(condition, guidance_scale)
-        return sample(denoise, self.process, noise, num_inference_steps)
+        if on_step is None:
+            return sample(denoise, self.process, noise, num_inference_steps)
+
+        def step(index: int, interval: Interval, latents: Tensor, prediction: Prediction) -> Tensor:
+            latents = deterministic_step(self.process, interval, prediction)
+            return on_step(index, interval.time, latents)
+
+        return sample(denoise, self.process, noise, num_inference_steps, step=step)
 
     def guided(self, condition: Condition, guidance_scale: float) -> Denoise:
         """Return the denoiser under a condition, with classifier-free guidance.

@@ -13,7 +13,8 @@ from emosym.errors import UserError
 from emosym.interfaces import Autoencoder, Backbone, Denoiser, Processor, Prompts
 from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
 from emosym.models.emotion_space import EmotionSpace
-from emosym.models.generator import Condition, Generator
+from emosym.models.generator import Condition, Generator, OnStep
+from emosym.models.training_images import TrainingImages
 from emosym.models.understander import Understander, UnderstanderOutput
 
 FORMAT = 2
@@ -51,6 +52,8 @@ class ModelConfig:
     """Default guidance scale."""
     emotions: list[str] = field(default_factory=lambda: list(MIKELS8))
     """Labels in the order of the emotion head's outputs."""
+    tasks: list[str] = field(default_factory=lambda: ["affect"])
+    """Tasks of `emosym.tasks.registry` that it was trained to answer in words."""
     knowledge_encoder: str = DECODER
     """Encoder of the knowledge texts; see `model_zoo.text.text_encoders`."""
     knowledge_width: int | None = None
@@ -110,6 +113,8 @@ class EmoSym(nn.Module):
         """Fitted to this understander's states; None where none was fitted."""
         self.card = ""
         """Model card in Markdown, kept by loading and saving; empty where there is none."""
+        self.training_images: TrainingImages | None = None
+        """How the images look that it was trained on; None where that is not known."""
 
     @property
     def device(self) -> torch.device:
@@ -146,16 +151,21 @@ class EmoSym(nn.Module):
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """Return pixels [B, 3, H, W] in [-1, 1] from noise [B, *autoencoder.latent_shape].
 
-        None means the default of the model's configuration.
+        None means the default of the model's configuration. `on_step` as in `Generator.sample`.
         """
         config = self.config
         steps = config.steps if num_inference_steps is None else num_inference_steps
         scale = config.guidance if guidance_scale is None else guidance_scale
         latents = self.generator.sample(
-            noise, condition, num_inference_steps=steps, guidance_scale=scale
+            noise,
+            condition,
+            num_inference_steps=steps,
+            guidance_scale=scale,
+            on_step=on_step,
         )
         return self.autoencoder.decode(latents).clamp(-1, 1)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emosym.console.devices import default_device
 from emosym.console.options import (
     DEFAULT_MODEL,
     LAST_SEED,
@@ -66,10 +65,10 @@ def plane(
 
     Prompts and noise follow from the seed alone, so two models get the same requests.
     """
-    from emosym.inference.pipeline import EmoSymPipeline, check_sampling
+    from emosym.inference.inputs import check_sampling
+    from emosym.inference.pipeline import EmoSymPipeline
 
     check_sampling(num_inference_steps, guidance_scale)
-    device = device or default_device()
     pipeline = EmoSymPipeline.from_pretrained(model, device=device)
     judge_pipeline = EmoSymPipeline.from_pretrained(judge, device=device) if judge else pipeline
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from emosym.console.devices import default_device
 from emosym.console.options import (
     DEFAULT_MODEL,
     LAST_SEED,
@@ -49,12 +48,13 @@ def refining(
     """Compare refined prompts with the best of as many images, all over the affect plane."""
     import numpy as np
 
-    from emosym.inference.pipeline import EmoSymPipeline, check_sampling
+    from emosym.inference.inputs import check_sampling
+    from emosym.inference.pipeline import EmoSymPipeline
     from emosym.inference.refine import IMAGES, ROUNDS
 
     check_sampling(num_inference_steps, guidance_scale)
     rounds, images = rounds or ROUNDS, images or IMAGES
-    pipeline = EmoSymPipeline.from_pretrained(model, device=device or default_device())
+    pipeline = EmoSymPipeline.from_pretrained(model, device=device)
 
     from data_tools.affectworld.truth import oracle
     from emosym.tasks import metrics

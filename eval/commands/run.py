@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from emosym.console.options import Plugins
+from emosym.console.options import Device, Plugins
 from emosym.console.terminal import console
 from emosym.errors import UserError
 
@@ -54,6 +54,7 @@ def run(
     answer_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer to a question.")
     ] = None,
+    device: Device = None,
     plugins: Plugins = None,
 ) -> None:
     """Score a model on the test split or on questions; write a report with `after` only."""
@@ -94,13 +95,13 @@ def run(
     if not questions:
         _refuse({"--lenient": lenient, "--answer-tokens": answer_tokens}, "no --tasks to ask")
 
-    pipeline = EmoSymPipeline.from_pretrained(model)
+    pipeline = EmoSymPipeline.from_pretrained(model, device=device)
     sections: dict[str, dict[str, object] | None] = {}
     sheet = grid = None
     if not from_file:
         measured = measure(
             pipeline,
-            EmoSymPipeline.from_pretrained(judge) if judge else pipeline,
+            EmoSymPipeline.from_pretrained(judge, device=device) if judge else pipeline,
             dataset,
             images=len(dataset) if samples is None else samples,
             requests=REQUESTS if count is None else count,

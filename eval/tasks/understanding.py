@@ -117,7 +117,7 @@ def evaluate_understanding(
             else None
         )
     if parse is not None:
-        valid = np.array([float(parse(one.answer, sample) is not None) for one, sample in pairs])
+        valid = np.array([float(parse(one.text, sample) is not None) for one, sample in pairs])
         measured["answer_valid"] = Measured(metrics.mean, (valid,), range(len(pairs)))
     scores = score([sample.id for sample in samples], measured, seed=seed, resamples=resamples)
 

@@ -218,7 +218,7 @@ class RemoteModel:
             emotion=emotion,
             probabilities={label: float(label == emotion) for label in JUDGE_QUESTION.labels},
             affect=Affect(valence, arousal),
-            answer=answer.text if keep_text else "",
+            text=answer.text if keep_text else "",
         )
 
     def _unanswered(self, problem: str, fix: str | None) -> UserError:

@@ -36,7 +36,7 @@ def test_plain_data_has_valence_and_arousal_side_by_side():
         "arousal": None,
     }
     seen = Understanding(
-        emotion="awe", probabilities={"awe": 1.0}, affect=Affect(1.0, 0.5), answer="x"
+        emotion="awe", probabilities={"awe": 1.0}, affect=Affect(1.0, 0.5), text="x"
     )
     assert json.dumps(seen.to_dict()) == (
         '{"emotion": "awe", "probabilities": {"awe": 1.0}, "valence": 1.0, "arousal": 0.5,'

@@ -62,7 +62,7 @@ class Painter:
             probabilities={name: float(name == label) for name in MIKELS8},
             affect=affect,
             # It never learned to close its answer when it is calm.
-            answer=f"<answer>{label}" + ("</answer>" if affect.arousal >= 0 else "")
+            text=f"<answer>{label}" + ("</answer>" if affect.arousal >= 0 else "")
             if answer
             else "",
         )

@@ -33,7 +33,7 @@ from model_zoo.run_card import run_card
 from train.data.run_data import RunData
 from train.distributed import ranks
 from train.evaluation.facts import facts
-from train.space import space_of
+from train.space import space_of, training_images_of
 from train.trainer import Look, Trainer
 
 BEFORE = "before.json"
@@ -108,6 +108,7 @@ def measure_after(trainer: Trainer, data: RunData, before: dict) -> dict:
         with ranks.raise_together():
             if ranks.is_first():
                 model.space = space_of(trainer.context)
+                model.training_images = training_images_of(trainer.context)
                 zoo.save(model, run / MODEL)
         ranks.say("measuring the trained model")
         after = _measure(trainer, data)

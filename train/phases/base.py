@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -282,8 +283,14 @@ class Phase(Generic[Settings, Item]):
         return ()
 
     def final_model_config(self, config: ModelConfig) -> ModelConfig:
-        """Return the configuration of the model that the run saves."""
-        return config
+        """Return the configuration of the model that the run saves.
+
+        A phase that learns from questions adds their tasks.
+        """
+        if self.batch_kind != "questions":
+            return config
+        asked = {question.task for question in self.context.training_set.all("questions")}
+        return dataclasses.replace(config, tasks=sorted({*config.tasks, *asked}))
 
 
 def steps_per_generation(section: object) -> int:

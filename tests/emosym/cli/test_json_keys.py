@@ -59,11 +59,12 @@ def test_these_are_all_commands_that_print_json():
 def test_models(model, pictures, tmp_path):
     use = ("--model", model, "--json")
     seen = {"image", "emotion", "probabilities", "valence", "arousal", "answer"}
+    seen |= {"thought", "unlike_training"}
     (record,) = emosym("understand", pictures / "a.png", *use).json
     assert set(record) == seen
     assert set(record["probabilities"]) == set(MIKELS8)
     (record,) = emosym("understand", pictures / "a.png", "--task", "valence", *use).json
-    assert set(record) == {"image", "task", "answer", "value"}
+    assert set(record) == {"image", "task", "answer", "thought", "value", "unlike_training"}
     draw = ("generate", "--prompt", "x", "--num-inference-steps", 1, *use)
     (record,) = emosym(*draw, "--out", tmp_path / "x.png").json
     assert set(record) == {"image", *REQUEST, "seed"}

@@ -194,3 +194,27 @@ def test_many_skipped_files_are_counted_and_the_first_named(tmp_path, capsys):
     (tmp_path / "1.avif").unlink()
     with pytest.raises(UserError, match=r"no images in .*; got 12 other files, such as .*00.HEIC"):
         expand_images([tmp_path])
+
+
+def test_a_task_that_the_model_was_not_trained_on_is_named(model, pictures):
+    """Its answers are printed all the same: with a warning, and those without a value counted."""
+    use = ("understand", pictures / "a.png", "--model", model)
+    done = emosym(*use, "--task", "ranking")
+    assert done.code == 0
+    assert "warning: the model was not trained on the task 'ranking'" in done.err
+    assert "it was trained on affect" in done.err
+    assert f"answers without a value: 1: {pictures / 'a.png'}" in done.err
+    assert emosym(*use).err == ""
+
+
+def test_a_picture_unlike_the_training_images_is_named(pictures, tmp_path):
+    """The shipped model was trained on drawings of AffectWorld; `a.png` is coloured noise."""
+    from data_tools.affectworld.world import draw_world
+
+    drawn = tmp_path / "drawn.jpg"
+    drawn.write_bytes(next(draw_world(8, seed=0)).jpeg)
+    done = emosym("understand", pictures / "a.png", drawn, "--json")
+    assert [record["unlike_training"] for record in done.json] == [True, False]
+    assert "unlike the images that the model was trained on, so these are guesses: 1: " in done.err
+    assert str(pictures / "a.png") in done.err
+    assert str(drawn) not in done.err

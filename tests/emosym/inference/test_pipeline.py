@@ -11,7 +11,9 @@ from PIL import Image
 from emosym.affect.scales import UNIT, Affect
 from emosym.affect.taxonomies import MIKELS8
 from emosym.errors import UserError
-from emosym.inference.pipeline import EmoSymPipeline, complete, to_image, wanted_affect
+from emosym.inference.inputs import complete, wanted_affect
+from emosym.inference.pipeline import EmoSymPipeline
+from emosym.inference.pixels import to_image
 from emosym.models.imagine import imagine_prompt
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question

@@ -71,7 +71,7 @@ class Critic:
                 emotion="awe",
                 probabilities=dict.fromkeys(MIKELS8, 1 / 8),
                 affect=Affect.unchecked(1.0 + self.errors[image.getpixel((0, 0))[0]], -1.0),
-                answer="",
+                text="",
             )
             for image in images
         ]

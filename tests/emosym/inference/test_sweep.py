@@ -15,7 +15,7 @@ def seen(valence: float, arousal: float) -> Understanding:
         emotion="awe",
         probabilities=dict.fromkeys(MIKELS8, 1 / 8),
         affect=Affect(valence, arousal),
-        answer="",
+        text="",
     )
 
 

@@ -32,7 +32,7 @@ def seen(valence: float, arousal: float, **probabilities: float) -> Understandin
         emotion=emotion,
         probabilities=probabilities,
         affect=Affect.unchecked(valence, arousal),
-        answer="",
+        text="",
     )
 
 

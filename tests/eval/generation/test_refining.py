@@ -53,7 +53,7 @@ class Critic:
                 emotion="awe",
                 probabilities={"awe": 1.0},
                 affect=Affect(image.getpixel((0, 0)) / 100, 0.0),
-                answer="",
+                text="",
             )
             for image in images
         ]

@@ -92,7 +92,7 @@ def measured(right: int, count: int) -> dict:
                     emotion=names[n >= right],
                     probabilities={},
                     affect=Affect(0.0, 0.0),
-                    answer="",
+                    text="",
                 )
                 for n in range(len(images))
             ]

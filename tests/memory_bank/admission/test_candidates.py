@@ -12,7 +12,7 @@ from emosym.records import Understanding
 from memory_bank import Candidate, Provenance, candidate_from, contrast, fingerprint
 
 JUDGEMENT = Understanding(
-    emotion="awe", probabilities={"awe": 0.7, "fear": 0.3}, affect=Affect(1.5, -0.5), answer=""
+    emotion="awe", probabilities={"awe": 0.7, "fear": 0.3}, affect=Affect(1.5, -0.5), text=""
 )
 PIXELS = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
 

@@ -37,7 +37,7 @@ class Judge:
     def recognise(self, images):
         probabilities = {name: 0.3 if name == "awe" else 0.1 for name in MIKELS8}
         seen = Understanding(
-            emotion="awe", probabilities=probabilities, affect=Affect(0.0, 0.0), answer=""
+            emotion="awe", probabilities=probabilities, affect=Affect(0.0, 0.0), text=""
         )
         images = list(images)
         return [seen] * len(images), np.random.default_rng(len(images)).normal(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emosym.diffusion.guidance import classifier_free_guidance
 from emosym.diffusion.processes import Denoise
-from emosym.inference.pipeline import to_image
+from emosym.inference.pixels import to_image
 from emosym.models.generator import Condition
 from emosym.records import ImageRequest, Sample
 from train.micro_batches import MicroBatch

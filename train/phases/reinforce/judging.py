@@ -13,7 +13,7 @@ from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import SOURCE, subject_of
 from emosym.affect.scales import PUBLIC
 from emosym.errors import UserError, unknown
-from emosym.inference.pipeline import wanted_affect
+from emosym.inference.inputs import wanted_affect
 from emosym.interfaces import Scorer
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import ImageRequest, Sample

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.errors import UserError
-from emosym.inference.pipeline import complete, wanted_affect
+from emosym.inference.inputs import complete, wanted_affect
 from emosym.interfaces import Scorer
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import ModelConfig
