@@ -14,6 +14,7 @@ import numpy as np
 
 from emosym.affect.scales import Affect
 from emosym.errors import UserError, unknown
+from memory_bank.confined import read_file
 from memory_bank.index.index import Index
 from memory_bank.index.kinds import check_setting
 from memory_bank.index.rebuild import Embed, rebuild
@@ -29,7 +30,6 @@ from memory_bank.search import (
 )
 from memory_bank.store import compaction, history
 from memory_bank.store.compaction import Forgotten
-from memory_bank.store.confined import read_file
 from memory_bank.store.database import AUTO
 from memory_bank.store.entry import Candidate, Decision, Entry, Refusal
 from memory_bank.store.filter import Filter

@@ -14,7 +14,7 @@ from memory_bank.store.entry import Entry
 from memory_bank.store.filter import Filter
 from memory_bank.store.store import Store
 from memory_bank.store.vectors import check_vectors
-from memory_bank.store.words import content_words
+from memory_bank.words import content_words
 
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Takes texts, returns unit vectors [N, P] whose cosine compares meanings."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from emosym.errors import UserError
 from emosym.strict_json import read_json
+from memory_bank.confined import MAX_BYTES, Misplaced, open_file, read_file
 from memory_bank.exchange.items import Item
-from memory_bank.store.confined import MAX_BYTES, Misplaced, open_file, read_file
 
 METADATA = "metadata.jsonl"
 

@@ -15,8 +15,8 @@ import xxhash
 
 from emosym.errors import UserError
 from emosym.files import remove_leftovers, replacing
+from memory_bank.confined import open_file
 from memory_bank.index.kinds import Flat, IndexKind, kind_for, read
-from memory_bank.store.confined import open_file
 from memory_bank.store.database import AUTO, State
 from memory_bank.store.store import Store
 

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from emosym.errors import UserError
 from emosym.files import replacing
+from memory_bank.confined import check_file
 from memory_bank.store import schema, schema_check
-from memory_bank.store.confined import check_file
 from memory_bank.store.entry import NUMBER_END
 from memory_bank.store.lock import WriterLock
 

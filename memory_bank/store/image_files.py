@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from emosym.errors import UserError
-from memory_bank.store.confined import create_file, delete_file, open_file, open_folder, read_file
+from memory_bank.confined import create_file, delete_file, open_file, open_folder, read_file
 from memory_bank.store.durable import Flush
 from memory_bank.store.images import ImageFile
 

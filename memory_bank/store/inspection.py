@@ -10,8 +10,8 @@ import numpy as np
 
 from emosym.errors import UserError
 from emosym.pictures.loading import UnreadableImage
+from memory_bank.confined import read_file
 from memory_bank.store import schema, schema_check
-from memory_bank.store.confined import read_file
 from memory_bank.store.entry import Entry
 from memory_bank.store.image_files import image_name, orphans
 from memory_bank.store.images import read_image

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from emosym.errors import UserError
-from memory_bank.store.confined import open_file
+from memory_bank.confined import open_file
 
 _INTERVAL = 0.05
 """Seconds between two attempts to take the lock."""

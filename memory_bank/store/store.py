@@ -18,7 +18,7 @@ from memory_bank.store.image_files import delete_images, is_lost, orphans, write
 from memory_bank.store.images import ImageFile, read_images
 from memory_bank.store.rows import ENTRY, REFUSAL, check_numbers, insert_sql, provenance, record_of
 from memory_bank.store.vectors import check_each, check_vectors
-from memory_bank.store.words import bm25
+from memory_bank.words import bm25
 
 T = TypeVar("T")
 
