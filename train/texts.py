@@ -82,7 +82,8 @@ def _texts(
 ) -> Iterator[tuple[str, Text]]:
     """Yield the texts that are read, each with the name of its item."""
     phases = list(Schedule(config.stages, PHASES).totals())
-    for item in (*samples, *questions):
+    items: list[Sample | Question] = [*samples, *questions]
+    for item in items:
         kind = "sample" if isinstance(item, Sample) else "question"
         for text in dict.fromkeys(_texts_of(config, phases, item)):
             yield f"{kind} {item.id!r}", text
