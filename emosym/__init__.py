@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,21 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Affect", "EmoSymPipeline", "ImageRequest", "Understanding", "UserError"]
 
-_HOMES = {
-    "Affect": "emosym.affect.scales",
-    "EmoSymPipeline": "emosym.inference.pipeline",
-    "ImageRequest": "emosym.records",
-    "Understanding": "emosym.records",
-    "UserError": "emosym.errors",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("emosym")
-    if name not in _HOMES:
+    if name not in (*__all__, "__version__"):
         raise AttributeError(f"module 'emosym' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("emosym")
+    from emosym.affect.scales import Affect
+    from emosym.errors import UserError
+    from emosym.inference.pipeline import EmoSymPipeline
+    from emosym.records import ImageRequest, Understanding
+
+    found = (Affect, EmoSymPipeline, ImageRequest, Understanding, UserError)
+    return next(each for each in found if each.__name__ == name)
 
 
 def __dir__() -> list[str]:

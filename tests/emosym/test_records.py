@@ -40,5 +40,5 @@ def test_plain_data_has_valence_and_arousal_side_by_side():
     )
     assert json.dumps(seen.to_dict()) == (
         '{"emotion": "awe", "probabilities": {"awe": 1.0}, "valence": 1.0, "arousal": 0.5,'
-        ' "answer": "x"}'
+        ' "answer": "x", "thought": "", "unlike_training": null}'
     )

@@ -312,7 +312,7 @@ def test_an_old_keyword_is_a_type_error(pipeline, old):
 
 
 def test_a_list_of_seeds_must_fit(pipeline):
-    with pytest.raises(ValueError, match="is shorter than"):
+    with pytest.raises(UserError, match="each image needs a seed; got 2 for 4 images"):
         pipeline.generate(REQUESTS, seed=[1, 2])
 
 
