@@ -15,9 +15,9 @@ from tests.train.probes import compress
 from tests.train.processes import refused, train, train_in_ranks
 from train.config import DataConfig
 from train.data.dataset import TrainingSet
+from train.evaluation.measure import scores_of
 from train.phases.compress import Compress, CompressConfig
 from train.phases.generate import Generate, GenerateConfig
-from train.run import _scores_of
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_scores_that_cannot_be_read(tmp_path, text, what):
     path = tmp_path / "before.json"
     path.write_bytes(text)
     with pytest.raises(UserError, match=f"before.json cannot be read; got .*{what}.*put it back"):
-        _scores_of(path)
+        scores_of(path)
