@@ -324,7 +324,7 @@ def test_the_path_of_a_training_batch_is_four_files():
     source = [(ROOT / file).read_text("utf-8") for file in walk[:3]]
     assert re.search(r"from train\.run import .*\bstart\b", source[0])
     assert re.search(r"from train\.trainer import .*\bTrainer\b", source[1])
-    assert ".train()" in source[1]
+    assert "trainer.train(" in source[1]
     assert re.search(r"phase\.loss\(", source[2])
 
 

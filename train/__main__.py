@@ -100,6 +100,7 @@ def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
 
 def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     from train.distributed import ranks
+    from train.distributed.launcher import resume_command
     from train.trainer import Interrupted
 
     try:
@@ -117,7 +118,7 @@ def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise SystemExit(2) from None
     except Interrupted as interrupted:
         if ranks.is_first():
-            print(f"saved; continue with {ranks.resume_command(run)}", file=sys.stderr)
+            print(f"saved; continue with {resume_command(run)}", file=sys.stderr)
         raise SystemExit(128 + interrupted.number) from None
     except RuntimeError as error:
         if not ranks.lost_peer(error):

@@ -27,6 +27,7 @@ from train.data.prompt_features import PromptFeatureCache
 from train.data.run_data import RunData
 from train.distributed import engines, ranks
 from train.distributed.ema import WeightAverage
+from train.distributed.launcher import resume_command
 from train.logs.metrics import Logs, open_logs
 from train.logs.step_metrics import StepMetrics
 from train.micro_batches import MicroBatch, split
@@ -350,7 +351,7 @@ class Trainer:
             f"step {step} ({self.schedule.phase_at(step)}) was refused",
             got=f"{problem} for images {', '.join(item.id for item in items[:8])}",
             fix=f"{saved}; fix the data, or lower the learning rate and delete"
-            f" the newest checkpoint, then {ranks.resume_command(self.run)}",
+            f" the newest checkpoint, then {resume_command(self.run)}",
         )
 
     def _alarm_error(self, alarm: Alarm) -> Exception:
@@ -359,7 +360,7 @@ class Trainer:
         return UserError(
             alarm.problem,
             got=alarm.got,
-            fix=f"the state is saved: {alarm.fix}: {ranks.resume_command(self.run)}",
+            fix=f"the state is saved: {alarm.fix}: {resume_command(self.run)}",
         )
 
     def _ask_to_stop(self, number: int, _: object) -> None:

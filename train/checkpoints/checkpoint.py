@@ -24,6 +24,7 @@ from train.checkpoints.files import list_checkpoints
 from train.data.candidate_queue import CandidateQueue
 from train.distributed import ranks
 from train.distributed.ema import WeightAverage
+from train.distributed.launcher import resume_command
 from train.distributed.shards import writing
 
 STATE = "state.json"
@@ -279,7 +280,7 @@ def _advice(path: Path) -> str:
     before = [other for other in list_checkpoints(path.parent) if other.name < path.name]
     if not before:
         return "there is no earlier checkpoint; start a new run"
-    command = ranks.resume_command(path.parent.parent, before[-1].name)
+    command = resume_command(path.parent.parent, before[-1].name)
     return f"continue from the one before with {command}"
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from emosym.errors import UserError
 from train.distributed.launcher import free_port
-from train.distributed.launcher import resume_command as resume_command
 
 Result = TypeVar("Result")
 
