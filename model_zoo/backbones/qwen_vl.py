@@ -285,6 +285,12 @@ def _check_ids(config: Any, source: Path) -> None:
 
 def _check_rope(text: Any, source: Path) -> None:
     """Refuse position embeddings whose sections do not make up half a head."""
+    if text.num_attention_heads < 1:
+        raise UserError(
+            f"{source / 'config.json'}: num_attention_heads is not positive",
+            got=text.num_attention_heads,
+            fix=FIX,
+        )
     half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
     sections = (text.rope_parameters or {}).get("mrope_section")
     counts = isinstance(sections, list) and all(type(one) is int and one > 0 for one in sections)

@@ -37,7 +37,7 @@ def test_a_signal_before_the_first_step(tmp_path, preset, number):
 
 def test_a_signal_after_the_last_step(tmp_path, preset):
     run = tmp_path / "run"
-    evaluate = {"before": False, "images": 16, "requests": 8, "grids": 1}
+    evaluate = {"before": False, "images": 16, "requests": 64, "grids": 3}
     stopped = Training(["run", preset(**compress(2, evaluate=evaluate)), "--run", run])
     stopped.wait_for((run / "checkpoints" / "step-0000002").exists)
     stopped.signal(signal.SIGINT)

@@ -111,7 +111,7 @@ def test_wrong_usage_of_the_other_command_lines_is_the_same_line(module):
     [
         (["understand", "a" * 300], f"{os.strerror(errno.ENAMETOOLONG)}: aaa"),
         (["generate", "--prompt", "x", "--out", f"{'a' * 300}/x.png"], "File name too long: aaa"),
-        (["bank", "stats", "a" * 300], "File name too long: "),
+        (["bank", "stats", "a" * 300], "not a memory bank: "),
         (["data", "validate", "a" * 300], "File name too long: aaa"),
         (["generate", "--prompt", "\udcff", "--out", "x.png"], r"not UTF-8 text; got '\udcff'"),
         (["understand", "x\udcff.png"], r"not UTF-8 text; got 'x\udcff.png'"),

@@ -42,7 +42,7 @@ def test_a_world_is_imported_validated_and_counted(world, tmp_path):
     assert stats["questions"]["ranking"] == stats["questions"]["dominance"] == 24
     assert stats["questions"]["perception"] > 4 * 24
     shown = emosym("data", "stats", world).out
-    assert f"perception   {stats['questions']['perception']}\n" in shown
+    assert f"perception\t{stats['questions']['perception']}\n" in shown
     assert f"{stats['valence']['mean']:.4g}" in shown
 
 

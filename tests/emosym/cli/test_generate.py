@@ -146,7 +146,7 @@ def test_an_image_that_is_not_finite_is_never_written(model, tmp_path):
 
     path = broken / "decoder" / "vae" / "diffusion_pytorch_model.safetensors"
     save_file({name: value * math.nan for name, value in load_file(path).items()}, path)
-    refused(emosym(*request, "--model", broken), "has pixels that are not finite")
+    refused(emosym(*request, "--model", broken), "are not finite; got NaN or infinity in ")
     assert not (tmp_path / "x.png").exists()
 
 

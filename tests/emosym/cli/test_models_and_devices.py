@@ -22,7 +22,7 @@ def test_a_model_that_is_not_there(pictures, tmp_path):
     ("file", "change", "problem"),
     [
         ("heads.safetensors", lambda data: data[:1000], "heads.safetensors cannot be loaded"),
-        ("emosym.json", lambda data: b"{", "JSONDecodeError"),
+        ("emosym.json", lambda data: b"{", "emosym.json: not JSON: "),
         ("emosym.json", lambda data: data.replace(b'"hidden"', b'"hiden"'), "hiden"),
         ("emosym.json", lambda data: data.replace(b'"hidden": 192', b'"hidden": 96'), "do not fit"),
         ("decoder/vae/diffusion_pytorch_model.safetensors", None, "no file named"),

@@ -1,4 +1,4 @@
-"""Tables: lines of natural width for programs, a box within its width for people."""
+"""Tables: cells between tabs for programs, a box within its width for people."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from emosym.console.tables import print_facts, print_table
 LONG = "images/" + 50 * "ab" + ".png"
 
 
-def test_a_piped_table_is_lines_of_natural_width(capsys, monkeypatch):
+def test_a_piped_table_has_all_text_between_tabs(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     rows = [("0.998", LONG, "-"), ("0.5", "小舟", "a boat\nat [bold]sea"), ("1", "", "")]
     print_table(("cosine", "image", "prompt"), rows, title="3 nearest to [x]")
-    gap = " " * (len(LONG) - 2)
     assert capsys.readouterr().out == (
         "3 nearest to [x]\n"
-        f"cosine  image{gap[1:]}prompt\n"
-        f"0.998   {LONG}  -\n"
-        f"0.5     小舟{gap}a boat at [bold]sea\n"
-        "1\n"
+        "cosine\timage\tprompt\n"
+        f"0.998\t{LONG}\t-\n"
+        "0.5\t小舟\ta boat at [bold]sea\n"
+        "1\t\t\n"
     )
 
 
 def test_piped_facts_have_no_heading_and_an_empty_table_has_only_one(capsys):
     print_facts({"size": 4, "model_hash": 70 * "f"})
     print_table(("emotion", "images"), [])
-    assert capsys.readouterr().out == (f"size        4\nmodel_hash  {70 * 'f'}\nemotion  images\n")
+    assert capsys.readouterr().out == f"size\t4\nmodel_hash\t{70 * 'f'}\nemotion\timages\n"
 
 
 @pytest.mark.parametrize("width", [40, 200])

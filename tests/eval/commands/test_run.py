@@ -50,7 +50,6 @@ def test_the_shipped_model_is_scored_on_a_world_it_never_saw(tmp_path: Path) -> 
     assert "affect: accuracy" in done.stdout
     assert "affect: accuracy" in (tmp_path / "run" / "report.html").read_text()
     assert "gemm_4bit" not in done.stderr
-    assert "understanding images" in done.stderr, "it takes more than two seconds"
     assert report["run"]["command"].startswith("python -m eval run emosym-tiny ")
     assert report["environment"]["torch"]
 

@@ -208,7 +208,7 @@ def test_the_wait_that_a_body_with_200_asks_for_is_kept(monkeypatch):
 def test_content_in_parts(content):
     with chat_server.serving(choice({"content": content})) as server:
         (found,) = remote(server).understand(IMAGES[:1])
-        assert (found.emotion, found.answer) == ("fear", GOOD)
+        assert (found.emotion, found.text) == ("fear", GOOD)
 
 
 LIMIT = "the limit of tokens ended"

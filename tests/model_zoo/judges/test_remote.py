@@ -66,7 +66,7 @@ def test_it_understands_images():
     with chat_server.serving(good) as server:
         (found,) = remote(server).understand([RED])
         (silent,) = remote(server).understand([RED], answer=False)
-    assert (found.emotion, found.affect, found.answer) == ("fear", Affect(-1.5, 2.0), GOOD)
+    assert (found.emotion, found.affect, found.text) == ("fear", Affect(-1.5, 2.0), GOOD)
     assert found.probabilities == {label: float(label == "fear") for label in MIKELS8}
     assert silent.answer == ""
     assert silent.affect.valence == -1.5

@@ -148,7 +148,10 @@ def test_what_waits_is_read_as_it_was_written(tmp_path):
         assert one.image.size == other.image.size
         assert one.embedding.tobytes() == other.embedding.tobytes()
     (tmp_path / "waiting.safetensors").write_bytes(b"{}")
-    with pytest.raises(UserError, match=r"waiting.safetensors cannot be read; got .*; delete its"):
+    with pytest.raises(
+        UserError,
+        match=r"waiting.safetensors does not hold candidates; got .*; resume from another",
+    ):
         again.load(tmp_path / "waiting.safetensors")
 
 

@@ -168,7 +168,9 @@ def test_a_need_brings_its_options():
             needs = frozenset({"bank"})
 
 
-@pytest.mark.parametrize("file", ["trainer", "run", "texts", "checkpoint", "changes", "config"])
+@pytest.mark.parametrize(
+    "file", ["trainer", "run", "texts", "checkpoints/checkpoint", "changes", "config"]
+)
 def test_what_serves_all_phases_names_none(file):
     text = (ROOT / "train" / f"{file}.py").read_text("utf-8")
     code = re.sub(r'"""(.|\n)*?"""', "", text)  # a docstring may give an example

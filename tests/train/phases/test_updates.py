@@ -21,7 +21,7 @@ from emosym.rl.rollout import Rollout, sample_answers
 from tests.train import probes
 from tests.train.distributed.test_cuts import shorten_answers
 from tests.train.processes import in_ranks
-from train import checkpoint
+from train.checkpoints import checkpoint
 from train.phases.verify_grpo import VerifyGrpo
 from train.schedule import learning_rate
 
