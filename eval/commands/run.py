@@ -89,7 +89,8 @@ def run(
         _refuse(given, f"{data} is a file of questions")
         questions = questions_of_file(data, images, names)
     else:
-        _refuse({"--images": images}, f"{data} is a dataset")
+        advice = "leave it out; --samples is the number of images"
+        _refuse({"--images": images}, f"{data} is a dataset", advice)
         dataset = open_dataset(data)
         questions = questions_of_split(dataset, names, seed, data) if names else []
     if not questions:
@@ -140,8 +141,8 @@ def run(
     screen.print(str(out / "report.html"), soft_wrap=True, markup=False)
 
 
-def _refuse(options: Mapping[str, object], reason: str) -> None:
+def _refuse(options: Mapping[str, object], reason: str, fix: str = "leave it out") -> None:
     """Raise UserError for the first option that is given and would have no effect."""
     for name, value in options.items():
         if value not in (None, False):
-            raise UserError(f"{name} has no effect", got=reason, fix="leave it out")
+            raise UserError(f"{name} has no effect", got=reason, fix=fix)

@@ -150,8 +150,16 @@ class IVF(IndexKind):
 
     @classmethod
     def holds(cls, index: faiss.Index) -> bool:
-        """Return whether an index read from a file is an ivf index that can delete by id."""
-        return isinstance(index, faiss.IndexIVFFlat) and index.direct_map.type == _HASHTABLE
+        """Return whether an index read from a file is an ivf index that can delete by id.
+
+        Its vectors are in the file itself: lists on disk are a file that the index names, anywhere.
+        """
+        if not isinstance(index, faiss.IndexIVFFlat) or index.direct_map.type != _HASHTABLE:
+            return False
+        lists, quantizer = faiss.downcast_InvertedLists(index.invlists), index.quantizer
+        return isinstance(lists, faiss.ArrayInvertedLists) and isinstance(
+            faiss.downcast_index(quantizer), faiss.IndexFlat
+        )
 
     @classmethod
     def lists_for(cls, size: int) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emosym.cli.bank.options import Source, Wait
-from emosym.cli.files import MOST_NAMED, expand_images
+from emosym.cli.files import MOST_NAMED, expand_images, notice
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.options import (
     DEFAULT_MODEL,
@@ -179,6 +179,8 @@ def _judged(
     from memory_bank import candidate_from
 
     candidates: list[Candidate] = []
+    guessed: list[Path] = []
+    known = pipeline.model.training_images
     with progress("understanding", len(drafts)) as show:
         for start in range(0, len(drafts), pipeline.batch_size):
             batch = drafts[start : start + pipeline.batch_size]
@@ -186,5 +188,8 @@ def _judged(
             seen, vectors = pipeline.recognise(images)
             for draft, image, one, vector in zip(batch, images, seen, vectors, strict=True):
                 candidates.append(candidate_from(draft, draft.image, image, one, vector))
+                if known is not None and draft.source == "real" and known.unlike(image):
+                    guessed.append(paths[len(candidates) - 1])
             show(len(candidates), len(drafts))
+    notice("unlike the images that the model was trained on, so predictions are guesses", guessed)
     return candidates

@@ -284,3 +284,22 @@ def test_verify_finds_a_vector_that_changed_in_memory(tmp_path: Path):
             blob = vector(5).tobytes()
             bank._store._db.execute("UPDATE entries SET embedding = ? WHERE id = 2", (blob,))
             assert bank.verify() == ["index: vector of entry 2 differs"]
+
+
+@pytest.mark.parametrize("place", ["lists", "quantizer"])
+def test_an_index_whose_vectors_are_in_another_file_is_not_used(place: str, tmp_path: Path):
+    """FAISS writes to the file that such an index names, which may be anywhere."""
+    index = filled("ivf", draw(2_000, DIM)[0]).faiss
+    victim = tmp_path / "victim"
+    if place == "lists":
+        lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(victim))
+        lists.merge_from_1(index.invlists)
+        index.replace_invlists(lists, False)
+    else:
+        graph = faiss.IndexHNSWFlat(DIM, 8, faiss.METRIC_INNER_PRODUCT)
+        graph.add(index.quantizer.reconstruct_n(0, index.nlist))
+        index.own_fields = False
+        index.quantizer = graph
+    faiss.write_index(index, str(tmp_path / "index.faiss"))
+    with pytest.raises(ValueError, match="holds IndexIVFFlat"):
+        kinds.read(tmp_path / "index.faiss", mapped=False)

@@ -213,3 +213,11 @@ def test_what_is_no_bank_is_an_error(model, pictures, tmp_path):
 )
 def test_a_bad_query_is_an_error(bank, model, query, problem):
     refused(emosym("bank", "search", bank, query, "--model", model), problem)
+
+
+def test_predictions_that_are_guesses_are_named(model, pictures, tmp_path):
+    """`a.png` is coloured noise, unlike the drawings that the model was trained on."""
+    image = pictures / "a.png"
+    done = emosym("bank", "add", tmp_path / "new", image)
+    assert done.code == 0
+    assert f"so predictions are guesses: 1: {image}" in done.err
