@@ -108,6 +108,9 @@ def validate(
 
 def length_check(model: str) -> Callable[[str], str | None]:
     """Return a function: a prompt -> why the decoder of a model cannot read it, or None."""
+    from model_zoo.quiet import quiet_libraries
+
+    quiet_libraries()
     from model_zoo import zoo
 
     tokenizers = zoo.prompt_tokenizers(model)
