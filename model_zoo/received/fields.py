@@ -62,13 +62,13 @@ def check_fields(path: Path, config: Any) -> None:
                     raise UserError(
                         f"{path}: {key}", got=str(count)[:80], expected=f"0 to {LABELS:,} classes"
                     )
-        if "pos_embed_max_size" in fields:
+        if "pos_embed_max_size" in fields or fields.get("_class_name") == "SD3Transformer2DModel":
             _check_positions(path, fields)
 
 
 def _check_positions(path: Path, fields: dict[str, Any]) -> None:
     """Check the table [side, side, heads x width] of SD3; absent fields have diffusers' values."""
-    side = fields["pos_embed_max_size"]
+    side = fields.get("pos_embed_max_size", 96)
     heads = fields.get("num_attention_heads", 18)
     width = fields.get("attention_head_dim", 64)
     sizes = all(type(size) is int and size > 0 for size in (side, heads, width))

@@ -86,3 +86,10 @@ def test_values_of_released_models_pass():
     with pytest.raises(UserError, match="table of positions"):
         fields.check_fields(path, sd35 | {"pos_embed_max_size": side + 1})
     fields.check_fields(path, {"num_labels": fields.LABELS})
+
+
+def test_absent_sizes_have_the_values_of_diffusers():
+    named = {"_class_name": "SD3Transformer2DModel"}
+    fields.check_fields(Path("config.json"), named)
+    with pytest.raises(UserError, match="got 96, 1000000 and 64"):
+        fields.check_fields(Path("config.json"), named | {"num_attention_heads": 10**6})
