@@ -9,6 +9,7 @@ from typing import Any
 
 from emosym.errors import UserError
 from emosym.strict_json import BadJson, read_json
+from model_zoo.received.fields import check_fields
 from model_zoo.received.limits import FIX, check_layers
 
 CODE_KEYS = ("auto_map", "custom_generate", "custom_pipeline", "custom_pipelines")
@@ -43,7 +44,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         UserError: a file outside of the folder, or none at all (a pipe, a device); a text file that
             is too large; JSON that cannot be read; a configuration that names code, an adapter, or
-            weights elsewhere.
+            weights elsewhere, or has a field that `check_fields` refuses.
     """
     roots = [root := folder.resolve()]
     roots += [up.parent.parent / "blobs" for up in (root, *root.parents) if _is_snapshot(up)]
@@ -102,6 +103,7 @@ def _check_json(path: Path) -> None:
     value = _read(path)
     for key, named in _names_of_code(value):
         raise _runs_code(path, f"{key}: {named}")
+    check_fields(path, value)
     if path.name == "config.json":
         check_layers(path, value)
     fields = value if isinstance(value, dict) else {}

@@ -147,7 +147,8 @@ def check_tokenizer(path: Path) -> None:
     """Refuse a tokenizer.json that could take hours, or fill the memory, with a short text.
 
     Raises:
-        UserError: an unknown regular expression; long insertions; a large fixed length.
+        UserError: an unknown regular expression; long insertions, also of several steps together;
+            a large fixed length.
     """
     try:
         tokenizer = json.loads(path.read_bytes())
@@ -168,16 +169,51 @@ def check_tokenizer(path: Path) -> None:
         is_length = key in ("Fixed", "pad_to_multiple_of", "max_length", "stride")
         if is_length and isinstance(value, int) and not 0 <= value <= PADDED:
             raise UserError(f"{path}: {key}", got=value, expected=f"0 to {PADDED}")
-    steps = tokenizer.get("normalizer")
-    steps = steps.get("normalizers") if isinstance(steps, dict) else None
-    replaced = [
-        one for one in steps or () if isinstance(one, dict) and one.get("type") == "Replace"
-    ]
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (growth := _growth(tokenizer.get(part), part == "decoder")) > INSERTED:
+            raise UserError(
+                f"{path} makes texts too long",
+                got=f"its {part} up to {growth:,} times",
+                expected=f"at most {INSERTED}",
+                fix=FIX,
+            )
+
+
+def _growth(value: Any, decodes: bool) -> int:
+    """Return how many times longer the steps of a tokenizer's part, at any depth, make a text.
+
+    More than `INSERTED` is not followed further.
+    """
     growth = 1
-    for one in replaced:
-        growth *= max(1, len(str(one.get("content", ""))))
-    if growth > INSERTED:
-        raise UserError(f"{path} inserts long texts", got=f"{growth:,} characters for one", fix=FIX)
+    if isinstance(value, dict):
+        growth, value = _factor(value, decodes), list(value.values())
+    for inner in value if isinstance(value, list) else ():
+        if growth > INSERTED:
+            break
+        growth *= _growth(inner, decodes)
+    return growth
+
+
+def _factor(step: dict[str, Any], decodes: bool) -> int:
+    """Return how many times longer one step of a tokenizer makes a text; at least 1."""
+    match step.get("type"):
+        case "Replace":
+            # An empty pattern is found between all characters, and keeps them.
+            kept = step.get("pattern") == {"String": ""}
+            return max(1, len(str(step.get("content", ""))) + kept)
+        case "ByteLevel" if not decodes:
+            return 2  # a byte becomes a character of up to two
+        case "TemplateProcessing":
+            pieces = [step.get("single"), step.get("pair")]
+            special = step.get("special_tokens")
+            tokens = special.values() if isinstance(special, dict) else ()
+            ids = [token.get("ids") for token in tokens if isinstance(token, dict)]
+            return _longest(pieces) * _longest(ids)
+    return 1
+
+
+def _longest(values: list[Any]) -> int:
+    return max((len(value) for value in values if isinstance(value, list | str)), default=1) or 1
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

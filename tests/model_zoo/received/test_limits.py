@@ -98,6 +98,23 @@ PIXELS = [
     (PREPROCESSOR, ("merge_size",), 0),
     (PREPROCESSOR, ("temporal_patch_size",), 0),
 ]
+
+
+def nested(key: str, step: dict, count: int) -> dict:
+    """Return a sequence of steps in a sequence."""
+    return {"type": "Sequence", key: [{"type": "Sequence", key: [step] * count}]}
+
+
+def template(single: list, ids: list[int]) -> dict:
+    """Return a post-processor that writes `single`, and `ids` for the special token x."""
+    token = {"id": "x", "ids": ids, "tokens": ["x"] * len(ids)}
+    pair = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair,
+            "special_tokens": {"x": token}}  # fmt: skip
+
+
+SEQUENCE = [{"Sequence": {"id": "A", "type_id": 0}}]
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 TOKENIZERS = [
     (("pre_tokenizer",), {"type": "Split", "pattern": {"Regex": BOMB}, "behavior": "Isolated",
                           "invert": False}),
@@ -105,6 +122,16 @@ TOKENIZERS = [
     (("normalizer",), {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}),
     (("normalizer",), {"type": "Sequence", "normalizers": [
         {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 60}),
+    *((("normalizer",), nested("normalizers", step, 7)) for step in (
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"},
+        {"type": "Replace", "pattern": {"String": ""}, "content": "a"},
+        {"type": "ByteLevel"})),
+    (("pre_tokenizer",), nested("pretokenizers", BYTES, 7)),
+    (("decoder",), nested("decoders", {"type": "Replace", "pattern": {"String": "a"},
+                                        "content": "aa"}, 7)),
+    (("post_processor",), template(SEQUENCE * 20_000, [1])),
+    (("post_processor",), template([{"SpecialToken": {"id": "x", "type_id": 0}}] * 8, [1] * 9)),
+    (("post_processor",), nested("processors", template(SEQUENCE * 2, [1]), 7)),
     (("normalizer",), {"type": "Prepend", "prepend": "a" * 10**6}),
     (("padding",), {"strategy": {"Fixed": HUGE}, "direction": "Right", "pad_to_multiple_of": None,
                     "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}),
@@ -183,6 +210,20 @@ def test_numbers(file, keys, value, folder):
 def test_tokenizers(keys, value, folder):
     put(folder / "backbone/tokenizer.json", keys, value)
     assert "backbone" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("normalizer", {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 64}),
+        ("normalizer", nested("normalizers", {"type": "ByteLevel"}, 6)),
+        ("decoder", nested("decoders", BYTES, 7)),  # they make texts shorter
+        ("post_processor", template(SEQUENCE * 8, [1] * 8)),
+    ],
+)
+def test_texts_may_become_64_times_longer(part, value, folder):
+    put(folder / "backbone/tokenizer.json", (part,), value)
+    limits.check_tokenizer(folder / "backbone/tokenizer.json")
 
 
 def test_patterns_of_released_tokenizers_are_known(tmp_path):
