@@ -25,8 +25,8 @@ SAFE = [LossScaler, ZeroStageEnum, fragment_address]
 DEEPEST = 20
 """Maximum nesting of the values in a file; DeepSpeed writes 6 levels."""
 MOST = 10_000_000
-"""Maximum number of values in a file plus the characters of its texts, where a value that several
-containers share counts once for each: code that prints or compares containers visits it as often."""
+"""Maximum number of values in a file plus the characters of its texts. A value in several
+containers counts once for each, because code that prints containers visits it as often."""
 _CONTAINERS = (list, tuple, set, frozenset)
 _LEAVES = (bytes, bool, int, float, complex, torch.Tensor, torch.dtype, torch.device, type(None))
 
