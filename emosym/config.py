@@ -41,8 +41,12 @@ WORDS: dict[Any, str] = {
 """Names of leaf types in error messages."""
 _LOSSY: dict[Any, tuple[type, ...]] = {int: (bool,), float: (bool,), str: (bool, float)}
 """Leaf type -> types of values that OmegaConf would convert to it, though they are mistakes."""
-_SECRET = re.compile(r"(api_?key|secret|password|(access|auth)_?token)", re.IGNORECASE)
-"""Names of options that EmoSym does not have: a configuration is printed, saved and shared."""
+_SECRET = re.compile(
+    r"key(?!word|frame|point)|token(?!s|iz)|secret|passw|bearer|auth(?!ors?\b)|credential|://[^/\s]*@",
+    re.IGNORECASE,
+)
+"""Names of options that EmoSym does not have: a configuration is printed, saved and shared.
+Numbers of `tokens` are none."""
 
 
 def load_config(
@@ -168,7 +172,8 @@ def _override(cls: type, tree: dict[str, Any], item: str, problems: _Problems) -
         else:
             holder[last] = _merged(hint, holder.get(last), value)
     except ValueError as error:
-        problems.add("", f"{_shown(item)} cannot be applied: {error}")
+        why = "it is not such a value" if _SECRET.search(item) else error  # which may quote it
+        problems.add("", f"{_shown(item)} cannot be applied: {why}")
 
 
 def _override_value(hint: Any, text: str) -> Any:
@@ -258,7 +263,7 @@ def _read(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
 
 def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> Any:
     if not isinstance(value, Mapping):
-        problems.add(path, f"got {_show(value)}; expected a section of keys ({_names(cls)})")
+        problems.add(path, f"got {_show(path, value)}; expected a section of keys ({_names(cls)})")
         return _BAD
     value, renamed = _without_renamed(cls, value, path, problems)
     hints = typing.get_type_hints(cls)
@@ -299,7 +304,7 @@ def _without_renamed(
             holder = holder.get(name) if isinstance(holder, Mapping) else None
         if isinstance(holder, dict) and key in holder:
             here, there = _join(path, old), _join(path, new)
-            problems.add(here, f"renamed; got {key}={_show(holder.pop(key))}; use {there}")
+            problems.add(here, f"renamed; got {key}={_show(here, holder.pop(key))}; use {there}")
             renamed.add(new)
     return kept, renamed
 
@@ -320,11 +325,13 @@ def _read_leaf(hint: Any, value: Any, path: str, problems: _Problems) -> Any:
         if "\0" in str(converted):  # no path and no name may hold it
             raise ValueError(value)
         if "${" in str(converted):  # OmegaConf would read it from the environment, or another key
-            problems.add(path, f"got {_show(value)}; ${{...}} is not supported: write the value")
+            problems.add(
+                path, f"got {_show(path, value)}; ${{...}} is not supported: write the value"
+            )
             return _BAD
         return converted
     except (OmegaConfBaseException, ValueError):
-        problems.add(path, f"got {_show(value)}; expected {_describe(hint)}")
+        problems.add(path, f"got {_show(path, value)}; expected {_describe(hint)}")
         return _BAD
 
 
@@ -365,9 +372,9 @@ def _describe(hint: Any) -> str:
 
 def _suggest(key: str, cls: type) -> str:
     """Return a hint: a similar key, or the path of this key elsewhere, or all keys."""
-    if _SECRET.search(key):
-        return "keys are read from environment variables only, as EMOSYM_JUDGE_KEY of judges"
     near = difflib.get_close_matches(key, _field_names(cls), n=1)
+    if not near and _SECRET.search(key):
+        return "keys are read from environment variables only, as EMOSYM_JUDGE_KEY of judges"
     if not near:
         near = [name for name in _keys(_defaults(cls)) if name.endswith(f".{key}")][:1]
     return f"did you mean {near[0]!r}?" if near else f"known keys: {_names(cls)}"
@@ -397,9 +404,11 @@ def _key_of(item: str) -> str:
 
 
 def _shown(item: str) -> str:
-    """Return an override for a message, without the value of a secret."""
-    key = item.partition("=")[0]
-    return f"override {f'{key}=***' if _SECRET.search(key) else item!r}"
+    """Return an override for a message, without its value where that may hold a secret."""
+    if not _SECRET.search(item):
+        return f"override {item!r}"
+    key = _key_of(item)
+    return f"override {f'{key}=***' if key else '***'!r}"
 
 
 def _prefixes(key: str) -> set[str]:
@@ -412,8 +421,10 @@ def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _show(value: object) -> str:
-    return "null" if value is None else repr(value)
+def _show(path: str, value: object) -> str:
+    """Return a value for a message: `***` where its key or a name inside it is that of a secret."""
+    text = "null" if value is None else repr(value)
+    return "***" if _SECRET.search(f"{path} {text}") else text
 
 
 def _plain(value: Any) -> Any:

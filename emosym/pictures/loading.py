@@ -17,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile, jpeg_factory
 from emosym.errors import UserError
 from emosym.pictures.colour import UnusableProfile, to_srgb
 from emosym.pictures.formats import FORMATS, NAMES, name_unsupported
+from emosym.pictures.jpeg2000 import embedded_profile
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused before decoding, because a small file can decode to gigabytes."""
@@ -72,8 +73,9 @@ def load_image(image: ImageInput) -> Image.Image:
     profile is converted to sRGB; what is transparent shows white. Without a profile colours are
     sRGB (CMYK by Pillow's formula); PNG's gAMA and cHRM are not used. A profile or EXIF data that
     cannot be read is ignored, as browsers do, and named in `info[IGNORED]`. A JPEG file of more
-    than `MAX_PIXELS` is decoded at half its width and height. An image that is so already is
-    returned itself.
+    than `MAX_PIXELS` is decoded at half its width and height. Pillow decodes a PNG file of RGB with
+    16 bits to 8, so that its transparent colour (tRNS) is compared in the upper 8 bits. An image
+    that is so already is returned itself.
 
     Raises:
         UnreadableImage: no such file; empty, damaged, or of another format than `FORMATS`; more
@@ -170,17 +172,16 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
         raise _Bad("not an image, or its header is damaged") from error
     with opened:
         width, height = opened.size
-        most = MAX_JPEG_PIXELS if isinstance(opened, JpegImageFile) else MAX_PIXELS
-        if width * height > most:
-            raise _Bad(f"image has {width} x {height} pixels, more than {most:,}")
-        _check_ratio(opened)
+        jpeg = isinstance(opened, JpegImageFile)
+        _check_size(width, height, MAX_JPEG_PIXELS if jpeg else MAX_PIXELS)
         if width * height > MAX_PIXELS:
             opened.draft(None, (width // 2, height // 2))
         yield opened
 
 
-def _check_ratio(image: Image.Image) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
+        raise _Bad(f"image has {width} x {height} pixels, more than {most:,}")
     if not min(width, height):
         raise _Bad(f"image has {width} x {height} pixels")
     if max(width, height) > MAX_RATIO * min(width, height):
@@ -197,17 +198,17 @@ def _in_memory(image: Image.Image) -> Image.Image:
         waiting.seek(place)
         with _opened(stream) as opened:
             return _srgb(opened)
-    if image.width * image.height > MAX_PIXELS:
-        raise _Bad(f"image has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-    _check_ratio(image)
+    _check_size(image.width, image.height)
     return _srgb(image)
 
 
 def _srgb(image: Image.Image) -> Image.Image:
     """Decode an image and convert it, see `load_image`."""
     key = _colour_key(image)  # before decoding, which forgets the number of bits
+    stream: Any = getattr(image, "fp", None)  # closed by decoding
+    boxed = embedded_profile(stream) if image.format == "JPEG2000" and stream else None
     image.load()
-    profile = image.info.get("icc_profile")
+    profile = image.info.get("icc_profile") or boxed
     if type(image) is Image.Image and image.mode == "RGB" and not set(image.info) - {IGNORED}:
         return image
     notes: list[str] = []
@@ -288,6 +289,8 @@ def _from_array(array: np.ndarray) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or not 1 <= channels <= 4 or not array.size:
         raise _Bad(f"array of shape {list(array.shape)}; expected [H, W] or [H, W, 1 to 4]")
+    height, width = array.shape[:2]
+    _check_size(width, height)  # before a copy: a view of a few bytes can have any shape
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     elif array.dtype.kind == "f":
@@ -299,7 +302,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype != np.uint8:
         raise _Bad(f"array of {array.dtype}; expected uint8, uint16, bool, or floats in [0, 1]")
     mode = ("L", "LA", "RGB", "RGBA")[channels - 1]
-    height, width = array.shape[:2]
     return Image.frombytes(mode, (width, height), np.ascontiguousarray(array).tobytes())
 
 

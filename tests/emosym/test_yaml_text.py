@@ -89,6 +89,41 @@ def test_a_key_in_a_configuration_is_refused_and_not_shown(key, tmp_path):
         assert "sk-123" not in text
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "number={api_key: sk-123}",
+        "names={path: a, headers: {Authorization: 'Bearer sk-123'}}",
+        "names=[{hfToken: sk-123}, 2]",
+        "judge={bearer: sk-123}",
+        "judge.key=sk-123",
+        "judge.accessToken={a: sk-123}",
+        "number=https://me:sk-123@host",
+        "number=https://host?auth=sk-123",
+        "judge.secret=[sk-123",
+        "judge.secret=!sk-123 a",
+        "judge.key sk-123",
+        "judge.key:sk-123=1",
+    ],
+)
+def test_no_value_of_a_key_is_in_a_message(override, tmp_path):
+    texts = [message(lambda: load_config(Options, None, [override]))]
+    name, equals, value = override.partition("=")
+    if equals and ":" not in name and "!" not in value and not value.startswith("[s"):
+        section, _, key = name.rpartition(".")
+        lines = f"{section}:\n  {key}: {value}" if section else f"{key}: {value}"
+        (tmp_path / "preset.yaml").write_text(lines)
+        texts.append(message(lambda: load_config(Options, tmp_path / "preset.yaml")))
+    for text in texts:
+        assert "sk-123" not in text
+        assert "***" in text or "unknown key" in text
+
+
+def test_a_number_of_tokens_is_no_secret():
+    text = message(lambda: load_config(Options, None, ["number=max_tokens"]))
+    assert "number: got 'max_tokens'" in text
+
+
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)
 )

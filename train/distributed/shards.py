@@ -22,6 +22,14 @@ from emosym.errors import UserError
 SAFE = [LossScaler, ZeroStageEnum, fragment_address]
 """Classes in the shards of ZeRO 1 and 2 beside tensors and containers. They only hold values."""
 
+DEEPEST = 20
+"""Maximum nesting of the values in a file; DeepSpeed writes 6 levels."""
+MOST = 10_000_000
+"""Maximum number of values in a file plus the characters of its texts. A value in several
+containers counts once for each, because code that prints containers visits it as often."""
+_CONTAINERS = (list, tuple, set, frozenset)
+_LEAVES = (bytes, bool, int, float, complex, torch.Tensor, torch.dtype, torch.device, type(None))
+
 
 class Shards(TorchCheckpointEngine):
     """DeepSpeed's reader and writer of files, for one engine."""
@@ -58,12 +66,13 @@ class Shards(TorchCheckpointEngine):
         """Read a file that holds only tensors, containers, numbers, texts and objects of `SAFE`.
 
         Raises:
-            UserError: the file holds something else, or cannot be read.
+            UserError: the file holds something else, values that are nested deeper than `DEEPEST`
+                or more than `MOST`, or cannot be read.
         """
         _check_archive(Path(path))
         try:
             with torch.serialization.safe_globals(SAFE):
-                return torch.load(path, map_location=map_location, weights_only=True)
+                state = torch.load(path, map_location=map_location, weights_only=True)
         except pickle.UnpicklingError as error:  # torch's own text advises weights_only=False
             found = re.search(r"GLOBAL (\S+)", str(error))
             raise UserError(
@@ -71,6 +80,14 @@ class Shards(TorchCheckpointEngine):
                 got=found[1] if found else "another pickle",
                 fix="it was not written by EmoSym and was not read; do not use this run",
             ) from error
+        reason = _excess(state)
+        if reason is not None:
+            raise UserError(
+                f"{path} is no state of an optimizer or a model",
+                got=reason,
+                fix="it was not written by EmoSym and was not used; do not use this run",
+            )
+        return state
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
@@ -100,3 +117,35 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"{path} is not a file of torch.save", got=error) from error
     if size > path.stat().st_size:
         raise UserError(f"{path} is not a file of torch.save", got=f"{size} bytes of members")
+
+
+def _excess(state: Any) -> str | None:
+    """Return why a value that was read from a file must not be visited by other code, or None."""
+    waiting, seen = [(state, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            inner = [*value.keys(), *value.values(), *_attributes(value)]
+        elif isinstance(value, _CONTAINERS):
+            inner = list(value)
+        elif isinstance(value, str):
+            inner = []
+            seen += len(value)
+        elif isinstance(value, (*_LEAVES, ZeroStageEnum)):
+            inner = []
+        elif isinstance(value, tuple(SAFE)):
+            inner = _attributes(value)
+        else:
+            return f"a value of type {type(value).__name__}"
+        if inner and depth == DEEPEST:
+            return f"values nested deeper than {DEEPEST} levels"
+        seen += 1
+        if seen + len(waiting) + len(inner) > MOST:
+            return f"more than {MOST:,} values"
+        waiting += [(item, depth + 1) for item in inner]
+    return None
+
+
+def _attributes(value: Any) -> list[Any]:
+    """Return the attributes of an object, none for a plain container."""
+    return list(getattr(value, "__dict__", {}).values())

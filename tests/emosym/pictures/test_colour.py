@@ -129,6 +129,37 @@ def test_a_wide_profile_is_converted(name, kind):
         assert np.array_equal(pixels_of(opened), pixels_of(data))
 
 
+def in_jpeg_2000(image: Image.Image, profile: bytes, method: int) -> bytes:
+    """Return a JPEG 2000 file whose colour box holds a profile instead of the number of sRGB."""
+    data = file_of(image, "JPEG2000", irreversible=False)
+    header, colr = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    (size,), (old,) = (struct.unpack_from(">I", data, at) for at in (header, colr))
+    box = struct.pack(">I", 11 + len(profile)) + b"colr" + bytes([method, 0, 0]) + profile
+    size = struct.pack(">I", size - old + len(box))
+    return data[:header] + size + data[header + 4 : colr] + box + data[colr + old :]
+
+
+@pytest.mark.parametrize("method", [2, 3])
+def test_the_profile_of_a_jpeg_2000_file_is_converted(method):
+    stored = Image.fromarray(in_space(MUTED, "Display P3"))
+    data = in_jpeg_2000(stored, rgb_profile("Display P3"), method)
+    assert np.abs(pixels_of(data) - MUTED).max() <= 2
+    with Image.open(io.BytesIO(data)) as opened:
+        assert np.array_equal(pixels_of(opened), pixels_of(data))
+
+
+def test_a_damaged_profile_of_a_jpeg_2000_file_is_named():
+    loaded = load_image(in_jpeg_2000(Image.fromarray(NOISE), b"junk" * 40, 2))
+    assert np.array_equal(np.asarray(loaded), NOISE)
+    assert "its colour profile cannot be used" in ignored(loaded)[0]
+
+
+@pytest.mark.parametrize("suffix", [".jp2", ".j2k"])
+def test_a_jpeg_2000_file_without_a_profile_is_srgb(tmp_path, suffix):
+    Image.fromarray(NOISE).save(tmp_path / f"a{suffix}", irreversible=False)
+    assert np.array_equal(pixels_of(tmp_path / f"a{suffix}"), NOISE)
+
+
 def test_a_phone_s_red_by_hand():
     """Display P3 (234, 51, 35) is sRGB (255, 0, 0), as its published conversion says."""
     red = Image.new("RGB", (4, 4), (234, 51, 35))

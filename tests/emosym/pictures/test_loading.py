@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -218,6 +219,19 @@ def test_an_array_is_a_picture(name):
 def test_an_array_that_is_no_picture(array, reason):
     with pytest.raises(UnreadableImage, match=reason):
         load_image(array)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, bool])
+@pytest.mark.parametrize("shape", [(60_000, 60_000, 3), (60_000, 60_000)])
+def test_a_huge_view_is_refused_before_it_is_copied(kind, shape):
+    view = np.broadcast_to(np.zeros((1,) * len(shape), kind), shape)  # one value in memory
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableImage, match="60000 x 60000 pixels, more than 64,000,000"):
+            load_image(view)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("given", [None, 7, [1, 2], {"a": 1}, b"", b"hello", "", "gone\0"])
