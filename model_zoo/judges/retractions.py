@@ -17,6 +17,7 @@ _SCALES = (
     ),
     re.compile(rf"[(\[]\s?(?:[a-z]+\s){{0,3}}{_RANGE}\s?[)\]]", re.I),
     re.compile(rf"{_RANGE}[- ]{{0,2}}(?:points?[- ])?(?:scale|range|likert)\b", re.I),
+    re.compile(rf"{_NUMBER}\s?=\s?[a-z][a-z ]{{0,30}}[,;]\s?{_NUMBER}\s?=", re.I),
     re.compile(rf"\[\s?{_NUMBER}\s?,\s?{_NUMBER}\s?\]"),
 )
 """A scale stated by its two ends."""
@@ -33,7 +34,7 @@ _CORRECTION = re.compile(
     r"\b(?:correct(?:ion|ed|ing)|actually|on\s+second\s+thoughts?|scratch\s+that|i\s+mean[t]?"
     r"|(?:should|could|would|might|may|ought)\s+(?:to\s+)?(?:rather\s+|have\s+|better\s+)?be(?:en)?"
     r"|change|revis(?:e|ed|ion|ing)|updated?|erratum|oops|make\s+(?:it|that)|wait|instead|closer\s+to"
-    r"|hmm+|my\s+mistake|sorry|no,)(?![a-z])(?=([^.!?;\n]{0,80}))",
+    r"|hmm+|edit|(?:is|would)\s+rather|my\s+mistake|sorry|no,)(?![a-z])(?=([.!?\s]{0,3}[^.!?;\n]{0,80}))",
     re.I,
 )
 """A word of correction, and what it is about."""
@@ -47,7 +48,7 @@ _REFUSAL = re.compile(
     re.I,
 )
 _EXAMPLE = (
-    r"\b(?:for\s+(?:example|instance)|examples?|e\.g\.|hypothetical(?:ly)?|placeholders?"
+    r"\b(?:for\s+(?:example|instance)|examples?|samples?|e\.g\.|hypothetical(?:ly)?|placeholders?"
     r"|if\s+(?:it|this|that|there)\s+(?:were|was|is)"
     r"|(?<!as )(?<!format )(?<!form )you\s+(?:asked|wrote|said|gave))(?![a-z])"
     r"(?:[^.!?;\n]|:\s{{0,3}}\n){{0,60}}?{}"

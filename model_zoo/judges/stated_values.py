@@ -50,6 +50,7 @@ _CONTAINERS = (
     (re.compile(r"<\|begin_of_box\|>", re.I), re.compile(r"<\|end_of_box\|>", re.I)),
 )
 """Openings and ends of what holds an answer; the box is GLM-V's."""
+_ENDS = re.compile("|".join(end.pattern for _, end in _CONTAINERS), re.I)
 _TEX_BOX = re.compile(r"\\boxed(?![a-z])")
 _TOKENS = re.compile(r"<\s?/?\s?[a-z:]+\s?>|<\|[a-z_]+\|>|◁/?think▷|\[/?think\]", re.I)
 _MARKS = re.compile(r"""[*_`"'#${}\[\]]|\\(?:boxed|text|textbf|mathrm|mathbf)\b|<\|?[a-z_/]+\|?>""")
@@ -87,7 +88,8 @@ def stated_values(text: str, question: Question) -> dict[str, Value]:
     bodies = _bodies(answer)
     if not bodies or are_withdrawn(answer, bodies[0], _name(question), question):
         return {}
-    if bodies != [answer]:  # a box of TeX outside of the tags is one more answer
+    if bodies != [answer]:  # what is said after them, or in a box of TeX, is one more answer
+        bodies.append(_ENDS.split(answer)[-1])
         bodies += [piece.partition("\n\n")[0] for piece in _TEX_BOX.split(answer)[1:]]
     found = [_readings(body, question) for body in bodies]
     values: dict[str, set[Value | None]] = {}

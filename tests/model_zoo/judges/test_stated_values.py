@@ -221,6 +221,10 @@ WITHDRAWN = [
     f"{TAGGED}\nSorry, valence should have been 1.5.",
     f"{FACTS}\nActually the picture is so very wide, so dark and so full of small things that I"
     " wait, make that awe.",
+    f"{FACTS}\nNo wait. 1.5.",
+    f"{FACTS}\nEDIT: awe",
+    f"{FACTS}\nI would rather say awe.",
+    "Emotion: fear; Valence (1 = low, 9 = high): 2; Arousal: 2.0",
     "Emotion: fear; Valence: 2 (on a 1-9 scale); Arousal: 2.0",
     "Emotion: fear; Valence: 2 (1 to 9); Arousal: 2.0",
     "Emotion: fear; Valence (1\u20139): 2; Arousal (1\u20139): 2.0",
@@ -239,6 +243,7 @@ WITHDRAWN = [
     f"For example: {FACTS}",
     f"Example:\n{TAGGED}",
     f"e.g. {FACTS}",
+    f"Sample: {FACTS}",
     f"If it were a snake, {FACTS}",
 ]
 
@@ -271,6 +276,7 @@ def test_a_number_with_two_signs_is_not_read(number):
         "Valence \u20141.5", "Valence\u20141.5", "Valence \u2014 1.5", "<valence>1.5",
         f"{TAGGED}<|begin_of_box|>{OTHER[8:-9]}<|end_of_box|>",
         f"<|begin_of_box|>{FACTS}<|end_of_box|>{OTHER}",
+        f"{TAGGED}\n{OTHER[8:-9]}",
         f"{TAGGED} so $\\boxed{{{OTHER[8:-9]}}}$",
         "Emotion: fear \u274c; Valence: high",
     ],
