@@ -16,38 +16,60 @@ from emosym.tasks.answers import LONGEST as PARSED
 from emosym.tasks.base import Value
 from emosym.tasks.dominant import labels_in_text
 from emosym.tasks.registry import TASKS
+from model_zoo.judges.retractions import are_withdrawn
 
 LONGEST = 2**18
 """Most characters of an answer that is read, with its reasoning."""
 
 _PLAIN = str.maketrans(
     {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full-width ASCII
-    | dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\ufe63"), "-")
+    | dict.fromkeys(map(ord, "\u2212\u2010\u2011\u2012\u2013\u207b\u2796\ufe58\ufe63"), "-")
     | dict.fromkeys(map(ord, "\u2236\ufe55\ua789"), ":")
     | dict.fromkeys(map(ord, "\u3000\u00a0\u202f\u2009"), " ")
-    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u200e\u200f"))  # of no width
+    | dict.fromkeys(map(ord, "\u2018\u2019"), "'")
+    | dict.fromkeys(map(ord, "\u201c\u201d"), '"')
+    | {0x3001: ", ", 0x3002: ". "}  # ideographic comma and full stop
+    | dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u200e\u200f\u00ad\ufe0f"))  # no width
 )
 """Characters that are written in place of ASCII signs."""
-_THOUGHT = re.compile(r"<\s?(/?)\s?(?:think|thinking|thought|reasoning)\s?>|◁(/?)think▷", re.I)
+_LONG_MINUS = re.compile(r"([:=|]\s?[\"'*`_]{0,2}\s?)[\u2014\u2015](?=[.0-9])")
+"""A long dash as a sign: after another separator; otherwise it may be the separator."""
+_EMOJI = re.compile(
+    "(?<=[a-z])[ ]?[\u2600-\u2716\u2719-\u274b\u2764\U0001f300-\U0001f447\U0001f450-\U0001f6aa"
+    "\U0001f6ac-\U0001faff]{1,8}",
+    re.I,
+)
+"""Pictures after a word, without those that deny it."""
+_THOUGHT = re.compile(
+    r"<\s?(/?)\s?(?:seed:)?(?:think|thinking|thought|reasoning)(?:\s[^<>]{0,64})?>"
+    r"|◁(/?)think▷|\[(/?)think\]",
+    re.I,
+)
 _CONTAINERS = (
     (re.compile(r"<\s?answer\s?>", re.I), re.compile(r"<\s?/\s?answer\s?>", re.I)),
     (re.compile(r"<\|begin_of_box\|>", re.I), re.compile(r"<\|end_of_box\|>", re.I)),
 )
 """Openings and ends of what holds an answer; the box is GLM-V's."""
-_TOKENS = re.compile(r"<\s?/?\s?[a-z]+\s?>|<\|[a-z_]+\|>|◁/?think▷", re.I)
+_ENDS = re.compile("|".join(end.pattern for _, end in _CONTAINERS), re.I)
+_TEX_BOX = re.compile(r"\\boxed(?![a-z])")
+_TOKENS = re.compile(r"<\s?/?\s?[a-z:]+\s?>|<\|[a-z_]+\|>|◁/?think▷|\[/?think\]", re.I)
 _MARKS = re.compile(r"""[*_`"'#${}\[\]]|\\(?:boxed|text|textbf|mathrm|mathbf)\b|<\|?[a-z_/]+\|?>""")
 """Signs of Markdown, JSON and TeX around keys and values."""
-_STRONG = re.compile(r"\s*(?:[:=|]|->|\u2192)\s*")
+_STRONG = re.compile(r"\s*(?:[:=|\t]|->|\u2192)\s*")
 _WEAK = re.compile(r"\s+is\s+|[^\S\n]*\n\s*|[^\S\n]+(?=[-+.0-9])")
 """What separates a key from its value: surely, or only if a value follows."""
 _END = re.compile(r"\n|;(?!\s*[0-9])|[,.|]\s*[a-z][a-z ]{0,30}[:=|]", re.I)
 """The end of what is said about a key: a line, a field, or another key."""
 _VALUE = re.compile(
     r"(?:[-+]?(?:[0-9]{1,3}(?:\.[0-9]{1,20})?|\.[0-9]{1,20})(?:e[-+]?[0-9]{1,2})?"
-    r"|[a-z]+(?:/[a-z]+)?)(?=\s*(?:$|[,;|]|\.(?![0-9])|(?:-|/|&|and|with)(?:\s+the)?\s*$))",
+    r"|[a-z]+(?:/[a-z]+)?)(?=\s*(?:$|[,;|]|\.(?![0-9])|(?<=\s)[-\u2014]+\s+[a-z]))",
     re.I,
 )
 """A number or a word, and nothing that could belong to it."""
+_JOINER = re.compile(r"(?:\s[-\u2014]+|/|&|\sand|\swith)(?:\s+the)?[^\S\n]*\Z", re.I)
+"""What joins a value to the next key."""
+_SIGNS = re.compile(r"\b(?:(negative|minus|below)|(positive|plus|above))\b", re.I)
+_JSON = re.compile(r"(?<![a-z])\{\s*[\"'a-z]", re.I)
 
 
 def stated_values(text: str, question: Question) -> dict[str, Value]:
@@ -56,11 +78,20 @@ def stated_values(text: str, question: Question) -> dict[str, Value]:
     The reasoning is left out. Where the answer has tags or a box, only what they hold is read. A
     key is absent where no value, or more than one, can be read: "3 or 4", "1,5" (a decimal comma or
     two fields), "2/5", a value off the scale, two answers that differ, an answer that is cut off.
+    No value is read from an answer that corrects itself, refuses, gives an example, or names
+    another scale.
     """
     if len(text) > LONGEST:
         return {}
-    answer = _without_reasoning(text.translate(_PLAIN).replace("\\n", "\n"))
-    found = [_readings(body, question) for body in _bodies(answer)]
+    plain = text.translate(_PLAIN).replace("\\n", "\n").replace('\\"', '"')
+    answer = _without_reasoning(_LONG_MINUS.sub(r"\1-", _EMOJI.sub("", plain)))
+    bodies = _bodies(answer)
+    if not bodies or are_withdrawn(answer, bodies[0], _name(question), question):
+        return {}
+    if bodies != [answer]:  # what is said after them, or in a box of TeX, is one more answer
+        bodies.append(_ENDS.split(answer)[-1])
+        bodies += [piece.partition("\n\n")[0] for piece in _TEX_BOX.split(answer)[1:]]
+    found = [_readings(body, question) for body in bodies]
     values: dict[str, set[Value | None]] = {}
     for readings in found:
         if any(value is not None for _, value in readings):  # otherwise a form that was not filled
@@ -77,10 +108,11 @@ def in_asked_form(text: str) -> str:
     and its signs `<` are left out. A text without one answer in tags or a box stays as it is.
     """
     answer = _without_reasoning(text[-LONGEST:])
-    bodies = {body.strip() for body in _bodies(answer)} - {answer.strip()}
-    if len(bodies) != 1:
+    found = _bodies(answer)
+    bodies = {_TOKENS.sub("", body).replace("<", "").strip() for body in found}
+    if found == [answer] or len(bodies) != 1:
         return text
-    body = _TOKENS.sub("", bodies.pop()).replace("<", "").strip()
+    body = bodies.pop()
     thought = _TOKENS.sub("", text.partition(body)[0]).replace("<", "").strip()
     room = max(PARSED - len(body) - 64, 0)
     return f"<think>{thought[:room]}</think><answer>{body}</answer>"
@@ -93,7 +125,7 @@ def _without_reasoning(text: str) -> str:
     """
     outside, inside, start = "", False, 0
     for tag in _THOUGHT.finditer(text):
-        closes = bool(tag[1] or tag[2])
+        closes = any(tag.groups())
         if not inside:  # a closing tag without its opening, which is in the prompt, ends all before
             outside = "" if closes else outside + text[start : tag.start()]
         inside, start = not closes, tag.end()
@@ -103,7 +135,8 @@ def _without_reasoning(text: str) -> str:
 
 
 def _bodies(answer: str) -> list[str]:
-    """Return the texts that hold an answer: of the tags, else of the boxes, else all."""
+    """Return the texts that hold an answer: of the tags and the boxes, else all."""
+    bodies = []
     for opening, end in _CONTAINERS:
         pieces = opening.split(answer)
         ends = [len(end.findall(piece)) for piece in pieces]
@@ -111,18 +144,32 @@ def _bodies(answer: str) -> list[str]:
             continue
         if sum(ends[1:]) < len(pieces) - 1:  # one is cut off
             return []
-        return [end.split(piece)[0] for piece in pieces[1:] if end.search(piece)]
-    return [answer]
+        bodies += [end.split(piece)[0] for piece in pieces[1:] if end.search(piece)]
+    return bodies or [answer]
+
+
+def _name(question: Question) -> re.Pattern[str]:
+    """Return what finds the keys of the question's task in a text."""
+    keys = "|".join(map(re.escape, TASKS[question.task].readers))
+    suffix = r"(?:[^\S\n](?:score|level|rating|value|label)(?![a-z]))?"
+    return re.compile(rf"(?<![a-z])({keys})(?![a-z]){suffix}", re.I)
 
 
 def _readings(body: str, question: Question) -> list[tuple[str, Value | None]]:
     """Return key and value of each statement in a text; None for a value that cannot be read."""
     if body.count("{") > body.count("}"):  # JSON that is cut off
         return []
-    keys = TASKS[question.task].readers
-    name = re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, keys))})(?![a-z])", re.I)
+    if _JSON.search(body):  # what follows an object is no part of its last value
+        body = body.replace("}", "}\n")
+    name = _name(question)
+    element = re.compile(rf"<\s?(/?)\s?{name.pattern}\s?>", re.I)
+    if sum(1 if not tag[1] else -1 for tag in element.finditer(body)) > 0:  # XML that is cut off
+        return []
+    body = element.sub(lambda tag: "\n" if tag[1] else f"\n{tag[2]}: ", body)
     remark = re.compile(r"\(([^()]*)\)")
-    plain = remark.sub(lambda m: m[0] if name.search(m[1]) else " ", _MARKS.sub(" ", body))
+    plain = remark.sub(
+        lambda m: m[0] if name.search(m[1]) or _SIGNS.search(m[1]) else " ", _MARKS.sub(" ", body)
+    )
     found = []
     for key, said in _statements(plain, name):
         strong = _STRONG.match(said)
@@ -141,7 +188,10 @@ def _statements(text: str, name: re.Pattern[str]) -> Iterator[tuple[str, str]]:
     places = list(name.finditer(text))
     for place, following in zip_longest(places, places[1:]):
         end = len(text) if following is None else following.start()
-        yield place[0].lower(), text[place.end() : end]
+        said = text[place.end() : end]
+        if following is not None:
+            said = said[:-16] + _JOINER.sub("", said[-16:])
+        yield place[1].lower(), said
 
 
 def _value(said: str, key: str, question: Question) -> Value | None:
@@ -152,10 +202,10 @@ def _value(said: str, key: str, question: Question) -> Value | None:
         return None
     value = TASKS[question.task].readers[key].read(_plain_number(token[0]), question)
     rest = said[token.end() :]
-    others = (
-        re.search("[0-9]", rest) if isinstance(value, float) else labels_in_text(rest, question)
-    )
-    return None if others else value
+    if not isinstance(value, float):
+        return None if labels_in_text(rest, question) else value
+    signs = {-1 if sign[1] else 1 for sign in _SIGNS.finditer(rest)}
+    return None if re.search("[0-9]", rest) or any(sign * value < 0 for sign in signs) else value
 
 
 def _plain_number(token: str) -> str:

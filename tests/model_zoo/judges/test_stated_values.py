@@ -91,6 +91,36 @@ SAME = {
     "in two parts": "<answer>Emotion: fear</answer><answer>Valence: -1.5; Arousal: 2</answer>",
     "the question's form repeated": f"<answer>Emotion: word; Valence: x.x</answer>{TAGGED}",
     "tags opened by the template": f"{FACTS}</answer>",
+    "JSON before a remark": '{"emotion": "fear", "valence": -1.5, "arousal": 2.0} It has 3 snakes.',
+    "escaped JSON": '{\\"emotion\\": \\"fear\\", \\"valence\\": -1.5, \\"arousal\\": 2.0}',
+    "curly quotes": "{\u201cemotion\u201d: \u201cfear\u201d, 'valence': -1.5, 'arousal': 2}",
+    "XML": "<emotion>fear</emotion><valence>-1.5</valence><arousal>2.0</arousal>",
+    "XML in the tags": "<answer><Emotion>fear</Emotion>\n<Valence> -1.5 </Valence>\n"
+    "<Arousal>2.0</Arousal></answer>",
+    "XML before a remark": "<emotion>fear</emotion><valence>-1.5</valence><arousal>2</arousal> 3",
+    "remarks after dashes": "Emotion: fear - the snake\nValence: -1.5 - dark\nArousal: 2.0",
+    "em-dash remarks": "Emotion: fear \u2014 a snake; Valence: -1.5 \u2014 dark; Arousal: 2",
+    "tabs": "Emotion\tfear\nValence\t-1.5\nArousal\t2.0",
+    "emoji after": "Emotion: fear \U0001f628; Valence: -1.5; Arousal: 2.0",
+    "emoji with a variation": "Emotion: fear \u2639\ufe0f\nValence: -1.5\nArousal: 2.0",
+    "ideographic full stop": "Emotion: fear\u3002Valence: -1.5\u3002Arousal: 2.0\u3002",
+    "ideographic comma": "Emotion: fear\u3001Valence: -1.5\u3001Arousal: 2.0",
+    "scores": "Emotion: fear; Valence score: -1.5; Arousal score: 2.0",
+    "ratings": '{"emotion_label": "fear", "valence_rating": -1.5, "arousal_rating": 2.0}',
+    "em dash": "Emotion: fear; Valence: \u20141.5; Arousal: 2.0",
+    "superscript minus": "Emotion: fear; Valence: \u207b1.5; Arousal: 2.0",
+    "heavy minus": "Emotion: fear; Valence: \u27961.5; Arousal: 2.0",
+    "soft hyphen": "Emo\u00adtion: fear; Valence: -1.5; Arousal: 2.0",
+    "Mistral's reasoning": f"[THINK]Emotion: awe; Valence: 1[/THINK]{FACTS}",
+    "Seed's reasoning": f"<seed:think>Emotion: awe; Valence: 1</seed:think>{FACTS}",
+    "reasoning with an attribute": f'<think time="3">Emotion: awe; Valence: 1</think>{FACTS}',
+    "the asked scale": f"On a scale from -3 to +3:\n{FACTS}",
+    "a TeX box of the same": f"{TAGGED} $\\boxed{{{FACTS}}}$",
+    "a correction before": f"It looks like awe; actually, no.\n{FACTS}",
+    "a word of correction in a reason": f"{FACTS}\nReason: the snake could be poisonous.",
+    "an idiom": f"I can't help but shudder.\n{FACTS}",
+    "an example in a reason": f"It is dark, for example at the left.\n{FACTS}",
+    "as asked for": f"Here is the answer in the form you asked for.\n{FACTS}",
 }  # fmt: skip
 
 
@@ -180,6 +210,81 @@ def test_what_states_no_answer_is_not_read(text):
     assert stated_values(text, JUDGE_QUESTION) == {}
 
 
+WITHDRAWN = [
+    f"{FACTS}. Correction: valence should be 1.5",
+    f"{FACTS}\nCorrection: 1.5 for valence",
+    f"{FACTS}\nWait, actually the valence is -2.5.",
+    f"{FACTS}\nActually, awe fits better.",
+    f"{FACTS}\nHmm: change valence to -2.5",
+    f"{FACTS}\nThe valence could be closer to 0.",
+    f"{FACTS}; on second thought, 1.5",
+    f"{TAGGED}\nSorry, valence should have been 1.5.",
+    f"{FACTS}\nActually the picture is so very wide, so dark and so full of small things that I"
+    " wait, make that awe.",
+    f"{FACTS}\nNo wait. 1.5.",
+    f"{FACTS}\nEDIT: awe",
+    f"{FACTS}\nI would rather say awe.",
+    "Emotion: fear; Valence (1 = low, 9 = high): 2; Arousal: 2.0",
+    "Emotion: fear; Valence: 2 (on a 1-9 scale); Arousal: 2.0",
+    "Emotion: fear; Valence: 2 (1 to 9); Arousal: 2.0",
+    "Emotion: fear; Valence (1\u20139): 2; Arousal (1\u20139): 2.0",
+    "Emotion: fear; Valence: 2 (out of 10); Arousal: 2.0",
+    "Emotion: fear; Valence (/10): 2; Arousal: 2.0",
+    "Emotion: fear (scale 0-10)\nValence: 2\nArousal: 3",
+    "Emotion: fear; Valence [0, 1]: 0.5; Arousal: 0.5",
+    "Emotion: fear; Valence (%): 2; Arousal: 3",
+    f"I use a 5-point scale.\n{FACTS}",
+    f"From here, a scale of 1 (unpleasant) to 9 (pleasant) is used.\n{FACTS}",
+    f"I rate it on the scale from 1 to 9. {TAGGED}",
+    f"I cannot judge this. {FACTS}",
+    f"I\u2019m unable to see the picture. {TAGGED}",
+    f"It is impossible to judge this image. {FACTS}",
+    f"You asked: {FACTS}. I can't judge this.",
+    f"For example: {FACTS}",
+    f"Example:\n{TAGGED}",
+    f"e.g. {FACTS}",
+    f"Sample: {FACTS}",
+    f"If it were a snake, {FACTS}",
+]
+
+
+@pytest.mark.parametrize("text", WITHDRAWN)
+def test_values_that_the_answer_takes_back_are_not_read(text):
+    assert stated_values(text, JUDGE_QUESTION) == {}
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "1.5-",
+        "1.5 -",
+        "1.5 \u2014",
+        "1.5 (negative)",
+        "-1.5 - positive",
+        "1.5, negative",
+        "1\u30025",
+    ],
+)
+def test_a_number_with_two_signs_is_not_read(number):
+    for text in (f"Valence: {number}", f"Valence: {number}\nArousal: 2.0; Emotion: fear"):
+        assert "valence" not in stated_values(text, JUDGE_QUESTION)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Valence \u20141.5", "Valence\u20141.5", "Valence \u2014 1.5", "<valence>1.5",
+        f"{TAGGED}<|begin_of_box|>{OTHER[8:-9]}<|end_of_box|>",
+        f"<|begin_of_box|>{FACTS}<|end_of_box|>{OTHER}",
+        f"{TAGGED}\n{OTHER[8:-9]}",
+        f"{TAGGED} so $\\boxed{{{OTHER[8:-9]}}}$",
+        "Emotion: fear \u274c; Valence: high",
+    ],
+)  # fmt: skip
+def test_what_has_two_readings_is_not_read(text):
+    assert stated_values(text, JUDGE_QUESTION) == {}
+
+
 FREE = Question(id="r", task="rewrite", images=(), split="test", text="?")
 
 
@@ -193,6 +298,7 @@ FREE = Question(id="r", task="rewrite", images=(), split="test", text="?")
         "<think>a < b, <answer>a cat</answer>?</think><answer>a boat, grey</answer>",
         f"<think>{'long ' * 5000}</think><answer>a boat, grey</answer>",
         "It is dark.\n<answer>a boat, grey</answer>",
+        "[THINK]dark[/THINK]<answer>a boat, grey</answer>",
     ],
 )
 def test_a_free_answer_is_rewritten_to_the_asked_form(text):
@@ -218,6 +324,8 @@ def test_long_texts_are_not_read():
 @pytest.mark.parametrize(
     "flood",
     ["<think>", "</think>", "<answer>", "<answer></answer>", "valence: ", "valence:1 ", "(", "(a)",
+     "\t", "scale ", "(1-", "1-", "[1,", "should be ", "actually 1", "example ", "for example:\n",
+     "a\u2639", "\u2014", "valence score ", "<think ", "[think]", "<valence>", "i can", "a (",
      " ", "\n", "{", "valence is ", "valence, a", "<", ".5", "*"],
 )  # fmt: skip
 def test_any_flood_is_read_in_time(flood):
