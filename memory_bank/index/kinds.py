@@ -156,9 +156,11 @@ class IVF(IndexKind):
         """
         if not isinstance(index, faiss.IndexIVFFlat) or index.direct_map.type != _HASHTABLE:
             return False
-        lists, quantizer = faiss.downcast_InvertedLists(index.invlists), index.quantizer
+        inner: Any = index
+        lists = faiss.downcast_InvertedLists(inner.invlists)
+        quantizer = faiss.downcast_index(inner.quantizer)
         return isinstance(lists, faiss.ArrayInvertedLists) and isinstance(
-            faiss.downcast_index(quantizer), faiss.IndexFlat
+            quantizer, faiss.IndexFlat
         )
 
     @classmethod
