@@ -198,12 +198,13 @@ class Trainer:
                 if self.state.step % self.config.save_every == 0:
                     self.save()
             self.save()
-            if ranks.any_rank(self._stop > 0):
-                raise Interrupted(self._stop or signal.SIGTERM)
         finally:
             logs.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+        # Asked last: until here a signal, also one while the logs close, is only noted.
+        if ranks.any_rank(self._stop > 0):
+            raise Interrupted(self._stop or signal.SIGTERM)
 
     def _look(self, look: Callable[[int], Look] | None, logs: Logs) -> Look:
         """Measure the model if that is due."""
