@@ -96,7 +96,7 @@ class Candidate(Provenance):
     """
 
     image: GivenImage
-    """A PNG or JPEG file, its bytes, pixels (stored as PNG), or a checked file."""
+    """An image file, its bytes, pixels (stored as PNG), or a checked file."""
     embedding: np.ndarray
     """[D], any real dtype and norm; stored as float32, compared by cosine."""
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def add(
     bank: Annotated[Path, typer.Argument(help="Folder of the memory bank; created if missing.")],
-    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files, or folders of them.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
