@@ -136,7 +136,8 @@ def folder_of(name_or_path: str | Path) -> Path:
         raise UserError(
             f"{path} is not a model folder",
             expected=f"a folder with {CONFIG}, or one of {', '.join(members())}",
-            fix="a run's model is in its folder `model`",
+            fix="a run's model is in its folder `model`; of a Qwen-VL backbone make one with"
+            " `emosym zoo compose FOLDER --backbone NAME`",
         )
     return path
 

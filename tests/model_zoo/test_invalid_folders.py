@@ -29,6 +29,20 @@ def test_a_folder_that_is_not_a_model(tmp_path):
             zoo.load(path)
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-VL-3B-Instruct", "transformers"])
+def test_a_backbone_is_to_be_composed(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers/config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(UserError) as caught:
+        zoo.load(name)
+    assert str(caught.value) == (
+        f"{name} is not a model folder; expected a folder with emosym.json, or one of"
+        f" {', '.join(zoo.members())}; a run's model is in its folder `model`; of a Qwen-VL"
+        " backbone make one with `emosym zoo compose FOLDER --backbone NAME`"
+    )
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     ("damage", "message"),
