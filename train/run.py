@@ -193,9 +193,12 @@ def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     model, fingerprint = _starting_model(config)
     data = load_run_data(config, run)
     model.generator.denoiser.truncate_prompts = config.data.long_prompts == "truncate"
-    for notice in check_texts(config, model, data.samples, data.questions):
+    texts = check_texts(config, model, data.samples, data.questions)
+    for notice in texts.notices:
         ranks.say(notice)
     trainer = Trainer(config, run, model, data, fingerprint)
+    if config.data.long_prompts == "truncate":
+        trainer.data_metrics["truncated_prompts"] = texts.truncated_prompts
     for phase in trainer.phases.values():
         for notice in phase.notices():
             ranks.say(notice)

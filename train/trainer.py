@@ -116,6 +116,8 @@ class Trainer:
         for part, average in self.averages.items() if ranks.is_first() else []:
             print(f"{part}: the run evaluates and saves an average of its weights ({average})")
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
+        self.data_metrics: dict[str, float] = {}
+        """Metrics of the run's data; recorded with every step."""
         self._alarm: Alarm | None = None
         self._stop = 0
         self._updated = False
@@ -188,7 +190,8 @@ class Trainer:
                 metrics, owns = self.step(), self.phases[phase].owns
                 speed = self.phases[phase].batch_size / (time.monotonic() - step_started)
                 rates = {part: engines.learning_rate(self.engines[part]) for part in owns}
-                logs.row(step, phase, metrics, speed, rates, *self._look(look, logs))
+                scores, sheet = self._look(look, logs)
+                logs.row(step, phase, metrics, speed, rates, self.data_metrics, scores, sheet)
                 self.state.seconds = before + time.monotonic() - started
                 if self._alarm is not None:
                     self.save()
