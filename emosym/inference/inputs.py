@@ -20,6 +20,9 @@ from emosym.models.model import MAX_STEPS
 from emosym.pictures.loading import ImageInput
 from emosym.records import ImageRequest, Question
 
+Images = ImageInput | Tensor | Sequence[ImageInput | Tensor]
+"""One image or several, see `as_images`."""
+
 
 def as_images(images: Any) -> tuple[list[ImageInput], bool]:
     """Return images as a list, and whether one image was given rather than several.

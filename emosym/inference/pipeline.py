@@ -16,6 +16,7 @@ from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.arguments import named_arguments
 from emosym.inference.inputs import (
+    Images,
     as_images,
     as_questions,
     as_requests,
@@ -35,7 +36,7 @@ from emosym.models.generator import OnStep
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym
 from emosym.models.understander import UnderstanderOutput
-from emosym.pictures.loading import ImageInput, load_image
+from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
@@ -162,7 +163,7 @@ class EmoSymPipeline:
 
     @named_arguments
     @torch.no_grad()
-    def understand(self, images: ImageInput | Sequence[ImageInput], *, answer: bool = True) -> Any:
+    def understand(self, images: Images, *, answer: bool = True) -> Any:
         """Predict the emotion that an image evokes, or each of several.
 
         Args:
@@ -187,9 +188,7 @@ class EmoSymPipeline:
             results += understandings(self.model, output, texts, loaded)
         return results[0] if one else results
 
-    def recognise(
-        self, images: ImageInput | Sequence[ImageInput]
-    ) -> tuple[list[Understanding], np.ndarray]:
+    def recognise(self, images: Images) -> tuple[list[Understanding], np.ndarray]:
         """Return predictions without text, and the images' embeddings, from one forward pass.
 
         Both have N items, also for N = 1. An embedding is `h_emo`, float32 [N, D]. The memory bank
@@ -202,7 +201,7 @@ class EmoSymPipeline:
             batch_size=self.batch_size,
         )
 
-    def embed_images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+    def embed_images(self, images: Images) -> np.ndarray:
         """Return the images' embeddings `h_emo`, float32 [N, D]."""
         return self.recognise(images)[1]
 

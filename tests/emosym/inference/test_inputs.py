@@ -65,8 +65,8 @@ def test_tensors_and_channels_first_are_images(pipe):
         assert pipe.understand(given, answer=False) == first
     for several in (uint8[None], [uint8], floats[None], pixels.transpose(2, 0, 1)[None]):
         assert pipe.understand(several, answer=False) == [first]
-    assert pipe.understand(torch.ones(3, 8, 8, dtype=torch.bfloat16), answer=False) == (
-        pipe.understand(np.full((8, 8, 3), 255, np.uint8), answer=False)
+    assert pipe.understand(torch.ones(3, 40, 40, dtype=torch.bfloat16), answer=False) == (
+        pipe.understand(np.full((40, 40, 3), 255, np.uint8), answer=False)
     )
 
 
