@@ -14,7 +14,7 @@ from PIL import Image
 
 import emosym
 import emosym.inference.pipeline as module
-from emosym.affect.scales import Affect
+from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import NORMS
 from emosym.errors import UserError
 from emosym.inference.inputs import as_requests
@@ -153,8 +153,11 @@ def test_a_list_has_the_emotion_of_each_prompt(pipe):
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [
-        ({"emotion": ["awe", None]}, [("awe", NORMS["awe"]), (None, None)]),
-        ({"emotion": ("awe", "fear")}, [("awe", NORMS["awe"]), ("fear", NORMS["fear"])]),
+        ({"emotion": ["awe", None]}, [("awe", NORMS["awe"].to(PUBLIC)), (None, None)]),
+        (
+            {"emotion": ("awe", "fear")},
+            [("awe", NORMS["awe"].to(PUBLIC)), ("fear", NORMS["fear"].to(PUBLIC))],
+        ),
         (
             {"emotion": "awe", "valence": [1, -2.5], "arousal": 2},
             [("awe", Affect(1, 2)), ("awe", Affect(-2.5, 2))],
