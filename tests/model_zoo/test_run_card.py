@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from emosym.models.model import EmoSym
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from model_zoo.card import license_of
 from model_zoo.run_card import run_card
 
@@ -89,5 +89,5 @@ def test_the_license_is_that_of_the_base(text: str, found: str) -> None:
 
 
 def test_the_shipped_model_names_its_license() -> None:
-    folder = zoo.folder_of("emosym-tiny")
+    folder = catalogue.folder_of("emosym-tiny")
     assert license_of(zoo.read_card(folder)) == "apache-2.0"
