@@ -92,7 +92,7 @@ def test_refine(model, tmp_path):
         del one["critique"]
     own = dict.fromkeys(("prompt", "best", "worst", "rewrite", "kept", "mean_error"))
     assert paths_of(found) == {
-        **dict.fromkeys(("image", "model", "judge", "stopped")),
+        **dict.fromkeys(("image", "model", "judge", "epsilon", "stopped")),
         "request": dict.fromkeys(REQUEST),
         "best": {**dict.fromkeys(("round", "prompt")), **drawing},
         "rounds": [{**own, "drawings": [drawing]}],
