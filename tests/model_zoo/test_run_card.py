@@ -57,6 +57,11 @@ def test_a_card_by_hand() -> None:
     assert "understander 0.01 M, generator 0.02 M, autoencoder 0.03 M" in body
     row = r"| emotion accuracy | 0.5 | 0.75 | +0.250 \[+0.100, +0.400\] | better |"
     assert row in body
+    python = body.partition("```python\n")[2].partition("```")[0]
+    assert python == (
+        "from emosym import EmoSymPipeline\n\n"
+        'pipeline = EmoSymPipeline.from_pretrained("path/to/this/folder")\n'
+    )
 
 
 @pytest.mark.parametrize("name", ["name", "base", "data", "facts"])
