@@ -12,7 +12,7 @@ import typer
 
 from emosym.console import guard
 from emosym.console.options import Plugins, Version
-from emosym.errors import UserError
+from emosym.errors import UserError, in_words
 from train.paths import CONFIG, check_run, check_start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -146,7 +146,7 @@ def _problem(run: Path, error: UserError | OSError) -> UserError:
     # Not Path.is_file: it raises where the folder cannot be looked into.
     begun = os.path.isfile(run / CONFIG)
     advice = f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
-    return UserError(f"{error}; correct it, then {advice}")
+    return UserError(f"{in_words(error)}; correct it, then {advice}")
 
 
 def _kept(run: Path) -> str:
