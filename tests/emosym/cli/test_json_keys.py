@@ -142,6 +142,7 @@ def test_banks(bank, pictures, model, tmp_path):
     image = ("image", "id", "admitted", "reason", "emotion", "predicted", "confidence")
     assert paths_of(added) == {
         **dict.fromkeys(("bank", "version", "size", "admitted", "refused")),
+        "unchecked": {},
         "images": [dict.fromkeys(image)],
         "sheets": [],
     }
