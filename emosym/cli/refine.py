@@ -103,7 +103,7 @@ def refine(
     rounds.
     """
     from data_tools.files.staging import staged_folder, write_json
-    from emosym.cli.drawing import png_of
+    from emosym.cli.drawing import png_of, warn_untrained
     from emosym.inference import refine as refining
     from emosym.inference.inputs import check_sampling
 
@@ -122,6 +122,7 @@ def refine(
     total = best_of or rounds * images
     with staged_folder(out) as stage, progress("refining", total) as bar:
         pipeline = load_pipeline(model, device)
+        warn_untrained(pipeline)
         critic = remote or (pipeline if judge == SELF else load_pipeline(judge, device))
         hashed = model_hash(model)
         done = count(1)
