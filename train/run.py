@@ -98,7 +98,7 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
             trainer, data = _set_up(config, run)
         trainer.restore(checkpoint)
         step, total = trainer.state.step, len(trainer.schedule)
-        ranks.say(f"{run} continues at step {step} of {total}")
+        ranks.say(f"{run} continues after step {step} of {total}")
         with ranks.raise_together():
             if ranks.is_first():
                 note_start(run)

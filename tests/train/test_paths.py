@@ -25,12 +25,15 @@ TINY = "train/presets/tiny/joint-tiny.yaml"
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["run", TINY.replace("joint", "join")], f"no such configuration file; did you mean {TINY!r}?"),
+        (
+            ["run", TINY.replace("joint", "join")],
+            f"no such configuration file; did you mean {TINY!r}",
+        ),
         (["run", TINY, "--data", "no/such/data"], "no dataset at no/such/data; expected a folder"),
         (["run", TINY, "--run", "train"], "train is not empty; expected a new folder for the run"),
-        (["resume", "runs/no-such-run"], "runs/no-such-run is not a run folder; got no config.yaml"),
+        (["resume", "runs/no-such-run"], "runs/no-such-run is not a run folder; got no config"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_path_is_an_error_before_the_trainer_is_imported(arguments, problem):
     done = subprocess.run(
         [sys.executable, "-c", TELL, *arguments],
