@@ -77,17 +77,16 @@ def test_a_step_that_is_not_finite_is_refused(tmp_path, preset, world, poison, w
 def test_a_learning_rate_that_blows_up(tmp_path, preset):
     """The advice of the message works: lower it, and go back to the checkpoint that it names."""
     run = tmp_path / "run"
-    rate = {"understander": {"learning_rate": 1e35, "warmup_steps": 0}}
-    done = train("run", preset(**compress(4, engine=rate), save_every=1), "--run", run)
-    message = refused(done)
-    step = len(probes.rows(run))
-    assert step < 4
-    assert f"step {step + 1} (compress) was refused" in message
-    earlier = f"step-{step - 1:07d}"
+    rate = {"understander": {"learning_rate": 1e-3, "warmup_steps": 0}}
+    done = train("run", preset(**compress(2, engine=rate), save_every=1), "--run", run)
+    assert done.code == 0, done.err
+    higher = ("stages.0.steps=4", "engine.understander.learning_rate=1e35")
+    message = refused(train("resume", run, *higher))
+    assert "step 4 (compress) was refused" in message
     assert message.endswith(
-        f"or lower the learning rate, then `make resume RUN={run} CHECKPOINT={earlier}`"
+        f"or lower the learning rate, then `make resume RUN={run} CHECKPOINT=step-0000002`"
     )
-    lower = ("--checkpoint", earlier, "engine.understander.learning_rate=1e-3")
+    lower = ("--checkpoint", "step-0000002", "engine.understander.learning_rate=1e-3")
     assert train("resume", run, *lower).code == 0
     assert [row["step"] for row in probes.rows(run)] == list(range(4))
     assert "learning_rate: 0.001" in (run / "config.yaml").read_text()
