@@ -10,7 +10,7 @@ import torch
 
 from emosym.errors import UserError
 from emosym.models.model import FORMAT
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from tests.model_zoo.model_folder import PARTS, edit, weights
 
 
@@ -18,7 +18,7 @@ def test_unknown_names_suggest():
     with pytest.raises(UserError, match=r"unknown model 'emosym-tny'.*did you mean 'emosym-tiny'"):
         zoo.load("emosym-tny")
     with pytest.raises(UserError, match=r"unknown model 'emosym-tny'"):
-        zoo.preset("emosym-tny")
+        catalogue.preset("emosym-tny")
 
 
 def test_a_folder_that_is_not_a_model(tmp_path):
@@ -135,7 +135,7 @@ def test_an_older_format_is_refused(folder):
     ],
 )
 def test_an_unreadable_description_is_reported(folder, text, message):
-    (folder / zoo.CONFIG).write_text(text)
+    (folder / catalogue.CONFIG).write_text(text)
     with pytest.raises(UserError, match=message):
         zoo.load(folder)
 
@@ -166,8 +166,8 @@ def test_a_description_that_makes_no_model_is_reported(folder, key, value, messa
 
 
 def test_a_window_without_room_is_reported(folder):
-    about = json.loads((folder / zoo.CONFIG).read_text()) | {"text_tokens": -1}
-    (folder / zoo.CONFIG).write_text(json.dumps(about))
+    about = json.loads((folder / catalogue.CONFIG).read_text()) | {"text_tokens": -1}
+    (folder / catalogue.CONFIG).write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"emosym.json: text_tokens; got -1; expected 1 to 4096"):
         zoo.load(folder)
 

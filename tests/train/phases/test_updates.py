@@ -285,5 +285,5 @@ def test_a_step_that_fails_in_a_later_update_is_not_saved(found):
     """The weights are between two steps: what is kept is the checkpoint before them."""
     case = found["spoiled"]
     assert case["kept"] == ["step-0000001"]
-    assert "step 1 (verify_grpo) was refused; got loss nan" in case["told"]
+    assert "step 2 (verify_grpo) was refused; got loss nan" in case["told"]
     assert "the last checkpoint is from before it" in case["told"]

@@ -1,0 +1,24 @@
+"""Errors of the operating system, told in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emosym.errors import UserError, in_words
+
+
+def test_the_number_of_a_system_error_is_not_told():
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("no/such").read_bytes()
+    error = caught.value
+    assert in_words(error) == "No such file or directory: no/such"
+    told = UserError("cannot read no/such", got=error, expected="text")
+    assert str(told) == "cannot read no/such; got No such file or directory; expected text"
+
+
+def test_an_error_without_a_number_is_told_as_it_is():
+    error = OSError("a library's own words")
+    assert in_words(error) == "a library's own words"
+    assert str(UserError("cannot start", got=error)) == "cannot start; got a library's own words"
