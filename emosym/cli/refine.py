@@ -80,7 +80,8 @@ def refine(
         str,
         typer.Option(
             help="What judges and rewrites: self, a model's name or folder, or the URL of a server"
-            " with OpenAI's chat completions API; its key is read from EMOSYM_JUDGE_KEY."
+            " with OpenAI's chat completions API; its key is read from EMOSYM_JUDGE_KEY and sent"
+            " only to the URL in EMOSYM_JUDGE_URL."
         ),
     ] = SELF,
     judge_model: Annotated[
