@@ -84,6 +84,17 @@ def test_it_understands_images():
     assert "authorization" not in server.headers[0]
 
 
+def test_it_sends_transparent_images_on_white():
+    """Whatever colour is hidden; a question's images too."""
+    hidden = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    question = Question(id="a", task="perception", images=(hidden,), split="test", text="Why?")
+    with chat_server.serving(good) as server:
+        remote(server).understand([hidden])
+        remote(server).answer([question])
+    sent = [chat_server.pictures(body) for body in server.requests]
+    assert [one.getcolors() for [one] in sent] == [[(16, (255, 255, 255))]] * 2
+
+
 def test_reasoning_that_the_server_keeps_to_itself_is_not_missed():
     bare = GOOD.partition("</think>")[2]
     with chat_server.serving(lambda handler, _: handler.say(bare)) as server:
