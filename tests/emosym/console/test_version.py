@@ -36,4 +36,4 @@ def test_evaluation_uses_the_device(tmp_path):
     for command in (run, ["plane", "emosym-tiny"], ["refining", "emosym-tiny"]):
         done = CliRunner().invoke(app, [*command, "--device", "nowhere"])
         assert isinstance(done.exception, UserError), done.output
-        assert str(done.exception).startswith("cannot use the device 'nowhere'; got ")
+        assert str(done.exception).startswith("cannot use the device 'nowhere'; expected ")
