@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data_tools.files.paths import has_file
 from data_tools.manifest import (
     Check,
     Problem,
@@ -31,11 +32,11 @@ def open_dataset(path: Path) -> list[Sample]:
     Raises:
         UserError: the path does not exist, its layout is unknown, or one of its rows is invalid.
     """
-    if path.is_file():
-        return read_manifest(path)
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"no dataset at {path}", expected="a folder or a manifest file")
-    if (path / MANIFEST).is_file():
+    if not path.is_dir():
+        return read_manifest(path)
+    if has_file(path / MANIFEST):
         return read_manifest(path / MANIFEST)
     return _read_public(_kind_of(path), path)
 
@@ -58,7 +59,7 @@ def validate_dataset(
         UserError: the path does not exist, cannot be read, or has an unknown layout.
     """
     manifest = path / MANIFEST if path.is_dir() else path
-    if not path.is_dir() or manifest.is_file():
+    if not path.is_dir() or has_file(manifest):
         return validate_manifest(manifest, progress, check_text)
     samples, quarantined = read_source(_kind_of(path), path)
     problems = [Problem(path, None, row.where, row.reason, row.record) for row in quarantined]

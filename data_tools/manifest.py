@@ -255,7 +255,7 @@ def _problems(record: dict[str, object]) -> Iterator[tuple[str, str]]:
         if isinstance(value, str) and value and value not in names:
             near = difflib.get_close_matches(value.lower(), names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            yield key, f"unknown {key} {value!r}; expected one of {', '.join(names)}{hint}"
+            yield key, f"unknown {key} {value!r:.80}; expected one of {', '.join(names)}{hint}"
     if record.get("emotion") == "":
         yield "emotion", "is an empty string; leave the key out if the emotion is unknown"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 DEPTH = 32
@@ -91,9 +92,9 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values = dict(pairs)
     if len(values) == len(pairs):
         return values
-    keys = [key for key, _ in pairs]
+    counts = Counter(key for key, _ in pairs)
     repeated = _Repeated(values)
-    repeated.key = next(key for index, key in enumerate(keys) if key in keys[:index])
+    repeated.key = next(key for key in values if counts[key] > 1)
     return repeated
 
 

@@ -25,6 +25,9 @@ PAIRED_RESAMPLES = 1000
 FEWEST_ITEMS = 10
 """With fewer items the interval of a change is too narrow, so none is given."""
 
+LARGEST = 1e50
+"""Greatest magnitude of a number in a report: products of larger ones are infinite."""
+
 METRICS: dict[str, Metric] = {
     metric.__name__: metric
     for metric in (
@@ -149,6 +152,11 @@ def check_items(items: object, path: str) -> None:
             )
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value of a report is a number that can be computed with."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
 def _is_stored(one: Mapping[str, Any], count: int) -> bool:
     """Return whether plain data are the rows of a known metric over `count` items."""
     name, options, rows = one.get("metric"), one.get("options"), one.get("rows")
@@ -159,7 +167,7 @@ def _is_stored(one: Mapping[str, Any], count: int) -> bool:
         return False
     kinds: tuple[type, ...] = (int,) if name in ("accuracy", "macro_f1") else (int, float)
     numbers = [number for row in rows if isinstance(row, list) for number in row]
-    if any(type(number) not in kinds or not math.isfinite(number) for number in numbers):
+    if any(type(number) not in kinds or not is_number(number) for number in numbers):
         return False
     if name == "macro_f1" and not (
         type(classes) is int and 1 <= classes <= 1000 and all(0 <= n <= classes for n in numbers)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from data_tools.files.paths import locate
+from data_tools.files.paths import has_file, locate
 from data_tools.labels.votes import vote_problems
 from data_tools.quarantine import InvalidRecord, Quarantined
 from emosym.affect.scales import PUBLIC
@@ -30,7 +30,7 @@ ATTRIBUTES = (
 
 def is_emoset(root: Path) -> bool:
     """Return whether a folder has EmoSet's layout: a label map and at least one split file."""
-    return (root / "info.json").is_file() and bool(_split_files(root))
+    return has_file(root / "info.json") and bool(_split_files(root))
 
 
 def read_emoset(root: Path) -> Iterator[Sample | Quarantined]:
@@ -60,7 +60,7 @@ def read_emoset(root: Path) -> Iterator[Sample | Quarantined]:
 
 def _split_files(root: Path) -> dict[Split, Path]:
     paths = {split: root / f"{split}.json" for split in get_args(Split)}
-    return {split: path for split, path in paths.items() if path.is_file()}
+    return {split: path for split, path in paths.items() if has_file(path)}
 
 
 def _rows(path: Path) -> list[object]:

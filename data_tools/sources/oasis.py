@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_tools.files.paths import locate
+from data_tools.files.paths import has_file, locate
 from data_tools.quarantine import InvalidRecord, Quarantined
 from emosym.affect.scales import PUBLIC, SAM7
 from emosym.errors import UserError
@@ -37,7 +37,7 @@ _CATEGORY = {
 
 def is_oasis(root: Path) -> bool:
     """Return whether a folder has the layout of OASIS."""
-    return (root / "OASIS.csv").is_file()
+    return has_file(root / "OASIS.csv")
 
 
 def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:

@@ -86,8 +86,9 @@ def validate(
     The exit code is 0 for a valid dataset and 2 for one with problems.
     """
     from data_tools.dataset import MANIFEST, validate_dataset
+    from data_tools.files.paths import has_file
 
-    if (path / MANIFEST).is_file():
+    if has_file(path / MANIFEST):
         path = path / MANIFEST
     check_text = None if model is None else length_check(model)
     with progress("checking") as show:

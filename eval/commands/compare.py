@@ -61,6 +61,12 @@ def read_report(path: Path) -> dict[str, Any]:
 
     file = path / "report.json" if path.is_dir() else path
     try:
+        if file.exists() and not file.is_file():  # reading a pipe or a device may never end
+            raise UserError(
+                f"cannot read {file}",
+                got="no regular file",
+                expected="the report.json of `python -m eval run`",
+            )
         report = read_json(file.read_bytes())
     except (OSError, BadJson) as error:
         reason = error.strerror if isinstance(error, OSError) else error

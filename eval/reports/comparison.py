@@ -9,7 +9,7 @@ from typing import Any, Literal
 from emosym.errors import UserError
 from emosym.tasks.base import Better
 from emosym.tasks.registry import TASKS
-from eval.scores import Interval, change_interval, check_items
+from eval.scores import LARGEST, Interval, change_interval, check_items, is_number
 
 Report = Mapping[str, Any]
 """A report.json, see `eval.reports.report.write_report`."""
@@ -105,14 +105,20 @@ def _check_metrics(found: object, path: str, metrics: Metrics) -> None:
     scores = _mapping(found, path)
     for name in metrics:
         value = scores.get(name)
-        if value is not None and not _is_number(value):
-            raise UserError(f"{path}.{name}", got=repr(value), expected="a number or null")
+        if value is not None and not is_number(value):
+            raise UserError(
+                f"{path}.{name}",
+                got=repr(value),
+                expected=f"null or a number within ±{LARGEST:g}",
+            )
     for key in ("intervals", CHANGES):
         for name, interval in _mapping(scores.get(key), f"{path}.{key}").items():
             pair = isinstance(interval, (list, tuple)) and len(interval) == 2
-            if interval is not None and not (pair and all(map(_is_number, interval))):
+            if interval is not None and not (pair and all(map(is_number, interval))):
                 raise UserError(
-                    f"{path}.{key}.{name}", got=repr(interval), expected="two numbers or null"
+                    f"{path}.{key}.{name}",
+                    got=repr(interval),
+                    expected=f"null or two numbers within ±{LARGEST:g}",
                 )
     check_items(scores.get("items"), f"{path}.items")
     _check_confusion(scores.get("confusion"), scores.get("labels"), path)
@@ -131,10 +137,6 @@ def _check_confusion(counts: Any, labels: Any, path: str) -> None:
     )
     if not square:
         raise UserError(f"{path}.confusion", expected="a row of counts for each of its labels")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _mapping(value: object, path: str) -> Mapping[str, Any]:

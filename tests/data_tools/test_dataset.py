@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
 from data_tools.affectworld.world import write_world
-from data_tools.dataset import dataset_stats, open_dataset
+from data_tools.dataset import dataset_stats, open_dataset, validate_dataset
 from data_tools.manifest import write_manifest
 from emosym.errors import UserError
 from emosym.records import Sample
@@ -92,3 +96,43 @@ def test_oasis_opens_in_place(shared):
     samples = open_dataset(shared / "oasis")
     assert len(samples) == 639
     assert dataset_stats(samples)["valence"]["mean"] == pytest.approx(0.3795, abs=1e-4)
+
+
+def piped(place: Path) -> Path:
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    return place
+
+
+@pytest.mark.parametrize("name", ["manifest.jsonl", "info.json", "test.json", "OASIS.csv"])
+@pytest.mark.parametrize("use", [open_dataset, validate_dataset])
+def test_a_pipe_in_a_dataset_is_named_and_not_waited_for(tmp_path, use, name):
+    write_world(tmp_path / "w", 16, seed=0)
+    if name == "OASIS.csv":
+        (tmp_path / "w" / "info.json").unlink()
+    place = piped(tmp_path / "w" / name)
+    with pytest.raises(UserError) as error:
+        use(tmp_path / "w")
+    assert str(error.value) == (
+        f"{place} is not a regular file (a folder, a pipe, a device or a broken link); expected a"
+        " file of the dataset in that place; put the file itself there"
+    )
+
+
+def test_a_pipe_as_a_dataset_or_an_image_is_not_called_missing(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read manifest .*; got no regular file"):
+        open_dataset(piped(tmp_path / "pipe"))
+    write_world(tmp_path / "w", 16, seed=0)
+    piped(tmp_path / "w" / "image" / "awe" / "awe_00000.jpg")
+    with pytest.raises(UserError, match=r"'image/awe/awe_00000.jpg' is not a regular file \(a fol"):
+        open_dataset(tmp_path / "w")
+
+
+def test_an_endless_path_is_refused_in_time(tmp_path):
+    """Following the links of this path would take hours."""
+    record = {"id": "1", "image": "x/" * 10_000_000, "split": "train"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(record))
+    with pytest.raises(UserError) as error:
+        open_dataset(tmp_path)
+    start = f"{tmp_path / 'manifest.jsonl'}:1: image: path '{'x/' * 39}x… is longer than 4096 chara"
+    assert str(error.value).startswith(start)

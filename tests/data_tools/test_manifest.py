@@ -103,7 +103,7 @@ def test_a_manifest_may_be_named_by_a_relative_path(root, monkeypatch):
         ({"image": "sub/../../x.jpg"}, "1: image: path 'sub/../../x.jpg' leaves the dataset's"),
         ({"image": "sub\\b.jpg"}, "1: image: path 'sub\\\\b.jpg' must separate folders by /"),
         ({"image": "c.jpg"}, "1: image: file 'c.jpg' does not exist"),
-        ({"image": "sub"}, "1: image: file 'sub' does not exist"),
+        ({"image": "sub"}, "1: image: file 'sub' is not a regular file"),
         ({"votes": [1]}, "1: votes: expected an object of emotions and weights, got [1]"),
         ({"votes": {"joy": 1}}, "1: votes: unknown emotion 'joy'; expected one of amusement"),
         ({"votes": {"awe": -1}}, "1: votes: the weight of 'awe' is -1; expected a finite number"),

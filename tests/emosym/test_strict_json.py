@@ -55,3 +55,10 @@ def test_places_in_lists_are_numbers_and_keys_are_texts():
         with pytest.raises(BadJson) as error:
             read_json(text)
         assert error.value.path == path
+
+
+def test_a_repeated_key_among_many_is_found_in_time():
+    """Quadratic work on this number of keys would take hours."""
+    keys = ", ".join(f'"{number}": 0' for number in range(500_000))
+    with pytest.raises(BadJson, match=r"^499999: this key comes twice$"):
+        read_json(f'{{{keys}, "499999": 1}}')

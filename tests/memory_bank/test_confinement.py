@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,20 @@ def test_a_hard_linked_copy_can_be_read_but_not_written(bank: Path):
     with pytest.raises(UserError, match=r"has 2 names \(hard links\); expected one"):
         MemoryBank.open(copy, "a")
     assert contents(bank) == before
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_a_schema_that_only_the_journal_holds_is_refused(bank: Path, mode: str):
+    """`bank.sqlite` by itself is as EmoSym makes it; the change comes when its journal is read."""
+    received = bank.parent / "received"
+    with closing(sqlite3.connect(bank / "bank.sqlite", isolation_level=None)) as db:
+        db.execute("CREATE TRIGGER evil AFTER INSERT ON entries BEGIN DELETE FROM tags; END")
+        shutil.copytree(bank, received)  # before the journal is emptied into the database
+    alone = shutil.copytree(received, bank.parent / "alone")
+    (alone / "bank.sqlite-wal").unlink()
+    with MemoryBank.open(alone) as reader:
+        assert reader.verify() == []
+    with pytest.raises(
+        UserError, match=r"another program; got an unknown trigger 'evil'; expected"
+    ):
+        MemoryBank.open(received, mode)

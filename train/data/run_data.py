@@ -74,7 +74,13 @@ def _samples(config: RunConfig, run: Path) -> list[Sample]:
         if ranks.is_first() and not folder.exists():
             with progress("drawing images of the world", world.count) as show:
                 write_world(folder, world.count, world.seed, progress=show)
-    return open_dataset(folder)
+    try:
+        return open_dataset(folder)
+    except UserError as error:
+        raise UserError(
+            f"the images that were drawn for this run cannot be read: {error}",
+            fix=f"or delete {folder}, and it is drawn again",
+        ) from error
 
 
 def _spread(items: Sequence[Question], count: int) -> list[Question]:

@@ -28,6 +28,8 @@ TRAINED = {
     "tasks": {"after": {"valence": {"count": 9, "mae": 0.2}, "own": {"count": 2, "score": 0.5}}},
 }
 
+HUGE = {"metric": "mean", "options": {}, "rows": [[1e308]]}
+
 
 def compare(*words: object) -> subprocess.CompletedProcess:
     return subprocess.run(
@@ -118,6 +120,14 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
     assert message.format(path=path) in done.stderr
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["file", "folder"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, inside: bool) -> None:
+    path = tmp_path / "report.json"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"cannot read {path}; got no regular file; expected the"):
+        read_report(tmp_path if inside else path)
+
+
 @pytest.mark.parametrize(
     ("report", "problem"),
     [
@@ -128,7 +138,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
         ({"understanding": {"after": {"intervals": "x"}}}, "understanding.after.intervals of a"),
         (
             {"understanding": {"after": {"intervals": {"v_mae": [1]}}}},
-            r"understanding.after.intervals.v_mae; got \[1\]; expected two numbers or null",
+            r"understanding.after.intervals.v_mae; got \[1\]; expected null or two numbers",
         ),
         (
             {"generation": {"after": {"items": {"ids": ["a"], "metrics": {"m": 1}}}}},
@@ -144,6 +154,15 @@ def test_what_is_no_report_is_refused(tmp_path: Path, text: str | None, message:
         ),
         ({"tasks": {"after": {"valence": 3}}}, "tasks.after.valence of a report; got int"),
         ({"tasks": {"after": {"own": {"score": "x"}}}}, "tasks.after.own.score; got 'x'"),
+        # Their difference would be infinite, which no report and no JSON holds.
+        (
+            {"understanding": {"after": {"accuracy": -1e308}}},
+            r"understanding.after.accuracy; got -1e\+308; expected null or a number within ±1e\+50",
+        ),
+        (
+            {"generation": {"after": {"items": {"ids": ["a"], "metrics": {"m": HUGE}}}}},
+            "generation.after.items.metrics.m; expected metric, options, and rows",
+        ),
     ],
 )
 def test_a_report_of_another_shape(tmp_path: Path, report: object, problem: str) -> None:
