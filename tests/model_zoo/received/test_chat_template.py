@@ -14,7 +14,7 @@ LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% en
 
 
 def refused(template: str) -> str:
-    with pytest.raises(ValueError, match="^the chat template ") as error:
+    with pytest.raises(ValueError, match=r"^the chat template ") as error:
         turn_form(template, "<|image_pad|>", ())
     return str(error.value)
 
