@@ -12,6 +12,7 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 
 from emosym.errors import UserError
 from tests.train.processes import in_ranks
+from train.distributed import shards
 from train.distributed.pickled import DEEPEST, LONGEST
 from train.distributed.shards import Shards
 
@@ -160,6 +161,13 @@ def test_what_is_no_pickle_of_torch_is_refused(tmp_path):
     for name, text in zip(OTHER, told(paths), strict=True):
         got = "posix.system" if name == "a call" else "another pickle"
         assert f"of an optimizer or a model; got {got}; it was not written by EmoSym" in text, name
+
+
+def test_torch_refuses_what_we_would_not(tmp_path, monkeypatch):
+    """`weights_only` does not depend on our check of the pickle."""
+    monkeypatch.setattr(shards, "check_pickle", lambda *_: None)
+    [text] = told([written(tmp_path / "states.pt", OTHER["a call"])])
+    assert "of an optimizer or a model; got another pickle; it was not written by EmoSym" in text
 
 
 def test_an_older_format_beside_an_archive_is_refused(tmp_path):

@@ -104,16 +104,30 @@ def _assert_near(one, two, path: str) -> None:
         assert one == two, path
 
 
+class Slow:
+    """A result that takes `seconds` to pickle, after all ranks have finished their work."""
+
+    def __init__(self, text: str, seconds: float = 0.0) -> None:
+        self.text, self.seconds = text, seconds
+
+    def __reduce__(self) -> tuple:
+        time.sleep(self.seconds)
+        return Slow, (self.text,)
+
+
 def waited(seconds: float, pause: float) -> tuple[bool, list[str]]:
     """Let rank 0 work for longer than collectives of the training wait."""
     dist.distributed_c10d._set_pg_timeout(timedelta(seconds=seconds), dist.group.WORLD)
     if ranks.is_first():
         time.sleep(pause)
     ranks.barrier()
+    if ranks.is_first():
+        time.sleep(pause)
     some = ranks.any_rank(ranks.is_first())
     if not ranks.is_first():
         time.sleep(pause)
-    return some, ranks.collect(lambda: f"rank {ranks.rank()}")
+    found = ranks.collect(lambda: Slow(f"rank {ranks.rank()}", pause * ranks.rank()))
+    return some, [each.text for each in found]
 
 
 def test_ranks_wait_for_each_other_however_long() -> None:
