@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import json
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -23,12 +21,6 @@ from tests.model_zoo import chat_server, make
 
 GOOD = "<think>dark</think><answer>Emotion: fear; Valence: -1.5; Arousal: 2.0</answer>"
 RED, BLUE = (Image.new("RGB", (6, 4), colour) for colour in ("red", "blue"))
-
-
-@pytest.fixture(autouse=True)
-def here_and_without_a_key(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.delenv(chat_client.KEY, raising=False)
 
 
 def remote(server, **options) -> RemoteModel:
@@ -384,113 +376,3 @@ def test_an_image_too_large_to_send(monkeypatch):
     ):
         remote(server).understand([make.picture()])
     assert server.requests == []
-
-
-# --- the key ------------------------------------------------------------------------------------
-
-
-def give_key(monkeypatch, url: str | None, key: str = "sk-secret") -> None:
-    """Set the key and the URL that it is for."""
-    monkeypatch.setenv(chat_client.KEY, key)
-    if url is None:
-        monkeypatch.delenv(chat_client.KEY_URL, raising=False)
-    else:
-        monkeypatch.setenv(chat_client.KEY_URL, url)
-
-
-def test_the_key_is_sent_and_never_shown(monkeypatch):
-    with chat_server.serving(in_turn(good, status(401, b"wrong key sk-secret here"))) as server:
-        give_key(monkeypatch, server.url + "/", "sk-secret\n")
-        model = remote(server)
-        model.understand([RED])
-        assert server.headers[0]["authorization"] == "Bearer sk-secret"
-        with pytest.raises(UserError, match=r"HTTP 401 wrong key \*\*\* here.*EMOSYM_JUDGE_KEY"):
-            model.understand([BLUE])
-        assert len(server.requests) == 2
-        monkeypatch.setenv(chat_client.KEY, "sk-gehéim")
-        with pytest.raises(UserError, match=r"^the key in EMOSYM_JUDGE_KEY has .* cannot hold$"):
-            remote(server)
-
-
-def test_the_key_is_not_for_a_server_that_only_a_configuration_names(monkeypatch):
-    with chat_server.serving(good) as server:
-        give_key(monkeypatch, None)
-        with pytest.raises(UserError) as error:
-            build_judge("http", JudgeSpec(path=server.url, model="eye"))
-        assert str(error.value) == (
-            f"the key in EMOSYM_JUDGE_KEY is not sent to the judge at {server.url}; got no"
-            " EMOSYM_JUDGE_URL; expected the URL of this judge there; if you trust this server"
-            f" with the key, set EMOSYM_JUDGE_URL={server.url}; else unset EMOSYM_JUDGE_KEY"
-        )
-        assert server.requests == []
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://api.example.com/v1",  # in clear text
-        "https://api.example.com:8443/v1",
-        "https://api.example.com/proxy/v1",
-        "https://api.example.com.evil.org/v1",
-        "https://api.example.com@evil.org/v1",
-        "https://api.example.com\\@evil.org/v1",
-        "https://evil.org/v1",
-        "https://api.example.co\u043c/v1",  # a Cyrillic letter
-    ],
-)
-def test_the_key_is_for_one_address(monkeypatch, url):
-    give_key(monkeypatch, "https://API.example.com:443/v1")
-    RemoteModel("https://api.example.com/v1/", "eye")
-    with pytest.raises(UserError, match=r"is not sent to the judge|^the URL of a judge") as error:
-        RemoteModel(url, "eye")
-    assert "secret" not in str(error.value)
-
-
-@pytest.mark.parametrize("named", ["api.example.com", "https://me:sk-secret@api.example.com/v1"])
-def test_an_address_of_the_key_that_is_none(monkeypatch, named):
-    give_key(monkeypatch, named)
-    with pytest.raises(UserError, match=r"^the URL in EMOSYM_JUDGE_URL is not") as error:
-        RemoteModel("https://api.example.com/v1", "eye")
-    assert "secret" not in str(error.value)
-
-
-@pytest.mark.parametrize("code", [301, 302, 307, 308])
-def test_no_redirect_is_followed(monkeypatch, code):
-    with chat_server.serving(good) as thief:
-        moved = status(code, b"", Location=f"{thief.url}/chat/completions")
-        with chat_server.serving(moved) as server:
-            give_key(monkeypatch, server.url)
-            with pytest.raises(
-                UserError, match=rf"HTTP {code} to {thief.url}.*redirects are not followed"
-            ):
-                remote(server).understand([RED])
-            assert server.headers[0]["authorization"] == "Bearer sk-secret"
-        assert thief.requests == []
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["ftp://host/v1", "file:///etc/passwd", "host/v1", "", "http://", "http://host:99999/v1",
-     "http://[::1/v1", "http://me:sk-secret@host/v1", "https://host/v1?key=sk-secret",
-     "http://host/v1#a"],
-)  # fmt: skip
-def test_urls_that_are_refused(url):
-    with pytest.raises(UserError, match=r"^the URL of a judge") as error:
-        RemoteModel(url, "eye")
-    assert "secret" not in str(error.value)
-
-
-def test_a_slash_at_the_end_changes_nothing():
-    with chat_server.serving(good) as server:
-        RemoteModel(server.url + "/", "eye").understand([RED])
-    assert server.paths == ["/v1/chat/completions"]
-
-
-def test_the_cache_holds_no_key(monkeypatch, tmp_path):
-    with chat_server.serving(good) as server:
-        give_key(monkeypatch, server.url)
-        remote(server, cache=tmp_path).understand([RED])
-    (file,) = tmp_path.rglob("*.json")
-    held = json.loads(file.read_text())
-    assert sorted(held) == ["answer", "images", "max_tokens", "model", "temperature", "text"]
-    assert "secret" not in Path(file).read_text()
