@@ -47,6 +47,10 @@ class Conditioner(nn.Module):
         """
         raise NotImplementedError
 
+    def monitors(self) -> dict[str, float]:
+        """Return numbers that show in the log how the conditioner learns."""
+        return {}
+
     def forward(
         self, h_ctx: Tensor, h_emo: Tensor, affect: Tensor, keep: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -97,6 +101,10 @@ class PseudoWordConditioner(Conditioner):
             context = self.gate * self.mapper_ctx(self.norm_ctx(h_ctx.mean(1)))
             word = word + torch.where(keep_ctx, context, 0.0)
         return word[:, None]
+
+    def monitors(self) -> dict[str, float]:
+        """Return the gate: near 0 the reasoning tokens do not act."""
+        return {"gate": self.gate.item()}
 
 
 class ConnectorConditioner(Conditioner):

@@ -22,9 +22,10 @@ from emosym.records import ImageRequest, Sample
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
+from train.distributed import ranks
 from train.micro_batches import MicroBatch
 from train.phases.base import Alarm, Phase, PhaseContext, StepOutput, Text
-from train.phases.influence import EXCHANGED, influences, warn
+from train.phases.influence import EXCHANGED, influences, warnings
 from train.ranges import check_positive, check_range
 
 
@@ -218,6 +219,7 @@ class Generate(Phase[GenerateConfig, Sample]):
             weights = weights * min_snr(process, time, config.snr_gamma)
         flow = (errors * weights).mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
+        metrics |= model.generator.conditioner.monitors()
         loss = flow
         if config.update_understander and from_image:
             target = label_targets(samples, model.config.emotions).to(context.device)
@@ -233,7 +235,8 @@ class Generate(Phase[GenerateConfig, Sample]):
         turns[0] += 1
         if self.config.influence_steps and turns[0] % self.config.influence_steps == 0:
             measured = self._influence()
-            warn(measured, silent)
+            for line in warnings(measured, silent):
+                ranks.say(line)
             metrics |= {f"influence_{name}": mean for name, (mean, _) in measured.items()}
         history[:] = [turns, silent]
         return None

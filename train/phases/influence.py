@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from emosym.models.generator import Condition
-from train.distributed import ranks
 
 EXCHANGED = {
     "state": ("h_ctx", "h_emo"),
@@ -57,19 +56,21 @@ def influences(
     return found
 
 
-def warn(measured: Mapping[str, tuple[float, float]], history: list[float]) -> None:
-    """Tell the user about sources that have had no influence for `PATIENCE` measurements.
+def warnings(measured: Mapping[str, tuple[float, float]], history: list[float]) -> list[str]:
+    """Return a line for each source that has had no influence for `PATIENCE` measurements.
 
     `history` counts such measurements in a row, one number for each of `EXCHANGED`.
     """
+    lines = []
     for place, name in enumerate(EXCHANGED):
         if name not in measured:
             continue
         mean, error = measured[name]
         history[place] = history[place] + 1 if mean <= ERRORS * error else 0
         if history[place] == PATIENCE:
-            ranks.say(
+            lines.append(
                 f"generate: the decoder ignores {TITLES[name]}: with another image's its loss"
                 f" changes by {mean:+.5f} (standard error {error:.5f}); drop the other sources"
                 " more often with generate.source_dropout, or raise the learning rate"
             )
+    return lines
