@@ -2,8 +2,19 @@
 
 The subject is read by `eval.generation.subject`, the six other attributes by one network whose
 weights are shipped: `attributes.safetensors`, trained by `make attribute-reader` with seed 0,
-SHA-256 `PENDING`. It is trained on
-drawings alone, on no generated image, and is never a reward.
+SHA-256 `403cfb714c6bb314d1a0f847b27e8527a570ea970328d2e8785e03e7b78f2452`. It is trained
+on drawings alone, on no generated image, and is never a reward.
+
+Share of 1000 held-out drawings that are read correctly (hues: within 30 degrees), and of the same
+with blur and noise:
+
+    scene_hue    1.000  1.000
+    subject_hue  1.000  1.000
+    setting      0.999  0.998
+    weather      0.993  0.991
+    place        1.000  1.000
+    size         0.989  0.988
+    subject      1.000  1.000
 """
 
 from __future__ import annotations
