@@ -185,6 +185,10 @@ eval-compare: given-RUN given-OTHER no-overrides setup ## show the reports of tw
 subject-classifier: no-overrides setup ## train the subject classifier that eval-plane uses, and install it
 	$(PY) -m eval subject-classifier
 
+.PHONY: attribute-reader
+attribute-reader: no-overrides setup ## train the reader of what an image shows (hues, setting, weather, place, size), and install it
+	$(PY) -m eval attribute-reader
+
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side
 	$(PY) -m pip install --quiet --constraint "$(VENV)/constraints.txt" --editable '.[bench]'

@@ -6,6 +6,7 @@ import typer
 
 from emosym.console import guard
 from emosym.console.options import Version
+from eval.commands.attribute_reader import attribute_reader
 from eval.commands.compare import compare
 from eval.commands.plane import plane
 from eval.commands.refining import refining
@@ -30,6 +31,7 @@ app.command()(plane)
 app.command()(refining)
 app.command()(compare)
 app.command()(subject_classifier)
+app.command()(attribute_reader)
 
 if __name__ == "__main__":
     guard.run(app, "python -m eval")
