@@ -30,7 +30,7 @@ from emosym.models.model import EmoSym
 from emosym.records import Question
 from emosym.tasks.affect import AFFECT_PROMPT
 from emosym.tasks.answers import parse
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData
 from train.distributed import ranks
@@ -110,7 +110,7 @@ def main(
 def prepare(folder: Path, patches: int) -> tuple[EmoSym, list[Path]]:
     """Build the model and write the images; return the model and the image files."""
     side = patches * PATCH
-    spec = copy.deepcopy(zoo.preset("emosym-tiny"))
+    spec = copy.deepcopy(catalogue.preset("emosym-tiny"))
     for section, values in BACKBONE.items():
         spec["backbone"][section] |= values
     spec["image_processor"] |= {"min_pixels": side * side, "max_pixels": side * side}

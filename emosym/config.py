@@ -285,7 +285,7 @@ def _read_dataclass(cls: type, value: Any, path: str, problems: _Problems) -> An
     try:
         return cls(**values)
     except (UserError, ValueError) as error:
-        problems.add(path, str(error))
+        problems.add(path, _masked(str(error), values))
         return _BAD
 
 
@@ -425,6 +425,14 @@ def _show(path: str, value: object) -> str:
     """Return a value for a message: `***` where its key or a name inside it is that of a secret."""
     text = "null" if value is None else repr(value)
     return "***" if _SECRET.search(f"{path} {text}") else text
+
+
+def _masked(message: str, values: Mapping[str, Any]) -> str:
+    """Return the message of a section's own check, with `***` for the values of secret names."""
+    for name, value in values.items():
+        if _SECRET.search(name) and isinstance(value, (str, Path)) and str(value):
+            message = message.replace(str(value), "***")
+    return message
 
 
 def _plain(value: Any) -> Any:

@@ -10,13 +10,16 @@ from unicodedata import category
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, got what, expected what, how to fix it.
 
-    Command lines print `str(error)` and exit with code 2; a caller of the library may catch it.
+    Command lines print `str(error)` and exit with code 2; a caller of the library may catch it. An
+    `OSError` as `got` is told in words, without its number and path.
     """
 
     def __init__(
         self, what: str, *, got: object = None, expected: object = None, fix: str | None = None
     ) -> None:
         parts = [what]
+        if isinstance(got, OSError):
+            got = got.strerror or got
         if got is not None:
             parts.append(f"got {got}")
         if expected is not None:
@@ -42,6 +45,12 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         c if c.isprintable() or c in keep or category(c) == "Zs" else repr(c)[1:-1] for c in text
     )
+
+
+def in_words(error: OSError) -> str:
+    """Return an error of the operating system with its path, without its number."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"
 
 
 def unknown(kind: str, name: object, known: Iterable[str], fix: str | None = None) -> UserError:

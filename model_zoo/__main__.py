@@ -32,15 +32,15 @@ def install(
     """Save the model of a run as the weights of a zoo member (float16), with a model card."""
     import torch
 
-    from model_zoo import zoo
+    from model_zoo import catalogue, zoo
     from model_zoo.card import card
 
     if not (run / "report.json").is_file():
         raise UserError(f"{run} is not a finished run", expected="a folder with report.json")
-    zoo.preset(name)
+    catalogue.preset(name)
     model = zoo.load(run / "model")
     report = json.loads((run / "report.json").read_text())
-    folder = zoo.save(model, zoo.ROOT / "weights" / name, torch.float16)
+    folder = zoo.save(model, catalogue.ROOT / "weights" / name, torch.float16)
     text = card(name, command, report, model, zoo.model_files(folder))
     write_text(folder / zoo.CARD, text)
     print(folder)

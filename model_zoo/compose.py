@@ -11,7 +11,7 @@ import torch
 from emosym.diffusion.processes import TimestepSpacing
 from emosym.errors import UserError
 from emosym.models.model import EmoSym, ModelConfig
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from model_zoo.backbones.qwen_vl import load_backbone
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
@@ -111,7 +111,7 @@ def _understander_donor(
     backbone: str | Path, reasoning_tokens: int | None, dtype: torch.dtype
 ) -> EmoSym | None:
     """Return the model whose whole understander is taken; None for a plain backbone."""
-    if not zoo.is_model(backbone):
+    if not catalogue.is_model(backbone):
         return None
     donor = zoo.load(backbone, dtype)
     own = donor.config.reasoning_tokens
@@ -136,7 +136,7 @@ def _load_decoder(
         denoiser, autoencoder = load_decoder(folder, image_size, None, dtype)
         steps, guidance = SAMPLING.get(denoiser.pipeline or "", (28, 7.0))
         return denoiser, autoencoder, ModelConfig(steps=steps, guidance=guidance)
-    folder = zoo.folder_of(source)
+    folder = catalogue.folder_of(source)
     saved = zoo.read_config(folder)
     size = saved.model.image_size if image_size is None else image_size
     denoiser, autoencoder = load_decoder(folder / "decoder", size, saved.text_tokens, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _described(cls: Any, folder: Path) -> torch.nn.Module:
         config, build = config_class.from_pretrained(folder), cls
     else:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        build = cls.from_config
+        build = partial(cls.from_config, **_no_code(cls))
     with torch.device("meta"):
         return build(config)
 

@@ -72,7 +72,7 @@ def run_card(
         lines += ["", "Held-out images and prompts, V/A in [-3, 3]. Brackets hold 95 % intervals,"]
         lines += ["that of a change paired by item; unsure: it contains 0.", ""]
         lines += [_row(COLUMNS), _row(["---"] * len(COLUMNS)), *map(_row, scores)]
-    lines += ["", "```python", "from emosym.inference.pipeline import EmoSymPipeline", ""]
+    lines += ["", "```python", "from emosym import EmoSymPipeline", ""]
     lines += ['pipeline = EmoSymPipeline.from_pretrained("path/to/this/folder")', "```"]
     return "\n".join(lines) + "\n"
 

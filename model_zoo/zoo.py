@@ -1,4 +1,4 @@
-"""The model zoo: presets by name, and loading and saving of model folders.
+"""Building, loading and saving of models.
 
 A model folder holds `emosym.json` (the configuration), `heads.safetensors` (reasoner, heads,
 conditioner), `backbone/` (Hugging Face layout), `decoder/` (diffusers layout) and, if one was
@@ -19,11 +19,10 @@ from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
-import yaml
 
 from emosym.config import load_config
 from emosym.console.progress import progress
-from emosym.errors import UserError, unknown
+from emosym.errors import UserError
 from emosym.files import remove_leftovers, replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
@@ -31,6 +30,7 @@ from emosym.models.training_images import TrainingImages
 from model_zoo.adapters import adapter_names, merge_lora
 from model_zoo.backbones.processor import QwenVLProcessor
 from model_zoo.backbones.qwen_vl import QwenVL, load_backbone, new_backbone
+from model_zoo.catalogue import CONFIG, folder_of, preset
 from model_zoo.decoders.autoencoders import VAE
 from model_zoo.decoders.denoisers import StableDiffusion
 from model_zoo.decoders.loading import (
@@ -45,8 +45,6 @@ from model_zoo.received.folder import check_folder, read_object
 from model_zoo.received.limits import check_finite
 from model_zoo.text.tokenizer import train_tokenizer
 
-ROOT = Path(__file__).parent
-CONFIG = "emosym.json"
 HEADS = "heads.safetensors"
 EMOTION_SPACE = "emotion_space.safetensors"
 TRAINING_IMAGES = "training_images.safetensors"
@@ -96,49 +94,6 @@ def components(model: EmoSym) -> Components:
     ):
         return Components(backbone, processor, denoiser, autoencoder)
     raise TypeError(f"not parts of the zoo: {', '.join(type(part).__name__ for part in found)}")
-
-
-def members() -> list[str]:
-    """Return the names of all presets, sorted."""
-    return sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
-
-
-def preset(name: str) -> dict[str, Any]:
-    """Return the preset of a member as plain data; raise UserError for an unknown name."""
-    if name not in members():
-        raise unknown("model", name, members())
-    return yaml.safe_load((ROOT / "presets" / f"{name}.yaml").read_text())
-
-
-def is_model(name_or_path: str | Path) -> bool:
-    """Return whether this is a member of the zoo, or a model folder."""
-    return str(name_or_path) in members() or (Path(name_or_path) / CONFIG).is_file()
-
-
-def folder_of(name_or_path: str | Path) -> Path:
-    """Return the folder of a member's shipped weights, or the given model folder.
-
-    Raises:
-        UserError: an unknown name, a member without weights, or not a model folder.
-    """
-    path = Path(name_or_path)
-    if str(name_or_path) in members():
-        path = ROOT / "weights" / str(name_or_path)
-        if not (path / CONFIG).is_file():
-            raise UserError(
-                f"the weights of {name_or_path} are not in this installation",
-                got=f"no {path}",
-                fix=f"train them with `{preset(path.name)['train']}`",
-            )
-    elif not path.exists() and path.parent == Path():
-        raise unknown("model", name_or_path, members())
-    if not (path / CONFIG).is_file():
-        raise UserError(
-            f"{path} is not a model folder",
-            expected=f"a folder with {CONFIG}, or one of {', '.join(members())}",
-            fix="a run's model is in its folder `model`",
-        )
-    return path
 
 
 def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym:

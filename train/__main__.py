@@ -12,7 +12,8 @@ import typer
 
 from emosym.console import guard
 from emosym.console.options import Plugins, Version
-from emosym.errors import UserError
+from emosym.errors import UserError, in_words
+from train.paths import CONFIG, check_run, check_start
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -46,6 +47,7 @@ def run(
     """Start a run."""
     name = preset.stem + ("-short" if short else "")
     folder = Path("runs") / name if run is None else run
+    _check(folder, lambda: check_start(preset, folder, data))
 
     def work() -> dict[str, Any]:
         from train.run import start
@@ -66,6 +68,8 @@ def resume(
     ] = None,
 ) -> None:
     """Continue a run from its last checkpoint."""
+    _check(run, lambda: check_run(run))
+
     from train.finished import stored_report
 
     stored = None if overrides or checkpoint else stored_report(run)
@@ -81,6 +85,16 @@ def resume(
         return resume(run, overrides or [], checkpoint)
 
     _guarded(run, work)
+
+
+def _check(run: Path, check: Callable[[], None]) -> None:
+    """Check paths before imports that take seconds; one rank of a machine reports an error."""
+    try:
+        check()
+    except (UserError, OSError) as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: {_problem(run, error)}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _guarded(run: Path, work: Callable[[], dict[str, Any]]) -> None:
@@ -105,15 +119,8 @@ def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
     try:
         return work()
-    except UserError as error:
-        problem = error
-    except OSError as error:  # no space left or no permission: one line, no traceback
-        # Not Path.is_file: it raises where the folder cannot be looked into.
-        begun = os.path.isfile(run / "config.yaml")
-        advice = (
-            f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
-        )
-        problem = UserError(f"{error}; correct it, then {advice}")
+    except (UserError, OSError) as error:
+        problem = _problem(run, error)
     except ranks.OtherRankError:
         raise SystemExit(2) from None
     except Interrupted as interrupted:
@@ -132,12 +139,22 @@ def _reported(run: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     raise SystemExit(2)
 
 
+def _problem(run: Path, error: UserError | OSError) -> UserError:
+    """Return an error as one line: also one of the system, as no space left or no permission."""
+    if isinstance(error, UserError):
+        return error
+    # Not Path.is_file: it raises where the folder cannot be looked into.
+    begun = os.path.isfile(run / CONFIG)
+    advice = f"`make resume RUN={run}`" if begun else "start the run again, or choose another RUN"
+    return UserError(f"{in_words(error)}; correct it, then {advice}")
+
+
 def _kept(run: Path) -> str:
     """Return what is kept of a run that was stopped, and how to continue it."""
     from train.checkpoints.files import list_checkpoints
     from train.distributed.launcher import resume_command
 
-    if not os.path.isfile(run / "config.yaml"):
+    if not os.path.isfile(run / CONFIG):
         return "nothing was written; start the run again"
     saved = list_checkpoints(run / "checkpoints")
     kept = f"{saved[-1].name} is kept" if saved else "the run is before its first checkpoint"

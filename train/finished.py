@@ -13,8 +13,8 @@ from emosym.strict_json import read_json
 from eval.reports.comparison import check_report
 from eval.reports.report import REPORT
 from train.checkpoints.files import name_of
+from train.paths import CONFIG
 
-CONFIG = "config.yaml"
 MODEL = "model"
 CHECKPOINTS = "checkpoints"
 

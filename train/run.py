@@ -16,7 +16,7 @@ from emosym.files import check_own, remove_all_leftovers, write_text
 from emosym.models.model import EmoSym
 from eval.reports.report import REPORT
 from memory_bank.store.lock import WriterLock
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from train.changes import check_changes
 from train.config import RunConfig
 from train.data.base_texts import base_texts
@@ -25,14 +25,13 @@ from train.distributed import engines, ranks
 from train.evaluation.facts import note_start
 from train.evaluation.measure import BEFORE, look, measure_after, measure_before
 from train.evaluation.sizes import describe_sizes, resolve_sizes, shorten
-from train.finished import CONFIG
 from train.logs.trackers import check_trackers
+from train.paths import CONFIG, LOCK, check_run, check_start
 from train.phases.registry import PHASES, train_config
 from train.schedule import check_sizes
 from train.texts import check_texts
 from train.trainer import Trainer
 
-LOCK = "run.lock"
 CORPUS_TEXTS = 20_000
 """Texts from which a tokenizer is trained when a run starts from scratch."""
 
@@ -53,19 +52,13 @@ def start(
         UserError: bad preset, data or sizes; a folder that is already a run.
     """
     with ranks.raise_once():
+        check_start(preset, run, dataset)
         given = [] if dataset is None else [f"data.path={dataset}"]
         config = load_config(train_config(), preset, [*overrides, *given])
         _resolve_paths(config)
         cut = shorten(config) if short else []
         resolve_sizes(config)
         check_trackers(config.report_to)
-        # A run that was killed at once has left its lock.
-        if run.exists() and any(path.name != LOCK for path in run.iterdir()):
-            raise UserError(
-                f"{run} is not empty",
-                expected="a new folder for the run",
-                fix=f"continue it with `make resume RUN={run}`, or choose another RUN",
-            )
     # No rank writes into the folder before all ranks have checked it.
     ranks.join()
     ranks.barrier()
@@ -89,12 +82,7 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
             that cannot change; a damaged checkpoint or memory bank.
     """
     with ranks.raise_once():
-        if not (run / CONFIG).is_file():
-            raise UserError(
-                f"{run} is not a run folder",
-                got=f"no {CONFIG} in it",
-                expected="RUN=<folder of a run>",
-            )
+        check_run(run)
         for entry in sorted(run.iterdir()):
             check_own(entry)  # all of them may be written to
         _check_sections(run / CONFIG)
@@ -110,7 +98,7 @@ def resume(run: Path, overrides: Sequence[str], checkpoint: str | None = None) -
             trainer, data = _set_up(config, run)
         trainer.restore(checkpoint)
         step, total = trainer.state.step, len(trainer.schedule)
-        ranks.say(f"{run} continues at step {step} of {total}")
+        ranks.say(f"{run} continues after step {step} of {total}")
         with ranks.raise_together():
             if ranks.is_first():
                 note_start(run)
@@ -138,7 +126,7 @@ def _resolve_paths(config: RunConfig) -> None:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().resolve())
 
-    if config.model not in zoo.members():
+    if config.model not in catalogue.members():
         config.model = str(Path(config.model).expanduser().resolve())
     config.data.path = absolute(config.data.path)
     files = config.data.instructions
@@ -193,9 +181,12 @@ def _set_up(config: RunConfig, run: Path) -> tuple[Trainer, RunData]:
     model, fingerprint = _starting_model(config)
     data = load_run_data(config, run)
     model.generator.denoiser.truncate_prompts = config.data.long_prompts == "truncate"
-    for notice in check_texts(config, model, data.samples, data.questions):
+    texts = check_texts(config, model, data.samples, data.questions)
+    for notice in texts.notices:
         ranks.say(notice)
     trainer = Trainer(config, run, model, data, fingerprint)
+    if config.data.long_prompts == "truncate":
+        trainer.data_metrics["truncated_prompts"] = texts.truncated_prompts
     for phase in trainer.phases.values():
         for notice in phase.notices():
             ranks.say(notice)
@@ -217,5 +208,5 @@ def _starting_model(config: RunConfig) -> tuple[EmoSym, str]:
     if config.from_scratch:
         model = zoo.build(config.model, base_texts(CORPUS_TEXTS, config.seed), config.seed)
         return model, f"from-scratch-{config.model}-{config.seed}"
-    folder = zoo.folder_of(config.model)
+    folder = catalogue.folder_of(config.model)
     return zoo.load(folder, engines.precision(config.engine)), zoo.fingerprint(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from emosym.errors import UserError
 from emosym.models.model import EmoSym
@@ -18,16 +19,22 @@ MOST_NAMED = 10
 """Texts that a message names; of more it tells the number."""
 
 
+class CheckedTexts(NamedTuple):
+    """What a user should know of the texts of a run."""
+
+    notices: list[str]
+    """Which prompts will be truncated."""
+    truncated_prompts: int
+    """How many these are."""
+
+
 def check_texts(
     config: RunConfig,
     model: EmoSym,
     samples: Sequence[Sample],
     questions: Sequence[Question],
-) -> list[str]:
+) -> CheckedTexts:
     """Check every text that phases and evaluation will read, so that no step fails on one.
-
-    Returns:
-        What a user should know: how many prompts will be truncated, and which.
 
     Raises:
         UserError: texts with a control token, or longer than the decoder's text encoder reads
@@ -47,11 +54,10 @@ def check_texts(
         for name, text in texts
         if text.decoder and counts[text.value] > window
     ]
-    notices = []
+    notices, truncated = [], 0
     if config.data.long_prompts == "truncate" and long:
         what = f"the decoder reads the first {window} tokens of {len(long)} longer prompts: "
-        notices.append(what + _listed(long))
-        long = []
+        notices, truncated, long = [what + _listed(long)], len(long), []
     if wrong or long:
         raise UserError(
             f"{len(wrong + long)} texts of the data cannot be used",
@@ -59,7 +65,7 @@ def check_texts(
             expected=f"prompts of at most {window} tokens" if long else None,
             fix="shorten them, or set data.long_prompts=truncate" if long else "correct them",
         )
-    return notices
+    return CheckedTexts(notices, truncated)
 
 
 def _count_tokens(model: EmoSym, prompts: Iterable[str]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from emosym.randomness import Draws
 from emosym.records import Question, Sample
 from model_zoo.adapters import set_dropout
 from train.checkpoints import checkpoint
+from train.checkpoints.files import list_checkpoints
 from train.config import RunConfig
 from train.data.bank_session import BankConfig, BankSession
 from train.data.dataset import TrainingSet
@@ -116,6 +117,8 @@ class Trainer:
         for part, average in self.averages.items() if ranks.is_first() else []:
             print(f"{part}: the run evaluates and saves an average of its weights ({average})")
         self.state = checkpoint.State.of_start(ranks.size(), model_hash)
+        self.data_metrics: dict[str, float] = {}
+        """Metrics of the run's data; recorded with every step."""
         self._alarm: Alarm | None = None
         self._stop = 0
         self._updated = False
@@ -188,7 +191,8 @@ class Trainer:
                 metrics, owns = self.step(), self.phases[phase].owns
                 speed = self.phases[phase].batch_size / (time.monotonic() - step_started)
                 rates = {part: engines.learning_rate(self.engines[part]) for part in owns}
-                logs.row(step, phase, metrics, speed, rates, *self._look(look, logs))
+                scores, sheet = self._look(look, logs)
+                logs.row(step, phase, metrics, speed, rates, self.data_metrics, scores, sheet)
                 self.state.seconds = before + time.monotonic() - started
                 if self._alarm is not None:
                     self.save()
@@ -344,15 +348,18 @@ class Trainer:
         if not items:
             raise ranks.OtherRankError
         step = self.state.step
+        earlier = [path.name for path in list_checkpoints(self.checkpoints)[:-1]]
+        back = "or start a new run with a lower learning rate"
+        if earlier:
+            back = f"or lower the learning rate, then {resume_command(self.run, earlier[-1])}"
         saved = "the state before it is saved"
         if self._updated:
             saved = "the last checkpoint is from before it, because earlier updates of the step"
             saved += " changed the weights"
         raise UserError(
-            f"step {step} ({self.schedule.phase_at(step)}) was refused",
+            f"step {step + 1} ({self.schedule.phase_at(step)}) was refused",
             got=f"{problem} for images {', '.join(item.id for item in items[:8])}",
-            fix=f"{saved}; fix the data, or lower the learning rate and delete"
-            f" the newest checkpoint, then {resume_command(self.run)}",
+            fix=f"{saved}; fix the data, then {resume_command(self.run)}, {back}",
         )
 
     def _alarm_error(self, alarm: Alarm) -> Exception:

@@ -38,5 +38,6 @@ def locate(root: Path, relative: object) -> Path:
         if full.stat().st_size == 0:
             raise InvalidRecord(f"file {relative!r} is empty (0 bytes)")
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
-        raise InvalidRecord(f"file {relative!r} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRecord(f"file {relative!r} cannot be read: {why}") from error
     return full

@@ -116,7 +116,8 @@ def _annotation(path: Path) -> dict[str, object]:
     try:
         annotation = read_json(path.read_bytes())
     except (OSError, BadJson) as error:
-        raise InvalidRecord(f"annotation {path.name} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRecord(f"annotation {path.name} cannot be read: {why}") from error
     if not isinstance(annotation, dict):
         raise InvalidRecord(f"annotation {path.name} is not a JSON object")
     return annotation

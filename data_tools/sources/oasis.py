@@ -49,6 +49,8 @@ def read_oasis(root: Path) -> Iterator[Sample | Quarantined]:
     Raises:
         UserError: `root` has no readable table.
     """
+    if not is_oasis(root):
+        raise UserError(f"{root} is not an OASIS folder", expected="OASIS.csv and images/ in it")
     rows = _rows(root / "OASIS.csv")
     ratings: dict[int, tuple[float, float]] = {}
     reasons: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,16 @@ from emosym.records import ImageRequest
 
 if TYPE_CHECKING:
     from emosym.inference.pipeline import EmoSymPipeline
+
+
+def warn_untrained(pipeline: EmoSymPipeline) -> None:
+    """Say on stderr that images do not show the wanted emotion, if nothing trained the model to."""
+    if pipeline.model.generator.conditioner.is_new:
+        print(
+            "warning: the model was not trained to generate, so its images do not show the wanted"
+            " emotion; train it with a phase that generates, as `make train-joint` does",
+            file=sys.stderr,
+        )
 
 
 def draw(

@@ -128,8 +128,9 @@ def generate(
     targets = _targets(out, range(seed, seed + count), overwrite)
     pipeline = load_pipeline(model, device)
 
-    from emosym.cli.drawing import draw
+    from emosym.cli.drawing import draw, warn_untrained
 
+    warn_untrained(pipeline)
     hashed = model_hash(model)
     requests = dict.fromkeys(targets, request)
     with progress("generating", count) as show:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
     """Load a model by name or folder; raises as `EmoSymPipeline.from_pretrained`."""
+    from model_zoo import catalogue
+
+    catalogue.folder_of(model)  # A wrong name is an error before imports that take seconds.
+
     from emosym.inference.pipeline import EmoSymPipeline
 
     return EmoSymPipeline.from_pretrained(model, device=device)
@@ -17,9 +21,13 @@ def load_pipeline(model: str, device: str | None) -> EmoSymPipeline:
 
 def model_hash(model: str) -> str:
     """Return the hash of a model's files, by which memory banks identify it."""
+    from model_zoo import catalogue
+
+    folder = catalogue.folder_of(model)
+
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
     from model_zoo import zoo
 
-    return zoo.fingerprint(zoo.folder_of(model))
+    return zoo.fingerprint(folder)

@@ -80,7 +80,8 @@ def refine(
         str,
         typer.Option(
             help="What judges and rewrites: self, a model's name or folder, or the URL of a server"
-            " with OpenAI's chat completions API; its key is read from EMOSYM_JUDGE_KEY."
+            " with OpenAI's chat completions API; its key is read from EMOSYM_JUDGE_KEY and sent"
+            " only to the URL in EMOSYM_JUDGE_URL."
         ),
     ] = SELF,
     judge_model: Annotated[
@@ -103,7 +104,7 @@ def refine(
     rounds.
     """
     from data_tools.files.staging import staged_folder, write_json
-    from emosym.cli.drawing import png_of
+    from emosym.cli.drawing import png_of, warn_untrained
     from emosym.inference import refine as refining
     from emosym.inference.inputs import check_sampling
 
@@ -117,9 +118,12 @@ def refine(
     remote = _remote(judge, judge_model, judge_max_tokens)
     rounds = refining.ROUNDS if rounds is None else rounds
     images = refining.IMAGES if images is None else images
+    if best_of is None and epsilon is None:
+        epsilon = refining.EPSILON
     total = best_of or rounds * images
     with staged_folder(out) as stage, progress("refining", total) as bar:
         pipeline = load_pipeline(model, device)
+        warn_untrained(pipeline)
         critic = remote or (pipeline if judge == SELF else load_pipeline(judge, device))
         hashed = model_hash(model)
         done = count(1)
@@ -141,14 +145,14 @@ def refine(
             if keep:
                 save(str(drawing.seed), words, drawing.seed, image)
 
-        if best_of is None:
+        if epsilon is not None:
             result = refining.refine(
                 pipeline,
                 critic,
                 request,
                 rounds=rounds,
                 images=images,
-                epsilon=refining.EPSILON if epsilon is None else epsilon,
+                epsilon=epsilon,
                 seed=seed,
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,
@@ -159,7 +163,7 @@ def refine(
                 pipeline,
                 critic,
                 request,
-                best_of,
+                total,
                 seed=seed,
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,
@@ -170,6 +174,7 @@ def refine(
         trace = {
             "image": str(out / "best.png"),
             "model": hashed,
+            "epsilon": epsilon,
             "judge": f"{judge} {judge_model}" if remote else _judge_hash(judge, hashed),
             **result.to_dict(),
         }
@@ -177,7 +182,7 @@ def refine(
     if as_json:
         print_json(trace)
     else:
-        _print(result, out)
+        _print(result, out, epsilon)
 
 
 def _check_unused(options: Mapping[str, object]) -> None:
@@ -213,7 +218,7 @@ def _judge_hash(judge: str, hashed: str) -> str:
     return hashed if judge == SELF else model_hash(judge)
 
 
-def _print(result: Refinement, out: Path) -> None:
+def _print(result: Refinement, out: Path, epsilon: float | None) -> None:
     rows = []
     for number, one in enumerate(result.rounds, start=1):
         nearest = one.drawings[one.best]
@@ -241,7 +246,7 @@ def _print(result: Refinement, out: Path) -> None:
             "prompt kept",
         ),
         rows,
-        title=f"stopped: {result.stopped}",
+        title=f"stopped: {result.stopped}{_bound(result, epsilon)}",
     )
     last, drawing = result.best
     print_facts(
@@ -252,6 +257,18 @@ def _print(result: Refinement, out: Path) -> None:
             "seed": drawing.seed,
         },
         title=str(out / "best.png"),
+    )
+
+
+def _bound(result: Refinement, epsilon: float | None) -> str:
+    """Return what is near enough, for the reason of a stop; empty where nothing is."""
+    if not epsilon:
+        return ""
+    error = result.best[1].error
+    relation = "below" if error < 2 * epsilon else "not below"
+    return (
+        f"; the errors of valence and arousal sum to {error:.2f}, {relation} {2 * epsilon:.2f}"
+        " (twice --epsilon)"
     )
 
 

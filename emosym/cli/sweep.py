@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from emosym.cli.drawing import draw
+from emosym.cli.drawing import draw, warn_untrained
 from emosym.cli.files import check_new, png_or_folder
 from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.progress import progress
@@ -54,6 +54,7 @@ def generate_sweep(
     if not overwrite:
         check_new([sheet, *files])
     pipeline = load_pipeline(model, device)
+    warn_untrained(pipeline)
     hashed = model_hash(model)
     drawn: list[tuple[Image.Image, bytes]] = []
     with progress("generating", len(requests)) as show:

@@ -26,18 +26,15 @@ app = typer.Typer(help="The models of this installation.", no_args_is_help=True)
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the models by name."""
-    from model_zoo.quiet import quiet_libraries
-
-    quiet_libraries()
-    from model_zoo import zoo
+    from model_zoo import catalogue
 
     records = [
         {
             "name": name,
-            "description": zoo.preset(name)["description"],
+            "description": catalogue.preset(name)["description"],
             "weights": _folder(name),
         }
-        for name in zoo.members()
+        for name in catalogue.members()
     ]
     if as_json:
         print_json(records)
@@ -56,6 +53,11 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a model's parts, its license, its hash, its files and its model card."""
+    from model_zoo import catalogue
+
+    preset = catalogue.preset(name) if name in catalogue.members() else None
+    folder = _folder(name) if preset else str(catalogue.folder_of(name))
+
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
@@ -64,8 +66,6 @@ def show(
     from model_zoo import description, zoo
     from model_zoo.card import license_of
 
-    preset = zoo.preset(name) if name in zoo.members() else None
-    folder = _folder(name) if preset else str(zoo.folder_of(name))
     path = Path(folder) if folder else None
     record: dict[str, Any] = {"name": name, "preset": preset, "weights": folder}
     record["files"] = zoo.model_files(path) if path else {}
@@ -93,8 +93,11 @@ def show(
         for one in record["parts"]
     ]
     print_table(columns, rows)
-    print_facts({"license": record["license"] or NO_LICENSE, "hash": record["hash"]})
-    print_facts(record["files"], title=str(folder))
+    about = {"folder": folder, "license": record["license"] or NO_LICENSE, "hash": record["hash"]}
+    print_facts(about)
+    unlisted = {path: hash_ for path, hash_ in record["files"].items() if hash_ not in (text or "")}
+    if unlisted:
+        print_facts(unlisted, title="files and their SHA-256")
     if text is not None:
         console().print(Markdown(text, hyperlinks=False))
 
@@ -141,7 +144,7 @@ def compose(
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
-    from model_zoo import zoo
+    from model_zoo import catalogue, zoo
     from model_zoo.compose import compose as composed
 
     if (min_pixels is None) != (max_pixels is None) or (min_pixels or 0) > (max_pixels or 0):
@@ -163,7 +166,7 @@ def compose(
     )
     print("writing the model", file=sys.stderr, flush=True)
     print(zoo.save(model, out))
-    print(_next_steps(out, trained=zoo.is_model(backbone)))
+    print(_next_steps(out, trained=catalogue.is_model(backbone)))
 
 
 @app.command()
@@ -181,6 +184,10 @@ def space(
     It is written to the model's folder. This changes the hash by which memory banks identify the
     model.
     """
+    from model_zoo import catalogue
+
+    folder = catalogue.folder_of(model)
+
     from model_zoo.quiet import quiet_libraries
 
     quiet_libraries()
@@ -191,7 +198,7 @@ def space(
     from emosym.pictures.loading import load_image
     from model_zoo import zoo
 
-    path = zoo.folder_of(model) / zoo.EMOTION_SPACE
+    path = folder / zoo.EMOTION_SPACE
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", fix="the model has a space; --overwrite replaces it")
     samples = choose_samples(open_dataset(data))
@@ -223,9 +230,9 @@ def _next_steps(folder: Path, trained: bool) -> str:
 
 def _folder(name: str) -> str | None:
     """Return the folder of a model's weights; None if they are not installed."""
-    from model_zoo import zoo
+    from model_zoo import catalogue
 
     try:
-        return str(zoo.folder_of(name))
+        return str(catalogue.folder_of(name))
     except UserError:
         return None

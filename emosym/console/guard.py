@@ -12,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from emosym.console.streams import protect_streams
-from emosym.errors import UserError
+from emosym.errors import UserError, in_words
 
 RENAMED = {
     "--count": "--num-images-per-prompt",
@@ -48,10 +48,7 @@ def run(app: typer.Typer, name: str) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         _discard_stdout()
-        where = f": {error.filename}" if error.filename else ""
-        problem = UserError(
-            f"{error.strerror or error}{where}", fix="correct it, or choose another place"
-        )
+        problem = UserError(in_words(error), fix="correct it, or choose another place")
     except (UnicodeEncodeError, UnicodeDecodeError) as error:
         near = error.object[max(error.start - 30, 0) : error.end + 30]
         problem = UserError("this is not UTF-8 text", got=ascii(near))

@@ -20,28 +20,39 @@ from emosym.models.model import MAX_STEPS
 from emosym.pictures.loading import ImageInput
 from emosym.records import ImageRequest, Question
 
+Images = ImageInput | Tensor | Sequence[ImageInput | Tensor]
+"""One image or several, see `as_images`."""
+
 
 def as_images(images: Any) -> tuple[list[ImageInput], bool]:
     """Return images as a list, and whether one image was given rather than several.
 
-    One is a path (`str` or `Path`), the bytes of a file, a PIL image, or an array [H, W] or
-    [H, W, C]; several are a list or another iterable of them, or an array [N, H, W, C].
+    One is a path (`str` or `Path`), the bytes of a file, a PIL image, or an array or tensor of
+    2 or 3 dimensions (`ImageInput`); several are a list or another iterable of them, or an array or
+    tensor of 4 dimensions, images first. Tensors are returned as arrays.
 
     Raises:
         UserError: something else.
     """
-    array = isinstance(images, np.ndarray)
-    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or (
-        array and images.ndim < 4
-    ):
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4:
+        return [_as_array(images)], True
+    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
         return [images], True
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
-        return list(images), False
+        return [_as_array(image) for image in images], False
     raise UserError(
         "this is not an image",
         got=f"{type(images).__name__} {images!r:.60}",
-        expected="a path, bytes, a PIL image, a NumPy array, or a list of them",
+        expected="a path, bytes, a PIL image, a NumPy array, a tensor, or a list of them",
     )
+
+
+def _as_array(image: Any) -> Any:
+    """Return a tensor as an array; everything else as it is."""
+    if not isinstance(image, Tensor):
+        return image
+    image = image.detach().cpu()
+    return (image.float() if image.is_floating_point() else image).numpy()
 
 
 def as_requests(
@@ -53,35 +64,66 @@ def as_requests(
 
     Args:
         requests: what the images show.
-        emotion: of every prompt.
-        valence: of every prompt, with `arousal`.
-        arousal: of every prompt, with `valence`.
+        emotion: of every prompt, or a list with one for each prompt.
+        valence: as `emotion`; with `arousal`.
+        arousal: as `emotion`; with `valence`.
 
     Raises:
-        UserError: something else; as `complete`.
+        UserError: something else; a list of another length than the prompts; as `complete`.
     """
     one = isinstance(requests, (str, ImageRequest))
     if not one and (isinstance(requests, Mapping) or not isinstance(requests, Iterable)):
         raise _no_request("this is not a request", requests)
+    items = [requests] if one else list(requests)
+    wanted = zip(
+        _for_each("emotion", emotion, len(items)),
+        _for_each("valence", valence, len(items)),
+        _for_each("arousal", arousal, len(items)),
+        strict=True,
+    )
+    completed = []
+    for number, (item, evoked) in enumerate(zip(items, wanted, strict=True)):
+        if not isinstance(item, (str, ImageRequest)):
+            raise _no_request(f"item {number} is not a request", item)
+        completed.append(complete(_with(item, *evoked)))
+    return completed, one
+
+
+def _for_each(name: str, value: Any, count: int) -> list[Any]:
+    """Return the value of each of `count` prompts: one for all, or those of a list."""
+    if not _several(value):
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise UserError(
+            f"a list for {name} has one item for each prompt",
+            got=f"{len(values)} items for {count} prompt{'s' * (count != 1)}",
+            fix=f"give {name} once for all prompts, or once for each",
+        )
+    return values
+
+
+def _with(request: str | ImageRequest, emotion: Any, valence: Any, arousal: Any) -> ImageRequest:
+    """Return the request of a prompt; an `ImageRequest` holds its own emotion and affect."""
     for name, value in {"valence": valence, "arousal": arousal}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
             raise UserError(name, got=repr(value), expected="a number from -3 to 3")
     affect = Affect.optional(valence, arousal)
-    wanted = {
-        name: value for name, value in {"emotion": emotion, "affect": affect}.items() if value
-    }
-    completed = []
-    for number, request in enumerate([requests] if one else list(requests)):
-        if isinstance(request, str):
-            request = ImageRequest(prompt=request, **wanted)
-        elif not isinstance(request, ImageRequest):
-            raise _no_request(f"item {number} is not a request", request)
-        elif wanted:
-            raise UserError(
-                f"{' and '.join(wanted)} beside an ImageRequest", fix="set them in the request"
-            )
-        completed.append(complete(request))
-    return completed, one
+    if isinstance(request, str):
+        return ImageRequest(prompt=request, emotion=emotion, affect=affect)
+    given = {"emotion": emotion, "valence and arousal": affect}
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise UserError(
+            f"{' and '.join(names)} beside an ImageRequest", fix="set them in the request"
+        )
+    return request
+
+
+def _several(value: Any) -> bool:
+    """Return whether a value is a list or the like; an array of no dimensions is one number."""
+    listed = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+    return listed and getattr(value, "ndim", 1) > 0
 
 
 def as_questions(questions: Any) -> tuple[list[Question], bool]:
@@ -106,7 +148,7 @@ def as_seeds(seed: Any, count: int) -> list[int]:
     Raises:
         UserError: a negative seed, one that is no integer, another number of seeds than images.
     """
-    several = isinstance(seed, Iterable) and not isinstance(seed, (str, Mapping))
+    several = _several(seed)
     seeds = list(seed) if several else [seed]
     for one in seeds:
         if isinstance(one, bool) or not isinstance(one, Integral) or one < 0:

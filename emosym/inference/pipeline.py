@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from torch import Tensor
 
 from emosym.affect.scales import Affect
 from emosym.errors import UserError
+from emosym.inference.arguments import named_arguments
 from emosym.inference.inputs import (
+    Images,
     as_images,
     as_questions,
     as_requests,
@@ -24,6 +25,7 @@ from emosym.inference.inputs import (
     check_sampling,
     wanted_affect,
 )
+from emosym.inference.lazy import LOAD, QUIET, SAVE, imported
 from emosym.inference.pixels import to_image
 from emosym.inference.placement import parse_dtype, usable_device
 from emosym.inference.recognition import questions as emotion_prompts
@@ -34,19 +36,10 @@ from emosym.models.generator import OnStep
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym
 from emosym.models.understander import UnderstanderOutput
-from emosym.pictures.loading import ImageInput, load_image
+from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
 from emosym.rl.rollout import Rollout, sample_answers
-
-LOAD = "model_zoo.zoo:load"
-"""Lazy target of `from_pretrained`: `emosym` itself imports no model library."""
-
-SAVE = "model_zoo.zoo:save"
-"""Lazy target of `save_pretrained`."""
-
-QUIET = "model_zoo.quiet:quiet_libraries"
-"""Lazy target that silences the import messages of the model libraries; called before `LOAD`."""
 
 ANSWER_TOKENS = 128
 """Default length limit of an answer to a question, in tokens; long enough for short reasoning."""
@@ -96,6 +89,7 @@ class EmoSymPipeline:
         self._progress_bar = options
 
     @classmethod
+    @named_arguments
     def from_pretrained(
         cls,
         name_or_path: str | Path = "emosym-tiny",
@@ -124,8 +118,8 @@ class EmoSymPipeline:
             )
         weights_dtype = parse_dtype(dtype if torch_dtype is None else torch_dtype)
         weights_device = usable_device(device)
-        _lazy(QUIET)()
-        return cls(_lazy(LOAD)(name_or_path, weights_dtype).to(weights_device))
+        imported(QUIET)()
+        return cls(imported(LOAD)(name_or_path, weights_dtype).to(weights_device))
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write a model folder that `from_pretrained` loads; an older model there is replaced.
@@ -133,8 +127,8 @@ class EmoSymPipeline:
         Raises:
             UserError: the folder holds something else than a model, or cannot be written.
         """
-        _lazy(QUIET)()
-        return _lazy(SAVE)(self.model, folder)
+        imported(QUIET)()
+        return imported(SAVE)(self.model, folder)
 
     @property
     def device(self) -> torch.device:
@@ -167,12 +161,13 @@ class EmoSymPipeline:
             ) from error
         return self
 
+    @named_arguments
     @torch.no_grad()
-    def understand(self, images: ImageInput | Sequence[ImageInput], *, answer: bool = True) -> Any:
+    def understand(self, images: Images, *, answer: bool = True) -> Any:
         """Predict the emotion that an image evokes, or each of several.
 
         Args:
-            images: a path, bytes, a PIL image or an array; or a list of them, see `as_images`.
+            images: a path, bytes, a PIL image, an array or a tensor; or several, see `as_images`.
             answer: also answer in words; without it is faster.
 
         Returns:
@@ -193,9 +188,7 @@ class EmoSymPipeline:
             results += understandings(self.model, output, texts, loaded)
         return results[0] if one else results
 
-    def recognise(
-        self, images: ImageInput | Sequence[ImageInput]
-    ) -> tuple[list[Understanding], np.ndarray]:
+    def recognise(self, images: Images) -> tuple[list[Understanding], np.ndarray]:
         """Return predictions without text, and the images' embeddings, from one forward pass.
 
         Both have N items, also for N = 1. An embedding is `h_emo`, float32 [N, D]. The memory bank
@@ -208,10 +201,11 @@ class EmoSymPipeline:
             batch_size=self.batch_size,
         )
 
-    def embed_images(self, images: ImageInput | Sequence[ImageInput]) -> np.ndarray:
+    def embed_images(self, images: Images) -> np.ndarray:
         """Return the images' embeddings `h_emo`, float32 [N, D]."""
         return self.recognise(images)[1]
 
+    @named_arguments
     @torch.no_grad()
     def answer(
         self,
@@ -247,14 +241,15 @@ class EmoSymPipeline:
         """Generate images: `pipe("a boat", emotion="awe")`, see `generate`."""
         return self.generate(prompt, **options)
 
+    @named_arguments
     @torch.no_grad()
     def generate(
         self,
         requests: str | ImageRequest | Sequence[str | ImageRequest] = "",
         *,
-        emotion: str | None = None,
-        valence: float | None = None,
-        arousal: float | None = None,
+        emotion: str | Sequence[str | None] | None = None,
+        valence: float | Sequence[float | None] | None = None,
+        arousal: float | Sequence[float | None] | None = None,
         seed: int | Sequence[int] = 0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -265,9 +260,9 @@ class EmoSymPipeline:
 
         Args:
             requests: what the images show and evoke: a prompt, an `ImageRequest`, or a list.
-            emotion: a Mikels label that the images of all prompts evoke.
-            valence: of the images of all prompts, in [-3, 3]; with `arousal`.
-            arousal: of the images of all prompts, in [-3, 3]; with `valence`.
+            emotion: a Mikels label that the images evoke; a list has one for each prompt.
+            valence: of the images, in [-3, 3]; with `arousal`; a list has one for each prompt.
+            arousal: of the images, in [-3, 3]; with `valence`; a list has one for each prompt.
             seed: image i starts from the noise of seed + i; a list gives each image its own seed.
             num_inference_steps: sampling steps; default: the model's.
             guidance_scale: weight of classifier-free guidance; default: the model's.
@@ -331,6 +326,7 @@ class EmoSymPipeline:
         )
         return [to_image(image) for image in pixels]
 
+    @named_arguments
     @torch.no_grad()
     def imagine(
         self,
@@ -348,7 +344,8 @@ class EmoSymPipeline:
         similar images.
 
         Args:
-            emotion: a Mikels label, or the weights of a blend (`emotion_space.blend_shares`).
+            emotion: a Mikels label, or a blend as emotion -> weight: 0 or more, of any sum, since
+                weights are divided by their sum (`emotion_space.blend_shares`).
             num_images_per_prompt: number of images.
             prompt: what the images show; empty leaves it open.
             seed: seed of the first image.
@@ -372,6 +369,7 @@ class EmoSymPipeline:
             images += [to_image(image) for image in pixels]
         return images
 
+    @named_arguments
     @torch.no_grad()
     def wanted(
         self,
@@ -442,9 +440,3 @@ def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _lazy(target: str) -> Callable[..., Any]:
-    """Import the function `module:name` when it is needed."""
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)

@@ -10,6 +10,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 """Types of weights that are known by name."""
 
 
+DEVICES = ("cpu", "cuda", "mps")
+"""Kinds of devices that PyTorch is mostly built for; it knows 20 more by name."""
+
+
 def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     """Return a dtype, given by itself or by its name; float32 for None.
 
@@ -35,10 +39,11 @@ def usable_device(device: torch.device | str | None) -> torch.device | str:
     try:
         torch.zeros(1, device=device).item()  # "meta" makes tensors without values
     except (RuntimeError, AssertionError, TypeError) as error:
+        usual = str(device).partition(":")[0] in DEVICES
         raise UserError(
             f"cannot use the device {str(device)!r}",
-            got=str(error).partition("\n")[0],
-            expected="cpu, cuda or cuda:NUMBER",
-            fix="see `emosym doctor`",
+            got=str(error).partition("\n")[0] if usual else None,
+            expected="cpu, cuda, cuda:NUMBER or mps",
+            fix="see `emosym doctor`" if usual else "a GPU is 'cuda', one of Apple 'mps'",
         ) from error
     return device

@@ -17,6 +17,8 @@ class Conditioner(nn.Module):
     the wanted valence and arousal on `scales.PUBLIC`.
     """
 
+    norm_emo: nn.LayerNorm
+    """Of the state of [EMO]."""
     affect: nn.Sequential
     """Fourier features of (valence, arousal) -> token."""
     pooled: nn.Linear | None
@@ -39,6 +41,11 @@ class Conditioner(nn.Module):
             nn.init.zeros_(self.pooled.weight)
             nn.init.zeros_(self.pooled.bias)
         self.absent = nn.Parameter(torch.zeros(2, token_width))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was never trained: what starts at zero, and every step changes, is zero."""
+        return not (self.absent.any() or self.norm_emo.bias.any())
 
     def states(self, h_ctx: Tensor, h_emo: Tensor, keep: Tensor) -> Tensor:
         """Return states [B, K, D] and [B, D] as conditioning tokens [B, N, E].

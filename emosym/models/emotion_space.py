@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -115,27 +116,33 @@ def blend_shares(weights: Mapping[str, float]) -> dict[str, float]:
     """Return the share of each emotion in a blend, by its Mikels label; they sum to 1.
 
     Args:
-        weights: emotion -> weight, at least 0.
+        weights: emotion -> weight, at least 0; each is divided by the sum of all.
 
     Raises:
-        UserError: an unknown or repeated emotion, a negative or non-finite weight, no weight above
-            0.
+        UserError: no mapping; an unknown or repeated emotion, a negative or non-finite weight, no
+            weight above 0.
     """
+    if not isinstance(weights, Mapping):
+        raise UserError(
+            "a blend", got=repr(weights), expected="emotion -> weight, as in {'awe': 3, 'fear': 1}"
+        )
     parsed: dict[str, float] = {}
     for emotion, weight in weights.items():
         name = mikels(emotion)
         if name in parsed:
             raise UserError(f"{name} is given twice in a blend")
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (isinstance(weight, Real) and math.isfinite(weight) and weight >= 0):
             raise UserError(
                 f"the weight of {name} in a blend",
-                got=weight,
+                got=repr(weight),
                 expected="a finite number, 0 or more",
             )
         parsed[name] = float(weight)
     total = sum(parsed.values())
     if not 0 < total < math.inf:
         raise UserError(
-            "the sum of the weights in a blend", got=total, expected="a finite number above 0"
+            "the sum of the weights in a blend, by which each is divided",
+            got=total,
+            expected="a finite number above 0",
         )
     return {name: weight / total for name, weight in parsed.items()}

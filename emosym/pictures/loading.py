@@ -34,7 +34,8 @@ IGNORED = "ignored"
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, the bytes of a file, a PIL image in any mode, or an array [H, W] or [H, W, C] with C of 1
-to 4 (grey, grey and alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]."""
+to 4 (grey, grey and alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]. An array that
+can only be [C, H, W] (C of 1, 3 or 4 is first, the last dimension is above 4) is read so."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,15 +55,17 @@ _SCALED = {"L;2": 85, "L;4": 17}
 class UnreadableImage(UserError):  # noqa: N818 (named as `UserError`'s subject)
     """A picture cannot be used."""
 
-    def __init__(self, image: object, reason: object) -> None:
+    def __init__(self, image: object, reason: object, expected: str | None = None) -> None:
         self.reason = str(reason)
         """Why, without the picture's name."""
+        self.expected = expected
+        """What was expected where that is no file of an image."""
         named = isinstance(image, str | os.PathLike)
         super().__init__(
             f"cannot read image {image}" if named else "cannot read an image given in memory",
             got=reason,
-            expected=f"a whole {NAMES} image",
-            fix="replace it, or leave it out",
+            expected=expected or f"a whole {NAMES} image",
+            fix=None if expected else "replace it, or leave it out",
         )
 
 
@@ -113,7 +116,11 @@ def ignored(image: Image.Image) -> list[str]:
 
 
 class _Bad(Exception):  # noqa: N818 (always caught, see `_named`)
-    """The reason why a picture is refused."""
+    """The reason why a picture is refused, and what was expected if that is no file."""
+
+    def __init__(self, reason: str, expected: str | None = None) -> None:
+        super().__init__(reason)
+        self.expected = expected
 
 
 @contextmanager
@@ -122,8 +129,9 @@ def _named(image: ImageInput) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Pillow's decoders document no closed list of errors
-        reason = error if isinstance(error, _Bad) else f"image is damaged: {error}"
-        raise UnreadableImage(image, reason) from error
+        if isinstance(error, _Bad):
+            raise UnreadableImage(image, error, error.expected) from error
+        raise UnreadableImage(image, f"image is damaged: {error}") from error
 
 
 @contextmanager
@@ -286,21 +294,25 @@ def _split(image: Image.Image, key: Any) -> tuple[Image.Image, Image.Image | Non
 
 def _from_array(array: np.ndarray) -> Image.Image:
     """Return an array as an image, see `ImageInput`."""
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] > 4:
+        array = np.moveaxis(array, 0, 2)
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or not 1 <= channels <= 4 or not array.size:
-        raise _Bad(f"array of shape {list(array.shape)}; expected [H, W] or [H, W, 1 to 4]")
+        raise _Bad(f"an array of shape {list(array.shape)}", "[H, W], [H, W, 1 to 4] or [3, H, W]")
     height, width = array.shape[:2]
     _check_size(width, height)  # before a copy: a view of a few bytes can have any shape
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     elif array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise _Bad(f"floats from {array.min():g} to {array.max():g}; expected [0, 1], or uint8")
+            raise _Bad(
+                f"floats from {array.min():g} to {array.max():g}", "floats in [0, 1], or uint8"
+            )
         array = np.rint(array * 255).astype(np.uint8)
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
         array = _eight_bits(array)
     elif array.dtype != np.uint8:
-        raise _Bad(f"array of {array.dtype}; expected uint8, uint16, bool, or floats in [0, 1]")
+        raise _Bad(f"an array of {array.dtype}", "uint8, uint16, bool, or floats in [0, 1]")
     mode = ("L", "LA", "RGB", "RGBA")[channels - 1]
     return Image.frombytes(mode, (width, height), np.ascontiguousarray(array).tobytes())
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-CISPO_CAP = 5.0
-"""Largest importance weight of CISPO. Ref: MiniMax-M1 (arXiv 2506.13585)."""
+from emosym.errors import UserError
+
 SAPO_TEMPERATURES = (1.0, 1.05)
 """Temperatures τ of SAPO's gate for positive and for other advantages. Ref: arXiv 2511.20347."""
 
@@ -18,22 +20,26 @@ ImportanceSamplingLevel = Literal["token", "sequence"]
 """Whether each token has its own ratio π_θ / π_old, or all tokens of an answer share one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClipRange:
-    """Bounds of the ratio, [1 - epsilon, 1 + epsilon_high]."""
+class ClipRange(NamedTuple):
+    """Bounds of the ratio."""
 
-    epsilon: float
-    epsilon_high: float
+    low: float
+    high: float
 
-    @property
-    def low(self) -> float:
-        """Lower bound."""
-        return 1 - self.epsilon
 
-    @property
-    def high(self) -> float:
-        """Upper bound."""
-        return 1 + self.epsilon_high
+def around_one(epsilon: float = 0.2, epsilon_high: float = 0.28) -> ClipRange:
+    """Return [1 - epsilon, 1 + epsilon_high]. Ref: DAPO (arXiv 2503.14476)."""
+    return ClipRange(1 - epsilon, 1 + epsilon_high)
+
+
+def capped(epsilon_high: float = 5.0) -> ClipRange:
+    """Return [0, epsilon_high]: no lower bound. Ref: CISPO as in ScaleRL (arXiv 2510.13786)."""
+    return ClipRange(0, epsilon_high)
+
+
+def unbounded() -> ClipRange:
+    """Return [0, ∞]."""
+    return ClipRange(0, math.inf)
 
 
 Surrogate = Callable[[Tensor, Tensor, Tensor, ClipRange], Tensor]
@@ -46,8 +52,9 @@ def clipped(ratio: Tensor, advantage: Tensor, log_probs: Tensor, clip: ClipRange
 
 
 def weighted(ratio: Tensor, advantage: Tensor, log_probs: Tensor, clip: ClipRange) -> Tensor:
-    """Return sg(min(ρ, cap)) A log π: every token keeps its gradient. Ref: CISPO, as above."""
-    return ratio.clamp(max=CISPO_CAP).detach() * advantage * log_probs
+    """Return sg(min(ρ, cap)) A log π: every token keeps its gradient. Ref: MiniMax-M1 (arXiv
+    2506.13585)."""
+    return ratio.clamp(max=clip.high).detach() * advantage * log_probs
 
 
 def gated(ratio: Tensor, advantage: Tensor, log_probs: Tensor, clip: ClipRange) -> Tensor:
@@ -101,6 +108,8 @@ class LossType:
 
     surrogate: Surrogate
     reduction: Reduction
+    bounds: Callable[..., ClipRange] = around_one
+    """Bounds of the ratio; its parameters are the options of clipping that the loss reads."""
 
 
 LOSSES = {
@@ -108,14 +117,33 @@ LOSSES = {
     "dr_grpo": LossType(clipped, per_max_length),
     "bnpo": LossType(clipped, per_update_token),
     "dapo": LossType(clipped, per_rollout_token),
-    "cispo": LossType(weighted, per_rollout_token),
-    "sapo": LossType(gated, per_answer),
+    "cispo": LossType(weighted, per_rollout_token, capped),
+    "sapo": LossType(gated, per_answer, unbounded),
 }
 """`loss_type` -> loss, with TRL's names. Ref: DeepSeekMath (arXiv 2402.03300); Dr. GRPO (arXiv
 2503.20783); BNPO (arXiv 2506.02864); DAPO (arXiv 2503.14476); CISPO (arXiv 2506.13585); SAPO (arXiv
 2511.20347). GSPO (arXiv 2507.18071) is `grpo` with `importance_sampling_level="sequence"`. TRL's
 `bnpo` takes the tokens of one micro-batch of one rank, so that its objective depends on their
 number; ours takes those of the update."""
+
+
+def clip_range(loss_type: str, **options: float | None) -> ClipRange:
+    """Return the bounds of a loss's ratio from `epsilon` and `epsilon_high`; None is the default.
+
+    Raises:
+        UserError: an option that the loss does not read.
+    """
+    bounds = LOSSES[loss_type].bounds
+    given = {name: value for name, value in options.items() if value is not None}
+    read = inspect.signature(bounds).parameters
+    for name in given:
+        if name not in read:
+            raise UserError(
+                f"loss_type={loss_type} does not read {name}",
+                got=given[name],
+                expected=f"null; it reads {' and '.join(read) or 'no option of clipping'}",
+            )
+    return bounds(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +154,9 @@ class PolicyLossOutput:
     kl: Tensor
     """Mean k3 over tokens of each answer, then over answers."""
     clipped_low: Tensor
-    """Share of ratios below 1 - epsilon with a negative advantage: no gradient there."""
+    """Share of ratios below the lower bound with a negative advantage: no gradient there."""
     clipped_high: Tensor
-    """Share of ratios above 1 + epsilon_high with a positive advantage."""
+    """Share of ratios above the upper bound with a positive advantage."""
     ratio_deviation: Tensor
     """max |π_θ / π_old - 1| over real tokens; 0 on the first update after a rollout."""
 
@@ -143,8 +171,8 @@ def policy_loss(
     *,
     beta: float,
     max_completion_length: int,
-    epsilon: float = 0.2,
-    epsilon_high: float = 0.28,
+    epsilon: float | None = None,
+    epsilon_high: float | None = None,
     importance_sampling_level: ImportanceSamplingLevel = "token",
     update_tokens: Tensor | None = None,
     rollout_tokens: Tensor | None = None,
@@ -163,16 +191,21 @@ def policy_loss(
         mask: [B, L], 1 for real tokens; an answer whose row is 0 contributes nothing.
         beta: weight of the KL.
         max_completion_length: longest answer allowed, tokens.
-        epsilon: the ratio is clipped below at 1 - epsilon.
-        epsilon_high: the ratio is clipped above at 1 + epsilon_high. Ref: DAPO (arXiv 2503.14476).
+        epsilon: the ratio is clipped below at 1 - epsilon; None is the loss's default, 0.2.
+        epsilon_high: the ratio is clipped above at 1 + epsilon_high, for `cispo` at epsilon_high;
+            None is the loss's default, 0.28 or for `cispo` 5.
         importance_sampling_level: `token` or `sequence`.
         update_tokens: denominator of `bnpo`: real tokens of the optimizer update / the number of
             its micro-batches on all ranks. None where these answers are the update.
         rollout_tokens: denominator of `dapo` and `cispo` (TRL's `num_items_in_batch`, rescaled):
             real tokens of the rollout / the number of micro-batches of one pass over it. None where
             these answers are the rollout.
+
+    Raises:
+        UserError: an option that the loss does not read.
     """
-    kind, clip = LOSSES[loss_type], ClipRange(epsilon, epsilon_high)
+    kind = LOSSES[loss_type]
+    clip = clip_range(loss_type, epsilon=epsilon, epsilon_high=epsilon_high)
     mask = mask.to(log_probs.dtype)
     log_ratio = (log_probs - old_log_probs) * mask
     lengths = mask.sum(1, keepdim=True).clamp_min(1)

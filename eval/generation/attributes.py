@@ -78,6 +78,10 @@ class Attributes:
     def __len__(self) -> int:
         return len(self.subject)
 
+    def rows(self, places: NDArray) -> Attributes:
+        """Return the attributes of the images at some places."""
+        return Attributes(**{name: getattr(self, name)[places] for name in ATTRIBUTES})
+
 
 def true_attributes(scenes: Sequence[Scene]) -> Attributes:
     """Return the attributes with which scenes are drawn."""

@@ -34,6 +34,7 @@ from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import Sample
 from emosym.tasks import metrics
+from eval.generation.attributes import Attributes, agreement
 
 EXCHANGES: Mapping[str, tuple[str, ...]] = {
     "nothing": (),
@@ -51,10 +52,8 @@ SPACE = "the emotion space alone"
 NEAR = 0.3
 """Images whose valence and arousal differ by no more than this are exchanged to find chance."""
 
-Read = Callable[[Sequence[Image.Image]], Mapping[str, NDArray]]
-"""Images -> what is seen in each, by attribute."""
-Agree = Callable[[Mapping[str, NDArray], Mapping[str, NDArray]], Mapping[str, NDArray]]
-"""Readings of N images and of N others -> whether they agree in each attribute, [N] of bool."""
+Read = Callable[[Sequence[Image.Image]], Attributes]
+"""Images -> the attributes that are seen in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +98,7 @@ def evaluate_influence(
     samples: Sequence[Sample],
     *,
     judge: Recogniser,
-    read: Read,
-    agree: Agree,
+    read: Read | None = None,
     oracle: Oracle | None = None,
     subject_of: Callable[[Sample], str | None] = lambda sample: None,
     plane_images: int = 12,
@@ -115,8 +113,7 @@ def evaluate_influence(
         pipeline: the model under test.
         samples: held-out images with a label, valence and arousal, and a prompt.
         judge: recognises label, valence and arousal; not trained with the model under test.
-        read: sees attributes in images.
-        agree: compares what was seen.
+        read: sees attributes in images; None compares none.
         oracle: true affect from pixels, for images with a subject.
         subject_of: the subject of an image for the oracle.
         plane_images: images whose state and prompt are drawn at each of 25 points.
@@ -138,7 +135,7 @@ def evaluate_influence(
     draw = _Drawing(pipeline, guidance_scale, num_inference_steps, seed)
     condition = draw.condition(images, samples)
     order = _derangement(len(samples), seed)
-    seen = _Seen(samples, read(images), judge, read, agree, _neighbours(samples))
+    seen = _Seen(samples, images, judge, read)
     drawn: dict[str, list[Image.Image]] = {}
     for title, inputs in EXCHANGES.items():
         drawn[title] = draw(condition.exchanged(inputs, order), title)
@@ -210,17 +207,25 @@ class _Drawing:
         return drawn
 
 
-@dataclass(frozen=True, slots=True)
 class _Seen:
     """What is seen in pictures, compared with the images that their conditions came from."""
 
-    samples: Sequence[Sample]
-    readings: Mapping[str, NDArray]
-    judge: Recogniser
-    read: Read
-    agree: Agree
-    neighbours: Sequence[Sequence[int]]
-    """Other images of nearly the same valence and arousal, for each image."""
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        images: Sequence[Image.Image],
+        judge: Recogniser,
+        read: Read | None,
+    ) -> None:
+        self.labels = [sample.emotion for sample in samples]
+        self.affect = np.array([_affect(sample).coordinates for sample in samples])
+        self.judge = judge
+        self.read = read
+        self.attributes = None if read is None else read(images)
+        close = (np.abs(self.affect[:, None] - self.affect[None]) <= NEAR).all(-1)
+        np.fill_diagonal(close, False)
+        self.pairs = np.argwhere(close)
+        """[P, 2]: an image, and another one of nearly the same valence and arousal."""
 
     def row(
         self,
@@ -230,16 +235,12 @@ class _Seen:
         seed: int,
         resamples: int,
     ) -> Row:
+        """Return the row of pictures; `own` are those with nothing exchanged, [N, 64, 64, 3]."""
         judged = self.judge.recognise(pictures)[0]
-        labels = np.array(
-            [j.emotion == s.emotion for j, s in zip(judged, self.samples, strict=True)], dtype=float
-        )
-        true = np.array([_affect(sample).coordinates for sample in self.samples])
+        pairs = zip(judged, self.labels, strict=True)
+        labels = np.array([one.emotion == label for one, label in pairs], dtype=float)
         found = np.array([one.affect.coordinates for one in judged])
-        readings = self.read(pictures)
-        agreed = {n: a.astype(float) for n, a in self.agree(readings, self.readings).items()}
-        above = {n: agreed[n] - chance for n, chance in self._chance(readings).items()}
-        above = {name: values[~np.isnan(values)] for name, values in above.items()}
+        agreed, above = self._agreement(pictures)
         change = None
         if own is not None:
             squares = (small_pixels(pictures) - own) ** 2
@@ -248,35 +249,37 @@ class _Seen:
             exchanged=title,
             change=change,
             label=float(labels.mean()),
-            r_valence=pearson(found[:, 0], true[:, 0]),
-            r_arousal=pearson(found[:, 1], true[:, 1]),
+            r_valence=pearson(found[:, 0], self.affect[:, 0]),
+            r_arousal=pearson(found[:, 1], self.affect[:, 1]),
             agreement={name: float(values.mean()) for name, values in agreed.items()},
-            above_chance={n: float(values.mean()) for n, values in above.items() if len(values)},
+            above_chance={name: float(values.mean()) for name, values in above.items()},
             intervals={
                 name: metrics.bootstrap(metrics.mean, values, seed=seed, resamples=resamples)
                 for name, values in {"label": labels, **above}.items()
-                if len(values)
             },
         )
 
-    def _chance(self, readings: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """Return the share of each image's neighbours that its picture agrees with; NaN for none.
+    def _agreement(
+        self, pictures: Sequence[Image.Image]
+    ) -> tuple[dict[str, NDArray], dict[str, NDArray]]:
+        """Return whether each picture agrees with its image, and by how much that is above chance.
 
-        Attribute -> [N].
+        Attribute -> [N], and attribute -> [M] for the M images that have a neighbour.
         """
-        pairs = [(i, j) for i, others in enumerate(self.neighbours) for j in others]
-        if not pairs:
-            return {}
-        rows, others = (np.array(each) for each in zip(*pairs, strict=True))
-        agreed = self.agree(
-            {name: values[rows] for name, values in readings.items()},
-            {name: values[others] for name, values in self.readings.items()},
-        )
-        counts = np.bincount(rows, minlength=len(self.samples)).astype(float)
-        counts[counts == 0] = math.nan
-        return {
-            name: np.bincount(rows, weights=values, minlength=len(self.samples)) / counts
-            for name, values in agreed.items()
+        if self.read is None or self.attributes is None:
+            return {}, {}
+        read = self.read(pictures)
+        agreed = {n: same.astype(float) for n, same in agreement(read, self.attributes).items()}
+        rows, others = self.pairs.T
+        if not len(rows):
+            return agreed, {}
+        chance = agreement(read.rows(rows), self.attributes.rows(others))
+        counts = np.bincount(rows, minlength=len(pictures))
+        some = counts > 0
+        return agreed, {
+            name: agreed[name][some]
+            - np.bincount(rows, weights=same, minlength=len(pictures))[some] / counts[some]
+            for name, same in chance.items()
         }
 
 
@@ -293,14 +296,6 @@ def _derangement(count: int, seed: int) -> Tensor:
     exchanged = torch.empty_like(order)
     exchanged[order] = order.roll(-1)
     return exchanged
-
-
-def _neighbours(samples: Sequence[Sample]) -> list[list[int]]:
-    """Return, for each image, the others whose valence and arousal are within `NEAR`."""
-    points = np.array([_affect(sample).coordinates for sample in samples])
-    close = (np.abs(points[:, None] - points[None]) <= NEAR).all(-1)
-    np.fill_diagonal(close, False)
-    return [np.flatnonzero(row).tolist() for row in close]
 
 
 def _state_alone(condition: Condition) -> Condition:

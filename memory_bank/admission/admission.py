@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ class AdmissionResult:
     """One per candidate, in their order."""
     evict: list[int]
     """Ids of the entries that admitted candidates replace."""
+    unchecked: dict[str, str]
+    """Gate -> what some of the pool, or the bank, lacks for it; the gate, or a threshold of it, was
+    not applied there."""
 
 
 def admit(
@@ -39,7 +43,8 @@ def admit(
 
     Candidates are decided in descending order of confidence, so that of two near copies the more
     confident one is admitted. A threshold that needs more real images than the bank holds is
-    skipped, and the reason of an admission says so. Nothing is written. The result is a function of
+    skipped, and so is a comparison with a request that a candidate does not have; the reason of an
+    admission says so. Nothing is written. The result is a function of
     the arguments and the bank's version.
 
     Args:
@@ -57,6 +62,7 @@ def admit(
     vectors, nearest, neighbours = _neighbours(candidates, bank, policy.neighbours)
     decisions: dict[int, Decision] = {}
     accepted: list[np.ndarray] = []
+    lacks: dict[str, list[str]] = {}
     for place in sorted(range(len(candidates)), key=lambda i: (-confidence(candidates[i]), i)):
         candidate, vector = candidates[place], vectors[place]
         if vector is None:
@@ -64,6 +70,9 @@ def admit(
                 candidate=candidate, admitted=False, reason="embedding is not finite or zero"
             )
             continue
+        unchecked = contents.unchecked(candidate)
+        for gate, why in unchecked.items():
+            lacks.setdefault(gate, []).append(why)
         full, victim = contents.room_for(candidate)
         hits = neighbours[place]
         context = Context(
@@ -81,14 +90,20 @@ def admit(
         )
         reasons = [GATES[name](candidate, context) for name in policy.gates]
         refusals = [reason for reason in reasons if reason is not None]
-        reason = "; ".join(refusals) or contents.passed(candidate.label)
+        reason = "; ".join(refusals) or _passed(policy, unchecked)
         if not refusals:
             accepted.append(vector)
             contents.take(candidate, victim)
             if victim is not None:
                 reason += f"; replaces entry {victim.id}"
         decisions[place] = Decision(candidate=candidate, admitted=not refusals, reason=reason)
-    return AdmissionResult([decisions[place] for place in range(len(candidates))], contents.evicted)
+    return AdmissionResult(
+        decisions=[decisions[place] for place in range(len(candidates))],
+        evict=contents.evicted,
+        unchecked={
+            gate: _counted(lacks[gate], len(candidates)) for gate in policy.gates if gate in lacks
+        },
+    )
 
 
 class _Contents:
@@ -144,21 +159,36 @@ class _Contents:
             return None
         return agreement(hits, label, self.policy)
 
-    def passed(self, label: str | None) -> str:
-        """Return the reason of an admission: the gates passed, and thresholds that were skipped."""
-        skipped = dict(self.reference.skipped)
-        if "agreement" in self.policy.gates and (
-            why := agreement_unknown(label, self.reference, self.policy)
-        ):
-            skipped["agreement"] = why
-        reason = f"passed {', '.join(self.policy.gates) or 'no gates'}"
-        if skipped:
-            reason += "; not checked in full: "
-            reason += ", ".join(f"{gate} ({why})" for gate, why in skipped.items())
-        return reason
+    def unchecked(self, candidate: Candidate) -> dict[str, str]:
+        """Return gate of the policy -> what it lacks to compare the candidate in full."""
+        found: dict[str, str | None] = dict(self.reference.skipped)
+        if candidate.emotion is None:
+            found["label"] = "no emotion requested"
+        if candidate.affect is None:
+            found["affect"] = "no valence and arousal requested"
+        found["agreement"] = agreement_unknown(candidate.label, self.reference, self.policy)
+        return {gate: why for gate in self.policy.gates if (why := found.get(gate)) is not None}
 
     def _class(self, image: Candidate | Entry) -> str | None:
         return None if self._published else image.label
+
+
+def _passed(policy: AdmissionPolicy, unchecked: Mapping[str, str]) -> str:
+    """Return the reason of an admission: the gates passed, and what was not compared."""
+    reason = f"passed {', '.join(policy.gates) or 'no gates'}"
+    if unchecked:
+        reason += "; not checked in full: "
+        reason += ", ".join(f"{gate} ({why})" for gate, why in unchecked.items())
+    return reason
+
+
+def _counted(reasons: Sequence[str], total: int) -> str:
+    """Return the different reasons, each with its number of images unless all have it."""
+    counts = Counter(reasons)
+    return ", ".join(
+        why if count == total else f"{why} for {count} of {total} images"
+        for why, count in counts.items()
+    )
 
 
 def _confidence_floors(candidates: Iterable[Candidate], quantile: float) -> dict[str | None, float]:

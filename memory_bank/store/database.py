@@ -358,7 +358,9 @@ def _check_files(path: Path, *, writable: bool) -> None:
         found = f"no {DATABASE} in it"
     except OSError as error:
         found = error.strerror or str(error)
-    raise UserError(f"not a memory bank: {path}", got=found, fix="create one there first")
+    raise UserError(
+        f"not a memory bank: {path}", got=found, fix="`emosym bank add` makes one in a new folder"
+    )
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:

@@ -62,7 +62,7 @@ def read_image(image: GivenImage) -> ImageFile:
     try:
         pixels = load_image(given)
     except UnreadableImage as error:
-        raise UnreadableImage(image, error.reason) from error
+        raise UnreadableImage(image, error.reason, error.expected) from error
     if isinstance(given, bytes):
         for start, suffix in _SUFFIX.items():
             if given.startswith(start):

@@ -32,7 +32,10 @@ from model_zoo.judges.chat_response import (
 )
 
 KEY = "EMOSYM_JUDGE_KEY"
-"""Environment variable of the API key. The key is sent only to the server's own address."""
+"""Environment variable of the API key."""
+KEY_URL = "EMOSYM_JUDGE_URL"
+"""Environment variable of the one base URL that the key is sent to. A URL in the `config.yaml` of a
+run that was received must not be enough to get the key."""
 TIMEOUT = 60.0
 """Default time limit of one attempt in seconds, from connecting to the last byte."""
 RETRIES = 3
@@ -80,7 +83,8 @@ class ChatClient:
 
         Args:
             url: base URL with the version, `http(s)://host[:port]/v1`. An API key belongs into the
-                environment variable `EMOSYM_JUDGE_KEY`, not into the URL.
+                environment variable `EMOSYM_JUDGE_KEY`, not into the URL; `EMOSYM_JUDGE_URL` then
+                names the same URL.
             model: name of the model on the server.
             timeout: time limit of one attempt in seconds.
             retries: further attempts if the server is busy, fails or cannot be reached.
@@ -91,7 +95,8 @@ class ChatClient:
                 `max_completion_tokens` gets it, from then on.
 
         Raises:
-            UserError: an invalid URL, numbers out of range, a key that cannot be sent.
+            UserError: an invalid URL, numbers out of range, a key that cannot be sent or that is
+                not for this URL.
         """
         self.url = _checked_url(url)
         self.model = model
@@ -107,7 +112,7 @@ class ChatClient:
         self.temperature = temperature
         self.limit_name = limit_name
         self._refused: set[str] = set()  # parameters that the server does not take
-        self._key = _key()
+        self._key = _key(self.url)
 
     def ask(
         self, requests: Mapping[str, ChatRequest], on_answer: Callable[[str, ChatAnswer], None]
@@ -244,8 +249,12 @@ class ChatClient:
         return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
 
 
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, what: str = "the URL of a judge") -> str:
     """Return a URL without trailing slash. Errors do not show it, because it may contain a key.
+
+    Args:
+        url: of a server.
+        what: the place that names it, for messages.
 
     Raises:
         UserError: it cannot be parsed, is not http(s), or has more parts than an address.
@@ -254,24 +263,31 @@ def _checked_url(url: str) -> str:
     try:
         parsed = httpx2.URL(url)
     except httpx2.InvalidURL as error:
-        raise UserError("the URL of a judge cannot be parsed", expected=expected) from error
+        raise UserError(f"{what} cannot be parsed", expected=expected) from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         got = f"scheme {parsed.scheme!r}, host {parsed.host!r}"
-        raise UserError("the URL of a judge is not an http address", got=got, expected=expected)
+        raise UserError(f"{what} is not an http address", got=got, expected=expected)
     if parsed.port is not None and not 0 < parsed.port < 2**16:
-        raise UserError(
-            "the URL of a judge has an invalid port", got=parsed.port, expected=expected
-        )
+        raise UserError(f"{what} has an invalid port", got=parsed.port, expected=expected)
     if parsed.userinfo or parsed.query or parsed.fragment:
         fix = f"put a key into the environment variable {KEY}"
-        raise UserError("the URL of a judge is not only an address", expected=expected, fix=fix)
+        raise UserError(f"{what} is not only an address", expected=expected, fix=fix)
     return str(parsed).rstrip("/")
 
 
-def _key() -> str:
+def _key(url: str) -> str:
+    """Return the API key for a server, '' without one; raise UserError if it is for another."""
     key = os.environ.get(KEY, "").strip()
     if not (key.isascii() and key.isprintable()):
         raise UserError(f"the key in {KEY} has characters that HTTP headers cannot hold")
+    named = os.environ.get(KEY_URL, "").strip()
+    if key and (not named or _checked_url(named, f"the URL in {KEY_URL}") != url):
+        raise UserError(
+            f"the key in {KEY} is not sent to the judge at {url}",
+            got=f"{KEY_URL}={named}" if named else f"no {KEY_URL}",
+            expected="the URL of this judge there",
+            fix=f"if you trust this server with the key, set {KEY_URL}={url}; else unset {KEY}",
+        )
     return key
 
 

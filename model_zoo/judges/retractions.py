@@ -1,4 +1,18 @@
-"""Words around the values of an answer that say that they do not count as they stand."""
+"""Words around the values of an answer that say that they do not count as they stand.
+
+The rule: an answer has no values where, outside of its reasoning,
+
+- it states a scale other than the asked one, anywhere;
+- it refuses, anywhere: a sentence in the first person denies something (not, never, no, n't, ...),
+  as "I do not feel emotions" and "I am not sure" do; or it says that a judgement cannot be made;
+- it calls its values an example, or what somebody else said, within 60 characters before a name;
+- it corrects itself after its first value: a word of correction, and in the same sentence a number,
+  a name of a value, or a label.
+
+These are the words of English. An answer that means such a thing in other words is read; the wish
+to understand it would need a model. Where the words are there, the meaning is not asked: an image
+without a score is better than a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -39,14 +53,14 @@ _CORRECTION = re.compile(
 )
 """A word of correction, and what it is about."""
 _REFUSAL = re.compile(
-    r"\bi(?:'m|\s+am|\s+was)?\s+(?:(?:really|simply|unfortunately)\s+)?"
-    r"(?:can\s?not|can't(?!\s+help\s+but)|could\s+not|couldn't|unable\s+to|not\s+able\s+to|won't|will\s+not|refuse"
-    r"|do\s+not\s+see\s+(?:an|any|the)|don't\s+see\s+(?:an|any|the)|see\s+(?:nothing|no))\b"
+    r"\b(?:i|we)\b(?!\s+can't\s+help\s+but)[^.!?;\n]{0,60}?"
+    r"(?:n't\b|\b(?:not|cannot|never|no|nothing|none|unable|refuse|decline)\b)"
     r"|\b(?:can\s?not|can't|unable\s+to|impossible\s+to|not\s+possible\s+to)\s+(?:be\s+)?"
     r"(?:judge|rate|assess|evaluate|determine|tell|say|analy[sz]e|see|view|provide|give)d?\b"
     r"|\b(?:no\s+image\s+(?:is|was|has)|as\s+an\s+ai\b)",
     re.I,
 )
+"""A sentence in which the writer denies something, or that says that a judgement cannot be made."""
 _EXAMPLE = (
     r"\b(?:for\s+(?:example|instance)|examples?|samples?|e\.g\.|hypothetical(?:ly)?|placeholders?"
     r"|if\s+(?:it|this|that|there)\s+(?:were|was|is)"

@@ -1,8 +1,17 @@
 """Reading of a judge's answer, whose form is the model's own.
 
 Unlike `emosym.tasks.answers`, whose strict form earns a reward, this reads Markdown, tables, JSON,
-boxed answers and plain lines. It never chooses: a value that an answer states in two ways, or in a
-way that can be read as two values, is not read.
+boxed answers and plain lines.
+
+What is read. Reasoning is left out: what is in tags of reasoning, and of an answer in channels
+(gpt-oss) all but the channel `final`. Where the rest has tags or boxes, they hold the answer.
+A value is stated by its name, a separator (`:`, `=`, `|`, an arrow, a tab, "is", a line end or a
+space), and one number or label that ends there; or by a row of a table under a row of names.
+
+What is not read. It never chooses: a value that is stated in two ways, or in a way that can be read
+as two, is absent. A label is absent too where the answer names another label after it, whatever the
+words between ("Final: awe"). A number without a name states nothing, and contradicts nothing. No
+value is read from an answer that takes its values back (`retractions`).
 """
 
 from __future__ import annotations
@@ -14,9 +23,10 @@ from itertools import zip_longest
 from emosym.records import Question
 from emosym.tasks.answers import LONGEST as PARSED
 from emosym.tasks.base import Value
-from emosym.tasks.dominant import labels_in_text
+from emosym.tasks.dominant import labels_in_text, read_label
 from emosym.tasks.registry import TASKS
 from model_zoo.judges.retractions import are_withdrawn
+from model_zoo.judges.tables import tables_as_lines
 
 LONGEST = 2**18
 """Most characters of an answer that is read, with its reasoning."""
@@ -45,6 +55,11 @@ _THOUGHT = re.compile(
     r"|◁(/?)think▷|\[(/?)think\]",
     re.I,
 )
+_CHANNEL = re.compile(
+    r"<\|channel\|>\s?([a-z]{1,20})[^<]{0,40}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>"
+)
+"""The opening of a channel; `final` holds the answer, all others reasoning and calls of tools."""
+_CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CONTAINERS = (
     (re.compile(r"<\s?answer\s?>", re.I), re.compile(r"<\s?/\s?answer\s?>", re.I)),
     (re.compile(r"<\|begin_of_box\|>", re.I), re.compile(r"<\|end_of_box\|>", re.I)),
@@ -75,16 +90,15 @@ _JSON = re.compile(r"(?<![a-z])\{\s*[\"'a-z]", re.I)
 def stated_values(text: str, question: Question) -> dict[str, Value]:
     """Return the values that an answer states, by the keys of the question's task.
 
-    The reasoning is left out. Where the answer has tags or a box, only what they hold is read. A
-    key is absent where no value, or more than one, can be read: "3 or 4", "1,5" (a decimal comma or
-    two fields), "2/5", a value off the scale, two answers that differ, an answer that is cut off.
-    No value is read from an answer that corrects itself, refuses, gives an example, or names
-    another scale.
+    A key is absent where no value, or more than one, can be read: "3 or 4", "1,5" (a decimal comma
+    or two fields), "2/5", a value off the scale, two answers that differ, an answer that is cut
+    off, and all that the module's text says is not read.
     """
     if len(text) > LONGEST:
         return {}
     plain = text.translate(_PLAIN).replace("\\n", "\n").replace('\\"', '"')
-    answer = _without_reasoning(_LONG_MINUS.sub(r"\1-", _EMOJI.sub("", plain)))
+    plain = _LONG_MINUS.sub(r"\1-", _EMOJI.sub("", plain))
+    answer = _without_reasoning(_final_channel(plain))
     bodies = _bodies(answer)
     if not bodies or are_withdrawn(answer, bodies[0], _name(question), question):
         return {}
@@ -92,21 +106,28 @@ def stated_values(text: str, question: Question) -> dict[str, Value]:
         bodies.append(_ENDS.split(answer)[-1])
         bodies += [piece.partition("\n\n")[0] for piece in _TEX_BOX.split(answer)[1:]]
     found = [_readings(body, question) for body in bodies]
+    after = _last_places(_ENDS.split(answer)[-1] if bodies != [answer] else "", question)
     values: dict[str, set[Value | None]] = {}
     for readings in found:
         if any(value is not None for _, value in readings):  # otherwise a form that was not filled
             for key, value in readings:
                 values.setdefault(key, set()).add(value)
     single = {key: each.pop() for key, each in values.items() if len(each) == 1}
-    return {key: value for key, value in single.items() if value is not None}
+    return {
+        key: value
+        for key, value in single.items()
+        if value is not None and not (isinstance(value, str) and after.keys() - {value})
+    }
 
 
 def in_asked_form(text: str) -> str:
     """Return a free answer as `<think>…</think><answer>…</answer>`, which `answers.parse` reads.
 
     Other tags, a box, and reasoning too long for `parse` are rewritten; the reasoning is then cut,
-    and its signs `<` are left out. A text without one answer in tags or a box stays as it is.
+    and its signs `<` are left out. A text without one answer in tags or a box stays as it is; of
+    one in channels the final one stays.
     """
+    text = _final_channel(text)
     answer = _without_reasoning(text[-LONGEST:])
     found = _bodies(answer)
     bodies = {_TOKENS.sub("", body).replace("<", "").strip() for body in found}
@@ -116,6 +137,17 @@ def in_asked_form(text: str) -> str:
     thought = _TOKENS.sub("", text.partition(body)[0]).replace("<", "").strip()
     room = max(PARSED - len(body) - 64, 0)
     return f"<think>{thought[:room]}</think><answer>{body}</answer>"
+
+
+def _final_channel(text: str) -> str:
+    """Return what the channels `final` of a text hold; the text if it has no channels."""
+    _, *pieces = _CHANNEL.split(text)
+    if not pieces:
+        return text
+    messages = zip(pieces[::2], pieces[1::2], strict=True)
+    return "\n".join(
+        _CHANNEL_END.split(said)[0] for channel, said in messages if channel == "final"
+    )
 
 
 def _without_reasoning(text: str) -> str:
@@ -151,7 +183,7 @@ def _bodies(answer: str) -> list[str]:
 def _name(question: Question) -> re.Pattern[str]:
     """Return what finds the keys of the question's task in a text."""
     keys = "|".join(map(re.escape, TASKS[question.task].readers))
-    suffix = r"(?:[^\S\n](?:score|level|rating|value|label)(?![a-z]))?"
+    suffix = r"(?:[^\S\n]{0,4}[:\s]\s{0,4}(?:score|level|rating|value|label)(?![a-z]))?"
     return re.compile(rf"(?<![a-z])({keys})(?![a-z]){suffix}", re.I)
 
 
@@ -162,6 +194,7 @@ def _readings(body: str, question: Question) -> list[tuple[str, Value | None]]:
     if _JSON.search(body):  # what follows an object is no part of its last value
         body = body.replace("}", "}\n")
     name = _name(question)
+    body = tables_as_lines(body, name)
     element = re.compile(rf"<\s?(/?)\s?{name.pattern}\s?>", re.I)
     if sum(1 if not tag[1] else -1 for tag in element.finditer(body)) > 0:  # XML that is cut off
         return []
@@ -170,28 +203,38 @@ def _readings(body: str, question: Question) -> list[tuple[str, Value | None]]:
     plain = remark.sub(
         lambda m: m[0] if name.search(m[1]) or _SIGNS.search(m[1]) else " ", _MARKS.sub(" ", body)
     )
+    last = _last_places(plain, question)
     found = []
-    for key, said in _statements(plain, name):
+    for key, place, said in _statements(plain, name):
         strong = _STRONG.match(said)
         separator = strong or _WEAK.match(said)
         if separator is None:
             continue
         said = _END.split(said[separator.end() :], maxsplit=1)[0]
         value = _value(said, key, question)
+        if isinstance(value, str) and any(last[other] > place for other in last.keys() - {value}):
+            value = None
         if strong or value is not None:
             found.append((key, value))
     return found
 
 
-def _statements(text: str, name: re.Pattern[str]) -> Iterator[tuple[str, str]]:
-    """Yield each key in a text, in lower case, and the text up to the next one."""
+def _last_places(text: str, question: Question) -> dict[str, int]:
+    """Return label -> place of its last mention in a text."""
+    words = re.finditer(r"[a-z]+(?:/[a-z]+)?", text, re.I)
+    found = ((read_label(word[0], question), word.start()) for word in words)
+    return {label: place for label, place in found if label is not None}
+
+
+def _statements(text: str, name: re.Pattern[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield each key in a text, in lower case, its end, and the text up to the next one."""
     places = list(name.finditer(text))
     for place, following in zip_longest(places, places[1:]):
         end = len(text) if following is None else following.start()
         said = text[place.end() : end]
         if following is not None:
             said = said[:-16] + _JOINER.sub("", said[-16:])
-        yield place[1].lower(), said
+        yield place[1].lower(), place.end(), said
 
 
 def _value(said: str, key: str, question: Question) -> Value | None:

@@ -119,6 +119,21 @@ def test_no_value_of_a_key_is_in_a_message(override, tmp_path):
         assert "***" in text or "unknown key" in text
 
 
+@dataclass(kw_only=True, slots=True)
+class Account:
+    api_key: str = ""
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.api_key:
+            raise UserError("a wrong account", got=f"{self.api_key!r} of {self.name}")
+
+
+def test_the_check_of_a_section_does_not_tell_the_value_of_a_key():
+    text = message(lambda: load_config(Account, None, ["api_key=sk-123", "name=me"]))
+    assert text == "configuration: a wrong account; got '***' of me"
+
+
 def test_a_number_of_tokens_is_no_secret():
     text = message(lambda: load_config(Options, None, ["number=max_tokens"]))
     assert "number: got 'max_tokens'" in text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 
+from eval import share
 from eval.share import in_batches
 
 
@@ -54,3 +56,15 @@ def test_every_item_once_and_in_order(items: int, size: int) -> None:
     assert sorted(asked) == [[*range(items)[start : start + 2]] for start in range(0, items, 2)]
     sizes = [sum(map(len, share)) for share in shares]
     assert max(sizes) - min(sizes) <= 2, "equal shares, up to one batch"
+
+
+def test_the_work_shows_how_far_it_is(monkeypatch) -> None:
+    shown: list[tuple] = []
+
+    @contextmanager
+    def progress(what, total):
+        yield lambda *numbers: shown.append((what, total, *numbers))
+
+    monkeypatch.setattr(share, "progress", progress)
+    in_batches(range(5), lambda batch: batch, what="numbers", batch=2)
+    assert shown == [("numbers", 5, done, 5) for done in (2, 4, 5)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from model_zoo import zoo
+from model_zoo import catalogue
 
 PARTS = ("backbone", "decoder/transformer", "decoder/text_encoder", "decoder/vae")
 
@@ -21,6 +21,6 @@ def weights(folder: Path, part: str) -> tuple[Path, dict[str, torch.Tensor]]:
 
 def edit(folder: Path, **changes) -> None:
     """Change values under `model` in the folder's emosym.json."""
-    about = json.loads((folder / zoo.CONFIG).read_text())
+    about = json.loads((folder / catalogue.CONFIG).read_text())
     about["model"] |= changes
-    (folder / zoo.CONFIG).write_text(json.dumps(about))
+    (folder / catalogue.CONFIG).write_text(json.dumps(about))

@@ -10,12 +10,12 @@ from emosym.affect.scales import Affect
 from emosym.errors import UserError
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from model_zoo.compose import compose
 from model_zoo.decoders.loading import save_decoder
 from tests.model_zoo import make
 
-BACKBONE = zoo.ROOT / "weights" / "emosym-tiny" / "backbone"
+BACKBONE = catalogue.ROOT / "weights" / "emosym-tiny" / "backbone"
 
 
 @torch.no_grad()

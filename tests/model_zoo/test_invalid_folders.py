@@ -10,7 +10,7 @@ import torch
 
 from emosym.errors import UserError
 from emosym.models.model import FORMAT
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from tests.model_zoo.model_folder import PARTS, edit, weights
 
 
@@ -18,7 +18,7 @@ def test_unknown_names_suggest():
     with pytest.raises(UserError, match=r"unknown model 'emosym-tny'.*did you mean 'emosym-tiny'"):
         zoo.load("emosym-tny")
     with pytest.raises(UserError, match=r"unknown model 'emosym-tny'"):
-        zoo.preset("emosym-tny")
+        catalogue.preset("emosym-tny")
 
 
 def test_a_folder_that_is_not_a_model(tmp_path):
@@ -27,6 +27,20 @@ def test_a_folder_that_is_not_a_model(tmp_path):
             UserError, match=r"is not a model folder; expected a folder with emosym"
         ):
             zoo.load(path)
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen2.5-VL-3B-Instruct", "transformers"])
+def test_a_backbone_is_to_be_composed(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers/config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    with pytest.raises(UserError) as caught:
+        zoo.load(name)
+    assert str(caught.value) == (
+        f"{name} is not a model folder; expected a folder with emosym.json, or one of"
+        f" {', '.join(zoo.members())}; a run's model is in its folder `model`; of a Qwen-VL"
+        " backbone make one with `emosym zoo compose FOLDER --backbone NAME`"
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -121,7 +135,7 @@ def test_an_older_format_is_refused(folder):
     ],
 )
 def test_an_unreadable_description_is_reported(folder, text, message):
-    (folder / zoo.CONFIG).write_text(text)
+    (folder / catalogue.CONFIG).write_text(text)
     with pytest.raises(UserError, match=message):
         zoo.load(folder)
 
@@ -152,8 +166,8 @@ def test_a_description_that_makes_no_model_is_reported(folder, key, value, messa
 
 
 def test_a_window_without_room_is_reported(folder):
-    about = json.loads((folder / zoo.CONFIG).read_text()) | {"text_tokens": -1}
-    (folder / zoo.CONFIG).write_text(json.dumps(about))
+    about = json.loads((folder / catalogue.CONFIG).read_text()) | {"text_tokens": -1}
+    (folder / catalogue.CONFIG).write_text(json.dumps(about))
     with pytest.raises(UserError, match=r"emosym.json: text_tokens; got -1; expected 1 to 4096"):
         zoo.load(folder)
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from emosym.models.model import EmoSym
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from model_zoo.card import license_of
 from model_zoo.run_card import run_card
 
@@ -57,6 +57,11 @@ def test_a_card_by_hand() -> None:
     assert "understander 0.01 M, generator 0.02 M, autoencoder 0.03 M" in body
     row = r"| emotion accuracy | 0.5 | 0.75 | +0.250 \[+0.100, +0.400\] | better |"
     assert row in body
+    python = body.partition("```python\n")[2].partition("```")[0]
+    assert python == (
+        "from emosym import EmoSymPipeline\n\n"
+        'pipeline = EmoSymPipeline.from_pretrained("path/to/this/folder")\n'
+    )
 
 
 @pytest.mark.parametrize("name", ["name", "base", "data", "facts"])
@@ -89,5 +94,5 @@ def test_the_license_is_that_of_the_base(text: str, found: str) -> None:
 
 
 def test_the_shipped_model_names_its_license() -> None:
-    folder = zoo.folder_of("emosym-tiny")
+    folder = catalogue.folder_of("emosym-tiny")
     assert license_of(zoo.read_card(folder)) == "apache-2.0"

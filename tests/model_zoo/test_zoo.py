@@ -13,7 +13,7 @@ from emosym.inference.pipeline import EmoSymPipeline
 from emosym.models.emotion_space import EmotionSpace, Gaussian
 from emosym.models.model import FORMAT, EmoSym, ModelConfig
 from emosym.records import ImageRequest
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from model_zoo.adapters import (
     LoraSpec,
     adapter_names,
@@ -189,9 +189,9 @@ def test_a_build_is_a_function_of_its_seed():
 
 
 def test_every_member_has_a_preset_that_makes_sense():
-    assert "emosym-tiny" in zoo.members()
-    for name in zoo.members():
-        spec = zoo.preset(name)
+    assert "emosym-tiny" in catalogue.members()
+    for name in catalogue.members():
+        spec = catalogue.preset(name)
         assert spec["description"]
         assert spec["train"].startswith(("make ", "python -m train run "))
         assert ModelConfig(**spec["model"]).format == FORMAT
@@ -270,4 +270,4 @@ def test_what_is_not_a_model_is_never_replaced(tmp_path):
     assert diary.read_text() == "dear diary"
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert zoo.folder_of(zoo.save(make.tiny(), empty)) == empty
+    assert catalogue.folder_of(zoo.save(make.tiny(), empty)) == empty

@@ -31,7 +31,7 @@ from emosym.models.model import EmoSym
 from emosym.records import Question
 from emosym.tasks.base import Answer, Reward, label_value
 from emosym.tasks.registry import REWARDS
-from model_zoo import zoo
+from model_zoo import catalogue, zoo
 from train.data.base_texts import base_texts
 from train.data.run_data import RunData
 from train.distributed import ranks
@@ -84,7 +84,7 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
 
 def write_model(folder: Path, tokens: int = 4) -> None:
     """Write a random model of K `tokens`: the tiny member's architecture, narrower still."""
-    spec = copy.deepcopy(zoo.preset("emosym-tiny"))
+    spec = copy.deepcopy(catalogue.preset("emosym-tiny"))
     spec["model"] |= {"reasoning_tokens": tokens, "hidden": 24, "steps": 4}
     spec["backbone"]["text_config"] |= {
         "hidden_size": 48,
@@ -119,7 +119,7 @@ def write_model(folder: Path, tokens: int = 4) -> None:
 def trainer(run: Path, whole: dict[str, Any], images: int | None = None) -> Iterator[Trainer]:
     """Give a trainer in a run folder, at the run's last checkpoint; it sees `images` images."""
     config = load_config(train_config(), None, base=whole)
-    folder = zoo.folder_of(config.model)
+    folder = catalogue.folder_of(config.model)
     samples = [s for s in open_dataset(Path(config.data.path)) if s.split == "train"][:images]
     if ranks.is_first():
         run.mkdir(parents=True, exist_ok=True)

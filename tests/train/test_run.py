@@ -155,7 +155,7 @@ def test_a_finished_run_resumed_reports_the_same(measured):
     (measured / "report.json").unlink()
     done = train("resume", measured)
     assert done.code == 0, done.err
-    assert "continues at step 6 of 6" in done.err
+    assert "continues after step 6 of 6" in done.err
     written = (measured / "report.json").read_bytes()
     after = json.loads(written)
     assert "resumed" in after.pop("run")

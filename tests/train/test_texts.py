@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -153,9 +154,12 @@ def test_all_long_prompts_are_told_at_once(model, world, count):
 
 def test_long_prompts_are_truncated_on_request_and_counted(model, world):
     samples, loaded = spoiled(world, 3), zoo.load(model)
-    (notice,) = check_texts(configured(model, world, long_prompts="truncate"), loaded, samples, [])
+    found = check_texts(configured(model, world, long_prompts="truncate"), loaded, samples, [])
+    (notice,) = found.notices
     assert notice.startswith("the decoder reads the first 24 tokens of 3 longer prompts: sample ")
-    assert check_texts(configured(model, world, long_prompts="truncate"), loaded, [], []) == []
+    assert found.truncated_prompts == 3
+    none = check_texts(configured(model, world, long_prompts="truncate"), loaded, [], [])
+    assert none == ([], 0)
     spoiled_too = [dataclasses.replace(samples[0], prompt=CONTROL)]
     with pytest.raises(UserError, match="control token"):
         check_texts(configured(model, world, long_prompts="truncate"), loaded, spoiled_too, [])
@@ -177,6 +181,10 @@ def test_a_run_trains_on_truncated_prompts(tmp_path, preset, world):
         done = train("run", path, "--data", world / f"{name}.jsonl", "--run", run)
         assert done.code == 0, done.err
         assert ("longer prompts" in done.out + done.err) == (tail is not None)
+        rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+        train_prompts = sum(sample.split == "train" for sample in samples)
+        count = 0 if tail is None else train_prompts
+        assert [row["data/truncated_prompts"] for row in rows] == [count] * 2
         decoder = zoo.load(run / "model").generator.state_dict()
         weights[name] = {key: value for key, value in decoder.items()}
     for name, same in {"two": True, "other": False}.items():
@@ -191,4 +199,4 @@ def test_the_reported_dataset_is_listed_and_trains(shared, model):
     with pytest.raises(UserError, match=r"^1 texts of the data .* got sample '\d': \d+ t"):
         check_texts(config, zoo.load(model), samples, [])
     config.data.long_prompts = "truncate"
-    assert len(check_texts(config, zoo.load(model), samples, [])) == 1
+    assert check_texts(config, zoo.load(model), samples, []).truncated_prompts == 1

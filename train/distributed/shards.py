@@ -18,17 +18,20 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from safetensors import SafetensorError
 
 from emosym.errors import UserError
+from train.distributed.pickled import Excess, check_pickle
 
 SAFE = [LossScaler, ZeroStageEnum, fragment_address]
 """Classes in the shards of ZeRO 1 and 2 beside tensors and containers. They only hold values."""
 
-DEEPEST = 20
-"""Maximum nesting of the values in a file; DeepSpeed writes 6 levels."""
-MOST = 10_000_000
-"""Maximum number of values in a file plus the characters of its texts. A value in several
-containers counts once for each, because code that prints containers visits it as often."""
-_CONTAINERS = (list, tuple, set, frozenset)
-_LEAVES = (bytes, bool, int, float, complex, torch.Tensor, torch.dtype, torch.device, type(None))
+_NAMED = [
+    r"collections OrderedDict",
+    r"torch (?:Size|device)",
+    r"torch [A-Z]\w+Storage",
+    r"torch (?:bfloat|float|u?int)[0-9]+|torch bool",
+    r"torch\._utils _rebuild_tensor_v2",
+    *(re.escape(f"{each.__module__} {each.__qualname__}") for each in SAFE),
+]
+"""What a shard names beside plain values: the parts of tensors, containers, `SAFE`."""
 
 
 class Shards(TorchCheckpointEngine):
@@ -66,28 +69,21 @@ class Shards(TorchCheckpointEngine):
         """Read a file that holds only tensors, containers, numbers, texts and objects of `SAFE`.
 
         Raises:
-            UserError: the file holds something else, values that are nested deeper than `DEEPEST`
-                or more than `MOST`, or cannot be read.
+            UserError: the file holds something else or too much (`check_pickle`), or is no file of
+                `torch.save`.
         """
-        _check_archive(Path(path))
+        data = _pickle_in(Path(path))
         try:
+            check_pickle(data, _NAMED)
             with torch.serialization.safe_globals(SAFE):
-                state = torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's own text advises weights_only=False
-            found = re.search(r"GLOBAL (\S+)", str(error))
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except (Excess, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} holds more than the state of an optimizer or a model",
-                got=found[1] if found else "another pickle",
+                # The text of torch advises weights_only=False.
+                got=error if isinstance(error, Excess) else "another pickle",
                 fix="it was not written by EmoSym and was not read; do not use this run",
             ) from error
-        reason = _excess(state)
-        if reason is not None:
-            raise UserError(
-                f"{path} is no state of an optimizer or a model",
-                got=reason,
-                fix="it was not written by EmoSym and was not used; do not use this run",
-            )
-        return state
 
     @contextlib.contextmanager
     def _noted(self) -> Iterator[None]:
@@ -108,44 +104,21 @@ def writing() -> Iterator[None]:
         raise OSError(f"the disk took a part of a file ({line})") from error
 
 
-def _check_archive(path: Path) -> None:
-    """Raise UserError for what torch.save does not write: no archive, or one that inflates."""
+def _pickle_in(path: Path) -> bytes:
+    """Return the pickle in a file of torch.save, as torch itself finds it.
+
+    Raises:
+        UserError: for what torch.save does not write: no archive, or one that inflates.
+    """
     try:
+        with path.open("rb") as file:  # torch reads what starts otherwise in older formats
+            if file.read(4) != b"PK\x03\x04":
+                raise zipfile.BadZipFile("no archive")
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(f"{path} is not a file of torch.save", got=error) from error
-    if size > path.stat().st_size:
-        raise UserError(f"{path} is not a file of torch.save", got=f"{size} bytes of members")
-
-
-def _excess(state: Any) -> str | None:
-    """Return why a value that was read from a file must not be visited by other code, or None."""
-    waiting, seen = [(state, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, dict):
-            inner = [*value.keys(), *value.values(), *_attributes(value)]
-        elif isinstance(value, _CONTAINERS):
-            inner = list(value)
-        elif isinstance(value, str):
-            inner = []
-            seen += len(value)
-        elif isinstance(value, (*_LEAVES, ZeroStageEnum)):
-            inner = []
-        elif isinstance(value, tuple(SAFE)):
-            inner = _attributes(value)
-        else:
-            return f"a value of type {type(value).__name__}"
-        if inner and depth == DEEPEST:
-            return f"values nested deeper than {DEEPEST} levels"
-        seen += 1
-        if seen + len(waiting) + len(inner) > MOST:
-            return f"more than {MOST:,} values"
-        waiting += [(item, depth + 1) for item in inner]
-    return None
-
-
-def _attributes(value: Any) -> list[Any]:
-    """Return the attributes of an object, none for a plain container."""
-    return list(getattr(value, "__dict__", {}).values())
+        if size > path.stat().st_size:
+            raise zipfile.BadZipFile(f"{size} bytes of members")
+        return torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        first = str(error).splitlines()[:1] or [type(error).__name__]
+        raise UserError(f"{path} is not a file of torch.save", got=first[0]) from error

@@ -83,6 +83,7 @@ class Logs:
         metrics: Mapping[str, float],
         samples_per_s: float,
         rates: Mapping[str, float] | None = None,
+        data: Mapping[str, float] | None = None,
         evaluated: Mapping[str, float] | None = None,
         sheet: Image.Image | None = None,
     ) -> None:
@@ -94,6 +95,7 @@ class Logs:
             metrics: of the phase; recorded as `phase/metric`.
             samples_per_s: samples of the step in a second.
             rates: the learning rate of each part that moved; recorded as `lr/part`.
+            data: of the run's data; recorded as `data/metric`.
             evaluated: held-out scores after the step; recorded as `evaluate/score`.
             sheet: images generated after the step, for the trackers.
         """
@@ -106,6 +108,7 @@ class Logs:
             for name, value in {
                 **{f"{phase}/{name}": value for name, value in metrics.items()},
                 **{f"lr/{name}": value for name, value in rates.items()},
+                **{f"data/{name}": value for name, value in (data or {}).items()},
                 **{f"evaluate/{name}": value for name, value in evaluated.items()},
             }.items()
         }

@@ -16,7 +16,7 @@ from emosym.interfaces import Answers, Prompts
 from emosym.plugins import ADVICE
 from emosym.records import Question
 from emosym.rl.advantages import joint_advantages
-from emosym.rl.policy_loss import policy_loss
+from emosym.rl.policy_loss import clip_range, policy_loss
 from emosym.rl.rollout import Rollout, sample_answers
 from emosym.rl.token_policy import TokenPolicy
 from emosym.tasks.answers import parse
@@ -61,11 +61,11 @@ class VerifyGrpoConfig:
     """Policy loss, see `emosym.rl.policy_loss`."""
     importance_sampling_level: Literal["token", "sequence"] = "token"
     """One ratio for each token, or one for the whole answer (GSPO)."""
-    epsilon: float = 0.2
-    """The ratio is clipped from below at 1 - epsilon."""
-    epsilon_high: float = 0.28
-    """The ratio is clipped from above at 1 + epsilon_high; papers before DAPO use the value of
-    `epsilon`."""
+    epsilon: float | None = None
+    """The ratio is clipped from below at 1 - epsilon; null is 0.2. Not for `cispo` and `sapo`."""
+    epsilon_high: float | None = None
+    """The ratio is clipped from above at 1 + epsilon_high; null is 0.28, and papers before DAPO use
+    the value of `epsilon`. For `cispo` it is the largest weight; null is 5. Not for `sapo`."""
     beta: float = 0.04
     """Weight of the KL to the frozen reference; at 0 the reference is not computed."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
@@ -88,8 +88,9 @@ class VerifyGrpoConfig:
         check_positive(
             steps_per_generation=self.steps_per_generation, num_iterations=self.num_iterations
         )
-        check_range(math.inf, epsilon_high=self.epsilon_high, beta=self.beta)
-        check_range(epsilon=self.epsilon)
+        check_range(math.inf, epsilon_high=self.epsilon_high or 0, beta=self.beta)
+        check_range(epsilon=self.epsilon or 0)
+        clip_range(self.loss_type, epsilon=self.epsilon, epsilon_high=self.epsilon_high)
         if self.num_generations < 2:
             raise UserError("num_generations must be at least 2", got=self.num_generations)
         if not any(self.reward_weights.values()):

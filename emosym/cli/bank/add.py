@@ -77,8 +77,10 @@ def add(
         width = pipeline.model.understander.backbone.width
         MemoryBank.create(bank, width, embedder).close()
     with MemoryBank.open(bank, "a", model_hash=embedder, wait=wait) as store:
+        unchecked: dict[str, str] = {}
         if gated:
             ruling = admit(candidates, store, AdmissionPolicy())
+            unchecked = ruling.unchecked
             recorded = store.record(ruling.decisions, evict=ruling.evict)
         else:
             recorded = store.add(candidates)
@@ -107,6 +109,7 @@ def add(
                 "size": stats["size"],
                 "admitted": len(recorded.admitted),
                 "refused": len(recorded.refused),
+                "unchecked": unchecked,
                 "images": records,
                 "sheets": [str(sheet) for sheet in sheets],
             }
@@ -128,6 +131,9 @@ def add(
         title=f"{bank}: version {recorded.version}, {stats['size']} images",
         cut=("image", "outcome"),
     )
+    if unchecked:
+        lacks = ", ".join(f"{gate} ({why})" for gate, why in unchecked.items())
+        print(f"gates not applied in full: {lacks}")
     for sheet in sheets:
         print(f"skipped, as it is a sheet of images: {sheet}")
 

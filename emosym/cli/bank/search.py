@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import importlib.util
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emosym.affect.scales import Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.cli.bank.options import (
     At,
     Bank,
@@ -87,6 +90,9 @@ def search(
     if any(record.get("meaning") is not None for record in records):
         cells |= {"meaning": [_cosine(record["meaning"]) for record in records]}
     print_entries(records, found, cells)
+    if isinstance(target, str) and (word := target.strip().lower()) in MIKELS8:
+        listing = f"`emosym bank ls {shlex.quote(str(bank))} --emotion {word}`"
+        print(f"{word} was searched in prompts; {listing} lists images by emotion", file=sys.stderr)
 
 
 def _measures(hit: Any) -> dict[str, float | None]:

@@ -101,9 +101,14 @@ def test_a_table_of_another_kind(tmp_path):
     (tmp_path / "OASIS.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="cannot read"):
         list(read_oasis(tmp_path))
-    (tmp_path / "OASIS.csv").unlink()
-    with pytest.raises(UserError, match="cannot read"):
+
+
+def test_another_folder(tmp_path):
+    with pytest.raises(UserError) as caught:
         list(read_oasis(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} is not an OASIS folder; expected OASIS.csv and images/ in it"
+    )
 
 
 def test_a_stray_quote_is_told_instead_of_swallowing_rows(tmp_path):

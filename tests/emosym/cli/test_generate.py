@@ -157,6 +157,29 @@ def test_a_prompt_that_does_not_fit_leaves_no_files(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_that_was_not_trained_to_generate_is_named(model, tmp_path):
+    """As `zoo compose` makes it: its conditioner is new."""
+    made = tmp_path / "made"
+    done = emosym("zoo", "compose", made, "--backbone", model / "backbone", "--decoder", model)
+    assert done.code == 0, done.err
+    warning = (
+        "warning: the model was not trained to generate, so its images do not show the wanted"
+        " emotion; train it with a phase that generates, as `make train-joint` does\n"
+    )
+    wanted = ("--prompt", "x", "--num-inference-steps", 1, "--model", made)
+    done = emosym("generate", *wanted, "--out", tmp_path / "x.png")
+    assert (done.code, done.err) == (0, warning)
+    done = emosym(
+        "generate", *wanted, "--sweep", "valence", "--points", 2, "--out", tmp_path / "s.png"
+    )
+    assert done.code == 0
+    assert warning in done.err
+    affect = ("--valence", 1, "--arousal", 1)
+    done = emosym("refine", *wanted, *affect, "--best-of", 1, "--out", tmp_path / "r")
+    assert done.code == 0
+    assert warning in done.err
+
+
 def test_where_images_go(model, tmp_path):
     request = ("generate", "--prompt", "x", "--num-inference-steps", 1, "--model", model)
     refused(

@@ -92,7 +92,7 @@ def test_refine(model, tmp_path):
         del one["critique"]
     own = dict.fromkeys(("prompt", "best", "worst", "rewrite", "kept", "mean_error"))
     assert paths_of(found) == {
-        **dict.fromkeys(("image", "model", "judge", "stopped")),
+        **dict.fromkeys(("image", "model", "judge", "epsilon", "stopped")),
         "request": dict.fromkeys(REQUEST),
         "best": {**dict.fromkeys(("round", "prompt")), **drawing},
         "rounds": [{**own, "drawings": [drawing]}],
@@ -142,6 +142,7 @@ def test_banks(bank, pictures, model, tmp_path):
     image = ("image", "id", "admitted", "reason", "emotion", "predicted", "confidence")
     assert paths_of(added) == {
         **dict.fromkeys(("bank", "version", "size", "admitted", "refused")),
+        "unchecked": {},
         "images": [dict.fromkeys(image)],
         "sheets": [],
     }

@@ -44,4 +44,4 @@ def test_a_damaged_model_folder_is_one_line(model, pictures, tmp_path, file, cha
 def test_a_device_that_is_not_there(model, pictures):
     for device in ("gpu9", "cuda:99", "meta"):
         done = emosym("understand", pictures / "a.png", "--model", model, "--device", device)
-        refused(done, f"cannot use the device '{device}'", "expected cpu, cuda or cuda:NUMBER")
+        refused(done, f"cannot use the device '{device}'", "expected cpu, cuda, cuda:NUMBER or mps")

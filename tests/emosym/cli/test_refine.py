@@ -89,7 +89,7 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
         *("--num-inference-steps", 1, "--out", out, "--model", model),
     )
     assert (done.code, done.err) == (0, "")
-    assert "stopped: all rounds drawn" in done.out
+    assert done.out.startswith("stopped: all rounds drawn\n")
     assert names_in(out) == ["best.png", "trace.json"]
     trace = json.loads((out / "trace.json").read_text("utf-8"))
     assert len(trace["rounds"][0]["drawings"]) == 3
@@ -193,6 +193,35 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
     ]
     assert {d["error"] for one in done.json["rounds"] for d in one["drawings"]} == {2.5}
     assert {body["model"] for body in server.requests} == {"seer"}
+
+
+@pytest.mark.parametrize(
+    ("options", "epsilon", "title"),
+    [
+        (
+            ("--epsilon", 1.3),
+            1.3,
+            "near enough; the errors of valence and arousal sum to 2.50, below 2.60",
+        ),
+        (
+            (),
+            0.5,
+            "all rounds drawn; the errors of valence and arousal sum to 2.50, not below 1.00",
+        ),
+    ],
+)
+def test_the_bound_of_near_enough_is_printed(model, tmp_path, options, epsilon, title):
+    """The judge sees valence 1 and arousal 2, where -1.5 and 2 are wanted."""
+    answer = "<think></think><answer>Emotion: awe; Valence: 1.0; Arousal: 2.0</answer>"
+    with serving(lambda handler, body: handler.say(answer)) as server:
+        done = emosym(
+            *("refine", "--prompt", "a cat", *WANTED, "--rounds", 1, "--images", 2, *options),
+            *("--num-inference-steps", 1, "--judge", server.url, "--judge-model", "seer"),
+            *("--out", tmp_path / "out", "--model", model),
+        )
+    assert done.out.splitlines()[0] == f"stopped: {title} (twice --epsilon)"
+    trace = json.loads((tmp_path / "out" / "trace.json").read_text("utf-8"))
+    assert trace["epsilon"] == epsilon
 
 
 def test_a_judge_that_is_down_leaves_no_files(model, tmp_path):

@@ -3,20 +3,25 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
+import sys
+from collections import Counter
 
-from tests.emosym.cli.command import emosym, refused
+import pytest
+
+from tests.emosym.cli.command import ROOT, emosym, refused
 
 
 def test_the_zoo_is_listed_and_shown():
-    from model_zoo import zoo
+    from model_zoo import catalogue
 
     listed = emosym("zoo", "list", "--json").json
-    assert [record["name"] for record in listed] == zoo.members()
+    assert [record["name"] for record in listed] == catalogue.members()
     for record in listed:
         assert list(record) == ["name", "description", "weights"]
         shown = emosym("zoo", "show", record["name"], "--json").json
         assert list(shown)[:5] == ["name", "preset", "weights", "files", "card"]
-        assert shown["preset"] == zoo.preset(record["name"])
+        assert shown["preset"] == catalogue.preset(record["name"])
         assert shown["weights"] == record["weights"]
         assert bool(shown["files"]) == (shown["weights"] is not None)
         assert record["description"] in emosym("zoo", "list").out
@@ -24,14 +29,35 @@ def test_the_zoo_is_listed_and_shown():
     refused(emosym("zoo", "show", "emosym-tini"), "did you mean 'emosym-tiny'?")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("zoo", "show", "emosym-tini"),
+        ("zoo", "space", "emosym-tini", "--data", "x"),
+        ("bank", "search", "x", "docs/images/reinforced-plane.png", "--model", "emosym-tini"),
+    ],
+)
+def test_a_wrong_name_is_an_error_before_torch_is_imported(arguments):
+    code = (
+        "import sys\nfrom emosym.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as left:\n"
+        "    print(left.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout == "2 False\n"
+    assert done.stderr.endswith("did you mean 'emosym-tiny'?\n")
+
+
 def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkeypatch):
-    from model_zoo import zoo
+    from model_zoo import catalogue, zoo
 
     folder = tmp_path / "weights" / "emosym-tiny"
     shutil.copytree(model, folder)
     (folder / "README.md").write_text("# The card\n\nMade by hand.\n")
-    shutil.copytree(zoo.ROOT / "presets", tmp_path / "presets")
-    monkeypatch.setattr(zoo, "ROOT", tmp_path)
+    shutil.copytree(catalogue.ROOT / "presets", tmp_path / "presets")
+    monkeypatch.setattr(catalogue, "ROOT", tmp_path)
     weights = {one["name"]: one["weights"] for one in emosym("zoo", "list", "--json").json}
     assert weights == {"emosym-tiny": str(folder), "emosym-tiny-unet": None}
     shown = emosym("zoo", "show", "emosym-tiny", "--json").json
@@ -39,7 +65,25 @@ def test_a_member_with_weights_shows_its_card_and_hashes(model, tmp_path, monkey
     assert shown["card"] == "# The card\n\nMade by hand.\n"
     text = emosym("zoo", "show", "emosym-tiny").out
     assert "Made by hand." in text
-    assert all(digest in text for digest in shown["files"].values())
+    files = Counter(shown["files"].values())  # two files may be the same
+    assert {digest: text.count(digest) for digest in files} == files
+
+
+def test_hashes_are_printed_once(tmp_path, monkeypatch):
+    """Those of the card in the card; one that the card lacks, of a changed file, beside it."""
+    from model_zoo import catalogue, zoo
+
+    folder = tmp_path / "tiny"
+    shutil.copytree(catalogue.folder_of("emosym-tiny"), folder)
+    listed = Counter(zoo.model_files(folder).values())  # two files are the same
+    with (folder / "emosym.json").open("a") as file:
+        file.write(" ")
+    changed = zoo.model_files(folder)["emosym.json"]
+    monkeypatch.setenv("COLUMNS", "200")
+    text = emosym("zoo", "show", folder).out
+    assert {digest: text.count(digest) for digest in listed} == listed
+    assert text.count(changed) == 1
+    assert f"emosym.json\t{changed}" in text
 
 
 def test_what_compose_made_is_shown(model, tmp_path):

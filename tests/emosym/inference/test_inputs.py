@@ -14,8 +14,10 @@ from PIL import Image
 
 import emosym
 import emosym.inference.pipeline as module
-from emosym.affect.scales import Affect
+from emosym.affect.scales import PUBLIC, Affect
+from emosym.affect.taxonomies import NORMS
 from emosym.errors import UserError
+from emosym.inference.inputs import as_requests
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import ImageRequest, Question, Understanding, split_answer
 from tests.model_zoo.make import picture
@@ -46,6 +48,28 @@ def test_every_kind_of_image_gives_the_same_result(pipe, tmp_path):
     assert isinstance(pipe.understand(str(path)), Understanding)
 
 
+def test_tensors_and_channels_first_are_images(pipe):
+    """As arrays: uint8 and floats in [0, 1], one or several, on any device and of any precision."""
+    image = picture(40)
+    pixels = np.asarray(image)
+    first = pipe.understand(image, answer=False)
+    uint8 = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    floats = (uint8.float() / 255).requires_grad_()
+    for given in (
+        uint8,
+        floats,
+        floats.double(),
+        pixels.transpose(2, 0, 1),
+        uint8.permute(1, 2, 0),
+    ):
+        assert pipe.understand(given, answer=False) == first
+    for several in (uint8[None], [uint8], floats[None], pixels.transpose(2, 0, 1)[None]):
+        assert pipe.understand(several, answer=False) == [first]
+    assert pipe.understand(torch.ones(3, 40, 40, dtype=torch.bfloat16), answer=False) == (
+        pipe.understand(np.full((40, 40, 3), 255, np.uint8), answer=False)
+    )
+
+
 def test_one_gives_one_and_a_list_gives_a_list(pipe):
     image = picture(48)
     for several in ([image], (image,), iter([image]), np.asarray(image)[None]):
@@ -72,6 +96,8 @@ def test_one_gives_one_and_a_list_gives_a_list(pipe):
         ([None], "NoneType is no path"),
         (np.zeros((2, 2, 7), np.uint8), "cannot read an image given in memory"),
         (np.array("x"), "cannot read an image given in memory"),
+        (torch.full((3, 8, 8), 255.0), "got floats from 255 to 255; expected floats in [0, 1], or"),
+        (torch.zeros(5), "got an array of shape [5]; expected [H, W], [H, W, 1 to 4] or [3, H, W]"),
     ],
 )
 def test_what_is_not_an_image(pipe, wrong, message):
@@ -114,9 +140,64 @@ def test_every_kind_of_request_gives_the_same_image(pipe):
     assert pipe([]) == []
 
 
+def test_a_list_has_the_emotion_of_each_prompt(pipe):
+    few = {"seed": 3, "num_inference_steps": 2}
+    both = pipe(["a boat", "a cat"], emotion=["awe", "fear"], **few)
+    apart = [
+        ImageRequest(prompt="a boat", emotion="awe"),
+        ImageRequest(prompt="a cat", emotion="fear"),
+    ]
+    assert [same(*pair) for pair in zip(both, pipe(apart, **few), strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"emotion": ["awe", None]}, [("awe", NORMS["awe"].to(PUBLIC)), (None, None)]),
+        (
+            {"emotion": ("awe", "fear")},
+            [("awe", NORMS["awe"].to(PUBLIC)), ("fear", NORMS["fear"].to(PUBLIC))],
+        ),
+        (
+            {"emotion": "awe", "valence": [1, -2.5], "arousal": 2},
+            [("awe", Affect(1, 2)), ("awe", Affect(-2.5, 2))],
+        ),
+        (
+            {"valence": np.array([1.0, 2.0]), "arousal": [0, 3]},
+            [(None, Affect(1, 0)), (None, Affect(2, 3))],
+        ),
+        ({"valence": [1, None], "arousal": [0, None]}, [(None, Affect(1, 0)), (None, None)]),
+    ],
+)
+def test_one_value_is_of_all_prompts_and_a_list_of_each(wanted, found):
+    requests, one = as_requests(["a boat", "a cat"], **wanted)
+    assert [(request.emotion, request.affect) for request in requests] == found
+    assert [request.prompt for request in requests] == ["a boat", "a cat"]
+    assert not one
+
+
+def test_a_list_of_one_is_of_one_prompt():
+    assert as_requests("a boat", emotion=["awe"]) == as_requests("a boat", emotion="awe")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda pipe: pipe(["a", "b"], emotion=["awe", "fear", "anger"]),
+            "a list for emotion has one item for each prompt; got 3 items for 2 prompts; give"
+            " emotion once for all prompts, or once for each",
+        ),
+        (lambda pipe: pipe("a", valence=[1, 2], arousal=0), "got 2 items for 1 prompt; give"),
+        (lambda pipe: pipe(["a", "b"], emotion=["awe", "aw"]), "unknown emotion 'aw'"),
+        (lambda pipe: pipe(["a", "b"], emotion=["awe", ["awe"]]), "emotion of a request; got ['"),
+        (lambda pipe: pipe(["a", "b"], valence=[1, None], arousal=0), "go together"),
+        (lambda pipe: pipe("a", valence=np.array("1"), arousal=0), "valence; got array('1'"),
+        (lambda pipe: pipe("a", emotion=""), "unknown emotion ''"),
+        (
+            lambda pipe: pipe([ImageRequest(prompt="a"), "b"], emotion=["awe", "fear"]),
+            "emotion beside an ImageRequest",
+        ),
         (lambda pipe: pipe(3), "this is not a request; got int 3; expected a prompt"),
         (lambda pipe: pipe(None), "this is not a request; got NoneType None"),
         (lambda pipe: pipe({"prompt": "a"}), "this is not a request; got dict"),
@@ -225,7 +306,9 @@ def test_a_gpu_that_is_not_there(pipe):
         lambda: pipe.to("cuda"),
         lambda: EmoSymPipeline.from_pretrained("emosym-tiny", device=torch.device("cuda:1")),
     ):
-        with pytest.raises(UserError, match=r"cannot use the device 'cuda.*expected cpu, cuda or"):
+        with pytest.raises(
+            UserError, match=r"cannot use the device 'cuda.*expected cpu, cuda, cuda:"
+        ):
             call()
 
 

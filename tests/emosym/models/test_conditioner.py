@@ -55,6 +55,18 @@ def test_a_new_conditioner_leaves_the_pooled_vector_alone(kind):
     assert torch.equal(pooled, torch.zeros(B, P))
 
 
+def test_one_step_makes_a_conditioner_new_no_longer(kind):
+    """Also one in which no condition is dropped, and a decoder has no pooled input."""
+    made = kind(pooled=0)
+    assert made.is_new
+    optimizer = torch.optim.AdamW(made.parameters(), lr=1e-6)
+    tokens, _ = made(*inputs())
+    tokens.square().mean().backward()
+    assert made.is_new
+    optimizer.step()
+    assert not made.is_new
+
+
 def test_a_decoder_without_pooled_input_gets_none(kind):
     made = kind(pooled=0)
     tokens, pooled = made(*inputs())

@@ -56,11 +56,13 @@ def test_shares_by_label():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({}, "the sum of the weights in a blend; got 0"),
-        ({"awe": 0.0}, "the sum of the weights in a blend; got 0.0"),
-        ({"awe": 1e308, "fear": 1e308}, "the sum of the weights in a blend; got inf"),
+        ({}, "the sum of the weights in a blend, by which each is divided; got 0"),
+        ({"awe": 0.0}, "the sum of the weights in a blend, by which each is divided; got 0.0"),
+        ({"awe": 1e308, "fear": 1e308}, "a blend, by which each is divided; got inf"),
         ({"awe": -1.0, "fear": 2.0}, "the weight of awe in a blend; got -1.0; expected a finite"),
         ({"awe": math.nan}, "the weight of awe in a blend; got nan"),
+        ({"awe": "1"}, "the weight of awe in a blend; got '1'; expected a finite number, 0 or"),
+        (["awe", "fear"], r"a blend; got \['awe', 'fear'\]; expected emotion -> weight, as in"),
         ({"sad": 1, "sadness": 1}, "sadness is given twice in a blend"),
         ({"aw": 1}, r"unknown emotion 'aw'; .*did you mean 'awe'\?"),
     ],

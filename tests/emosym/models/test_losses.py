@@ -158,6 +158,11 @@ def test_label_loss_counts_the_unlabelled_as_zero():
     assert label_loss(logits, torch.tensor([-100] * 3)).item() == 0
 
 
+def test_label_loss_of_half_precision_is_computed_in_float32():
+    logits, target = normal(5, 8).bfloat16(), torch.tensor([0, 3, 7, -100, 2])
+    assert torch.equal(label_loss(logits, target), label_loss(logits.float(), target))
+
+
 def test_affect_loss_by_hand():
     """Smooth L1 with β = 1/2: e² below it, |e| - 1/4 above it."""
     found = torch.tensor([[1.0, 0.25], [2.0, -3.0]], requires_grad=True)
@@ -235,6 +240,14 @@ def test_class_posterior_against_a_slow_twin():
     reward, kl = class_posterior(logits, reference, target)
     assert reward.item() == pytest.approx(sum(rewards) / 6, abs=1e-6)
     assert kl.item() == pytest.approx(sum(kls) / 6, abs=1e-6)
+
+
+def test_class_posterior_of_half_precision_is_computed_in_float32():
+    logits, reference = normal(5, 8).bfloat16(), normal(5, 8, seed=1).bfloat16()
+    target = torch.tensor([0, 3, 7, 1, 2])
+    found = class_posterior(logits, reference, target)
+    whole = class_posterior(logits.float(), reference.float(), target)
+    assert all(torch.equal(*pair) for pair in zip(found, whole, strict=True))
 
 
 def test_the_reward_is_differentiated_through_both_factors():

@@ -81,9 +81,9 @@ def test_the_shipped_model_knows_a_photograph_from_a_drawing(shared):
     import safetensors.torch
 
     from data_tools.affectworld.world import draw_world
-    from model_zoo import zoo
+    from model_zoo import catalogue, zoo
 
-    path = zoo.folder_of("emosym-tiny") / zoo.TRAINING_IMAGES
+    path = catalogue.folder_of("emosym-tiny") / zoo.TRAINING_IMAGES
     known = TrainingImages.from_state_dict(safetensors.torch.load_file(path))
     photographs = sorted((shared / "oasis" / "images").glob("*.jpg"))[::6]
     assert np.mean([known.unlike(load_image(one)) for one in photographs]) >= 0.95

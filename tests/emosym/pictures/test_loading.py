@@ -191,6 +191,16 @@ ARRAYS = {
     "big-endian": (np.array([[0, 257 * 128]], ">u2"), [[0] * 3, [128] * 3]),
     "bool": (np.array([[False, True]]), [[0] * 3, [255] * 3]),
     "floats": (np.array([[0.0, 0.5]]), [[0] * 3, [128] * 3]),
+    "channels first": (
+        np.arange(15, dtype=np.uint8).reshape(3, 1, 5),
+        [[i, i + 5, i + 10] for i in range(5)],
+    ),
+    "floats, channels first": (np.full((3, 1, 5), 0.5, np.float32), [[128] * 3] * 5),
+    "grey first": (np.full((1, 1, 5), 9, np.uint8), [[9] * 3] * 5),
+    "both may be channels": (
+        np.array([[[1, 2, 3]], [[4, 5, 6]], [[7, 8, 9]]], np.uint8).swapaxes(0, 1),
+        [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+    ),
     "a view": (np.array([[128, 7, 0]], np.uint8)[:, ::-2], [[0] * 3, [128] * 3]),
 }
 
@@ -205,20 +215,30 @@ def test_an_array_is_a_picture(name):
     ("array", "reason"),
     [
         (np.zeros((2, 2, 5), np.uint8), r"shape \[2, 2, 5\]"),
-        (np.zeros((3, 64, 64), np.uint8), r"shape \[3, 64, 64\]"),
+        (np.zeros((2, 64, 64), np.uint8), r"shape \[2, 64, 64\]"),
         (np.zeros((1, 2, 2, 3), np.uint8), r"shape \[1, 2, 2, 3\]"),
         (np.zeros(4, np.uint8), r"shape \[4\]"),
         (np.zeros((0, 4), np.uint8), r"shape \[0, 4\]"),
         (np.zeros((2, 2), np.int64), "array of int64; expected uint8"),
         (np.array([["a"]]), "array of <U1"),
         (np.array([[None]]), "array of object"),
-        (np.array([[0.0, 255.0]]), r"floats from 0 to 255; expected \[0, 1\]"),
+        (np.array([[0.0, 255.0]]), r"floats from 0 to 255; expected floats in \[0, 1\]"),
         (np.array([[0.0, np.nan]]), "floats from nan to nan"),
     ],
 )
 def test_an_array_that_is_no_picture(array, reason):
-    with pytest.raises(UnreadableImage, match=reason):
+    with pytest.raises(UnreadableImage, match=reason) as caught:
         load_image(array)
+    assert str(caught.value).count("expected") == 1
+
+
+def test_the_whole_message_of_an_array():
+    with pytest.raises(UnreadableImage) as caught:
+        load_image(np.zeros((5, 6, 7)))
+    assert str(caught.value) == (
+        "cannot read an image given in memory; got an array of shape [5, 6, 7];"
+        " expected [H, W], [H, W, 1 to 4] or [3, H, W]"
+    )
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32, bool])

@@ -12,6 +12,7 @@ from torch import Tensor
 from emosym.rl.advantages import (
     MultiObjectiveAggregation,
     ScaleRewards,
+    constant_groups,
     group_advantages,
     joint_advantages,
 )
@@ -90,6 +91,16 @@ def test_groups_that_differ_by_rounding_have_no_advantage(scale, order, dtype, v
         assert found[2].diff().min() > 0
         alone = joint_advantages(rewards[:, :2], weights, **options)
         assert torch.equal(alone, torch.zeros_like(alone))
+
+
+def test_constant_groups_are_those_that_differ_by_rounding_only():
+    """Whatever their size; a sample without a score is left out."""
+    equal = torch.stack([ulps(value, torch.float32) for value in (0.0, 0.1, 1e6, 1e-6)])
+    apart = torch.linspace(0, 1e-4, 8) + 1
+    unscored = equal.clone()
+    unscored[:, 1] = UNSCORED
+    groups = torch.cat([equal, apart[None], unscored])
+    assert constant_groups(groups).tolist() == [True] * 4 + [False] + [True] * 4
 
 
 @pytest.mark.parametrize(("scale", "order"), NORMALISATIONS)

@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from emosym.errors import UserError
 from emosym.rl.advantages import group_advantages
-from emosym.rl.policy_loss import (
-    CISPO_CAP,
-    LOSSES,
-    SAPO_TEMPERATURES,
-    ClipRange,
-    policy_loss,
-)
+from emosym.rl.policy_loss import LOSSES, SAPO_TEMPERATURES, policy_loss
 
 LENGTH = 8
 """Longest answer allowed."""
@@ -21,6 +16,11 @@ CASES = {name: (name, "token") for name in LOSSES} | {
     f"{name}, one ratio an answer": (name, "sequence") for name in LOSSES
 }
 """Every loss at both levels of the ratio; grpo at the sequence level is GSPO."""
+READS = {name: ("epsilon", "epsilon_high") for name in LOSSES} | {
+    "cispo": ("epsilon_high",),
+    "sapo": (),
+}
+"""Loss -> options of clipping that it reads."""
 every_loss = pytest.mark.parametrize(("name", "level"), CASES.values(), ids=CASES)
 
 
@@ -29,7 +29,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def loss_of(name, new, old, reference, advantages, mask, *, level="token", **options):
-    settings = {"epsilon": 0.2, "epsilon_high": 0.2, "beta": 0.0, "max_completion_length": LENGTH}
+    settings = {"beta": 0.0, "max_completion_length": LENGTH}
     return policy_loss(
         name,
         new,
@@ -45,18 +45,20 @@ def loss_of(name, new, old, reference, advantages, mask, *, level="token", **opt
 # --- Losses against loops
 
 
-def surrogate(name: str, ratio: float, advantage: float, log_prob: float, clip: ClipRange) -> float:
+def surrogate(
+    name: str, ratio: float, advantage: float, log_prob: float, low: float, high: float
+) -> float:
     if name == "cispo":
-        return min(ratio, CISPO_CAP) * advantage * log_prob
+        return min(ratio, high) * advantage * log_prob
     if name == "sapo":
         temperature = SAPO_TEMPERATURES[0 if advantage > 0 else 1]
         return 4 / temperature / (1 + math.exp(-temperature * (ratio - 1))) * advantage
-    return min(ratio * advantage, min(max(ratio, clip.low), clip.high) * advantage)
+    return min(ratio * advantage, min(max(ratio, low), high) * advantage)
 
 
-def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict[str, float]:
+def slow(name, level, new, old, reference, advantages, mask, low, high, beta) -> dict[str, float]:
     """The same, token by token."""
-    answers, kls, low, high, deviation = [], [], 0, 0, 0.0
+    answers, kls, below, above, deviation = [], [], 0, 0, 0.0
     for b in range(len(new)):
         real = [t for t in range(new.shape[1]) if mask[b, t]]
         gaps = [float(new[b, t] - old[b, t]) for t in real]
@@ -65,10 +67,10 @@ def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict
             ratio = math.exp(sum(gaps) / len(gaps) if level == "sequence" else gap)
             far = min(max(float(reference[b, t] - new[b, t]), -20), 20)
             divergences.append(math.exp(far) - far - 1)
-            value = surrogate(name, ratio, advantage, float(new[b, t]), clip)
+            value = surrogate(name, ratio, advantage, float(new[b, t]), low, high)
             values.append(beta * divergences[-1] - value)
-            low += ratio < clip.low and advantage < 0
-            high += ratio > clip.high and advantage > 0
+            below += ratio < low and advantage < 0
+            above += ratio > high and advantage > 0
             deviation = max(deviation, abs(math.exp(gap) - 1))
         answers.append(values)
         kls.append(sum(divergences) / max(len(real), 1))
@@ -82,25 +84,28 @@ def slow(name, level, new, old, reference, advantages, mask, clip, beta) -> dict
     return {
         "loss": reduced.get(name, mean),
         "kl": sum(kls) / len(kls),
-        "clipped_low": low / count,
-        "clipped_high": high / count,
+        "clipped_low": below / count,
+        "clipped_high": above / count,
         "ratio_deviation": deviation,
     }
 
 
 @every_loss
 @pytest.mark.parametrize(
-    ("clip", "beta"),
-    [(ClipRange(0.2, 0.28), 0.04), (ClipRange(0.05, 0.1), 0.0), (ClipRange(1, 10), 1.0)],
+    ("epsilon", "epsilon_high", "beta"), [(0.2, 0.28, 0.04), (0.05, 0.1, 0.0), (1, 10, 1.0)]
 )
-def test_every_loss_against_a_slow_twin(name, level, clip, beta):
+def test_every_loss_against_a_slow_twin(name, level, epsilon, epsilon_high, beta):
     new, old, reference = (normal(5, 6, seed=s) - 2 for s in range(3))
     advantages = normal(5, seed=3)
     mask = (torch.arange(6) < torch.tensor([[6], [3], [1], [0], [5]])).long()
     given = (new, old, reference, advantages, mask)
-    bounds = {"epsilon": clip.epsilon, "epsilon_high": clip.epsilon_high}
-    found = loss_of(name, *given, level=level, beta=beta, **bounds)
-    for field, value in slow(name, level, *given, clip, beta).items():
+    options = {"epsilon": epsilon, "epsilon_high": epsilon_high}
+    read = {option: options[option] for option in READS[name]}
+    low, high = {"cispo": (0, epsilon_high), "sapo": (0, math.inf)}.get(
+        name, (1 - epsilon, 1 + epsilon_high)
+    )
+    found = loss_of(name, *given, level=level, beta=beta, **read)
+    for field, value in slow(name, level, *given, low, high, beta).items():
         assert getattr(found, field).item() == pytest.approx(value, rel=1e-5), field
 
 
@@ -156,11 +161,11 @@ def test_dapo_weighs_tokens_by_the_rollout_and_bnpo_by_the_update():
 
 
 def test_grpo_by_hand():
-    """One token: ratio 1.5, so a advantage of 2 is clipped to 2.4 and a loss of 2 is not."""
+    """One token: ratio 1.5, so an advantage of 2 is clipped to 2.4 and a loss of 2 is not."""
     new, old = torch.tensor([[math.log(0.6)]]), torch.tensor([[math.log(0.4)]])
     one = torch.ones(1, 1)
-    rise = loss_of("grpo", new, old, None, torch.tensor([2.0]), one)
-    fall = loss_of("grpo", new, old, None, torch.tensor([-2.0]), one)
+    rise = loss_of("grpo", new, old, None, torch.tensor([2.0]), one, epsilon_high=0.2)
+    fall = loss_of("grpo", new, old, None, torch.tensor([-2.0]), one, epsilon_high=0.2)
     assert rise.loss.item() == pytest.approx(-2.4)
     assert fall.loss.item() == pytest.approx(3.0)
     assert rise.ratio_deviation.item() == pytest.approx(0.5)
@@ -170,6 +175,49 @@ def test_grpo_by_hand():
     apart = loss_of("grpo", new, new, old, torch.tensor([0.0]), one, beta=0.5)
     assert apart.kl.item() == pytest.approx(2 / 3 - math.log(2 / 3) - 1)
     assert apart.loss.item() == pytest.approx(0.5 * apart.kl.item())
+
+
+def cispo(ratio: float, **options: float):
+    """Return the gradient of one token of probability 1/e and advantage 2, and what is clipped."""
+    new = torch.tensor([[-1.0]], requires_grad=True)
+    old = new.detach() - math.log(ratio)
+    found = loss_of("cispo", new, old, None, torch.tensor([2.0]), torch.ones(1, 1), **options)
+    found.loss.backward()
+    assert found.loss.item() == pytest.approx(new.grad.item() * new.item())
+    return new.grad.item(), (found.clipped_low.item(), found.clipped_high.item())
+
+
+def test_cispo_by_hand():
+    """The weight of the gradient is the ratio up to epsilon_high itself, without a lower bound."""
+    assert cispo(3.0) == (pytest.approx(-2 * 3.0), (0, 0))
+    assert cispo(8.0) == (pytest.approx(-2 * 5.0), (0, 1))
+    assert cispo(8.0, epsilon_high=6.5) == (pytest.approx(-2 * 6.5), (0, 1))
+    assert cispo(8.0, epsilon_high=9.0) == (pytest.approx(-2 * 8.0), (0, 0))
+    assert cispo(0.01, epsilon_high=2.0) == (pytest.approx(-2 * 0.01), (0, 0))
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("cispo", "sapo")])
+def test_an_option_that_is_none_has_its_default(name):
+    given = (normal(3, 4), normal(3, 4, seed=1), None, normal(3, seed=2), torch.ones(3, 4))
+    spelled = loss_of(name, *given, epsilon=0.2, epsilon_high=0.28)
+    assert loss_of(name, *given).loss.item() == spelled.loss.item()
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "reads"),
+    [
+        ("cispo", "epsilon", "it reads epsilon_high"),
+        ("sapo", "epsilon", "it reads no option of clipping"),
+        ("sapo", "epsilon_high", "it reads no option of clipping"),
+    ],
+)
+def test_an_option_that_the_loss_does_not_read(name, option, reads):
+    one = torch.ones(1, 1)
+    with pytest.raises(UserError) as caught:
+        loss_of(name, one, one, None, torch.ones(1), one, **{option: 0.3})
+    assert str(caught.value) == (
+        f"loss_type={name} does not read {option}; got 0.3; expected null; {reads}"
+    )
 
 
 def test_sapo_by_hand():
@@ -186,7 +234,7 @@ def test_at_the_sequence_level_an_answer_has_one_ratio():
     new = torch.tensor([[math.log(4), -math.log(4)]])
     given = (new, torch.zeros(1, 2), None, torch.tensor([1.0]), torch.ones(1, 2))
     assert loss_of("grpo", *given, level="sequence").loss.item() == pytest.approx(-1.0)
-    assert loss_of("grpo", *given).loss.item() == pytest.approx(-(1.2 + 0.25) / 2)
+    assert loss_of("grpo", *given).loss.item() == pytest.approx(-(1.28 + 0.25) / 2)
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,21 @@ def test_grey_images_are_read_too(folder):
     assert two[0] == pytest.approx(two[1], abs=1e-6)
 
 
+@pytest.mark.parametrize("name", ["pickscore", "clipscore", "clip_iqa", "aesthetic"])
+def test_transparent_images_are_judged_on_white(name, folder, layer):
+    """Whatever colour is hidden."""
+    image, shape = make.picture(32, 32), Image.new("L", (32, 32))
+    shape.paste(255, (4, 4, 20, 20))
+    on = [
+        Image.composite(image, Image.new("RGB", (32, 32), one), shape) for one in ("white", "red")
+    ]
+    hidden = on[1].copy()
+    hidden.putalpha(shape)
+    white, transparent, red = built(name, folder, layer)([on[0], hidden, on[1]], REQUESTS[:1] * 3)
+    assert transparent == pytest.approx(white, abs=1e-6)
+    assert red != pytest.approx(white, abs=1e-5)
+
+
 def test_a_long_prompt_is_truncated_as_published_and_an_empty_one_refused(folder, images):
     scorer = build_judge("clipscore", JudgeSpec(path=str(folder)))
     fits = " ".join("a" * (clip_files.WINDOW - 2))

@@ -84,6 +84,17 @@ def test_it_understands_images():
     assert "authorization" not in server.headers[0]
 
 
+def test_it_sends_transparent_images_on_white():
+    """Whatever colour is hidden; a question's images too."""
+    hidden = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    question = Question(id="a", task="perception", images=(hidden,), split="test", text="Why?")
+    with chat_server.serving(good) as server:
+        remote(server).understand([hidden])
+        remote(server).answer([question])
+    sent = [chat_server.pictures(body) for body in server.requests]
+    assert [one.getcolors() for [one] in sent] == [[(16, (255, 255, 255))]] * 2
+
+
 def test_reasoning_that_the_server_keeps_to_itself_is_not_missed():
     bare = GOOD.partition("</think>")[2]
     with chat_server.serving(lambda handler, _: handler.say(bare)) as server:
@@ -378,32 +389,82 @@ def test_an_image_too_large_to_send(monkeypatch):
 # --- the key ------------------------------------------------------------------------------------
 
 
+def give_key(monkeypatch, url: str | None, key: str = "sk-secret") -> None:
+    """Set the key and the URL that it is for."""
+    monkeypatch.setenv(chat_client.KEY, key)
+    if url is None:
+        monkeypatch.delenv(chat_client.KEY_URL, raising=False)
+    else:
+        monkeypatch.setenv(chat_client.KEY_URL, url)
+
+
 def test_the_key_is_sent_and_never_shown(monkeypatch):
-    monkeypatch.setenv(chat_client.KEY, "sk-secret\n")
     with chat_server.serving(in_turn(good, status(401, b"wrong key sk-secret here"))) as server:
+        give_key(monkeypatch, server.url + "/", "sk-secret\n")
         model = remote(server)
         model.understand([RED])
         assert server.headers[0]["authorization"] == "Bearer sk-secret"
         with pytest.raises(UserError, match=r"HTTP 401 wrong key \*\*\* here.*EMOSYM_JUDGE_KEY"):
             model.understand([BLUE])
         assert len(server.requests) == 2
-    monkeypatch.setenv(chat_client.KEY, "sk-gehéim")
-    with pytest.raises(UserError, match=r"^the key in EMOSYM_JUDGE_KEY has characters [A-Za-z ]*$"):
-        remote(server)
+        monkeypatch.setenv(chat_client.KEY, "sk-gehéim")
+        with pytest.raises(UserError, match=r"^the key in EMOSYM_JUDGE_KEY has .* cannot hold$"):
+            remote(server)
+
+
+def test_the_key_is_not_for_a_server_that_only_a_configuration_names(monkeypatch):
+    with chat_server.serving(good) as server:
+        give_key(monkeypatch, None)
+        with pytest.raises(UserError) as error:
+            build_judge("http", JudgeSpec(path=server.url, model="eye"))
+        assert str(error.value) == (
+            f"the key in EMOSYM_JUDGE_KEY is not sent to the judge at {server.url}; got no"
+            " EMOSYM_JUDGE_URL; expected the URL of this judge there; if you trust this server"
+            f" with the key, set EMOSYM_JUDGE_URL={server.url}; else unset EMOSYM_JUDGE_KEY"
+        )
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.example.com/v1",  # in clear text
+        "https://api.example.com:8443/v1",
+        "https://api.example.com/proxy/v1",
+        "https://api.example.com.evil.org/v1",
+        "https://api.example.com@evil.org/v1",
+        "https://api.example.com\\@evil.org/v1",
+        "https://evil.org/v1",
+        "https://api.example.co\u043c/v1",  # a Cyrillic letter
+    ],
+)
+def test_the_key_is_for_one_address(monkeypatch, url):
+    give_key(monkeypatch, "https://API.example.com:443/v1")
+    RemoteModel("https://api.example.com/v1/", "eye")
+    with pytest.raises(UserError, match=r"is not sent to the judge|^the URL of a judge") as error:
+        RemoteModel(url, "eye")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("named", ["api.example.com", "https://me:sk-secret@api.example.com/v1"])
+def test_an_address_of_the_key_that_is_none(monkeypatch, named):
+    give_key(monkeypatch, named)
+    with pytest.raises(UserError, match=r"^the URL in EMOSYM_JUDGE_URL is not") as error:
+        RemoteModel("https://api.example.com/v1", "eye")
+    assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("code", [301, 302, 307, 308])
 def test_no_redirect_is_followed(monkeypatch, code):
-    monkeypatch.setenv(chat_client.KEY, "sk-secret")
     with chat_server.serving(good) as thief:
         moved = status(code, b"", Location=f"{thief.url}/chat/completions")
-        with (
-            chat_server.serving(moved) as server,
-            pytest.raises(
+        with chat_server.serving(moved) as server:
+            give_key(monkeypatch, server.url)
+            with pytest.raises(
                 UserError, match=rf"HTTP {code} to {thief.url}.*redirects are not followed"
-            ),
-        ):
-            remote(server).understand([RED])
+            ):
+                remote(server).understand([RED])
+            assert server.headers[0]["authorization"] == "Bearer sk-secret"
         assert thief.requests == []
 
 
@@ -426,8 +487,8 @@ def test_a_slash_at_the_end_changes_nothing():
 
 
 def test_the_cache_holds_no_key(monkeypatch, tmp_path):
-    monkeypatch.setenv(chat_client.KEY, "sk-secret")
     with chat_server.serving(good) as server:
+        give_key(monkeypatch, server.url)
         remote(server, cache=tmp_path).understand([RED])
     (file,) = tmp_path.rglob("*.json")
     held = json.loads(file.read_text())

@@ -120,6 +120,27 @@ SAME = {
     "a word of correction in a reason": f"{FACTS}\nReason: the snake could be poisonous.",
     "an idiom": f"I can't help but shudder.\n{FACTS}",
     "an example in a reason": f"It is dark, for example at the left.\n{FACTS}",
+    "a table": "| Emotion | Valence | Arousal |\n|---|---|---|\n| fear | -1.5 | 2.0 |",
+    "a table without a frame": "**Emotion** | **Valence**|Arousal\n:--|:-:|--:\nFear|-1.5|2.0\n\n",
+    "a table with more": "It is dark.\n| | valence (-3 to 3) | Why | arousal | EMOTION |\n"
+    "|--|--|--|--|--|\n| a | -1.5 | 3 snakes | 2 | fear |\nThat is all.",
+    "a table without a rule": "| emotion | valence | arousal |\r\n| `fear` | -1.5 | +2 |\r\n",
+    "a table of the same twice": "emotion|valence|arousal\nfear|-1.5|2\nfear|-1.50|2.0",
+    "CSV": "emotion,valence,arousal\nfear,-1.5,2.0",
+    "CSV in a fence": '```csv\n"emotion", "valence", "arousal"\n"fear", "-1.5", "2.0"\n```',
+    "CSV with semicolons": "<answer>emotion;valence;arousal\nfear;-1.5;2.0\n</answer>",
+    "a table with tabs": "emotion\tvalence\tarousal\nfear\t-1.5\t2.0",
+    "JSON within scores": '{"emotion": "fear", "score": {"valence": -1.5, "arousal": 2.0}}',
+    "JSON of scores": '{"emotion": {"label": "fear", "score": 0.8}, "valence": {"score": -1.5},'
+    ' "arousal": {"value": 2, "confidence": 1}}',
+    "channels": "<|channel|>analysis<|message|>Emotion: awe? Valence: 1.<|end|><|start|>assistant"
+    f"<|channel|>final<|message|>{FACTS}<|return|>",
+    "the channel opened by the template": "Emotion: awe? Valence: 1.<|end|><|start|>assistant"
+    f"<|channel|>final <|constrain|>JSON<|message|>{TAGGED}",
+    "a channel of tools": f"<|channel|>commentary to=a.b<|message|>{OTHER}<|call|>"
+    f"<|channel|>final<|message|>{FACTS}",
+    "another label before": f"Fear or awe? Fear, I think.\n{FACTS}",
+    "another label in a remark": "Emotion: fear (more than awe); Valence: -1.5; Arousal: 2.0",
     "as asked for": f"Here is the answer in the form you asked for.\n{FACTS}",
 }  # fmt: skip
 
@@ -182,6 +203,9 @@ def test_what_is_no_single_emotion_is_not_read(label):
         f"{FACTS}\nValence: 1.0; Arousal: 1.0; Emotion: awe",
         f"{FACTS}\n" + '{"emotion": "awe", "valence": 1, "arousal": 1}',
         "Emotion: fear; Valence: high; Arousal: low; Valence: 1.0; Emotion: awe; Arousal: 2.0",
+        "emotion,valence,arousal\nfear,-1.5,2.0\nawe,1,1",
+        f"emotion,valence,arousal\nfear,-1.5,2.0\n\n{OTHER[8:-9]}",
+        f"<|channel|>final<|message|>{FACTS}<|end|><|channel|>final<|message|>{OTHER[8:-9]}",
         '[{"emotion": "fear", "valence": 1, "arousal": 1},'
         ' {"emotion": "awe", "valence": 2, "arousal": 2}]',
     ],
@@ -201,7 +225,11 @@ def test_two_answers_that_differ_are_not_read(text):
         f"<|begin_of_box|>{FACTS}", f"{FACTS}<think>", f"{FACTS}</think>",
         '{"emotion": "fear", "valence": -1.5, "arousal": 2',
         '```json\n{"emotion": "fear", "valence": -1.5, "arousal": 2.0',
-        "| Emotion | Valence | Arousal |\n|---|---|---|\n| fear | -1.5 | 2.0 |",
+        "| Emotion | Valence | Arousal |\n|---|---|---|\n| fear | -1.5 |",
+        "emotion,valence,arousal\nfear,-1,5,2", "valence,emotion\n",
+        "fear,-1.5,2.0\nemotion,valence,arousal",
+        f"<|channel|>analysis<|message|>{FACTS}", f"<|channel|>analysis<|message|>{TAGGED}<|end|>",
+        '{"score": 0.8}', "Final: fear", "Final: 1.5",
         "<answer></answer>", "<answer>Emotion: word; Valence: x.x; Arousal: x.x</answer>",
         "Emotional valence is low, arousing fear 2.0",
     ],
@@ -239,6 +267,12 @@ WITHDRAWN = [
     f"I cannot judge this. {FACTS}",
     f"I\u2019m unable to see the picture. {TAGGED}",
     f"It is impossible to judge this image. {FACTS}",
+    f"I do not feel emotions. {FACTS}",
+    f"I don't have feelings, but here is a guess. {FACTS}",
+    f"{TAGGED}\nI am not sure.",
+    f"We have no picture: {FACTS}",
+    f"I never judge people. {TAGGED}",
+    f"I must decline. {FACTS}",
     f"You asked: {FACTS}. I can't judge this.",
     f"For example: {FACTS}",
     f"Example:\n{TAGGED}",
@@ -251,6 +285,17 @@ WITHDRAWN = [
 @pytest.mark.parametrize("text", WITHDRAWN)
 def test_values_that_the_answer_takes_back_are_not_read(text):
     assert stated_values(text, JUDGE_QUESTION) == {}
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["\nFinal: awe", "\n\nSo the answer is awe.", ". Rather awe", "\n**Awe**", ";  Verdict = AWE",
+     "\nfear? awe", "\n| Mood | awe |"],
+)  # fmt: skip
+def test_another_label_after_the_values_leaves_none(end):
+    """Which of the two is meant is not for us to say."""
+    assert stated_values(FACTS + end, JUDGE_QUESTION) == {"valence": -1.5, "arousal": 2.0}
+    assert stated_values(TAGGED + end, JUDGE_QUESTION) == {"valence": -1.5, "arousal": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -299,6 +344,8 @@ FREE = Question(id="r", task="rewrite", images=(), split="test", text="?")
         f"<think>{'long ' * 5000}</think><answer>a boat, grey</answer>",
         "It is dark.\n<answer>a boat, grey</answer>",
         "[THINK]dark[/THINK]<answer>a boat, grey</answer>",
+        "<|channel|>analysis<|message|><answer>a cat</answer>?<|end|><|start|>assistant"
+        "<|channel|>final<|message|><answer>a boat, grey</answer>",
     ],
 )
 def test_a_free_answer_is_rewritten_to_the_asked_form(text):
@@ -326,7 +373,9 @@ def test_long_texts_are_not_read():
     ["<think>", "</think>", "<answer>", "<answer></answer>", "valence: ", "valence:1 ", "(", "(a)",
      "\t", "scale ", "(1-", "1-", "[1,", "should be ", "actually 1", "example ", "for example:\n",
      "a\u2639", "\u2014", "valence score ", "<think ", "[think]", "<valence>", "i can", "a (",
-     " ", "\n", "{", "valence is ", "valence, a", "<", ".5", "*"],
+     " ", "\n", "a,", "emotion,valence\n", "emotion|", "|-", "awe ", "emotion: awe ", "i ", "I am ",
+     "<|channel|>", "<|channel|>final<|message|>", "valence\n\n", "{",
+     "valence is ", "valence, a", "<", ".5", "*"],
 )  # fmt: skip
 def test_any_flood_is_read_in_time(flood):
     """Quadratic work on this length would take hours."""

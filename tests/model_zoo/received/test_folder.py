@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,15 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from transformers import AutoModelForImageTextToText
 
 from emosym.errors import UserError
 from model_zoo import zoo
+from model_zoo.backbones import qwen_vl
 from model_zoo.backbones.qwen_vl import load_backbone
 from model_zoo.decoders.loading import load_decoder
 from model_zoo.pretrained import load_pretrained
 from model_zoo.received import folder as checks
 from model_zoo.text.clip import load_clip
 from model_zoo.text.text_encoders import load_text_encoder
+from model_zoo.text.tokenizer import load_tokenizer
 from tests.emosym.cli.command import ROOT
 from tests.model_zoo import clip_files
 
@@ -123,6 +127,34 @@ def test_commands_refuse_it_in_one_line_with_yes_on_the_input(words, folder, tmp
     assert "Do you wish" not in done.stdout + done.stderr
     assert not marker.exists()
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: load_backbone(folder, torch.float32),
+        lambda folder: load_tokenizer(folder, 10**6),
+        lambda folder: load_pretrained(AutoModelForImageTextToText, folder),
+    ],
+    ids=["backbone", "tokenizer", "weights"],
+)
+@pytest.mark.parametrize("known", [False, True], ids=["unknown type", "known type"])
+def test_without_the_check_the_libraries_do_not_ask_either(
+    load, known, folder, clip, tmp_path, monkeypatch
+):
+    """A configuration of a known type may name code for a class that does not know the type."""
+    monkeypatch.setattr(qwen_vl, "check_folder", lambda folder: None)
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *_: asked.append(1) or "y")
+    source, marker = clip if known else folder / "backbone", tmp_path / "ran"
+    type_ = {} if known else {"model_type": "evil_model", "tokenizer_class": "Evil"}
+    for name in ("config.json", "tokenizer_config.json"):
+        put_code(source / name, marker)
+        add(source / name, auto_map=CODE, **type_)
+    with contextlib.suppress(UserError):
+        load(source)
+    assert not asked
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(

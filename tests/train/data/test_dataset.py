@@ -33,6 +33,13 @@ def test_a_crop_keeps_a_pixel_of_the_narrowest_image(tmp_path, size):
             assert (view == (9, 8, 7)).all()  # Pillow fills what lies outside with black
 
 
+def test_a_transparent_image_is_trained_on_white(tmp_path):
+    path = tmp_path / "a.png"
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(path)
+    (view,) = views(path, [[0.9, 0, 0, 0]])
+    assert (view == (255, 255, 255)).all()
+
+
 def test_a_crop_by_hand(tmp_path):
     """Half of 4 x 8 numbered pixels, from the top left and the bottom right; then mirrored."""
     path, numbers = tmp_path / "a.png", np.arange(32, dtype=np.uint8).reshape(8, 4)

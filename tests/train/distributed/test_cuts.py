@@ -38,10 +38,15 @@ GRPO = {
     "num_generations": 4,
     "max_completion_length": 10,
     "beta": 0.1,
-    "epsilon": 0.01,
-    "epsilon_high": 0.02,
     "reward_weights": {**probes.TOY, "similarity": 1.0, "affect_gaussian": 1.0, "length": 0.5},
 }
+CLIPPED = {"epsilon": 0.01, "epsilon_high": 0.02}
+CLIPPING = {
+    **dict.fromkeys(("grpo", "dr_grpo", "bnpo", "dapo"), CLIPPED),
+    "cispo": {"epsilon_high": 1.02},
+    "sapo": {},
+}
+"""Loss -> its options of clipping, narrow enough to act."""
 BOTH_TASKS = {"data": {"tasks": ["arousal", "dominant"]}}
 PARTIAL = {"compress", "instruct", "generate", "autoencode", "verify_grpo"}
 """Phases that accept images without a label."""
@@ -70,8 +75,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "reinforce": ("reinforce", {}),
     **{
-        loss: ("verify_grpo", {**BOTH_TASKS, "verify_grpo": {**GRPO, "loss_type": loss}})
-        for loss in ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo")
+        loss: (
+            "verify_grpo",
+            {**BOTH_TASKS, "verify_grpo": {**GRPO, "loss_type": loss, **options}},
+        )
+        for loss, options in CLIPPING.items()
     },
     "gspo": (
         "verify_grpo",
@@ -79,6 +87,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             **BOTH_TASKS,
             "verify_grpo": {
                 **GRPO,
+                **CLIPPED,
                 "loss_type": "grpo",
                 "importance_sampling_level": "sequence",
                 "scale_rewards": "batch",
@@ -92,6 +101,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             **BOTH_TASKS,
             "verify_grpo": {
                 **GRPO,
+                **CLIPPED,
                 "batch_size": 16,
                 "loss_type": "dapo",
                 "num_iterations": 2,
@@ -103,7 +113,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "verify_grpo",
         {
             **BOTH_TASKS,
-            "verify_grpo": {**GRPO, "multi_objective_aggregation": "normalize_then_sum"},
+            "verify_grpo": {
+                **GRPO,
+                **CLIPPED,
+                "multi_objective_aggregation": "normalize_then_sum",
+            },
         },
     ),
 }

@@ -12,6 +12,7 @@ import pytest
 
 from emosym.errors import UserError
 from eval.reports.environment import environment, run_facts, source_commit
+from train.evaluation import facts as noting
 from train.evaluation.facts import FACTS, facts, starts
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,6 +27,17 @@ def test_facts_are_those_of_the_first_start(tmp_path: Path) -> None:
     assert facts(tmp_path) == first
     (tmp_path / FACTS).write_text(json.dumps([first, later, later]))
     assert facts(tmp_path) == first | {"resumed": "2026-01-03 00:00 UTC, 2026-01-03 00:00 UTC"}
+
+
+def test_each_start_is_noted_with_its_commit_and_ranks(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(noting, "environment", lambda: {"commit": "abc+", "torch": "2.13"})
+    monkeypatch.setattr(noting.ranks, "size", lambda: 2)
+    for _ in range(2):
+        noting.note_start(tmp_path)
+    for start in starts(tmp_path):
+        assert start.keys() == {"command", "started", "ranks", "commit"}
+        assert (start["ranks"], start["commit"]) == ("2", "abc+")
+    assert len(starts(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[3]", '[{"ranks": 1}]', "[NaN]", "[" * 10_000])

@@ -12,7 +12,7 @@ import torch
 from emosym.config import load_config
 from emosym.errors import UserError
 from emosym.models.model import DECODER, ModelConfig
-from model_zoo import zoo
+from model_zoo import catalogue
 from model_zoo.text.text_encoders import SENTENCE
 from tests.train import probes
 from tests.train.processes import in_ranks
@@ -55,7 +55,7 @@ def found(tmp_path_factory, model, world):
         folder / "back",
         whole(folder / "sentence" / "model", compress={"knowledge_encoder": DECODER}),
     )
-    base = zoo.folder_of("emosym-tiny")
+    base = catalogue.folder_of("emosym-tiny")
     rate = {"engine": {"understander": STILL}}
     lessons = {
         "reconstruct": {"reconstruct_weight": 1.0},

@@ -44,7 +44,9 @@ OPTIONS: dict[str, Any] = {
 }
 GSPO = {"importance_sampling_level": "sequence"}
 LOSSES: dict[str, dict[str, Any]] = {
-    **{loss: {"loss_type": loss} for loss in ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "sapo")},
+    **{loss: {"loss_type": loss} for loss in ("grpo", "dr_grpo", "bnpo", "dapo")},
+    "cispo": {"loss_type": "cispo", "epsilon": None, "epsilon_high": 1.02},
+    "sapo": {"loss_type": "sapo", "epsilon": None, "epsilon_high": None},
     "gspo": GSPO,
 }
 ONE_UPDATE = {"num_iterations": 1, "steps_per_generation": 1}
@@ -162,7 +164,7 @@ def trl_loss(
     if config.importance_sampling_level == "sequence":
         ratio = (((new - old) * mask).sum(1) / mask.sum(1)).exp()[:, None]
     if config.loss_type == "cispo":
-        each = -ratio.clamp(max=5.0).detach() * advantages * new
+        each = -ratio.clamp(max=config.epsilon_high).detach() * advantages * new
     elif config.loss_type == "sapo":
         tau = torch.where(advantages > 0, 1.0, 1.05)
         each = -4 / tau / (1 + (-tau * (ratio - 1)).exp()) * advantages
@@ -283,5 +285,5 @@ def test_a_step_that_fails_in_a_later_update_is_not_saved(found):
     """The weights are between two steps: what is kept is the checkpoint before them."""
     case = found["spoiled"]
     assert case["kept"] == ["step-0000001"]
-    assert "step 1 (verify_grpo) was refused; got loss nan" in case["told"]
+    assert "step 2 (verify_grpo) was refused; got loss nan" in case["told"]
     assert "the last checkpoint is from before it" in case["told"]

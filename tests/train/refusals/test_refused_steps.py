@@ -60,8 +60,12 @@ def test_a_step_that_is_not_finite_is_refused(tmp_path, preset, world, poison, w
     run, straight = tmp_path / "run", tmp_path / "straight"
     args = ("run", preset(**compress(4, engine={"gradient_accumulation_steps": 2})), "--run")
     message = refused(train(*args, run, before=poison))
-    assert message.startswith(f"error: step 2 (compress) was refused; got {what} for images ")
+    assert message.startswith(f"error: step 3 (compress) was refused; got {what} for images ")
     assert seen(world, step=2, row=2 if poison is probes.poison_loss else 0) in message
+    assert message.endswith(
+        f"; the state before it is saved; fix the data, then `make resume RUN={run}`,"
+        " or start a new run with a lower learning rate"
+    )
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-0000002"]
     assert train("resume", run).code == 0
     assert train(*args, straight).code == 0
@@ -71,17 +75,19 @@ def test_a_step_that_is_not_finite_is_refused(tmp_path, preset, world, poison, w
 
 
 def test_a_learning_rate_that_blows_up(tmp_path, preset):
-    """The advice of the message works: lower it, and go back by one checkpoint."""
+    """The advice of the message works: lower it, and go back to the checkpoint that it names."""
     run = tmp_path / "run"
-    rate = {"understander": {"learning_rate": 1e35, "warmup_steps": 0}}
-    done = train("run", preset(**compress(4, engine=rate), save_every=1), "--run", run)
-    message = refused(done)
-    step = len(probes.rows(run))
-    assert step < 4
-    assert f"step {step} (compress) was refused" in message
-    assert "lower the learning rate and delete the newest checkpoint" in message
-    shutil.rmtree(run / "checkpoints" / f"step-{step:07d}")
-    assert train("resume", run, "engine.understander.learning_rate=1e-3").code == 0
+    rate = {"understander": {"learning_rate": 1e-3, "warmup_steps": 0}}
+    done = train("run", preset(**compress(2, engine=rate), save_every=1), "--run", run)
+    assert done.code == 0, done.err
+    higher = ("stages.0.steps=4", "engine.understander.learning_rate=1e35")
+    message = refused(train("resume", run, *higher))
+    assert "step 4 (compress) was refused" in message
+    assert message.endswith(
+        f"or lower the learning rate, then `make resume RUN={run} CHECKPOINT=step-0000002`"
+    )
+    lower = ("--checkpoint", "step-0000002", "engine.understander.learning_rate=1e-3")
+    assert train("resume", run, *lower).code == 0
     assert [row["step"] for row in probes.rows(run)] == list(range(4))
     assert "learning_rate: 0.001" in (run / "config.yaml").read_text()
 

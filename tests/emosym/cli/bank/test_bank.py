@@ -37,7 +37,15 @@ def test_bank_add_makes_the_bank_and_says_what_the_model_sees(model, pictures, t
             "predicted": view["emotion"],
         }
     assert record == {
-        **{"bank": str(bank), "version": 1, "size": 2, "admitted": 2, "refused": 0, "sheets": []},
+        **{
+            "bank": str(bank),
+            "version": 1,
+            "size": 2,
+            "admitted": 2,
+            "refused": 0,
+            "sheets": [],
+            "unchecked": {},
+        },
     }
     stats = emosym("bank", "stats", bank, "--json").json
     assert stats["by_emotion"] == {name: 2 * (name == "contentment") for name in MIKELS8}
@@ -95,6 +103,18 @@ def test_what_generate_made_brings_its_request_into_the_bank(bank, model, drawn)
     assert len(emosym(*search).json) == 7
 
 
+def test_a_search_for_the_name_of_an_emotion_is_told_how_to_list_it(bank, tmp_path):
+    named = emosym("bank", "search", bank, "Awe", "--json")
+    assert (named.json, named.err) == ([], "")
+    named = emosym("bank", "search", bank, "Awe")
+    assert named.out == "nothing matches Awe\n"
+    assert named.err == (
+        "awe was searched in prompts;"
+        f" `emosym bank ls {bank} --emotion awe` lists images by emotion\n"
+    )
+    assert emosym("bank", "search", bank, "awesome").err == ""
+
+
 def test_options_say_more_than_the_file(bank, model, drawn):
     add = ("bank", "add", bank, drawn / "4.png", "--emotion", "fear", "--source", "real")
     assert emosym(*add, "--model", model).code == 0
@@ -125,6 +145,21 @@ def test_gated_images_meet_the_gates(bank, model, drawn):
     assert f"requested {other}, judged {seen}" in one["reason"]
     stats = emosym("bank", "stats", bank, "--json").json
     assert (stats["size"], stats["refused"]) == (4, 1)
+
+
+def test_gates_that_lack_what_they_compare_are_named(bank, model, pictures, drawn):
+    """The bank holds four real images without labels; one new image requests nothing."""
+    new = (drawn / "4.png", pictures / "a.png")
+    add = ("bank", "add", bank, *new, "--gated", "--model", model)
+    lacks = {
+        "label": "no emotion requested for 1 of 2 images",
+        "affect": "no valence and arousal requested for 1 of 2 images",
+        "novelty": "4 real images, 20 needed",
+        "agreement": "0 labelled real images, 10 needed",
+    }
+    assert emosym(*add, "--json").json["unchecked"] == lacks
+    named = ", ".join(f"{gate} ({why})" for gate, why in lacks.items())
+    assert emosym(*add).out.splitlines()[-1] == f"gates not applied in full: {named}"
 
 
 def test_the_gates_of_the_command_are_those_of_training(bank, model, drawn, monkeypatch):
@@ -192,7 +227,8 @@ def test_what_is_no_bank_is_an_error(model, pictures, tmp_path):
         refused(emosym(*add), f"not a memory bank: {tmp_path / name}")
     gone = tmp_path / "gone"
     refused(emosym("bank", "search", gone, "valence=0 arousal=0"), "not a memory bank")
-    refused(emosym("bank", "stats", gone), "not a memory bank")
+    made_by = "got no bank.sqlite in it; `emosym bank add` makes one in a new folder\n"
+    refused(emosym("bank", "stats", gone), f"not a memory bank: {gone}; {made_by}")
     assert names_in(tmp_path) == ["file", "full", "x"]
 
 

@@ -126,6 +126,24 @@ def test_after_three_draws_the_run_stops_and_resumes_with_the_next_step(tmp_path
     assert [row["reinforce/unjudged"] for row in resumed["rows"]] == [1, 0]
 
 
+def refusal(run: Path, whole: dict[str, Any]) -> str:
+    """Return why a run cannot start."""
+    with pytest.raises(UserError) as caught, probes.trainer(run, whole):
+        pass
+    return str(caught.value)
+
+
+def test_a_run_does_not_choose_the_server_that_gets_the_key(tmp_path, model, world, monkeypatch):
+    """As that of somebody else, which is resumed."""
+    monkeypatch.setenv("EMOSYM_JUDGE_KEY", "sk-secret")
+    monkeypatch.setenv("EMOSYM_JUDGE_URL", "https://api.example.com/v1")
+    with serving(Mood(lambda number: False)) as server:
+        whole = served(model, world, server.url, 1)
+        (told,) = in_ranks(refusal, tmp_path / "run", whole)
+    assert f"is not sent to the judge at {server.url}; got EMOSYM_JUDGE_URL=https://api." in told
+    assert server.requests == []
+
+
 def test_all_ranks_stop_when_one_has_no_scores(tmp_path, model, world):
     mood = Mood(lambda number: number % 2 == 0)
     with serving(mood) as server:
