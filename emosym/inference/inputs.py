@@ -34,10 +34,9 @@ def as_images(images: Any) -> tuple[list[ImageInput], bool]:
     Raises:
         UserError: something else.
     """
-    if isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4:
+    file = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    if file or (isinstance(images, (np.ndarray, Tensor)) and images.ndim < 4):
         return [_as_array(images)], True
-    if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
-        return [images], True
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return [_as_array(image) for image in images], False
     raise UserError(
