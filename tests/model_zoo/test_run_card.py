@@ -52,6 +52,9 @@ def test_a_card_by_hand() -> None:
     assert front["base_model"] == "emosym-tiny"
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "accuracy", "value": 0.75}]
+    assert "- Base model: `emosym-tiny`" in body
+    assert "- Data: `AffectWorld`" in body
+    assert "- License: `apache-2.0, as the base model; " in body
     assert "- Command: `make train-joint`" in body
     assert "- Steps: `compress 40, generate 80`" in body
     assert "understander 0.01 M, generator 0.02 M, autoencoder 0.03 M" in body

@@ -312,11 +312,13 @@ def test_a_gpu_that_is_not_there(pipe):
             call()
 
 
-def test_without_a_name_the_device_is_that_of_the_command():
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_without_a_name_the_device_is_that_of_the_command(there, device, monkeypatch):
+    """The GPU if there is one."""
     from emosym.inference.placement import default_device, usable_device
 
-    assert usable_device(None) == default_device()
-    assert default_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert usable_device(None) == default_device() == device
 
 
 # --- import

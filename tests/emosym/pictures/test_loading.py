@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emosym.pictures.formats import SUFFIXES
 from emosym.pictures.loading import (
     MAX_PIXELS,
     MAX_RATIO,
@@ -281,6 +282,11 @@ def test_every_format_is_read_whatever_its_suffix(tmp_path, kind, name):
     assert check_image(tmp_path / name) == []
     off = np.abs(np.asarray(load_image(tmp_path / name), int) - (200, 100, 50)).max()
     assert off <= (12 if kind in ("JPEG", "AVIF", "WEBP") else 0)
+
+
+def test_pictures_of_a_folder_are_known_by_their_suffixes():
+    assert {".jpg", ".jpeg", ".mpo", ".png", ".webp", ".avif", ".gif", ".tif"} <= SUFFIXES
+    assert not {".heic", ".jxl", ".txt", ".svg", ".pdf", ".eps"} & SUFFIXES
 
 
 @pytest.mark.parametrize("kind", ["TGA", "PCX", "ICO", "EPS", "PPM", "PDF"])
