@@ -7,14 +7,16 @@ several sources.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCES = ("text", "affect", "state")
 """Sources of the condition, in the order in which guidance adds them: the prompt's features, wanted
 valence and arousal, the understander's states."""
 
-GuidanceScale = float | Mapping[str, float]
+Scale = float | Mapping[str, float]
 """One scale, or one for each of `SOURCES`; those that are not named have 1."""
 
 Guidance = Sequence[tuple[frozenset[str], float]]
@@ -22,7 +24,7 @@ Guidance = Sequence[tuple[frozenset[str], float]]
 the output before it), from fewer sources to all. The first one's scale is 1."""
 
 
-def guidance_of(scale: GuidanceScale) -> Guidance:
+def guidance_of(scale: Scale) -> Guidance:
     """Return the outputs that a guidance scale combines, as few as possible.
 
     With scales t, a and s of text, affect and state, the guided output is e(none)

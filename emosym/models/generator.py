@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from emosym.diffusion.guidance import GuidanceScale, combine, guidance_of
+from emosym.diffusion.guidance import Scale, combine, guidance_of
 from emosym.diffusion.processes import (
     Denoise,
     Interval,
@@ -100,7 +100,7 @@ class Generator(nn.Module):
         condition: Condition,
         *,
         num_inference_steps: int,
-        guidance_scale: GuidanceScale,
+        guidance_scale: Scale,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return latents [B, C, H, W] after guided deterministic steps from `noise`.
@@ -118,7 +118,7 @@ class Generator(nn.Module):
 
         return sample(denoise, self.process, noise, num_inference_steps, step=step)
 
-    def guided(self, condition: Condition, guidance_scale: GuidanceScale) -> Denoise:
+    def guided(self, condition: Condition, guidance_scale: Scale) -> Denoise:
         """Return the denoiser under a condition, with classifier-free guidance.
 
         Scale 1 is the conditional branch alone. Any other scale runs two branches as one batch, at

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emosym.affect.taxonomies import MIKELS8
-from emosym.diffusion.guidance import GuidanceScale
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.interfaces import Autoencoder, Backbone, Denoiser, Processor, Prompts
 from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
@@ -151,7 +151,7 @@ class EmoSym(nn.Module):
         condition: Condition,
         *,
         num_inference_steps: int | None = None,
-        guidance_scale: GuidanceScale | None = None,
+        guidance_scale: Scale | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return pixels [B, 3, H, W] in [-1, 1] from noise [B, *autoencoder.latent_shape].

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from emosym.affect.correlation import pearson
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.console.progress import progress
-from emosym.diffusion.guidance import GuidanceScale
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference.continuity import small_pixels
 from emosym.inference.pipeline import EmoSymPipeline
@@ -102,7 +103,7 @@ def evaluate_influence(
     oracle: Oracle | None = None,
     subject_of: Callable[[Sample], str | None] = lambda sample: None,
     plane_images: int = 12,
-    guidance_scale: GuidanceScale | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     seed: int = 0,
     resamples: int = 500,
@@ -163,7 +164,7 @@ class _Drawing:
     """Draws conditions, image i always from the same noise."""
 
     pipeline: EmoSymPipeline
-    guidance_scale: GuidanceScale | None
+    guidance_scale: Scale | None
     num_inference_steps: int | None
     seed: int
 
@@ -198,7 +199,7 @@ class _Drawing:
                 rows = slice(start, start + size)
                 pixels = model.generate(
                     noise[rows].to(model.device),
-                    condition.map(lambda tensor, rows=rows: tensor[rows]),
+                    condition.map(itemgetter(rows)),
                     num_inference_steps=self.num_inference_steps,
                     guidance_scale=self.guidance_scale,
                 )
