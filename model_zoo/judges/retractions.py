@@ -3,8 +3,9 @@
 The rule: an answer has no values where, outside of its reasoning,
 
 - it states a scale other than the asked one, anywhere;
-- it refuses, anywhere: a sentence in the first person denies something (not, never, no, n't, ...),
-  as "I do not feel emotions" and "I am not sure" do; or it says that a judgement cannot be made;
+- it refuses, anywhere: a sentence in the first person says that its writer cannot, will not, or
+  does not judge, feel, know or have the image ("I do not feel emotions", "I am not sure"), or that
+  a judgement cannot be made. To miss something in the image ("I see no people") is no refusal;
 - it calls its values an example, or what somebody else said, within 60 characters before a name;
 - it corrects itself after its first value: a word of correction, and in the same sentence a number,
   a name of a value, or a label.
@@ -53,14 +54,18 @@ _CORRECTION = re.compile(
 )
 """A word of correction, and what it is about."""
 _REFUSAL = re.compile(
-    r"\b(?:i|we)\b(?!\s+can't\s+help\s+but)[^.!?;\n]{0,60}?"
-    r"(?:n't\b|\b(?:not|cannot|never|no|nothing|none|unable|refuse|decline)\b)"
+    r"\b(?:i|we)\b(?!\s+can't\s+help\s+but)[^.!?;\n]{0,30}?"
+    r"(?:\b(?:can\s?not|could\s+not|will\s+not|would\s+not|unable|not\s+able|refuse|decline)\b"
+    r"|\b(?:ca|could|wo|would)n't\b"
+    r"|(?:n't|\b(?:not|never|no))\b[^.!?;\n]{0,30}?"
+    r"\b(?:feel|emotions?|sure|certain|know|opinions?|judg|rat(?:e|ing)|assess|evaluat|scor(?:e|ing)"
+    r"|images?|pictures?|photo))"
     r"|\b(?:can\s?not|can't|unable\s+to|impossible\s+to|not\s+possible\s+to)\s+(?:be\s+)?"
     r"(?:judge|rate|assess|evaluate|determine|tell|say|analy[sz]e|see|view|provide|give)d?\b"
     r"|\b(?:no\s+image\s+(?:is|was|has)|as\s+an\s+ai\b)",
     re.I,
 )
-"""A sentence in which the writer denies something, or that says that a judgement cannot be made."""
+"""A sentence that says that its writer does not judge, or that a judgement cannot be made."""
 _EXAMPLE = (
     r"\b(?:for\s+(?:example|instance)|examples?|samples?|e\.g\.|hypothetical(?:ly)?|placeholders?"
     r"|if\s+(?:it|this|that|there)\s+(?:were|was|is)"

@@ -139,6 +139,8 @@ SAME = {
     f"<|channel|>final <|constrain|>JSON<|message|>{TAGGED}",
     "a channel of tools": f"<|channel|>commentary to=a.b<|message|>{OTHER}<|call|>"
     f"<|channel|>final<|message|>{FACTS}",
+    "a remark on what is not there": f"I see no people, and nothing here threatens me. {FACTS}",
+    "a remark in the negative": f"I don't notice any danger, I have no doubt. {FACTS}",
     "another label before": f"Fear or awe? Fear, I think.\n{FACTS}",
     "another label in a remark": "Emotion: fear (more than awe); Valence: -1.5; Arousal: 2.0",
     "as asked for": f"Here is the answer in the form you asked for.\n{FACTS}",
