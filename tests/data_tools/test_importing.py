@@ -207,7 +207,7 @@ def test_bad_arguments(world, tmp_path):
         import_dataset("emosett", world, tmp_path / "out")
     with pytest.raises(UserError, match="no folder"):
         import_dataset("emoset", tmp_path / "none", tmp_path / "out")
-    with pytest.raises(UserError, match=r"cannot read .*OASIS\.csv"):
+    with pytest.raises(UserError, match=r"is not an OASIS folder; expected OASIS\.csv and images/"):
         import_dataset("oasis", world, tmp_path / "out")
     with pytest.raises(UserError, match="already exists and is not an empty folder"):
         import_dataset("emoset", world, world)

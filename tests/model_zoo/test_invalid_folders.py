@@ -38,7 +38,7 @@ def test_a_backbone_is_to_be_composed(tmp_path, monkeypatch, name):
         zoo.load(name)
     assert str(caught.value) == (
         f"{name} is not a model folder; expected a folder with emosym.json, or one of"
-        f" {', '.join(zoo.members())}; a run's model is in its folder `model`; of a Qwen-VL"
+        f" {', '.join(catalogue.members())}; a run's model is in its folder `model`; of a Qwen-VL"
         " backbone make one with `emosym zoo compose FOLDER --backbone NAME`"
     )
 

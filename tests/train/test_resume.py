@@ -32,6 +32,8 @@ EVERY_PHASE = {
     "generate": 2,
     "remember": 1,
 }
+KILLS = int(os.environ.get("TRAIN_KILLS", "6"))
+"""How often a run is killed at random moments."""
 STEPS = 24
 LONGEST = 6.0
 """Seconds after which a run of this file is killed at the latest: about what it takes."""
@@ -168,10 +170,11 @@ def test_sigterm_and_resume_equal_no_interruption(straight, tmp_path, model, wor
     assert_same_state(run, straight)
 
 
+@pytest.mark.timeout(600 + 30 * KILLS)
 def test_kill_9_at_random_moments_loses_nothing(straight, tmp_path, model, world):
     """Anywhere: in the set-up, a step, a save, the bank, the last evaluation, the report."""
     preset = preset_of(tmp_path, model, world)
-    moments, kills, ends = random.Random(11), int(os.environ.get("TRAIN_KILLS", "6")), 0
+    moments, kills, ends = random.Random(11), KILLS, 0
     while kills or not ends:
         run = tmp_path / str(ends)
         while True:
