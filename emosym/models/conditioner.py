@@ -87,15 +87,16 @@ class Conditioner(nn.Module):
 class PseudoWordConditioner(Conditioner):
     """One pseudo-word, `mapper(h_emo) + gate · mapper_ctx(mean_k h_ctx)`.
 
-    Both mappers receive the decoder's gradient. The gate is learned; it starts at 0.01, the value
-    published for inference. Ref: EmoSym, step 3 (docs/papers.md).
+    Both mappers receive the decoder's gradient. The gate is learned; it starts at 1, the value
+    published for training. From 0.01, the one published for inference, it went to 0.
+    Ref: EmoSym, step 3 (docs/papers.md).
     """
 
     def __init__(self, width: int, hidden: int, token_width: int, pooled_width: int) -> None:
         super().__init__()
         self.mapper = mlp(width, hidden, token_width)
         self.mapper_ctx = mlp(width, hidden, token_width)
-        self.gate = nn.Parameter(torch.full((1,), 0.01))
+        self.gate = nn.Parameter(torch.ones(1))
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
         self._build_affect(hidden, token_width, pooled_width)

@@ -91,7 +91,7 @@ def test_a_run_logs_influences_in_time(preset, tmp_path):
         f"generate/influence_{name}" for name in ("state", "ctx", "affect", "text")
     }
     assert logged[1] != logged[3]
-    assert rows[0]["generate/gate"] == pytest.approx(0.01)
+    assert rows[0]["generate/gate"] == 1.0
     assert rows[3]["generate/gate"] != rows[0]["generate/gate"]
 
 
