@@ -173,6 +173,10 @@ bench-reinforce: setup ## an image RL step, each algorithm and Flow-GRPO as publ
 eval-plane: no-overrides setup ## score MODEL= at 25 points of valence and arousal; floor, diversity, continuity
 	$(PY) -m eval plane "$(MODEL)" $(OPTIONS)
 
+.PHONY: eval-influence
+eval-influence: given-DATA no-overrides setup ## score MODEL='s images with one source of their condition exchanged at a time
+	$(PY) -m eval influence "$(MODEL)" "$(DATA)" $(OPTIONS)
+
 .PHONY: eval-refine
 eval-refine: no-overrides setup ## score MODEL='s refining against the best of as many images
 	$(PY) -m eval refining "$(MODEL)" $(OPTIONS)
@@ -184,6 +188,10 @@ eval-compare: given-RUN given-OTHER no-overrides setup ## show the reports of tw
 .PHONY: subject-classifier
 subject-classifier: no-overrides setup ## train the subject classifier that eval-plane uses, and install it
 	$(PY) -m eval subject-classifier
+
+.PHONY: attribute-reader
+attribute-reader: no-overrides setup ## train the reader of what an image shows (hues, setting, weather, place, size), and install it
+	$(PY) -m eval attribute-reader
 
 .PHONY: bench-grpo
 bench-grpo: setup ## a GRPO step, ours and TRL's GRPOTrainer side by side

@@ -24,12 +24,12 @@ from benchmarks.timing import Run, in_turns, seconds_and_range, timed
 from benchmarks.trainer import single_phase_trainer
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
-from emosym.diffusion.guidance import classifier_free_guidance
+from emosym.diffusion.guidance import SOURCES, combine, guidance_of
 from emosym.diffusion.processes import Interval
 from emosym.diffusion.transitions import GaussianStep, flow_sde, log_prob, sde_kl
 from emosym.inference.inputs import wanted_affect
 from emosym.inference.pixels import to_image
-from emosym.models.generator import Condition, Generator
+from emosym.models.generator import Condition, Generator, keep_only
 from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym
 from emosym.randomness import Draws
@@ -156,11 +156,10 @@ def _step(
     generator: Generator, latents: Tensor, interval: Interval, condition: Condition
 ) -> GaussianStep:
     time = interval.time.expand(len(latents))
-    conditional = torch.ones(len(latents), dtype=torch.bool)
-    wanted = generator(latents, time, condition, conditional)
+    wanted = generator(latents, time, condition, keep_only(SOURCES, latents))
     with torch.no_grad():
-        free = generator(latents, time, condition, ~conditional)
-    output = classifier_free_guidance(wanted, free, GUIDANCE)
+        free = generator(latents, time, condition, keep_only((), latents))
+    output = combine([free, wanted], guidance_of(GUIDANCE))
     split = generator.process.predict(latents, output, time)
     return flow_sde(generator.process, interval, latents, split, NOISE)
 

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from emosym.affect.scales import Affect
+from emosym.diffusion.guidance import Scale
 from emosym.diffusion.processes import Process
 from emosym.records import ImageRequest, Question, Sample, Understanding
 
@@ -306,7 +307,7 @@ class ImageGenerator(Protocol):
         *,
         seed: int | Sequence[int],
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
     ) -> list[Image.Image]:
         """Return one image per request, in order; the same call gives the same images.
 

@@ -1,4 +1,4 @@
-"""The command line of evaluation: `python -m eval run|plane|refining|compare ...`."""
+"""The command line of evaluation: `python -m eval run|plane|influence|refining|compare ...`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import typer
 
 from emosym.console import guard
 from emosym.console.options import Version
+from eval.commands.attribute_reader import attribute_reader
 from eval.commands.compare import compare
+from eval.commands.influence import influence
 from eval.commands.plane import plane
 from eval.commands.refining import refining
 from eval.commands.run import run
@@ -27,9 +29,11 @@ def evaluate(version: Version = False) -> None:
 
 app.command()(run)
 app.command()(plane)
+app.command()(influence)
 app.command()(refining)
 app.command()(compare)
 app.command()(subject_classifier)
+app.command()(attribute_reader)
 
 if __name__ == "__main__":
     guard.run(app, "python -m eval")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from emosym.diffusion.guidance import Scale
 from emosym.inference.png_metadata import PngMetadata, to_png
 from emosym.records import ImageRequest
 
@@ -30,7 +31,7 @@ def draw(
     request: ImageRequest,
     seed: int,
     *,
-    guidance_scale: float | None,
+    guidance_scale: Scale | None,
     num_inference_steps: int | None,
     model_hash: str,
     space: Mapping[str, float] | None = None,
@@ -66,7 +67,7 @@ def png_of(
     request: ImageRequest,
     seed: int,
     pipeline: EmoSymPipeline,
-    guidance_scale: float | None,
+    guidance_scale: Scale | None,
     num_inference_steps: int | None,
     model_hash: str,
     space: Mapping[str, float] | None = None,

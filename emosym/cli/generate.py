@@ -24,6 +24,7 @@ from emosym.console.options import (
     Model,
     Seed,
     Valence,
+    named_numbers,
 )
 from emosym.console.progress import progress
 from emosym.console.tables import print_table, signed_affect
@@ -203,20 +204,7 @@ def _space(
         )
     if emotion is not None:
         return blend_shares({emotion: 1.0})
-    weights: dict[str, float] = {}
-    for part in (blend or "").split(","):
-        name, _, weight = (word.strip() for word in part.partition("="))
-        try:
-            value = float(weight)
-        except ValueError:
-            raise UserError(
-                "a blend that cannot be parsed",
-                got=repr(part),
-                expected="awe=0.7,fear=0.3 and the like",
-            ) from None
-        if name in weights:
-            raise UserError(f"{name} is twice in the blend")
-        weights[name] = value
+    weights = named_numbers(blend or "", "the blend", "awe=0.7,fear=0.3")
     return blend_shares(weights)
 
 

@@ -13,6 +13,7 @@ from emosym.cli.loading import load_pipeline, model_hash
 from emosym.console.progress import progress
 from emosym.console.tables import print_table, signed_affect
 from emosym.console.terminal import print_json
+from emosym.diffusion.guidance import Scale
 from emosym.files import write_file
 from emosym.inference.continuity import Continuity, small_pixels
 from emosym.inference.inputs import check_sampling, complete
@@ -33,7 +34,7 @@ def generate_sweep(
     valence: float | None,
     arousal: float | None,
     seed: int,
-    guidance_scale: float | None,
+    guidance_scale: Scale | None,
     num_inference_steps: int | None,
     overwrite: bool,
     model: str,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from emosym.errors import UserError
 from emosym.plugins import load_plugin
 
 MOST_IMAGES = 1_000_000
@@ -24,6 +25,31 @@ def _check_seed(seed: int) -> int:
     if not 0 <= seed <= LAST_SEED:
         raise typer.BadParameter(f"{seed} is not in the range 0 to {LAST_SEED}")
     return seed
+
+
+def named_numbers(text: str, name: str, example: str) -> dict[str, float]:
+    """Parse `awe=0.7,fear=0.3` and the like; raise UserError for anything else."""
+    numbers: dict[str, float] = {}
+    for part in text.split(","):
+        key, _, value = (word.strip() for word in part.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            raise UserError(
+                f"{name} cannot be parsed", got=repr(part), expected=f"{example} and the like"
+            ) from None
+        if key in numbers:
+            raise UserError(f"{key} is twice in {name}")
+        numbers[key] = number
+    return numbers
+
+
+def _guidance_scale(text: str) -> float | dict[str, float]:
+    """Return a number, or one for each source that is named."""
+    try:
+        return float(text)
+    except ValueError:
+        return named_numbers(text, "the guidance scale", "2, or text=2,affect=3,state=2,")
 
 
 def _load_plugins(paths: list[Path] | None) -> list[Path]:
@@ -74,9 +100,13 @@ Valence = Annotated[
 ]
 Arousal = Annotated[float | None, typer.Option(help="From -3 (calm) to 3 (excited).")]
 GuidanceScale = Annotated[
-    float | None,
+    Any,
     typer.Option(
-        "--guidance-scale", help="Weight of classifier-free guidance; default: the model's."
+        "--guidance-scale",
+        parser=_guidance_scale,
+        metavar="SCALE",
+        help="Weight of classifier-free guidance, or one for each source, as"
+        " text=2,affect=3,state=2; default: the model's.",
     ),
 ]
 InferenceSteps = Annotated[

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.affect.taxonomies import NORMS, mikels
-from emosym.errors import UserError
+from emosym.diffusion.guidance import SOURCES, Scale
+from emosym.errors import UserError, unknown
 from emosym.models.model import MAX_STEPS
 from emosym.pictures.loading import ImageInput
 from emosym.records import ImageRequest, Question
@@ -192,17 +193,29 @@ def complete(request: ImageRequest) -> ImageRequest:
     return ImageRequest(prompt=prompt, emotion=emotion, affect=affect)
 
 
-def check_sampling(num_inference_steps: int | None, guidance_scale: float | None) -> None:
-    """Raise UserError for steps outside [1, `MAX_STEPS`], or a negative or infinite scale."""
+def check_sampling(num_inference_steps: int | None, guidance_scale: Scale | None) -> None:
+    """Raise UserError for steps outside [1, `MAX_STEPS`], or a negative or infinite scale.
+
+    A mapping has scales of some of `diffusion.guidance.SOURCES`.
+    """
     if num_inference_steps is not None:
         check_count("the number of inference steps", num_inference_steps, MAX_STEPS)
     if guidance_scale is None:
         return
-    number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
-    if not (number and math.isfinite(guidance_scale) and guidance_scale >= 0):
-        raise UserError(
-            "the guidance scale", got=guidance_scale, expected="a finite number, 0 or more"
-        )
+    named: Mapping[str, Any] = {"": guidance_scale}
+    if isinstance(guidance_scale, Mapping):
+        named = guidance_scale
+        for source in named:
+            if source not in SOURCES:
+                raise unknown("source of the guidance scale:", str(source), SOURCES)
+    for source, scale in named.items():
+        number = isinstance(scale, Real) and not isinstance(scale, bool)
+        if not (number and math.isfinite(scale) and scale >= 0):
+            raise UserError(
+                "the guidance scale" + (f" of {source}" if source else ""),
+                got=repr(scale),
+                expected="a finite number, 0 or more",
+            )
 
 
 def check_count(name: str, value: Any, most: int | None = None) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from emosym.affect.scales import Affect
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference.arguments import named_arguments
 from emosym.inference.inputs import (
@@ -252,7 +253,7 @@ class EmoSymPipeline:
         arousal: float | Sequence[float | None] | None = None,
         seed: int | Sequence[int] = 0,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
         num_images_per_prompt: int = 1,
         callback_on_step_end: StepCallback | None = None,
     ) -> Any:
@@ -265,7 +266,8 @@ class EmoSymPipeline:
             arousal: of the images, in [-3, 3]; with `valence`; a list has one for each prompt.
             seed: image i starts from the noise of seed + i; a list gives each image its own seed.
             num_inference_steps: sampling steps; default: the model's.
-            guidance_scale: weight of classifier-free guidance; default: the model's.
+            guidance_scale: weight of classifier-free guidance; default: the model's. A mapping
+                has one for each of `diffusion.guidance.SOURCES`: {"text": 2, "affect": 3}.
             num_images_per_prompt: images of each request, next to each other in the result.
             callback_on_step_end: called after each sampling step of each batch.
 
@@ -309,7 +311,7 @@ class EmoSymPipeline:
         noise: Tensor,
         *,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
         on_step: OnStep | None = None,
     ) -> list[Image.Image]:
         """Generate one image for each request in one batch, from given noise [B, C, H, W]."""
@@ -336,7 +338,7 @@ class EmoSymPipeline:
         prompt: str = "",
         seed: int = 0,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
     ) -> list[Image.Image]:
         """Generate images of an emotion, each from a state sampled from the model's emotion space.
 
@@ -350,7 +352,8 @@ class EmoSymPipeline:
             prompt: what the images show; empty leaves it open.
             seed: seed of the first image.
             num_inference_steps: sampling steps; default: the model's.
-            guidance_scale: weight of classifier-free guidance; default: the model's.
+            guidance_scale: weight of classifier-free guidance; default: the model's. A mapping
+                has one for each of `diffusion.guidance.SOURCES`: {"text": 2, "affect": 3}.
 
         Raises:
             UserError: a model without an emotion space; as `EmotionSpace.blend`, `check_sampling`.

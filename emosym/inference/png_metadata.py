@@ -13,8 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from emosym.affect.scales import Affect
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
-from emosym.inference.inputs import complete
+from emosym.inference.inputs import check_sampling, complete
 from emosym.models.emotion_space import blend_shares
 from emosym.records import ImageRequest
 from emosym.strict_json import read_json
@@ -28,7 +29,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "valence": (float, int, NoneType),
     "arousal": (float, int, NoneType),
     "seed": (int,),
-    "guidance": (float, int),
+    "guidance": (float, int, dict),
     "steps": (int,),
     "model": (str,),
 }
@@ -42,7 +43,8 @@ class PngMetadata:
     request: ImageRequest
     seed: int
     """In [0, 2^63)."""
-    guidance: float
+    guidance: Scale
+    """One scale, or one for each source that was named."""
     steps: int
     model: str
     """Hash of the model's files, from `zoo.fingerprint`."""
@@ -52,9 +54,10 @@ class PngMetadata:
 
 def to_png(image: Image.Image, metadata: PngMetadata) -> bytes:
     """Return a PNG file with metadata; equal arguments give equal bytes."""
+    scale = metadata.guidance
     fields = metadata.request.to_dict() | {
         "seed": metadata.seed,
-        "guidance": metadata.guidance,
+        "guidance": dict(scale) if isinstance(scale, Mapping) else scale,
         "steps": metadata.steps,
         "model": metadata.model,
     }
@@ -106,6 +109,7 @@ def _parse(fields: object) -> PngMetadata:
     metadata = PngMetadata(request=request, **fields)
     if not 0 <= metadata.seed < 2**63:
         raise ValueError(f"seed {metadata.seed}")
+    check_sampling(metadata.steps, metadata.guidance)
     complete(metadata.request)
     if metadata.space is not None:
         blend_shares(metadata.space)

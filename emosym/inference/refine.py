@@ -15,6 +15,7 @@ from typing import Protocol
 from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference.inputs import check_sampling, complete
 from emosym.inference.refinement import Critique, Drawing, Refinement, Round, Show
@@ -55,7 +56,7 @@ def refine(
     rounds: int = ROUNDS,
     images: int = IMAGES,
     seed: int = 0,
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     epsilon: float = EPSILON,
     max_tokens: int | None = None,
@@ -148,7 +149,7 @@ def best_of(
     count: int,
     *,
     seed: int = 0,
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     show: Show | None = None,
 ) -> Refinement:
@@ -197,7 +198,7 @@ def _draw_round(
     judge: ImageUnderstander,
     request: ImageRequest,
     seeds: range,
-    guidance_scale: float | None,
+    guidance_scale: Scale | None,
     num_inference_steps: int | None,
     show: Show | None,
 ) -> tuple[Round, Image.Image, Image.Image]:

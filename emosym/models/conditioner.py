@@ -47,9 +47,16 @@ class Conditioner(nn.Module):
         """Whether it was never trained: what starts at zero, and every step changes, is zero."""
         return not (self.absent.any() or self.norm_emo.bias.any())
 
-    def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
-        """Return states [B, K, D] and [B, D] as conditioning tokens [B, N, E]."""
+    def states(self, h_ctx: Tensor, h_emo: Tensor, keep: Tensor) -> Tensor:
+        """Return states [B, K, D] and [B, D] as conditioning tokens [B, N, E].
+
+        `keep` [B, 2] of bool says which of the two act; where both do not, the result is not used.
+        """
         raise NotImplementedError
+
+    def monitors(self) -> dict[str, float]:
+        """Return numbers that show in the log how the conditioner learns."""
+        return {}
 
     def forward(
         self, h_ctx: Tensor, h_emo: Tensor, affect: Tensor, keep: Tensor
@@ -60,10 +67,14 @@ class Conditioner(nn.Module):
             h_ctx: [B, K, D]; K may be 0.
             h_emo: [B, D]
             affect: [B, 2], wanted valence and arousal; a row with NaN means none is wanted.
-            keep: [B] of bool; False drops the whole condition (for guidance).
+            keep: [B, 3] of bool, for affect, h_ctx and h_emo; False drops that input.
         """
-        states = torch.where(keep[:, None, None], self.states(h_ctx, h_emo), self.absent[0])
-        is_given = affect.isfinite().all(-1) & keep
+        keep_affect, keep_states = keep[:, 0], keep[:, 1:]
+        if not h_ctx.shape[1]:
+            keep_states = keep_states & keep_states.new_tensor([False, True])
+        has_state = keep_states.any(1)[:, None, None]
+        states = torch.where(has_state, self.states(h_ctx, h_emo, keep_states), self.absent[0])
+        is_given = affect.isfinite().all(-1) & keep_affect
         features = _fourier(torch.where(is_given[:, None], affect, 0.0))
         wanted = self.affect(features.to(h_emo.dtype))
         wanted = torch.where(is_given[:, None], wanted, self.absent[1])
@@ -76,29 +87,39 @@ class Conditioner(nn.Module):
 class PseudoWordConditioner(Conditioner):
     """One pseudo-word, `mapper(h_emo) + gate · mapper_ctx(mean_k h_ctx)`.
 
-    Both mappers receive the decoder's gradient. The gate is learned; it starts at 0.01, the value
-    published for inference. Ref: EmoSym, step 3 (docs/papers.md).
+    Both mappers receive the decoder's gradient. The gate is learned; it starts at 1, the value
+    published for training. From 0.01, the one published for inference, it went to 0.
+    Ref: EmoSym, step 3 (docs/papers.md).
     """
 
     def __init__(self, width: int, hidden: int, token_width: int, pooled_width: int) -> None:
         super().__init__()
         self.mapper = mlp(width, hidden, token_width)
         self.mapper_ctx = mlp(width, hidden, token_width)
-        self.gate = nn.Parameter(torch.full((1,), 0.01))
+        self.gate = nn.Parameter(torch.ones(1))
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
         self._build_affect(hidden, token_width, pooled_width)
 
-    def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
+    def states(self, h_ctx: Tensor, h_emo: Tensor, keep: Tensor) -> Tensor:
         """Return the pseudo-word, [B, 1, E]; with K = 0 it comes from `h_emo` alone."""
-        word = self.mapper(self.norm_emo(h_emo))
+        keep_ctx, keep_emo = keep[:, :1], keep[:, 1:]
+        word = torch.where(keep_emo, self.mapper(self.norm_emo(h_emo)), 0.0)
         if h_ctx.shape[1]:
-            word = word + self.gate * self.mapper_ctx(self.norm_ctx(h_ctx.mean(1)))
+            context = self.gate * self.mapper_ctx(self.norm_ctx(h_ctx.mean(1)))
+            word = word + torch.where(keep_ctx, context, 0.0)
         return word[:, None]
+
+    def monitors(self) -> dict[str, float]:
+        """Return the gate: near 0 the reasoning tokens do not act."""
+        return {"gate": self.gate.item()}
 
 
 class ConnectorConditioner(Conditioner):
-    """One token for each state of [h_ctx; h_emo], after self-attention among them."""
+    """One token for each state of [h_ctx; h_emo], after self-attention among them.
+
+    A state that does not act enters as zeros, which no normalised state is.
+    """
 
     def __init__(
         self, width: int, hidden: int, token_width: int, pooled_width: int, layers: int
@@ -109,9 +130,13 @@ class ConnectorConditioner(Conditioner):
         self.connector = Connector(width, token_width, layers)
         self._build_affect(hidden, token_width, pooled_width)
 
-    def states(self, h_ctx: Tensor, h_emo: Tensor) -> Tensor:
+    def states(self, h_ctx: Tensor, h_emo: Tensor, keep: Tensor) -> Tensor:
         """Return K + 1 tokens, [B, K + 1, E]."""
-        states = [self.norm_ctx(h_ctx), self.norm_emo(h_emo)[:, None]]
+        keep_ctx, keep_emo = keep[:, :1, None], keep[:, 1:, None]
+        states = [
+            torch.where(keep_ctx, self.norm_ctx(h_ctx), 0.0),
+            torch.where(keep_emo, self.norm_emo(h_emo)[:, None], 0.0),
+        ]
         return self.connector(torch.cat(states, dim=1))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from emosym.diffusion.guidance import classifier_free_guidance
+from emosym.diffusion.guidance import Scale, combine, guidance_of
 from emosym.diffusion.processes import (
     Denoise,
     Interval,
@@ -19,6 +19,10 @@ from emosym.diffusion.processes import (
 )
 from emosym.interfaces import Denoiser, TextFeatures
 from emosym.models.conditioner import Conditioner
+
+CONDITION = {"text": "text", "affect": "affect", "h_ctx": "state", "h_emo": "state"}
+"""Input of the generator that can be dropped, in the order of the columns of `keep` -> the source
+of guidance that it belongs to."""
 
 OnStep = Callable[[int, Tensor, Tensor], Tensor]
 """(step, its time, the latents after it) -> the latents to continue with."""
@@ -38,6 +42,16 @@ class Condition:
     """[B, D]"""
     affect: Tensor
     """[B, 2], wanted valence and arousal on `scales.PUBLIC`; a NaN row means none is wanted."""
+
+    def exchanged(self, inputs: Collection[str], order: Tensor) -> Condition:
+        """Return the condition in which each image has some inputs of another image.
+
+        Args:
+            inputs: some of `CONDITION`.
+            order: [B], the image whose inputs each one gets.
+        """
+        others = self.map(lambda tensor: tensor[order])
+        return replace(self, **{name: getattr(others, name) for name in inputs})
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Condition:
         """Return the condition with `function` applied to every tensor."""
@@ -68,12 +82,15 @@ class Generator(nn.Module):
             latents: noisy latents [B, C, H, W].
             time: times of the process, [B].
             condition: of each image.
-            keep: [B] of bool; False drops the condition: the unconditional branch.
+            keep: [B, 4] of bool, for each of `CONDITION`; False drops that input. The
+                unconditional branch has none.
         """
-        emotion, pooled = self.conditioner(condition.h_ctx, condition.h_emo, condition.affect, keep)
-        text, empty = condition.text, condition.unconditional_text
-        tokens = torch.where(keep[:, None, None], text.tokens, empty.tokens)
-        pooled = torch.where(keep[:, None], text.pooled, empty.pooled) + pooled
+        emotion, pooled = self.conditioner(
+            condition.h_ctx, condition.h_emo, condition.affect, keep[:, 1:]
+        )
+        text, empty, keep_text = condition.text, condition.unconditional_text, keep[:, :1]
+        tokens = torch.where(keep_text[..., None], text.tokens, empty.tokens)
+        pooled = torch.where(keep_text, text.pooled, empty.pooled) + pooled
         return self.denoiser.predict(latents, time, torch.cat([tokens, emotion], 1), pooled)
 
     @torch.no_grad()
@@ -83,11 +100,12 @@ class Generator(nn.Module):
         condition: Condition,
         *,
         num_inference_steps: int,
-        guidance_scale: float,
+        guidance_scale: Scale,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return latents [B, C, H, W] after guided deterministic steps from `noise`.
 
+        `guidance_scale` is one number, or one for each source (`diffusion.guidance.SOURCES`).
         `on_step` is called after each step.
         """
         denoise = self.guided(condition, guidance_scale)
@@ -100,25 +118,27 @@ class Generator(nn.Module):
 
         return sample(denoise, self.process, noise, num_inference_steps, step=step)
 
-    def guided(self, condition: Condition, guidance_scale: float) -> Denoise:
+    def guided(self, condition: Condition, guidance_scale: Scale) -> Denoise:
         """Return the denoiser under a condition, with classifier-free guidance.
 
-        Scale 1 is the conditional branch alone. Any other scale runs both branches as one batch, at
-        twice the cost.
+        Scale 1 is the conditional branch alone. Any other scale runs two branches as one batch, at
+        twice the cost; scales of their own for text, affect and state run up to four.
         """
-        if guidance_scale == 1:
-            return lambda latents, time: self(latents, time, condition, _filled(latents, True))
-        both = condition.map(lambda tensor: torch.cat([tensor, tensor]))
+        guidance = guidance_of(guidance_scale)
+        branches = len(guidance)
+        every = condition.map(lambda tensor: torch.cat([tensor] * branches))
 
         def denoise(latents: Tensor, time: Tensor) -> Tensor:
-            keep = torch.cat([_filled(latents, True), _filled(latents, False)])
-            outputs = self(torch.cat([latents] * 2), torch.cat([time] * 2), both, keep)
-            conditional, unconditional = outputs.chunk(2)
-            return classifier_free_guidance(conditional, unconditional, guidance_scale)
+            keep = torch.cat([keep_only(sources, latents) for sources, _ in reversed(guidance)])
+            outputs = self(
+                torch.cat([latents] * branches), torch.cat([time] * branches), every, keep
+            )
+            return combine(outputs.chunk(branches)[::-1], guidance)
 
         return denoise
 
 
-def _filled(latents: Tensor, value: bool) -> Tensor:
-    """Return [B] of bool."""
-    return torch.full((len(latents),), value, device=latents.device)
+def keep_only(sources: Collection[str], latents: Tensor) -> Tensor:
+    """Return `keep` [B, 4] of latents [B, ...] that drops everything but some sources."""
+    kept = [source in sources for source in CONDITION.values()]
+    return torch.tensor(kept, device=latents.device).expand(len(latents), -1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from emosym.affect.taxonomies import MIKELS8
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.interfaces import Autoencoder, Backbone, Denoiser, Processor, Prompts
 from emosym.models.conditioner import Conditioner, ConnectorConditioner, PseudoWordConditioner
@@ -150,12 +151,13 @@ class EmoSym(nn.Module):
         condition: Condition,
         *,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
         """Return pixels [B, 3, H, W] in [-1, 1] from noise [B, *autoencoder.latent_shape].
 
-        None means the default of the model's configuration. `on_step` as in `Generator.sample`.
+        None means the default of the model's configuration. `guidance_scale` and `on_step` as in
+        `Generator.sample`.
         """
         config = self.config
         steps = config.steps if num_inference_steps is None else num_inference_steps
@@ -173,7 +175,7 @@ class EmoSym(nn.Module):
         self, output: UnderstanderOutput, prompts: list[str], affect: Tensor
     ) -> Condition:
         """Return the condition of an understander's output, prompts and wanted affect [B, 2]."""
-        return self._condition(prompts, output.h_ctx, output.h_emo, affect)
+        return self.condition_of(output.h_ctx, output.h_emo, prompts, affect)
 
     def condition_on_states(self, states: Tensor, prompts: list[str]) -> Condition:
         """Return the condition of states [B, 1 + K, D] from an emotion space.
@@ -183,11 +185,12 @@ class EmoSym(nn.Module):
         """
         h_emo = states[:, 0]
         affect = self.understander.affect_head(h_emo)
-        return self._condition(prompts, states[:, 1:], h_emo, affect)
+        return self.condition_of(states[:, 1:], h_emo, prompts, affect)
 
-    def _condition(
-        self, prompts: list[str], h_ctx: Tensor, h_emo: Tensor, affect: Tensor
+    def condition_of(
+        self, h_ctx: Tensor, h_emo: Tensor, prompts: list[str], affect: Tensor
     ) -> Condition:
+        """Return the condition of states [B, K, D] and [B, D], prompts and wanted affect [B, 2]."""
         encode = self.generator.denoiser.encode_text
         return Condition(
             text=encode(prompts),

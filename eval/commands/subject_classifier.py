@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from emosym.files import write_file
 
 PICTURES = 4000
 
@@ -22,16 +19,15 @@ def subject_classifier(
     ] = None,
 ) -> None:
     """Train on drawn pictures, print the accuracy on held-out ones, and write the weights."""
-    from safetensors.torch import save
-
+    from eval.generation.drawn_training import HELD_OUT
+    from eval.generation.pixel_networks import save_weights
     from eval.generation.subject import WEIGHTS, SubjectClassifier
-    from eval.generation.subject_training import HELD_OUT, held_out_accuracy, train
+    from eval.generation.subject_training import held_out_accuracy, train
 
     path = out or WEIGHTS
     started = time.monotonic()
     classifier = SubjectClassifier(train(pictures, seed))
     accuracy = held_out_accuracy(classifier, f"held out {seed}")
-    write_file(path, save(classifier.net.state_dict()))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = save_weights(classifier.net, path)
     print(f"accuracy {accuracy:.3f} on {HELD_OUT} held-out pictures")
     print(f"{time.monotonic() - started:.0f} s, seed {seed}; {path} {digest}")

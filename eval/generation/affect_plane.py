@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference.continuity import Continuity, mean_continuity, small_pixels
 from emosym.inference.sweep import AXES, Axis, Sweep, axis_values
@@ -101,7 +102,7 @@ def evaluate_plane(
     attainable: Attainable | None = None,
     classify: Classify | None = None,
     seeds: Sequence[int] = (0,),
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     values: Sequence[float] = VALUES,
     batch: int = 4,
@@ -198,7 +199,7 @@ def _generate(
     plane: Sweep,
     seeds: Sequence[int],
     batch: int,
-    guidance_scale: float | None,
+    guidance_scale: Scale | None,
     num_inference_steps: int | None,
 ) -> Iterator[list[_Images]]:
     """Yield the images of each request, one `_Images` for each seed."""

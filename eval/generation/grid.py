@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from emosym.diffusion.guidance import Scale
 from emosym.inference.sheets import CELL, affect_sheet
 from emosym.inference.sweep import Sweep, axis_values
 from emosym.interfaces import EmotionModel
@@ -21,7 +22,7 @@ def affect_grid(
     seed: int,
     *,
     values: Sequence[float] = VALUES,
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     cell: int = CELL,
 ) -> Image.Image:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from emosym.affect.scales import PUBLIC, Affect
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference.sheets import caption
 from emosym.interfaces import EmotionModel, Oracle, Recogniser
@@ -59,7 +60,7 @@ def evaluate_generation(
     judge: Recogniser,
     oracle: Oracle | None = None,
     seed: int,
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
     images_per_request: int = 2,
     chunk: int = CHUNK,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference import refine as refining
 from emosym.inference.refine import Critic, PromptGenerator
@@ -28,7 +29,7 @@ def compare(
     rounds: int = refining.ROUNDS,
     images: int = refining.IMAGES,
     seed: int = 0,
-    guidance_scale: float | None = None,
+    guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
 ) -> Iterator[dict[str, float]]:
     """Yield the errors (`Affect.distance`) of the three ways for each request.
@@ -114,7 +115,7 @@ class CachedGenerator:
         requests: Sequence[ImageRequest],
         *,
         seed: int | Sequence[int],
-        guidance_scale: float | None = None,
+        guidance_scale: Scale | None = None,
         num_inference_steps: int | None = None,
     ) -> list[Image.Image]:
         """Return the image of one request; guidance and steps must be the same in every call."""

@@ -59,6 +59,17 @@ def requests_from(
     return [groups[name][turn] for turn, name in order[:count]]
 
 
+def held_out(samples: Sequence[Sample], count: int, seed: int) -> list[Sample]:
+    """Pick up to `count` samples of the test split that have a label, valence and arousal.
+
+    The choice depends on `seed` and the samples' ids, not on their order.
+    """
+    rated = [s for s in samples if s.split == "test" and s.emotion and s.affect is not None]
+    rated.sort(key=lambda sample: sample.id)
+    random.Random(f"held out {seed}").shuffle(rated)
+    return rated[:count]
+
+
 def world_prompts(count: int, seed: int) -> list[EvalRequest]:
     """Return neutral prompts of AffectWorld's scenes; the subjects take turns.
 

@@ -13,17 +13,19 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from data_tools.affectworld.scene import SUBJECTS
-from emosym.errors import UserError
-from emosym.inference.continuity import small_pixels
+from eval.generation.pixel_networks import (
+    BATCH,
+    WIDTHS,
+    convolutions,
+    load_weights,
+    standardised,
+    to_pixels,
+)
 
 WEIGHTS = Path(__file__).with_name("subject.safetensors")
-WIDTHS = (24, 48, 72, 96)
-BATCH = 256
 
 
 class SubjectNet(nn.Module):
@@ -31,22 +33,13 @@ class SubjectNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in zip((3, *WIDTHS), WIDTHS, strict=False):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
-        self.features = nn.Sequential(*layers)
+        self.features = convolutions(3)
         self.head = nn.Linear(WIDTHS[-1], len(SUBJECTS))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return logits [B, 10] of pixels [B, 3, 64, 64] in [0, 1]."""
         # The light and the contrast of a picture do not depend on its subject.
-        mean = pixels.mean((1, 2, 3), keepdim=True)
-        spread = pixels.std((1, 2, 3), keepdim=True)
-        return self.head(self.features((pixels - mean) / (spread + 0.05)).amax((2, 3)))
+        return self.head(self.features(standardised(pixels)).amax((2, 3)))
 
 
 class SubjectClassifier:
@@ -59,27 +52,18 @@ class SubjectClassifier:
     def load(cls, path: Path = WEIGHTS) -> SubjectClassifier:
         """Load weights; raise UserError for a file that does not hold them."""
         net = SubjectNet()
-        try:
-            net.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise UserError(
-                f"cannot read {path}",
-                got=str(error).partition("\n")[0],
-                expected="weights of the subject classifier",
-                fix="make subject-classifier",
-            ) from error
+        load_weights(net, path, owner="subject classifier", fix="make subject-classifier")
         return cls(net)
 
-    @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> list[str]:
         """Return the likeliest of `SUBJECTS` for each image."""
-        found: list[str] = []
-        for start in range(0, len(images), BATCH):
-            logits = self.net(to_pixels(images[start : start + BATCH]))
-            found += [SUBJECTS[place] for place in logits.argmax(1).tolist()]
-        return found
+        return self.read(to_pixels(images)) if images else []
 
-
-def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """Return images as float32 [N, 3, 64, 64] in [0, 1], larger ones averaged down."""
-    return torch.from_numpy(small_pixels(images)).permute(0, 3, 1, 2).contiguous()
+    @torch.no_grad()
+    def read(self, pixels: Tensor) -> list[str]:
+        """Return the likeliest of `SUBJECTS` for each picture of pixels [N, 3, 64, 64]."""
+        return [
+            SUBJECTS[index]
+            for rows in pixels.split(BATCH)
+            for index in self.net(rows).argmax(1).tolist()
+        ]

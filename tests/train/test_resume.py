@@ -123,7 +123,12 @@ def preset_of(folder: Path, model: Path, world: Path) -> Path:
                 stages=[{"steps": STEPS, "cycle": EVERY_PHASE}],
                 reasoning_tokens=3,
                 compress=WORDS,
-                generate={"update_understander": True, "image_share": 0.5},
+                generate={
+                    "update_understander": True,
+                    "image_share": 0.5,
+                    "influence_steps": 3,
+                    "source_dropout": {"text": 0.3, "affect": 0.3, "h_ctx": 0.2},
+                },
                 # A pool waits for the next step of the phase, across a checkpoint.
                 remember={"admission": {"delay": 8}},
                 save_every=5,

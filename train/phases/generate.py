@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -13,16 +13,49 @@ from torch import Tensor, nn
 from emosym.diffusion.processes import add_noise, min_snr, training_times
 from emosym.errors import UserError
 from emosym.interfaces import Prompts
+from emosym.models.generator import CONDITION, Condition
 from emosym.models.imagine import imagine_prompt
 from emosym.models.losses import affect_loss, label_loss
 from emosym.models.model import EmoSym
+from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from train.config import RunConfig
 from train.data.dataset import affect_targets, label_targets, square_pixels
 from train.data.density import density_weights
+from train.distributed import ranks
 from train.micro_batches import MicroBatch
-from train.phases.base import Phase, PhaseContext, StepOutput, Text
+from train.phases.base import Alarm, Phase, PhaseContext, StepOutput, Text
+from train.phases.influence import EXCHANGED, influences, warnings
 from train.ranges import check_positive, check_range
+
+
+@dataclass(kw_only=True, slots=True)
+class SourceDropout:
+    """Shares of images for which the decoder does not get a source of its condition.
+
+    Each is drawn independently of the others, and of what the request names. Where only the states
+    are left, the decoder has to learn what they say.
+    """
+
+    text: float = 0.0
+    """The features of the prompt."""
+    affect: float = 0.0
+    """The embedding of the wanted valence and arousal."""
+    state: float = 0.0
+    """h_ctx and h_emo together."""
+    h_ctx: float = 0.0
+    """The reasoning tokens alone."""
+    h_emo: float = 0.0
+    """The emotion token alone."""
+
+    def __post_init__(self) -> None:
+        check_range(
+            text=self.text,
+            affect=self.affect,
+            state=self.state,
+            h_ctx=self.h_ctx,
+            h_emo=self.h_emo,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +82,8 @@ class GenerateConfig:
     """Share of requests that name no emotion."""
     affect_dropout: float = 0.1
     """Share of requests that name no valence and arousal."""
+    source_dropout: SourceDropout = field(default_factory=SourceDropout)
+    """What the decoder does not get of what an image's request or its own image says."""
     density_weight: float = 0.0
     """Power, in [0, 2], of the rarity (1 / density) of an image's valence and arousal in the
     weight of its loss: 1 for EmotiCrafter, 2 in its code, 0 weighs all alike. Weights have mean 1
@@ -62,11 +97,16 @@ class GenerateConfig:
     """Share of prompts that also describe the colour and light that carry the emotion (an image's
     `emotional_prompt`, where it has one), so that the decoder learns the words that `emosym refine`
     adds."""
+    influence_steps: int = 50
+    """Steps of the phase between two measurements of `generate/influence_...`, how much the loss
+    rises under another image's states, reasoning tokens, valence and arousal, or prompt; 0 measures
+    none. Each takes about as long as two steps of 32 images."""
     train_text_encoder: bool = False
     """Train the decoder's text encoder too (only for a base from scratch)."""
 
     def __post_init__(self) -> None:
         check_positive(batch_size=self.batch_size)
+        check_range(math.inf, influence_steps=self.influence_steps)
         check_range(math.inf, label_weight=self.label_weight, affect_weight=self.affect_weight)
         check_range(2.0, density_weight=self.density_weight)
         if self.snr_gamma is not None:
@@ -79,6 +119,10 @@ class GenerateConfig:
             affect_dropout=self.affect_dropout,
             emotional_share=self.emotional_share,
         )
+
+
+INFLUENCE_IMAGES = 32
+"""Images of the training set on which influence is measured."""
 
 
 class Generate(Phase[GenerateConfig, Sample]):
@@ -168,14 +212,14 @@ class Generate(Phase[GenerateConfig, Sample]):
             states = context.parts["understander"](tokens)
         with torch.set_grad_enabled(config.train_text_encoder):
             condition = context.condition(states, texts, wanted_affect)
-        noised = add_noise(process, latents, noise, time)
-        output = context.parts["generator"](noised, time, condition, keep_condition)
-        errors = (output - process.target(latents, noise, time)).float().square().mean((1, 2, 3))
+        keep = self._keep(batch, keep_condition)
+        errors = self._errors(latents, noise, time, condition, keep)
         weights = errors.new_tensor([self.weights.get(sample.id, 1.0) for sample in samples])
         if config.snr_gamma is not None:
             weights = weights * min_snr(process, time, config.snr_gamma)
         flow = (errors * weights).mean()
         metrics: dict[str, Tensor | float] = {"flow": flow.detach(), "from_image": from_image}
+        metrics |= model.generator.conditioner.monitors()
         loss = flow
         if config.update_understander and from_image:
             target = label_targets(samples, model.config.emotions).to(context.device)
@@ -184,6 +228,59 @@ class Generate(Phase[GenerateConfig, Sample]):
             loss = flow + config.label_weight * label + config.affect_weight * affect_error
             metrics |= {"label": label.detach(), "affect": affect_error.detach()}
         return StepOutput(loss, metrics)
+
+    def monitor(self, metrics: dict[str, float], history: list[list[float]]) -> Alarm | None:
+        """Add the influence of each source of the condition; see `train.phases.influence`."""
+        turns, silent = history or ([0.0], [0.0] * len(EXCHANGED))
+        turns[0] += 1
+        if self.config.influence_steps and turns[0] % self.config.influence_steps == 0:
+            measured = self._influence()
+            for line in warnings(measured, silent):
+                ranks.say(line)
+            metrics |= {f"influence_{name}": mean for name, (mean, _) in measured.items()}
+        history[:] = [turns, silent]
+        return None
+
+    @torch.no_grad()
+    def _influence(self) -> dict[str, tuple[float, float]]:
+        """Measure influences on the same images, noise and times each time."""
+        context = self.context
+        samples = context.training_set.take("samples", "influence", 0, INFLUENCE_IMAGES)
+        draws = Draws("influence", context.config.seed)
+        latents = torch.stack([self._latent(sample) for sample in samples])
+        noise = draws.normal(*latents.shape).to(context.device)
+        fractions = (torch.arange(len(samples)) + 0.5) / len(samples)
+        time = context.model.generator.process.times(fractions).to(context.device)
+        context.model.eval()
+        images = [context.training_set.image(sample.image) for sample in samples]
+        condition = context.condition(
+            context.parts["understander"](context.image_prompts(images)),
+            [sample.prompt or "" for sample in samples],
+            affect_targets(samples).to(context.device),
+        )
+        keep = torch.ones(len(samples), len(CONDITION), dtype=torch.bool, device=context.device)
+        found = influences(condition, lambda other: self._errors(latents, noise, time, other, keep))
+        context.model.train()
+        return found
+
+    def _errors(
+        self, latents: Tensor, noise: Tensor, time: Tensor, condition: Condition, keep: Tensor
+    ) -> Tensor:
+        """Return the mean squared error of the denoiser on each image, [B]."""
+        process = self.context.model.generator.process
+        noised = add_noise(process, latents, noise, time)
+        output = self.context.parts["generator"](noised, time, condition, keep)
+        return (output - process.target(latents, noise, time)).float().square().mean((1, 2, 3))
+
+    def _keep(self, batch: MicroBatch[Sample], keep_condition: Tensor) -> Tensor:
+        """Return which inputs of the generator act, [B, 4] as in `Generator.forward`."""
+        drop = self.config.source_dropout
+        text, affect, state, h_ctx, h_emo = (
+            (batch.uniform() >= share).to(keep_condition.device)
+            for share in (drop.text, drop.affect, drop.state, drop.h_ctx, drop.h_emo)
+        )
+        keep = torch.stack([text, affect, state & h_ctx, state & h_emo], dim=1)
+        return keep & keep_condition[:, None]
 
     def _requests(
         self,

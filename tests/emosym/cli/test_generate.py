@@ -331,9 +331,9 @@ def test_a_blend_is_drawn_from_the_space(spacious, tmp_path):
             ["--emotion", "awe", "--from-space", "--valence", "1", "--arousal", "1"],
             "--valence and --arousal exclude the emotion space; leave out --valence",
         ),
-        (["--blend", "awe"], "a blend that cannot be parsed; got 'awe'; expected awe=0.7,fear=0.3"),
-        (["--blend", "awe=x"], "a blend that cannot be parsed; got 'awe=x'"),
-        (["--blend", "awe=1,"], "a blend that cannot be parsed; got ''; expected"),
+        (["--blend", "awe"], "the blend cannot be parsed; got 'awe'; expected awe=0.7,fear=0.3"),
+        (["--blend", "awe=x"], "the blend cannot be parsed; got 'awe=x'"),
+        (["--blend", "awe=1,"], "the blend cannot be parsed; got ''; expected"),
         (["--blend", "awe=1,awe=2"], "awe is twice in the blend"),
         (["--blend", "joy=1"], "unknown emotion 'joy'"),
         (["--blend", "awe=nan"], "the weight of awe in a blend; got nan"),
@@ -353,3 +353,42 @@ def test_a_model_without_a_space_says_how_to_make_one(model, tmp_path):
         "`emosym zoo space MODEL --data FOLDER`",
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_source_of_guidance_has_a_scale_of_its_own(model, tmp_path):
+    request = ("generate", "--emotion", "awe", "--prompt", "a tree", "--num-inference-steps", 2)
+    scales = {"all": "3", "same": "text=3, affect=3,state=3", "affect": "affect=3", "one": "1"}
+    for name, scale in scales.items():
+        out = tmp_path / f"{name}.png"
+        done = emosym(*request, "--guidance-scale", scale, "--out", out, "--model", model)
+        assert done.code == 0, done.err
+    pixels = {}
+    for name in scales:
+        with Image.open(tmp_path / f"{name}.png") as image:
+            pixels[name] = image.tobytes()
+    assert pixels["all"] == pixels["same"]
+    assert len(set(pixels.values())) == 3
+    assert read_png_metadata(tmp_path / "all.png").guidance == 3
+    assert read_png_metadata(tmp_path / "affect.png").guidance == {"affect": 3}
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [
+        (
+            "text=2,colour=1",
+            "unknown source of the guidance scale: 'colour'; expected one of affect, state, text",
+        ),
+        ("text=2,text=3", "text is twice in the guidance scale"),
+        ("text", "the guidance scale cannot be parsed; got 'text'; expected 2, or text=2,affect=3"),
+        (
+            "affect=-1",
+            "the guidance scale of affect; got -1.0; expected a finite number, 0 or more",
+        ),
+        ("text=nan", "the guidance scale of text; got nan; expected a finite number, 0 or more"),
+    ],
+)
+def test_a_wrong_guidance_scale_is_refused(scale, told, tmp_path):
+    out = tmp_path / "x.png"
+    done = emosym("generate", "--emotion", "awe", "--guidance-scale", scale, "--out", out)
+    refused(done, told)

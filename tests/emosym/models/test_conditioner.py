@@ -46,7 +46,7 @@ def moved(made: Conditioner) -> Conditioner:
 
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     affect = torch.tensor([[1.0, -2.0], [0.0, 0.0], [3.0, 3.0], [-3.0, 0.5]])
-    return normal(B, K, D), normal(B, D, seed=1), affect, torch.ones(B, dtype=torch.bool)
+    return normal(B, K, D), normal(B, D, seed=1), affect, torch.ones(B, 3, dtype=torch.bool)
 
 
 def test_a_new_conditioner_leaves_the_pooled_vector_alone(kind):
@@ -80,7 +80,7 @@ def test_the_word_by_hand():
     h_ctx, h_emo, affect, keep = inputs()
     tokens, pooled = conditioner(h_ctx, h_emo, affect, keep)
     mean = conditioner.norm_ctx(sum(h_ctx[:, k] for k in range(K)) / K)
-    expected = conditioner.mapper(conditioner.norm_emo(h_emo)) + 0.01 * conditioner.mapper_ctx(mean)
+    expected = conditioner.mapper(conditioner.norm_emo(h_emo)) + conditioner.mapper_ctx(mean)
     assert torch.allclose(tokens[:, 0], expected, atol=1e-6)
     both = torch.cat([tokens[:, 0], tokens[:, 1]], 1)
     assert torch.allclose(pooled, both @ conditioner.pooled.weight.T, atol=1e-5)
@@ -190,7 +190,7 @@ def test_zero_affect_is_asked_for_and_affects_differ(conditioner):
     assert (tokens[1, -1] - conditioner.absent[1]).abs().max() > 1e-3
     grid = torch.cartesian_prod(*[torch.linspace(-3, 3, 7)] * 2)
     same = (h_ctx[:1].expand(49, -1, -1), h_emo[:1].expand(49, -1))
-    tokens, _ = conditioner(*same, grid, torch.ones(49, dtype=torch.bool))
+    tokens, _ = conditioner(*same, grid, torch.ones(49, 3, dtype=torch.bool))
     assert torch.allclose(tokens[:, :-1], tokens[:1, :-1].expand(49, -1, -1), atol=1e-6)
     assert torch.pdist(tokens[:, -1]).min() > 1e-3
 
@@ -206,3 +206,38 @@ def test_a_dropped_condition_does_not_depend_on_its_inputs(conditioner):
     assert torch.equal(tokens[:2], others[:2])
     assert torch.equal(pooled[:2], pooled_of_others[:2])
     assert (tokens[2:] - others[2:]).abs().amax((1, 2)).min() > 1e-3
+
+
+def test_an_input_that_is_dropped_alone_does_not_act(conditioner):
+    """One image drops the affect, one h_ctx, one h_emo, one nothing."""
+    h_ctx, h_emo, affect, _ = inputs()
+    keep = ~torch.eye(B, 3, dtype=torch.bool)
+    with torch.no_grad():
+        tokens, _ = conditioner(h_ctx, h_emo, affect, keep)
+        everything, _ = conditioner(h_ctx, h_emo, affect, torch.ones_like(keep))
+        exchanged = {
+            "affect": conditioner(h_ctx, h_emo, affect.flip(0), keep)[0],
+            "h_ctx": conditioner(h_ctx.flip(0), h_emo, affect, keep)[0],
+            "h_emo": conditioner(h_ctx, h_emo.flip(0), affect, keep)[0],
+        }
+    torch.testing.assert_close(tokens[3], everything[3])
+    for row, (dropped, _) in enumerate(exchanged.items()):
+        assert (tokens[row] - everything[row]).abs().max() > 1e-3, dropped
+        for name, others in exchanged.items():
+            changed = (others[row] - tokens[row]).abs().max()
+            assert (changed < 1e-6) if name == dropped else (changed > 1e-5), (dropped, name)
+    read, wanted = conditioner.absent
+    assert torch.equal(tokens[0, -1], wanted)
+    assert not (tokens[1:3, :-1] == read).all(-1).any()
+
+
+def test_the_word_without_one_of_its_parts_by_hand():
+    conditioner = moved(word())
+    h_ctx, h_emo, affect, keep = inputs()
+    keep[0, 1] = keep[1, 2] = False
+    tokens, _ = conditioner(h_ctx, h_emo, affect, keep)
+    emotion = conditioner.mapper(conditioner.norm_emo(h_emo))
+    context = conditioner.mapper_ctx(conditioner.norm_ctx(h_ctx.mean(1)))
+    torch.testing.assert_close(tokens[0, 0], emotion[0])
+    torch.testing.assert_close(tokens[1, 0], context[1])
+    torch.testing.assert_close(tokens[2:, 0], (emotion + context)[2:])

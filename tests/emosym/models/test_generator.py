@@ -52,7 +52,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 def velocity(generator: Generator, latents, sigma, condition: Condition, keep: bool) -> Tensor:
     """Return the velocity, put together by hand from the parts."""
-    flags = torch.full((len(latents),), keep)
+    flags = torch.full((len(latents), 3), keep)
     with torch.no_grad():
         emotion, pooled = generator.conditioner(
             condition.h_ctx, condition.h_emo, condition.affect, flags
@@ -65,7 +65,8 @@ def velocity(generator: Generator, latents, sigma, condition: Condition, keep: b
 @torch.no_grad()
 def test_the_output_by_hand(generator, condition):
     latents, sigma = batch()
-    found = generator(latents, sigma, condition, torch.tensor([True, False, True]))
+    keep = torch.tensor([True, False, True])[:, None].expand(3, 4)
+    found = generator(latents, sigma, condition, keep)
     for i in range(3):
         rows = slice(i, i + 1)
         expected = velocity(generator, latents[rows], sigma[rows], row(condition, i), i != 1)
@@ -75,7 +76,7 @@ def test_the_output_by_hand(generator, condition):
 @torch.no_grad()
 def test_an_image_does_not_depend_on_the_others(generator, condition):
     latents, sigma = batch()
-    yes = torch.ones(3, dtype=torch.bool)
+    yes = torch.ones(3, 4, dtype=torch.bool)
     together = generator(latents, sigma, condition, yes)
     for i in range(3):
         rows = slice(i, i + 1)
@@ -86,7 +87,7 @@ def test_an_image_does_not_depend_on_the_others(generator, condition):
 @torch.no_grad()
 def test_the_output_depends_on_every_part_of_the_condition(generator, condition):
     latents, sigma = batch()
-    yes = torch.ones(3, dtype=torch.bool)
+    yes = torch.ones(3, 4, dtype=torch.bool)
     output = generator(latents, sigma, condition, yes)
     text = condition.text
     others = {
@@ -104,7 +105,7 @@ def test_the_output_depends_on_every_part_of_the_condition(generator, condition)
 @torch.no_grad()
 def test_a_dropped_condition_is_one_for_all(generator, condition):
     latents, sigma = batch()
-    no = torch.zeros(3, dtype=torch.bool)
+    no = torch.zeros(3, 4, dtype=torch.bool)
     other = Condition(
         text=TextFeatures(-condition.text.tokens, 5 + condition.text.pooled),
         unconditional_text=condition.unconditional_text,
@@ -148,6 +149,22 @@ def test_guidance_by_hand(generator, condition, weight):
     assert (wanted - free).abs().max() > 1e-3
 
 
+def test_guidance_with_a_scale_for_each_source_by_hand(generator, condition):
+    """ε - (none + 2 (T - none) + 3 (T, A - T) + 0.5 (T, A, S - T, A)), from four branches."""
+    noise, one = normal(3, 4, 16, 16, seed=4), torch.ones(3)
+    rows = [(0, 0, 0, 0), (1, 0, 0, 0), (1, 1, 0, 0), (1, 1, 1, 1)]
+    with torch.no_grad():
+        none, text, affect, state = (
+            generator(noise, one, condition, torch.tensor([row] * 3).bool()) for row in rows
+        )
+    expected = none + 2 * (text - none) + 3 * (affect - text) + 0.5 * (state - affect)
+    scale = {"text": 2, "affect": 3, "state": 0.5}
+    found = generator.sample(noise, condition, num_inference_steps=1, guidance_scale=scale)
+    torch.testing.assert_close(found, noise - expected, atol=1e-4, rtol=1e-4)
+    for one_branch, another in pairwise((none, text, affect, state)):
+        assert (one_branch - another).abs().max() > 1e-4
+
+
 def test_sampling_takes_shifted_euler_steps(tiny, generator, condition):
     noise = normal(3, 4, 16, 16, seed=5)
     for shift, levels in ((1.0, (1, 2 / 3, 1 / 3, 0)), (3.0, (1, 6 / 7, 3 / 5, 0))):
@@ -184,7 +201,7 @@ def test_a_flow_is_learned(tiny):
     losses = []
     for _ in range(20):
         noise, sigma = torch.randn(latents.shape, generator=rng), torch.rand(4, generator=rng)
-        yes = torch.ones(4, dtype=torch.bool)
+        yes = torch.ones(4, 4, dtype=torch.bool)
         output = made(add_noise(made.process, latents, noise, sigma), sigma, condition, yes)
         loss = (output - (noise - latents)).square().mean()
         optimizer.zero_grad()

@@ -104,8 +104,8 @@ def test_emo_reads_every_reasoning_token_and_none_reads_emo(tiny, prompts):
 def flow_loss(tiny, output: UnderstanderOutput) -> Tensor:
     shape = (3, *tiny.autoencoder.latent_shape)
     condition = tiny.condition(output, ["a red house"] * 3, torch.full((3, 2), torch.nan))
-    yes = torch.ones(3, dtype=torch.bool)
-    output = tiny.generator(torch.full(shape, 0.5), yes / 2, condition, yes)
+    keep = torch.ones(3, 4, dtype=torch.bool)
+    output = tiny.generator(torch.full(shape, 0.5), torch.full((3,), 0.5), condition, keep)
     return (output - 1).square().sum()
 
 

@@ -57,6 +57,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "instruct": ("instruct", {"data": {"tasks": ["affect", "valence", "dominant"]}}),
     "verify_posterior": ("verify_posterior", {}),
     "generate": ("generate", {"generate": {"update_understander": True, "image_share": 1.0}}),
+    "sources": (
+        "generate",
+        {
+            "generate": {
+                "image_share": 0.0,
+                "influence_steps": 1,
+                "source_dropout": {
+                    "text": 0.5,
+                    "affect": 0.5,
+                    "state": 0.3,
+                    "h_ctx": 0.3,
+                    "h_emo": 0.3,
+                },
+            }
+        },
+    ),
     "reinforce": ("reinforce", {}),
     **{
         loss: (

@@ -12,10 +12,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from emosym.diffusion.guidance import classifier_free_guidance
+from emosym.diffusion.guidance import combine, guidance_of
 from emosym.diffusion.processes import Denoise
 from emosym.inference.pixels import to_image
-from emosym.models.generator import Condition
+from emosym.models.generator import Condition, keep_only
 from emosym.records import ImageRequest, Sample
 from train.micro_batches import MicroBatch
 from train.phases.base import PhaseContext
@@ -117,14 +117,12 @@ class Algorithm(ABC, Generic[Options, Drawn]):
 
     def outputs(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the policy's outputs with gradient; the unconditional branch has none."""
-        guidance, engine = self.config.guidance_scale, self.context.parts["generator"]
-        keep = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        conditional = engine(latents, time, condition, keep)
-        if guidance == 1:
-            return conditional
+        guidance, engine = guidance_of(self.config.guidance_scale), self.context.parts["generator"]
+        *before, full = (keep_only(sources, latents) for sources, _ in guidance)
+        conditional = engine(latents, time, condition, full)
         with torch.no_grad():
-            unconditional = self.context.model.generator(latents, time, condition, ~keep)
-        return classifier_free_guidance(conditional, unconditional, guidance)
+            outputs = [self.context.model.generator(latents, time, condition, k) for k in before]
+        return combine([*outputs, conditional], guidance)
 
     def start_outputs(self, latents: Tensor, time: Tensor, condition: Condition) -> Tensor:
         """Return the outputs of the starting generator, with guidance and without gradient.
@@ -134,12 +132,11 @@ class Algorithm(ABC, Generic[Options, Drawn]):
         start = self.context.starting_generator
         if start is None:
             raise RuntimeError("reinforce needs the starting generator")
-        keep = torch.ones(len(latents), dtype=torch.bool, device=latents.device)
-        conditional = start(latents, time, condition, keep)
-        if self.config.guidance_scale == 1:
-            return conditional
-        unconditional = start(latents, time, condition, ~keep)
-        return classifier_free_guidance(conditional, unconditional, self.config.guidance_scale)
+        guidance = guidance_of(self.config.guidance_scale)
+        outputs = [
+            start(latents, time, condition, keep_only(sources, latents)) for sources, _ in guidance
+        ]
+        return combine(outputs, guidance)
 
     def output_kl(
         self, latents: Tensor, time: Tensor, condition: Condition, outputs: Tensor
