@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -118,6 +119,12 @@ def sync_entry(path: Path) -> None:
 def temporary_for(path: Path) -> Path:
     """Return a new hidden name beside `path`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def owner_of_temporary(path: Path) -> str | None:
+    """Return the name of the file that a temporary one was to become; None for other files."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{8}\.tmp", path.name)
+    return found[1] if found else None
 
 
 def remove_leftovers(path: Path) -> None:

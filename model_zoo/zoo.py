@@ -23,7 +23,7 @@ import torch
 from emosym.config import load_config
 from emosym.console.progress import progress
 from emosym.errors import UserError
-from emosym.files import remove_leftovers, replace_folder, temporary_for
+from emosym.files import owner_of_temporary, remove_leftovers, replace_folder, temporary_for
 from emosym.models.emotion_space import EmotionSpace
 from emosym.models.model import FORMAT, EmoSym, ModelConfig, check_range
 from emosym.models.training_images import TrainingImages
@@ -201,7 +201,11 @@ def save(model: EmoSym, folder: str | Path, dtype: torch.dtype | None = None) ->
     if target.exists() and not empty and not (target / CONFIG).is_file():
         raise UserError(f"{target} exists and is not a model folder", fix="choose another folder")
     other = (
-        [path.name for path in target.iterdir() if path.name not in ENTRIES]
+        [
+            path.name
+            for path in target.iterdir()
+            if path.name not in ENTRIES and owner_of_temporary(path) not in ENTRIES
+        ]
         if target.is_dir()
         else []
     )

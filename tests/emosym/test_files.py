@@ -13,6 +13,7 @@ from emosym.errors import UserError
 from emosym.files import (
     check_own,
     move,
+    owner_of_temporary,
     regular_files,
     remove_all_leftovers,
     remove_leftovers,
@@ -200,6 +201,13 @@ def test_a_replaced_folder_is_synced_before_the_old_one_moves(tmp_path, calls):
     replace_folder(fresh, target)
     assert sorted(calls[:3]) == ["sync a.txt", "sync fresh", "sync inner"]
     assert calls[3:] == ["rename target new", "rename fresh target", "sync home"]
+
+
+def test_the_name_that_a_temporary_file_was_to_have():
+    for name in ("a[1].txt", ".hidden", "a.b"):
+        assert owner_of_temporary(temporary_for(Path("x") / name)) == name
+    for other in ("a.txt", ".a.txt.tmp", ".a.txt.mine0000.tmp", ".a.txt.0123abcd.tmp2"):
+        assert owner_of_temporary(Path(other)) is None
 
 
 def test_leftovers_of_one_name_are_deleted(tmp_path):

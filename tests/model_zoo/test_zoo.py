@@ -261,6 +261,18 @@ def test_files_of_a_user_in_a_model_folder_are_never_deleted(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_what_a_killed_writer_left_in_a_model_folder_does_not_stop_the_next(tmp_path):
+    """A run writes the card into the folder after the weights, and may be killed between."""
+    folder = zoo.save(make.tiny(), tmp_path / "model")
+    (folder / ".README.md.21ad7625.tmp").write_text("half a card")
+    zoo.load(folder)
+    zoo.save(make.tiny(), folder)
+    assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+    (folder / ".notes.txt.21ad7625.tmp").write_text("mine")
+    with pytest.raises(UserError, match=r"no part of a model; got \.notes\.txt\.21ad7625\.tmp"):
+        zoo.save(make.tiny(), folder)
+
+
 def test_what_is_not_a_model_is_never_replaced(tmp_path):
     diary = tmp_path / "diary.txt"
     diary.write_text("dear diary")
