@@ -88,7 +88,8 @@ class PseudoWordConditioner(Conditioner):
     """One pseudo-word, `mapper(h_emo) + gate · mapper_ctx(mean_k h_ctx)`.
 
     Both mappers receive the decoder's gradient. The gate is learned; it starts at 1, the value
-    published for training. From 0.01, the one published for inference, it went to 0.
+    published for training. From 0.01, the one published for inference, it fell to 0 in the
+    first shipped weights.
     Ref: EmoSym, step 3 (docs/papers.md).
     """
 

@@ -194,7 +194,7 @@ class _Drawing:
             ]
         )
         drawn: list[Image.Image] = []
-        with progress(f"drawing with exchanged: {title}", count) as show:
+        with progress(f"drawing, exchanged: {title}", count) as show:
             for start in range(0, count, size):
                 rows = slice(start, start + size)
                 pixels = model.generate(

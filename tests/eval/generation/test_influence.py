@@ -24,6 +24,8 @@ from eval.generation.influence import (
     EXCHANGES,
     InfluenceScores,
     Row,
+    _derangement,
+    _Seen,
     evaluate_influence,
 )
 from eval.generation.requests import held_out
@@ -110,29 +112,23 @@ def test_only_what_the_decoder_uses_changes_the_picture(scores):
     assert row(scores, ALONE).change is None
 
 
+def test_the_exchange_is_one_cycle_through_all_images():
+    order, at, seen = _derangement(COUNT, 0).tolist(), 0, []
+    for _ in range(COUNT):
+        seen.append(at)
+        at = order[at]
+    assert at == 0
+    assert sorted(seen) == list(range(COUNT))
+
+
 def test_the_change_by_hand(samples, scores):
-    """Green alone differs, by a third of the difference of two valences in [-1, 1]."""
-    found = row(scores, "wanted valence and arousal").change
+    """Green alone differs, by half the difference of two valences on [-1, 1]."""
     valences = np.array([sample.affect.valence for sample in samples])
     levels = np.round((valences / 3 + 1) * 127.5) / 255
-    gaps = {
-        float(np.abs(levels - levels[list(order)]).mean() / math.sqrt(3))
-        for order in _cycles(len(samples))
-    }
-    assert min(abs(found - gap) for gap in gaps) < 1e-3
-
-
-def _cycles(count: int) -> list[list[int]]:
-    """Return the exchange of the seed, a cycle through all images."""
-    from eval.generation.influence import _derangement
-
-    order = _derangement(count, 0).tolist()
-    at, seen = 0, set()
-    while at not in seen:
-        seen.add(at)
-        at = order[at]
-    assert len(seen) == count
-    return [order]
+    others = levels[_derangement(COUNT, 0).numpy()]
+    expected = np.abs(levels - others).mean() / math.sqrt(3)
+    found = row(scores, "wanted valence and arousal").change
+    assert found == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_is_judged_follows_the_source_that_carries_it(samples, scores):
@@ -152,22 +148,20 @@ def test_valence_is_followed_over_the_plane(scores):
 
 
 def test_agreement_above_chance_by_hand(samples):
-    """Two pairs of equal valence and arousal; pictures show their own image's red, or one red."""
-    near = [replace(s, valence=1.0 + i // 2, arousal=0.0) for i, s in enumerate(samples[:4])]
+    """Images 0, 1, 2 have one valence, 3 another; pictures show the subjects of images 0, 0, 2, 1.
 
-    class Copy(Painter):
-        def paint(self, noise, condition, **_):
-            return super().paint(noise, condition)
-
-    made = Copy(near)
-    states = made.model.read
-    found = evaluate_influence(made, near, judge=Judge(), read=read)
-    own = row(found, "nothing")
-    assert states is not None
-    assert own.agreement["setting"] == 1
-    assert own.above_chance["setting"] == 0  # every image is alike in it
-    assert set(own.above_chance) == set(ATTRIBUTES)
-    assert own.intervals["setting"] == (0.0, 0.0)
+    Pictures 0 and 2 agree with their own image, and with none of the others; picture 1 shows that
+    of image 0, one of its two neighbours; image 3 has no neighbour, so it tells nothing of chance.
+    """
+    near = [replace(s, valence=2.0 * (i == 3), arousal=0.0) for i, s in enumerate(samples[:4])]
+    images = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (10, 20, 30, 40)]
+    seen = _Seen(near, images, Judge(), read)
+    agreed, above = seen._agreement([images[i] for i in (0, 0, 2, 1)])
+    assert agreed["subject"].tolist() == [1, 0, 1, 0]
+    assert above["subject"].tolist() == [1, -0.5, 1]
+    assert agreed["setting"].tolist() == [1, 1, 1, 1]
+    assert above["setting"].tolist() == [0, 0, 0]  # every image is alike in it
+    assert set(above) == set(ATTRIBUTES)
 
 
 def test_every_picture_of_an_image_has_its_noise(samples):
