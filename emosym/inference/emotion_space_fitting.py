@@ -69,8 +69,7 @@ def fit_emotion_space(
     moments: dict[str, RunningMoments] = {}
     stream, done = iter(samples), 0
     while batch := list(islice(stream, batch_size)):
-        output = model.read(questions(model, [load(sample) for sample in batch]))
-        states = torch.cat([output.h_emo[:, None], output.h_ctx], 1)
+        states = model.read(questions(model, [load(sample) for sample in batch])).states
         if not states.isfinite().all():
             raise UserError(
                 "the states of the model are not finite",

@@ -29,18 +29,22 @@ from emosym.inference.inputs import (
 from emosym.inference.lazy import LOAD, QUIET, SAVE, imported
 from emosym.inference.pixels import to_image
 from emosym.inference.placement import parse_dtype, usable_device
+from emosym.inference.recognition import generate_text, recognise, understandings
 from emosym.inference.recognition import questions as emotion_prompts
-from emosym.inference.recognition import recognise, understandings
+from emosym.inference.states import (
+    check_states,
+    request_states,
+    sample_states,
+    sampled_requests,
+    steer_images,
+)
 from emosym.interfaces import Prompts
-from emosym.models.emotion_space import FIT_COMMAND, blend_shares
 from emosym.models.generator import OnStep
-from emosym.models.imagine import imagine_prompt
 from emosym.models.model import EmoSym
-from emosym.models.understander import UnderstanderOutput
+from emosym.models.steering import SteeredState
 from emosym.pictures.loading import load_image
 from emosym.randomness import Draws
 from emosym.records import ImageRequest, Question, Understanding
-from emosym.rl.rollout import Rollout, sample_answers
 
 ANSWER_TOKENS = 128
 """Default length limit of an answer to a question, in tokens; long enough for short reasoning."""
@@ -183,7 +187,7 @@ class EmoSymPipeline:
             loaded = [load_image(image) for image in batch]
             inputs = emotion_prompts(self.model, loaded)
             if answer:
-                texts, output = self._generate_text(inputs, self.answer_tokens)
+                texts, output = generate_text(self.model, inputs, self.answer_tokens)
             else:
                 texts, output = [""] * len(loaded), self.model.read(inputs)
             results += understandings(self.model, output, texts, loaded)
@@ -229,8 +233,9 @@ class EmoSymPipeline:
         """
         items, one = as_questions(questions)
         texts: list[str] = []
+        limit = max_tokens or ANSWER_TOKENS
         for batch in _batches(items, batch_size or self.batch_size):
-            texts += self._generate_text(self._tokenize(batch), max_tokens or ANSWER_TOKENS)[0]
+            texts += generate_text(self.model, self._tokenize(batch), limit)[0]
         return texts[0] if one else texts
 
     def check_prompt(self, prompt: str) -> None:
@@ -255,6 +260,7 @@ class EmoSymPipeline:
         num_inference_steps: int | None = None,
         guidance_scale: Scale | None = None,
         num_images_per_prompt: int = 1,
+        states: Tensor | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> Any:
         """Generate images for a request, or for each of several.
@@ -269,20 +275,23 @@ class EmoSymPipeline:
             guidance_scale: weight of classifier-free guidance; default: the model's. A mapping
                 has one for each of `diffusion.guidance.SOURCES`: {"text": 2, "affect": 3}.
             num_images_per_prompt: images of each request, next to each other in the result.
+            states: [images, 1 + K, D], in place of those read from the requests; see `steer`.
             callback_on_step_end: called after each sampling step of each batch.
 
         Returns:
             One PIL image for one request, or a list for several requests or images.
 
         Raises:
-            UserError: as `as_requests`, `as_seeds`, `check_sampling` and `to_image`.
+            UserError: as `as_requests`, `as_seeds`, `check_sampling`, `check_states`, `to_image`.
         """
         check_sampling(num_inference_steps, guidance_scale)
         check_count("num_images_per_prompt", num_images_per_prompt)
         completed, one = as_requests(requests, emotion, valence, arousal)
         repeated = [request for request in completed for _ in range(num_images_per_prompt)]
-        pairs = list(zip(repeated, as_seeds(seed, len(repeated)), strict=True))
-        batches = list(_batches(pairs, self.batch_size))
+        seeds = as_seeds(seed, len(repeated))
+        if states is not None:
+            states = check_states(self.model, states, len(repeated))
+        batches = list(_batches(range(len(repeated)), self.batch_size))
         steps = len(batches) * (num_inference_steps or self.model.config.steps)
         images: list[Image.Image] = []
         with tqdm.auto.tqdm(total=steps, **self._progress_bar) as bar:
@@ -296,8 +305,9 @@ class EmoSymPipeline:
 
             for batch in batches:
                 images += self.draw(
-                    [request for request, _ in batch],
-                    self._noise([own_seed for _, own_seed in batch]),
+                    [repeated[i] for i in batch],
+                    self._noise([seeds[i] for i in batch]),
+                    states=None if states is None else states[list(batch)],
                     num_inference_steps=num_inference_steps,
                     guidance_scale=guidance_scale,
                     on_step=on_step,
@@ -310,14 +320,23 @@ class EmoSymPipeline:
         requests: Sequence[ImageRequest],
         noise: Tensor,
         *,
+        states: Tensor | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: Scale | None = None,
         on_step: OnStep | None = None,
     ) -> list[Image.Image]:
-        """Generate one image for each request in one batch, from given noise [B, C, H, W]."""
-        affect = wanted_affect(requests).to(self.device)
-        condition = self.model.condition(
-            self._read_requests(requests), [request.prompt for request in requests], affect
+        """Generate one image for each request in one batch, from given noise [B, C, H, W].
+
+        `states` [B, 1 + K, D] take the place of those read from the requests.
+        """
+        if states is None:
+            states = request_states(self.model, requests)
+        else:
+            states = check_states(self.model, states, len(requests))
+        condition = self.model.condition_on_states(
+            states,
+            [request.prompt for request in requests],
+            wanted_affect(requests).to(self.device),
         )
         pixels = self.model.generate(
             noise.to(self.device),
@@ -362,7 +381,7 @@ class EmoSymPipeline:
         check_count("num_images_per_prompt", num_images_per_prompt)
         images: list[Image.Image] = []
         for seeds in _batches(range(seed, seed + num_images_per_prompt), self.batch_size):
-            states = self._sample_states(emotion, seeds)
+            states = sample_states(self.model, emotion, seeds)
             pixels = self.model.generate(
                 self._noise(seeds).to(self.device),
                 self.model.condition_on_states(states, [prompt.strip()] * len(seeds)),
@@ -387,57 +406,35 @@ class EmoSymPipeline:
         Valence and arousal are those of its state. The emotion is set if it is the only one.
         """
         check_count("num_images_per_prompt", num_images_per_prompt)
-        states = self._sample_states(emotion, range(seed, seed + num_images_per_prompt))
-        affect = self.model.understander.affect_head(states[:, 0])
-        blended = [name for name, share in blend_shares(_weights(emotion)).items() if share]
-        label = blended[0] if len(blended) == 1 else None
-        return [
-            ImageRequest(prompt=prompt.strip(), emotion=label, affect=Affect(*point))
-            for point in affect.float().tolist()
-        ]
+        states = sample_states(self.model, emotion, range(seed, seed + num_images_per_prompt))
+        return sampled_requests(self.model, states, emotion, prompt.strip())
+
+    @named_arguments
+    @torch.no_grad()
+    def steer(self, images: Images, affects: Sequence[Affect], aim: Affect) -> SteeredState:
+        """Return the images' mean state, moved towards `aim`: a state for `generate(states=...)`.
+
+        Args:
+            images: generated, or any others, see `as_images`.
+            affects: the valence and arousal that each image evokes.
+            aim: where to move.
+
+        Raises:
+            UserError: as `models.steering.steer`, an image that cannot be read.
+        """
+        loaded = [load_image(image) for image in as_images(images)[0]]
+        return steer_images(self.model, loaded, affects, aim, self.batch_size)
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         """Return the initial noise of each seed, [B, C, H, W] on the CPU."""
         shape = self.model.autoencoder.latent_shape
         return torch.stack([Draws("image", seed).normal(*shape) for seed in seeds])
 
-    def _generate_text(
-        self, inputs: Prompts, max_tokens: int
-    ) -> tuple[list[str], UnderstanderOutput]:
-        """Answer prompts by greedy decoding; return the texts and the output on the prompts."""
-        processor = self.model.processor
-        rollout = Rollout(
-            end_of_turn=processor.end_of_turn,
-            forbidden_ids=processor.forbidden_ids,
-            max_completion_length=max_tokens,
-        )
-        output = sample_answers(self.model.understander, inputs, rollout)
-        return processor.decode(rollout.answers.ids, rollout.answers.mask), output
-
-    def _sample_states(self, emotion: str | Mapping[str, float], seeds: Sequence[int]) -> Tensor:
-        """Sample a state of the emotion space for each seed, [B, 1 + K, D]."""
-        if self.model.space is None:
-            raise UserError(
-                "the model has no emotion space", fix=f"make one of labelled images: {FIT_COMMAND}"
-            )
-        states = self.model.space.sample(_weights(emotion), seeds)
-        return states.to(self.model.understander.reasoner.emotion)
-
     def _tokenize(self, questions: Sequence[Question]) -> Prompts:
         """Tokenise questions with their images, on the model's device."""
         texts = [question.text for question in questions]
         images = [[load_image(image) for image in question.images] for question in questions]
         return self.model.processor.prompts(texts, images).to(self.device)
-
-    def _read_requests(self, requests: Sequence[ImageRequest]) -> UnderstanderOutput:
-        """Run the understander on the instructions that the requests make."""
-        texts = [imagine_prompt(request) for request in requests]
-        return self.model.read(self.model.processor.prompts(texts, None).to(self.device))
-
-
-def _weights(emotion: str | Mapping[str, float]) -> Mapping[str, float]:
-    """Return a blend; a label alone has all the weight."""
-    return {emotion: 1.0} if isinstance(emotion, str) else emotion
 
 
 def _batches(items: Sequence, size: int) -> Iterator[Sequence]:

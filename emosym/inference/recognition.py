@@ -1,4 +1,4 @@
-"""Emotion recognition without generated text, by any understander."""
+"""Emotion recognition by any understander, and answers in words."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from emosym.interfaces import Prompts
 from emosym.models.model import EmoSym
 from emosym.models.understander import UnderstanderOutput
 from emosym.records import Understanding
+from emosym.rl.rollout import Rollout, sample_answers
 from emosym.tasks.affect import AFFECT_PROMPT
 
 
@@ -45,6 +46,20 @@ def recognise(
         results += understandings(model, output, [""] * len(batch))
         embeddings.append(output.h_emo.float().cpu().numpy())
     return results, np.concatenate(embeddings)
+
+
+def generate_text(
+    model: EmoSym, prompts: Prompts, max_tokens: int
+) -> tuple[list[str], UnderstanderOutput]:
+    """Answer prompts by greedy decoding; return the texts and the output on the prompts."""
+    processor = model.processor
+    rollout = Rollout(
+        end_of_turn=processor.end_of_turn,
+        forbidden_ids=processor.forbidden_ids,
+        max_completion_length=max_tokens,
+    )
+    output = sample_answers(model.understander, prompts, rollout)
+    return processor.decode(rollout.answers.ids, rollout.answers.mask), output
 
 
 def questions(model: EmoSym, images: Sequence[Image.Image]) -> Prompts:

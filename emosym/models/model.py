@@ -177,14 +177,17 @@ class EmoSym(nn.Module):
         """Return the condition of an understander's output, prompts and wanted affect [B, 2]."""
         return self.condition_of(output.h_ctx, output.h_emo, prompts, affect)
 
-    def condition_on_states(self, states: Tensor, prompts: list[str]) -> Condition:
-        """Return the condition of states [B, 1 + K, D] from an emotion space.
+    def condition_on_states(
+        self, states: Tensor, prompts: list[str], affect: Tensor | None = None
+    ) -> Condition:
+        """Return the condition of states [B, 1 + K, D], prompts and wanted affect [B, 2].
 
-        The wanted affect is the affect head's prediction for a state: in training, too, states come
-        with the affect of their image.
+        Without a wanted affect it is the affect head's prediction for a state: in training, too,
+        states come with the affect of their image.
         """
         h_emo = states[:, 0]
-        affect = self.understander.affect_head(h_emo)
+        if affect is None:
+            affect = self.understander.affect_head(h_emo)
         return self.condition_of(states[:, 1:], h_emo, prompts, affect)
 
     def condition_of(

@@ -48,6 +48,11 @@ class UnderstanderOutput(NamedTuple):
     distillation: Distillation | None = None
     """None without a knowledge text."""
 
+    @property
+    def states(self) -> Tensor:
+        """[B, 1 + K, D]: h_emo, then h_ctx; what conditions the decoder."""
+        return torch.cat([self.h_emo[:, None], self.h_ctx], 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
