@@ -71,6 +71,8 @@ def png_of(
     num_inference_steps: int | None,
     model_hash: str,
     space: Mapping[str, float] | None = None,
+    *,
+    mixed_state: bool = False,
 ) -> bytes:
     """Return the PNG file, with metadata, of an image that the model of this hash generated."""
     config = pipeline.model.config
@@ -81,5 +83,6 @@ def png_of(
         steps=config.steps if num_inference_steps is None else num_inference_steps,
         model=model_hash,
         space=space,
+        mixed_state=mixed_state,
     )
     return to_png(image, metadata)

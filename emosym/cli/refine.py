@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,7 +34,7 @@ from emosym.records import ImageRequest
 if TYPE_CHECKING:
     from PIL import Image
 
-    from emosym.inference.refinement import Drawing, Refinement
+    from emosym.inference.refinement import Drawing, Refinement, StateMix
     from model_zoo.judges.remote import RemoteModel
 
 MOST_ROUNDS = 100
@@ -48,6 +48,13 @@ def refine(
     emotion: Emotion = None,
     valence: Valence = None,
     arousal: Arousal = None,
+    feedback: Annotated[
+        Literal["words", "state", "both"] | None,
+        typer.Option(
+            help="What changes after a round: words of the prompt, the state that conditions the"
+            " decoder, or both. [words]"
+        ),
+    ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(min=1, max=MOST_ROUNDS, help="Maximum rounds; default: 3."),
@@ -70,7 +77,7 @@ def refine(
         typer.Option(
             min=1,
             max=MOST_IMAGES,
-            help="Generate this many images in one round, without rewriting.",
+            help="Generate this many images in one round, without feedback.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -96,12 +103,13 @@ def refine(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Generate, judge, criticise, rewrite the prompt, generate again; keep the best image.
+    """Generate, judge, change the prompt or the state, generate again; keep the best image.
 
     Every round requests the same valence and arousal (or an emotion, which implies them). Rewrites
-    change words about colour, light, weather or setting. best.png is the image with the least error
-    by the judge; `emosym generate` makes it again from its prompt and seed. trace.json has all
-    rounds.
+    change words about colour, light, weather or setting. A state is mixed from those of the round's
+    images and of the emotion space, towards what the images lack. best.png is the image with the
+    least error by the judge; `emosym generate` makes it again from its prompt and seed, unless it
+    is drawn from a mixed state. trace.json has all rounds.
     """
     from data_tools.files.staging import staged_folder, write_json
     from emosym.cli.drawing import png_of, warn_untrained
@@ -110,16 +118,18 @@ def refine(
 
     request = refining.check_request(
         ImageRequest(prompt=prompt, emotion=emotion, affect=Affect.optional(valence, arousal)),
-        rewritten=best_of is None,
+        rewritten=best_of is None and feedback != "state",
     )
     check_sampling(num_inference_steps, guidance_scale)
     if best_of is not None:
-        _check_unused({"--rounds": rounds, "--images": images, "--epsilon": epsilon})
+        unused = {"--rounds": rounds, "--images": images, "--epsilon": epsilon}
+        _check_unused({"--feedback": feedback, **unused})
     remote = _remote(judge, judge_model, judge_max_tokens)
     rounds = refining.ROUNDS if rounds is None else rounds
     images = refining.IMAGES if images is None else images
-    if best_of is None and epsilon is None:
-        epsilon = refining.EPSILON
+    if best_of is None:
+        feedback = feedback or "words"
+        epsilon = refining.EPSILON if epsilon is None else epsilon
     total = best_of or rounds * images
     with staged_folder(out) as stage, progress("refining", total) as bar:
         pipeline = load_pipeline(model, device)
@@ -128,7 +138,9 @@ def refine(
         hashed = model_hash(model)
         done = count(1)
 
-        def save(name: str, words: str, image_seed: int, image: Image.Image) -> None:
+        def save(
+            name: str, words: str, state: StateMix | None, image_seed: int, image: Image.Image
+        ) -> None:
             data = png_of(
                 image,
                 replace(request, prompt=words),
@@ -137,19 +149,21 @@ def refine(
                 guidance_scale,
                 num_inference_steps,
                 hashed,
+                mixed_state=state is not None,
             )
             (stage / f"{name}.png").write_bytes(data)
 
-        def show(words: str, drawing: Drawing, image: Image.Image) -> None:
+        def show(words: str, state: StateMix | None, drawing: Drawing, image: Image.Image) -> None:
             bar(next(done), total)
             if keep:
-                save(str(drawing.seed), words, drawing.seed, image)
+                save(str(drawing.seed), words, state, drawing.seed, image)
 
-        if epsilon is not None:
+        if feedback is not None and epsilon is not None:
             result = refining.refine(
                 pipeline,
                 critic,
                 request,
+                feedback=feedback,
                 rounds=rounds,
                 images=images,
                 epsilon=epsilon,
@@ -170,10 +184,11 @@ def refine(
                 show=show,
             )
         last, drawing = result.best
-        save("best", last.prompt, drawing.seed, result.image)
+        save("best", last.prompt, last.state, drawing.seed, result.image)
         trace = {
             "image": str(out / "best.png"),
             "model": hashed,
+            "feedback": feedback,
             "epsilon": epsilon,
             "judge": f"{judge} {judge_model}" if remote else _judge_hash(judge, hashed),
             **result.to_dict(),
@@ -227,6 +242,7 @@ def _print(result: Refinement, out: Path, epsilon: float | None) -> None:
             (
                 str(number),
                 one.prompt or "-",
+                _affect(one.state.affect) if one.state else "of the request",
                 f"{one.mean_error:.2f}",
                 f"{nearest.error:.2f}",
                 *signed_affect(nearest.affect),
@@ -238,12 +254,13 @@ def _print(result: Refinement, out: Path, epsilon: float | None) -> None:
         (
             "round",
             "prompt",
+            "state",
             "mean error",
             "least",
             "valence",
             "arousal",
             "suggested",
-            "prompt kept",
+            "kept",
         ),
         rows,
         title=f"stopped: {result.stopped}{_bound(result, epsilon)}",

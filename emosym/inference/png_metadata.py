@@ -50,6 +50,8 @@ class PngMetadata:
     """Hash of the model's files, from `zoo.fingerprint`."""
     space: Mapping[str, float] | None = None
     """Emotion -> share of the blend, if the image was generated from the emotion space."""
+    mixed_state: bool = False
+    """Whether `emosym refine` mixed the state, so that request and seed alone do not draw it."""
 
 
 def to_png(image: Image.Image, metadata: PngMetadata) -> bytes:
@@ -63,6 +65,8 @@ def to_png(image: Image.Image, metadata: PngMetadata) -> bytes:
     }
     if metadata.space is not None:
         fields["space"] = dict(metadata.space)
+    if metadata.mixed_state:
+        fields["mixed_state"] = True
     about = PngInfo()
     about.add_text(KEY, json.dumps(fields))  # ASCII, for PNG's tEXt
     buffer = io.BytesIO()
@@ -107,6 +111,8 @@ def _parse(fields: object) -> PngMetadata:
     )
     request = ImageRequest(prompt=prompt, emotion=emotion, affect=Affect.optional(*affect))
     metadata = PngMetadata(request=request, **fields)
+    if not isinstance(metadata.mixed_state, bool):
+        raise ValueError(f"mixed_state {metadata.mixed_state}")
     if not 0 <= metadata.seed < 2**63:
         raise ValueError(f"seed {metadata.seed}")
     check_sampling(metadata.steps, metadata.guidance)

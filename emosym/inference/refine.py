@@ -1,31 +1,33 @@
-"""Self-promotion textual feedback: generate, judge, criticise, rewrite the prompt, generate again.
+"""Refinement: generate, judge, change the prompt or the state, generate again.
 
-Only the prompt changes; every round requests the same valence and arousal. No weights change. The
-judge is a learned critic, not the truth. Ref: EmoFeedback², textual feedback (docs/papers.md),
-with three rounds of eight images; the paper does not give the details of the algorithm.
+Every round requests the same valence and arousal. No weights change. The judge is a learned critic,
+not the truth. Feedback in words rewrites the prompt: EmoFeedback², textual feedback
+(docs/papers.md), with three rounds of eight images; the paper does not give the details of the
+algorithm. Feedback through the state is ours: `models.steering` moves the state by what the
+images lack.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 from PIL import Image
+from torch import Tensor
 
 from emosym.affect.scales import PUBLIC, Affect
 from emosym.diffusion.guidance import Scale
-from emosym.errors import UserError
+from emosym.errors import UserError, unknown
+from emosym.inference.feedback import Critic, PromptGenerator, next_state, reword, steerable
 from emosym.inference.inputs import check_sampling, complete
-from emosym.inference.refinement import Critique, Drawing, Refinement, Round, Show
-from emosym.interfaces import ImageGenerator, ImageUnderstander, QuestionAnswerer
+from emosym.inference.refinement import Drawing, Refinement, Round, Show, StateMix
+from emosym.interfaces import ImageUnderstander
 from emosym.models.model import check_range
-from emosym.records import ImageRequest, Question, Understanding
-from emosym.tasks.answers import parse, reasoning
+from emosym.records import ImageRequest, Understanding
 from emosym.tasks.assessment import THRESHOLD
-from emosym.tasks.criticise import criticise_prompt
-from emosym.tasks.rewrite import lost_content, rewrite_prompt
 
 ROUNDS, IMAGES = 3, 8
 """Default numbers of rounds and of images a round. Ref: EmoFeedback², textual feedback
@@ -33,19 +35,28 @@ ROUNDS, IMAGES = 3, 8
 EPSILON = THRESHOLD * (PUBLIC.high - PUBLIC.low)
 """ε_r of the threshold reward, on `affect.PUBLIC`."""
 JUDGED_TOGETHER = 8
-"""Images that are judged in one batch, and held in memory until then."""
+"""Images that are judged in one batch."""
+
+Feedback = Literal["words", "state", "both"]
+"""What changes from round to round: the prompt, the state that the decoder is conditioned on, or
+both."""
+LARGER = {
+    "words": "a larger mean error than with the prompt before",
+    "state": "a larger mean error than with the state before",
+    "both": "a larger mean error than with the prompt and state before",
+}
+"""Why a change is given up."""
 
 
-class PromptGenerator(ImageGenerator, Protocol):
-    """Generates images, and checks prompts before; `EmoSymPipeline` is one."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a round is generated from."""
 
-    def check_prompt(self, prompt: str) -> None:
-        """Raise UserError for a prompt that the generator cannot read."""
-        ...
-
-
-class Critic(ImageUnderstander, QuestionAnswerer, Protocol):
-    """Judges images and answers questions about them in text; `EmoSymPipeline` is one."""
+    prompt: str
+    state: Tensor | None = None
+    """[1 + K, D]; None for the state that is read from the request."""
+    mix: StateMix | None = None
+    """Of the state."""
 
 
 def refine(
@@ -53,6 +64,7 @@ def refine(
     critic: Critic,
     request: ImageRequest,
     *,
+    feedback: Feedback = "words",
     rounds: int = ROUNDS,
     images: int = IMAGES,
     seed: int = 0,
@@ -62,23 +74,33 @@ def refine(
     max_tokens: int | None = None,
     show: Show | None = None,
 ) -> Refinement:
-    """Generate in rounds; each round's prompt is rewritten from the critique of the round before.
+    """Generate in rounds; what a round's images lack changes the prompt or state of the next.
 
-    The next round uses an earlier prompt, with new seeds, in these cases. `Round.kept` says which:
+    *Words*: the critic names what the best and the worst image lack, and rewrites the prompt. The
+    next round uses an earlier prompt in these cases. `Round.kept` says which:
 
     - The images lie on both sides of the requested valence and arousal. New images of the same
       prompt then come nearer, and another prompt could only move them away.
     - The suggestions or the rewrite cannot be parsed.
     - The rewrite is equal to the prompt, drops content words, or cannot be read by the generator.
-    - The images of a rewritten prompt have a larger mean error than those of the prompt before.
+
+    *State*: the next state is the mean of the states that the generator reads from the round's
+    images, steered to the affect of the present state plus what the images' mean lacks (an
+    integral controller: it rests where the mean is right). The request's own state counts as
+    having the requested affect. A state moves by as much as is lacking, so it also moves where
+    the images lie on both sides.
+
+    Images with a larger mean error than those before the change give the change up: the next round
+    uses the earlier prompt and state. All images have new seeds.
 
     Args:
         generator: generates the images.
         critic: judges each image, makes suggestions and rewrites the prompt.
         request: a prompt, whose content every rewrite has to keep, with valence and arousal or
-            with an emotion, which implies them.
+            with an emotion, which implies them. Feedback through the state needs no prompt.
+        feedback: what changes: words, state or both.
         rounds: maximum number of rounds.
-        images: images in a round, at least 2.
+        images: images in a round, at least 2; all of a round are held in memory.
         seed: seed of the first image; the next ones have seed + 1, seed + 2, ...
         guidance_scale: of the generator; None is its default.
         num_inference_steps: of the generator; None is its default.
@@ -88,33 +110,40 @@ def refine(
 
     Raises:
         UserError: a request without prompt or affect, or that the generator cannot read; numbers
-            outside their range; a judge that gives NaN.
+            outside their range; a judge that gives NaN; a generator that takes no states.
     """
-    wanted = check_request(request, rewritten=True)
+    if feedback not in get_args(Feedback):
+        raise unknown("feedback", feedback, get_args(Feedback))
+    wanted = check_request(request, rewritten=feedback != "state")
     check_range("rounds", rounds, 1, math.inf)
     check_range("images a round", images, 2, math.inf)
     check_range("epsilon", epsilon, 0, PUBLIC.high - PUBLIC.low)
     check_sampling(num_inference_steps, guidance_scale)
+    steered = None if feedback == "words" else steerable(generator)
     generator.check_prompt(wanted.prompt)
 
+    target = _target(wanted)
     done: list[Round] = []
     best: tuple[float, Image.Image] | None = None
-    prompt = wanted.prompt
-    before: Round | None = None  # the last round, if `prompt` is a rewrite of its prompt
+    source = _Source(wanted.prompt)
+    before: tuple[_Source, float] | None = None  # what the last round changed, and its mean error
     while True:
         first = seed + len(done) * images
-        drawn, nearest, farthest = _draw_round(
-            generator,
-            critic,
-            replace(wanted, prompt=prompt),
-            range(first, first + images),
-            guidance_scale,
-            num_inference_steps,
-            show,
+        judged = list(
+            _judged(
+                partial(_draw, generator, guidance_scale, num_inference_steps, source.state),
+                critic,
+                replace(wanted, prompt=source.prompt),
+                source.mix,
+                range(first, first + images),
+                show,
+            )
         )
+        pictures = [image for _, image in judged]
+        drawn = _round(source, [drawing for drawing, _ in judged])
         least = drawn.drawings[drawn.best].error
         if best is None or least < best[0]:
-            best = (least, nearest)
+            best = (least, pictures[drawn.best])
         near = least < 2 * epsilon
         if near or len(done) == rounds - 1:
             return Refinement(
@@ -123,22 +152,21 @@ def refine(
                 rounds=(*done, drawn),
                 stopped="near enough" if near else "all rounds drawn",
             )
-        if before is not None and drawn.mean_error > before.mean_error:
-            prompt = before.prompt
-            drawn = replace(drawn, kept="a larger mean error than with the prompt before")
-        elif _surround(drawn.drawings, _target(wanted)):
-            drawn = replace(drawn, kept="the images lie on both sides of the request")
+        if before is not None and drawn.mean_error > before[1]:
+            drawn = replace(drawn, kept=LARGER[feedback])
+            source, before = before[0], None
         else:
-            critique = _criticise(critic, wanted, drawn, (nearest, farthest), max_tokens)
-            drawn = replace(drawn, critique=critique)
-            if critique.suggestions:
-                answer, prompt, kept = _rewrite(
-                    generator, critic, wanted.prompt, prompt, critique.suggestions, max_tokens
+            present = source
+            if feedback != "state":
+                drawn, prompt = reword(
+                    generator, critic, wanted.prompt, target, drawn, pictures, max_tokens
                 )
-                drawn = replace(drawn, rewrite=answer, kept=kept)
-            else:
-                drawn = replace(drawn, kept="the suggestions cannot be parsed")
-        before = drawn if drawn.kept is None else None
+                source = replace(source, prompt=prompt)
+            if steered is not None:
+                state, mix = next_state(steered, target, drawn, pictures)
+                source = replace(source, state=state, mix=mix)
+            changed = drawn.kept is None or steered is not None
+            before = (present, drawn.mean_error) if changed else None
         done.append(drawn)
 
 
@@ -164,11 +192,17 @@ def best_of(
     check_range("the number of images", count, 1, math.inf)
     check_sampling(num_inference_steps, guidance_scale)
     generator.check_prompt(wanted.prompt)
-    seeds = range(seed, seed + count)
-    drawn, nearest, _ = _draw_round(
-        generator, judge, wanted, seeds, guidance_scale, num_inference_steps, show
-    )
-    return Refinement(request=wanted, image=nearest, rounds=(drawn,), stopped="all rounds drawn")
+    draw = partial(_draw, generator, guidance_scale, num_inference_steps, None)
+    drawings: list[Drawing] = []
+    nearest: tuple[float, Image.Image] | None = None
+    for drawing, image in _judged(draw, judge, wanted, None, range(seed, seed + count), show):
+        drawings.append(drawing)
+        if nearest is None or drawing.error < nearest[0]:
+            nearest = (drawing.error, image)
+    if nearest is None:
+        raise ValueError("a round of no images")
+    drawn = _round(_Source(wanted.prompt), drawings)
+    return Refinement(request=wanted, image=nearest[1], rounds=(drawn,), stopped="all rounds drawn")
 
 
 def check_request(request: ImageRequest, *, rewritten: bool) -> ImageRequest:
@@ -193,51 +227,60 @@ def _target(request: ImageRequest) -> Affect:
     return request.affect
 
 
-def _draw_round(
+def _draw(
     generator: PromptGenerator,
-    judge: ImageUnderstander,
-    request: ImageRequest,
-    seeds: range,
     guidance_scale: Scale | None,
     num_inference_steps: int | None,
-    show: Show | None,
-) -> tuple[Round, Image.Image, Image.Image]:
-    """Generate and judge one image for each seed; return the round, its best and worst image.
+    state: Tensor | None,
+    request: ImageRequest,
+    seed: int,
+) -> Image.Image:
+    """Generate one image.
 
-    Raises `ValueError` for no seeds.
+    One image a call: in a larger batch the sums are rounded differently, and `emosym generate`
+    would not give the same bytes.
     """
-    drawings: list[Drawing] = []
-    best = worst = 0
-    nearest: Image.Image | None = None
-    farthest: Image.Image | None = None
+    given: dict[str, Any] = {} if state is None else {"states": state[None]}
+    (image,) = generator.generate(
+        [request],
+        seed=seed,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        **given,
+    )
+    return image
+
+
+def _judged(
+    draw: Callable[[ImageRequest, int], Image.Image],
+    judge: ImageUnderstander,
+    request: ImageRequest,
+    mix: StateMix | None,
+    seeds: range,
+    show: Show | None,
+) -> Iterator[tuple[Drawing, Image.Image]]:
+    """Generate and judge one image for each seed."""
     for start in range(0, len(seeds), JUDGED_TOGETHER):
         block = seeds[start : start + JUDGED_TOGETHER]
-        # One image a call: in a larger batch the sums are rounded differently, and
-        # `emosym generate` would not give the same bytes.
-        images = [
-            generator.generate(
-                [request],
-                seed=image_seed,
-                guidance_scale=guidance_scale,
-                num_inference_steps=num_inference_steps,
-            )[0]
-            for image_seed in block
-        ]
+        images = [draw(request, image_seed) for image_seed in block]
         judged = judge.understand(images, answer=False)
         for image_seed, image, understanding in zip(block, images, judged, strict=True):
             drawing = _drawing(image_seed, understanding, _target(request))
-            index = len(drawings)
-            drawings.append(drawing)
-            if nearest is None or drawing.error < drawings[best].error:
-                best, nearest = index, image
-            if farthest is None or drawing.error >= drawings[worst].error:
-                worst, farthest = index, image
             if show is not None:
-                show(request.prompt, drawing, image)
-    if nearest is None or farthest is None:
-        raise ValueError("a round of no images")
-    drawn = Round(prompt=request.prompt, drawings=tuple(drawings), best=best, worst=worst)
-    return drawn, nearest, farthest
+                show(request.prompt, mix, drawing, image)
+            yield drawing, image
+
+
+def _round(source: _Source, drawings: Sequence[Drawing]) -> Round:
+    """Return the record of a round: best is the first of equals, worst the last."""
+    places = range(len(drawings))
+    return Round(
+        prompt=source.prompt,
+        state=source.mix,
+        drawings=tuple(drawings),
+        best=min(places, key=lambda place: drawings[place].error),
+        worst=max(reversed(places), key=lambda place: drawings[place].error),
+    )
 
 
 def _drawing(seed: int, judged: Understanding, target: Affect) -> Drawing:
@@ -250,70 +293,3 @@ def _drawing(seed: int, judged: Understanding, target: Affect) -> Drawing:
             fix="choose another judge",
         )
     return Drawing(seed=seed, affect=judged.affect, error=error)
-
-
-def _surround(drawings: Sequence[Drawing], target: Affect) -> bool:
-    """Return whether images lie on both sides of the target, on both axes."""
-    offsets = [
-        (one.affect.valence - target.valence, one.affect.arousal - target.arousal)
-        for one in drawings
-    ]
-    return all(min(axis) <= 0 <= max(axis) for axis in zip(*offsets, strict=True))
-
-
-def _criticise(
-    critic: Critic,
-    wanted: ImageRequest,
-    drawn: Round,
-    best_and_worst: tuple[Image.Image, Image.Image],
-    max_tokens: int | None,
-) -> Critique:
-    """Ask the critic about a round's best and worst image."""
-    text = criticise_prompt(
-        content=wanted.prompt,
-        wanted=_target(wanted),
-        reached=drawn.mean_affect,
-    )
-    question = _question("criticise", text, best_and_worst)
-    (answer,) = critic.answer([question], max_tokens=max_tokens)
-    suggestions = parse(answer, question).values.get("suggestions")
-    return Critique(
-        words=answer,
-        analysis=reasoning(answer),
-        suggestions=suggestions if isinstance(suggestions, tuple) else (),
-    )
-
-
-def _rewrite(
-    generator: PromptGenerator,
-    critic: Critic,
-    content: str,
-    prompt: str,
-    suggestions: tuple[str, ...],
-    max_tokens: int | None,
-) -> tuple[str, str, str | None]:
-    """Return the critic's answer, the next prompt, and why the old prompt is kept (or None)."""
-    question = _question("rewrite", rewrite_prompt(content, prompt, suggestions))
-    (answer,) = critic.answer([question], max_tokens=max_tokens)
-    rewrite = " ".join(str(parse(answer, question).values.get("prompt", "")).split())
-    kept = _rejection(generator, content, prompt, rewrite)
-    return answer, rewrite if kept is None else prompt, kept
-
-
-def _rejection(generator: PromptGenerator, content: str, prompt: str, rewrite: str) -> str | None:
-    """Return why a rewrite cannot be used; None where it can."""
-    if not rewrite:
-        return "the rewrite cannot be parsed"
-    if rewrite == prompt:
-        return "the rewrite changes nothing"
-    if lost := lost_content(content, rewrite):
-        return f"the rewrite drops {', '.join(lost)}"
-    try:
-        generator.check_prompt(rewrite)
-    except UserError as error:
-        return f"the rewrite cannot be drawn: {error}"
-    return None
-
-
-def _question(task: str, text: str, images: tuple[Image.Image, ...] = ()) -> Question:
-    return Question(id=f"refine/{task}", task=task, images=images, split="test", text=text)

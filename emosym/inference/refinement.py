@@ -1,8 +1,8 @@
-"""The record of a refinement: rounds, judged images, and the critic's answers."""
+"""The record of a refinement: rounds, judged images, mixed states, and the critic's answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -45,10 +45,34 @@ class Critique:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateMix:
+    """How a state was mixed from those of an earlier round's images and of emotions."""
+
+    images: Mapping[int, float]
+    """Seed of an image -> weight of its state; the sum is 1."""
+    emotions: Mapping[str, float]
+    """Mikels label -> weight of the mean of its emotion space; the sum is 0."""
+    affect: Affect
+    """Predicted of the mix; it may leave the scale."""
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, with seeds as text and valence and arousal side by side."""
+        valence, arousal = self.affect.coordinates
+        return {
+            "images": {str(seed): weight for seed, weight in self.images.items()},
+            "emotions": dict(self.emotions),
+            "valence": valence,
+            "arousal": arousal,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """The images of one prompt, and how the next prompt was found."""
+    """The images of one prompt and state, and how the next ones were found."""
 
     prompt: str
+    state: StateMix | None = None
+    """What the images were drawn from; None for the state that is read from the request."""
     drawings: tuple[Drawing, ...]
     best: int
     """Index of the least error in `drawings`; the first of equals."""
@@ -59,7 +83,8 @@ class Round:
     rewrite: str | None = None
     """The critic's whole answer to the request for a new prompt; None if there was no request."""
     kept: str | None = None
-    """Why the next round uses an earlier prompt; None if it uses a new one, or does not exist."""
+    """Why the next round uses an earlier prompt, or an earlier state where only the state changes;
+    None if it uses a new one, or does not exist."""
 
     @property
     def mean_error(self) -> float:
@@ -76,9 +101,12 @@ class Round:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data, `mean_error` included."""
-        plain = asdict(replace(self, drawings=()))
-        drawings = tuple(drawing.to_dict() for drawing in self.drawings)
-        return plain | {"drawings": drawings, "mean_error": self.mean_error}
+        plain = asdict(replace(self, drawings=(), state=None))
+        return plain | {
+            "state": None if self.state is None else self.state.to_dict(),
+            "drawings": tuple(drawing.to_dict() for drawing in self.drawings),
+            "mean_error": self.mean_error,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,5 +137,5 @@ class Refinement:
         }
 
 
-Show = Callable[[str, Drawing, Image.Image], None]
-"""Called with each judged image, and the prompt that it was generated from."""
+Show = Callable[[str, StateMix | None, Drawing, Image.Image], None]
+"""Called with each judged image, and the prompt and state that it was generated from."""

@@ -90,13 +90,18 @@ def test_refine(model, tmp_path):
     assert set(rounds[0]["critique"]) == {"words", "analysis", "suggestions"}
     for one in rounds:
         del one["critique"]
-    own = dict.fromkeys(("prompt", "best", "worst", "rewrite", "kept", "mean_error"))
+    own = dict.fromkeys(("prompt", "state", "best", "worst", "rewrite", "kept", "mean_error"))
     assert paths_of(found) == {
-        **dict.fromkeys(("image", "model", "judge", "epsilon", "stopped")),
+        **dict.fromkeys(("image", "model", "judge", "feedback", "epsilon", "stopped")),
         "request": dict.fromkeys(REQUEST),
         "best": {**dict.fromkeys(("round", "prompt")), **drawing},
         "rounds": [{**own, "drawings": [drawing]}],
     }
+    mixed = emosym(
+        *("refine", "--feedback", "state", "--rounds", 2, "--images", 2, "--epsilon", 0),
+        *(*common, "--out", tmp_path / "c"),
+    ).json["rounds"][1]["state"]
+    assert set(mixed) == {"images", "emotions", "valence", "arousal"}
     single = emosym("refine", "--best-of", 1, *common, "--out", tmp_path / "b").json
     assert set(single) == set(found)
 

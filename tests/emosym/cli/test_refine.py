@@ -5,6 +5,7 @@ import json
 import pytest
 
 from emosym.affect.scales import Affect
+from emosym.affect.taxonomies import MIKELS8
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.inference.png_metadata import read_png_metadata
 from emosym.records import ImageRequest
@@ -82,6 +83,29 @@ def test_generate_draws_the_best_image_again(refined, tmp_path):
     assert again.read_bytes() == (out / "best.png").read_bytes()
 
 
+def test_feedback_through_the_state(tmp_path):
+    """Images of a mixed state say so: their request and seed alone do not draw them."""
+    out = tmp_path / "out"
+    options = ("--rounds", 2, "--images", 2, "--num-inference-steps", 1, "--epsilon", 0, "--keep")
+    done = emosym("refine", "--feedback", "state", *WANTED, *options, "--out", out)
+    assert done.code == 0, done.err
+    trace = json.loads((out / "trace.json").read_text("utf-8"))
+    assert trace["feedback"] == "state"
+    first, second = trace["rounds"]
+    assert first["state"] is None
+    assert sum(second["state"]["images"].values()) == pytest.approx(1)
+    assert [*second["state"]["images"]] == ["0", "1"]
+    assert sorted(second["state"]["emotions"]) == sorted(MIKELS8), "the shipped model's space"
+    mixed = [read_png_metadata(out / f"{seed}.png").mixed_state for seed in range(4)]
+    assert mixed == [False, False, True, True]
+    best = trace["best"]
+    assert read_png_metadata(out / "best.png").mixed_state == (best["round"] == 1)
+    assert (out / "best.png").read_bytes() == (out / f"{best['seed']}.png").read_bytes()
+    valence, arousal = second["state"]["valence"], second["state"]["arousal"]
+    assert f"valence {valence:+.2f}, arousal {arousal:+.2f}" in done.out
+    assert "of the request" in done.out
+
+
 def test_the_control_and_another_judge_in_words(model, tmp_path):
     out = tmp_path / "out"
     done = emosym(
@@ -113,6 +137,12 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
             ["--prompt", "x", *WANTED, "--best-of", "3", "--images", "2"],
             "--images has no effect with --best-of",
         ),
+        (
+            ["--prompt", "x", *WANTED, "--best-of", "3", "--feedback", "words"],
+            "--feedback has no effect with --best-of",
+        ),
+        (["--emotion", "awe", "--feedback", "both"], "there is no prompt to rewrite"),
+        (["--prompt", "x", *WANTED, "--feedback", "image"], "Invalid value for '--feedback'"),
         (
             ["--prompt", "x", *WANTED, "--best-of", "3", "--epsilon", "1"],
             "--epsilon has no effect with --best-of",

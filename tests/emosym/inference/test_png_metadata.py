@@ -43,6 +43,19 @@ def test_metadata_holds_the_blend_of_an_emotion_space(tmp_path):
     assert read_png_metadata(tmp_path / "x.png") == metadata
 
 
+def test_metadata_says_that_a_state_was_mixed(tmp_path):
+    metadata = PngMetadata(
+        request=ImageRequest(affect=Affect(-1.25, 0.5)),
+        seed=3,
+        guidance=2.0,
+        steps=9,
+        model="m",
+        mixed_state=True,
+    )
+    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), metadata))
+    assert read_png_metadata(tmp_path / "x.png") == metadata
+
+
 HUGE = '{"seed": 1' + "0" * 5000 + "}"
 
 
@@ -63,6 +76,7 @@ def test_metadata_with_a_wrong_field_is_an_error(tmp_path):
     wrong = [{"prompt": None}, {"emotion": 3}, {"valence": "high"}, {"seed": "1"}, {"model": 0}]
     wrong += [{"prompt": "\ud800"}, {"emotion": "joy"}, {"seed": -1}, {"seed": 2**63}]
     wrong += [{"steps": "3"}, {"guidance": None}]
+    wrong += [{"mixed_state": 1}, {"mixed_state": None}]
     wrong += [{"space": {"joy": 1.0}}, {"space": "awe"}, {"space": {"awe": "1"}}, {"space": {}}]
     wrong += [{"valence": value, "arousal": 0} for value in (10**400, 4, float("nan"), None)]
     for change in ({}, *wrong, {"extra": 1}):

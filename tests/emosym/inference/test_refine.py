@@ -270,7 +270,7 @@ def test_best_of_uses_one_prompt_and_no_text() -> None:
         critic,
         REQUEST,
         count,
-        show=lambda words, one, _: shown.append((words, one.seed)),
+        show=lambda words, _state, one, _image: shown.append((words, one.seed)),
     )
     assert drawn(generator) == shown == [(REQUEST.prompt, seed) for seed in range(count)]
     assert critic.together == [JUDGED_TOGETHER, 2]
