@@ -1,4 +1,4 @@
-"""`python -m eval refining`: compare refining with generating as many images from one prompt."""
+"""`python -m eval refining`: compare refining with generating as many images of one request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ from emosym.console.tables import print_table
 from emosym.console.terminal import print_json
 
 SOURCES = ("oracle", "judge")
-TITLES = {"one": "the first image", "best_of": "best of as many", "refine": "refine"}
+TITLES = {
+    "one": "the first image",
+    "best_of": "best of as many",
+    "refine": "refine by words",
+    "refine_state": "refine by the state",
+    "refine_both": "refine by both",
+    "gain": "words gain",
+    "gain_state": "the state gains",
+    "gain_both": "both gain",
+}
+LAST = {"": "words", "_state": "the state", "_both": "both"}
 
 
 def refining(
@@ -45,7 +55,10 @@ def refining(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare refined prompts with the best of as many images, all over the affect plane."""
+    """Compare refining with the best of as many images, all over the affect plane.
+
+    A gain is the error of the best of as many less that of refining, request by request.
+    """
     import numpy as np
 
     from emosym.inference.inputs import check_sampling
@@ -58,8 +71,9 @@ def refining(
 
     from data_tools.affectworld.truth import oracle
     from emosym.tasks import metrics
-    from eval.generation.refining import compare
+    from eval.generation.refining import FEEDBACKS, compare
     from eval.generation.requests import over_plane, world_prompts
+    from eval.generation.subject import SubjectClassifier
 
     requests = over_plane(world_prompts(prompts * points**2, seed), points, seed)
     rows: list[dict[str, float]] = []
@@ -74,12 +88,15 @@ def refining(
             seed=seed,
             guidance_scale=guidance_scale,
             num_inference_steps=num_inference_steps,
+            classify=SubjectClassifier.load(),
         ):
             rows.append(row)
             show(len(rows), len(requests))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     for source in SOURCES:
-        columns[f"{source}_gain"] = columns[f"{source}_best_of"] - columns[f"{source}_refine"]
+        for suffix in FEEDBACKS:
+            refined = columns[f"{source}_refine{suffix}"]
+            columns[f"{source}_gain{suffix}"] = columns[f"{source}_best_of"] - refined
     scores = {
         name: {
             "mean": metrics.mean(each),
@@ -105,7 +122,7 @@ def refining(
         ("", "oracle", "95 %", "judge", "95 %"),
         [
             (title, *(cell for source in SOURCES for cell in _cells(scores[f"{source}_{way}"])))
-            for way, title in {**TITLES, "gain": "refine gains"}.items()
+            for way, title in TITLES.items()
         ],
         title=f"{len(rows)} requests, {rounds} x {images} images: valence + arousal error",
     )
@@ -114,7 +131,15 @@ def refining(
         [
             ("rounds with a rewritten prompt", *_cells(scores["rewritten"])),
             ("judged mean error of the first round", *_cells(scores["first_round"])),
-            ("judged mean error of the last round", *_cells(scores["last_round"])),
+            *(
+                (f"... of the last round, {title}", *_cells(scores[f"last_round{suffix}"]))
+                for suffix, title in LAST.items()
+            ),
+            *(
+                (f"images that show the subject, {title}", *_cells(scores[f"subject_{way}"]))
+                for way, title in TITLES.items()
+                if f"subject_{way}" in scores
+            ),
         ],
     )
 

@@ -1,27 +1,32 @@
-"""Comparison of refining prompts with generating as many images from one prompt."""
+"""Comparison of refining, by each kind of feedback, with generating as many images of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from emosym.affect.scales import Affect
 from emosym.diffusion.guidance import Scale
 from emosym.errors import UserError
 from emosym.inference import refine as refining
-from emosym.inference.refine import Critic, PromptGenerator
+from emosym.inference.feedback import Critic, SteerableGenerator
 from emosym.inference.refinement import Refinement
 from emosym.interfaces import Oracle
+from emosym.models.steering import SteeredState
 from emosym.records import ImageRequest
 from eval.generation.requests import EvalRequest
 
-WAYS = ("one", "best_of", "refine")
+FEEDBACKS: dict[str, refining.Feedback] = {"": "words", "_state": "state", "_both": "both"}
+"""Suffix of a column -> what changes from round to round."""
+WAYS = ("one", "best_of", *(f"refine{suffix}" for suffix in FEEDBACKS))
 """The first image; the best of as many images as refining generates; the best image of refining."""
 
 
 def compare(
-    generator: PromptGenerator,
+    generator: SteerableGenerator,
     critic: Critic,
     oracle: Oracle,
     requests: Sequence[EvalRequest],
@@ -31,25 +36,28 @@ def compare(
     seed: int = 0,
     guidance_scale: Scale | None = None,
     num_inference_steps: int | None = None,
+    classify: Callable[[Sequence[Image.Image]], Sequence[str]] | None = None,
 ) -> Iterator[dict[str, float]]:
-    """Yield the errors (`Affect.distance`) of the three ways for each request.
+    """Yield the errors (`Affect.distance`) of the ways for each request.
 
     Each error is measured by the oracle and by the judge.
 
-    `best_of` and `refine` generate rounds × images each, the first round from the same seeds; no
-    image is near enough to stop early. Beside the errors, a row has the share of rounds with a
-    rewritten prompt, and the judge's mean error over the images of the first and of the last round.
+    `best_of` and every way of refining generate rounds × images each, the first round from the same
+    seeds; no image is near enough to stop early. Beside the errors, a row has the share of rounds
+    with a rewritten prompt (feedback in words), and the judge's mean error over the images of the
+    first round, which the ways share, and of the last round of each.
 
     Args:
         generator: generates images.
         critic: judges images and rewrites prompts; it chooses the image of each way.
-        oracle: true affect from pixels, which neither way uses.
+        oracle: true affect from pixels, which no way uses.
         requests: with a prompt, valence and arousal, and a subject.
         rounds: of refining.
         images: of a round.
         seed: of the first request's first image; the next request's seeds follow.
         guidance_scale: of the generator; None is its default.
         num_inference_steps: of the generator; None is its default.
+        classify: images -> the subject of each; adds whether a way's image shows the requested one.
 
     Raises:
         UserError: a request without affect or subject.
@@ -58,17 +66,21 @@ def compare(
     for place, wanted in enumerate(requests):
         first = seed + place * total
         cached = CachedGenerator(generator, images)
-        refined = refining.refine(
-            cached,
-            critic,
-            wanted.request,
-            rounds=rounds,
-            images=images,
-            seed=first,
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
-            epsilon=0,
-        )
+        refined = {
+            suffix: refining.refine(
+                cached,
+                critic,
+                wanted.request,
+                feedback=feedback,
+                rounds=rounds,
+                images=images,
+                seed=first,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                epsilon=0,
+            )
+            for suffix, feedback in FEEDBACKS.items()
+        }
         best_of, one = (
             refining.best_of(
                 cached,
@@ -82,33 +94,41 @@ def compare(
             for count in (total, 1)
         )
         row: dict[str, float] = {}
-        for way, result in zip(WAYS, (one, best_of, refined), strict=True):
+        for way, result in zip(WAYS, (one, best_of, *refined.values()), strict=True):
             row[f"oracle_{way}"] = _oracle_error(oracle, wanted, result)
             row[f"judge_{way}"] = result.best[1].error
-        rewritten = [last.kept is None for last in refined.rounds[:-1]]
-        yield row | {
-            "rewritten": float(np.mean(rewritten) if rounds > 1 else 0),
-            "first_round": refined.rounds[0].mean_error,
-            "last_round": refined.rounds[-1].mean_error,
-        }
+            if classify is not None:
+                row[f"subject_{way}"] = float(classify([result.image]) == [wanted.subject])
+        rewritten = [last.kept is None for last in refined[""].rounds[:-1]]
+        row["rewritten"] = float(np.mean(rewritten) if rounds > 1 else 0)
+        row["first_round"] = refined[""].rounds[0].mean_error
+        for suffix, result in refined.items():
+            row[f"last_round{suffix}"] = result.rounds[-1].mean_error
+        yield row
 
 
 class CachedGenerator:
-    """A generator that runs the same request from the same seed only once.
+    """A generator that runs the same request and state from the same seed only once.
 
-    So the three ways share images. A missing image is generated together with the rest of its round
+    So the ways share images. A missing image is generated together with the rest of its round
     in one batch. In a batch, sums are rounded in another order than in `refine`'s own calls with
     one image; that does not change a mean.
     """
 
-    def __init__(self, generator: PromptGenerator, images: int) -> None:
+    def __init__(self, generator: SteerableGenerator, images: int) -> None:
         self._generator = generator
         self._images = images
-        self._cache: dict[tuple[ImageRequest, int], Image.Image] = {}
+        self._cache: dict[tuple[ImageRequest, bytes, int], Image.Image] = {}
 
     def check_prompt(self, prompt: str) -> None:
         """Raise UserError for a prompt that the generator refuses."""
         self._generator.check_prompt(prompt)
+
+    def steer(
+        self, images: Sequence[Image.Image], affects: Sequence[Affect], aim: Affect
+    ) -> SteeredState:
+        """Return the state that the generator steers to."""
+        return self._generator.steer(images, affects, aim)
 
     def generate(
         self,
@@ -117,20 +137,25 @@ class CachedGenerator:
         seed: int | Sequence[int],
         guidance_scale: Scale | None = None,
         num_inference_steps: int | None = None,
+        states: Tensor | None = None,
     ) -> list[Image.Image]:
         """Return the image of one request; guidance and steps must be the same in every call."""
         (request,) = requests
         (first,) = [seed] if isinstance(seed, int) else seed
-        if (request, first) not in self._cache:
+        state = b"" if states is None else states.float().cpu().numpy().tobytes()
+        if (request, state, first) not in self._cache:
             seeds = range(first, first + self._images)
             images = self._generator.generate(
                 [request] * len(seeds),
                 seed=list(seeds),
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,
+                states=None if states is None else states.expand(len(seeds), -1, -1),
             )
-            self._cache |= {(request, own): image for own, image in zip(seeds, images, strict=True)}
-        return [self._cache[request, first]]
+            self._cache |= {
+                (request, state, own): image for own, image in zip(seeds, images, strict=True)
+            }
+        return [self._cache[request, state, first]]
 
 
 def _oracle_error(oracle: Oracle, wanted: EvalRequest, result: Refinement) -> float:

@@ -12,9 +12,11 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 from PIL import Image
 
 from emosym.affect.scales import Affect
+from emosym.models.steering import SteeredState
 from emosym.records import ImageRequest, Understanding
 from eval.generation.refining import compare
 from eval.generation.requests import EvalRequest, over_plane
@@ -25,7 +27,10 @@ CRITICISM = "<think>Dark.</think><answer>Suggestions: bright light</answer>"
 
 
 class Painter:
-    """Draws a grey: a seed's own, and brighter where the prompt says so."""
+    """Draws a grey: a seed's own, and brighter where the prompt or the state says so.
+
+    A state is one number, the grey that it adds for each unit of valence that it aims at.
+    """
 
     def __init__(self):
         self.drawn = []  # images of each call
@@ -33,11 +38,24 @@ class Painter:
     def check_prompt(self, prompt):
         pass
 
-    def generate(self, requests, *, seed, guidance_scale=None, num_inference_steps=None):
+    def steer(self, images, affects, aim):
+        greys = [image.getpixel((0, 0)) for image in images]
+        assert [one.valence for one in affects] == [grey / 100 for grey in greys]
+        return SteeredState(
+            state=torch.full((1, 1), 50 * aim.valence),
+            images=(1 / len(images),) * len(images),
+            emotions={},
+            affect=aim,
+        )
+
+    def generate(
+        self, requests, *, seed, guidance_scale=None, num_inference_steps=None, states=None
+    ):
         self.drawn.append(len(requests))
+        added = [0.0] * len(requests) if states is None else states[:, 0, 0].tolist()
         return [
-            Image.new("L", (1, 1), own + 100 * ("bright" in one.prompt))
-            for one, own in zip(requests, seed, strict=True)
+            Image.new("I", (1, 1), own + round(more) + 100 * ("bright" in one.prompt))
+            for one, own, more in zip(requests, seed, added, strict=True)
         ]
 
 
@@ -66,8 +84,19 @@ def grey(image, subject):
     return Affect(image.getpixel((0, 0)) / 100, 0)
 
 
+def shown(images):
+    """Say that dark images show a tree."""
+    return ["tree" if image.getpixel((0, 0)) < 100 else "cat" for image in images]
+
+
 def test_by_hand():
-    """Asked for 1.5: seeds 10 to 15 are 0.10 to 0.15, with bright light 1.10 to 1.15."""
+    """Asked for 1.5: seeds 10 to 15 are 0.10 to 0.15, with bright light 1.10 to 1.15.
+
+    The first round reaches 0.105. So the state aims at 1.5 + 1.5 - 0.105 = 2.895, and a grey of
+    145 is added: 1.57 and 1.58. From there it aims at 2.895 + 1.5 - 1.575 = 2.82, and 141 is
+    added: 1.55 and 1.56. Both together reach 2.575, too bright, but nearer than 0.105. From there
+    the state aims at 2.895 + 1.5 - 2.575 = 1.82, and 91 is added: 2.05 and 2.06.
+    """
     request = ImageRequest(prompt="a tree", affect=Affect(1.5, 0.0))
     wanted = EvalRequest(request=request, subject="tree")
     painter = Painter()
@@ -77,27 +106,41 @@ def test_by_hand():
         images=2,
         seed=10,
         num_inference_steps=1,
+        classify=shown,
     )
-    assert painter.drawn == [2] * 5, "three rounds, and the two that they do not share"
+    assert painter.drawn == [2] * 9, "three rounds, and two that each other way does not share"
     assert {name: round(value, 6) for name, value in row.items()} == {
         "oracle_one": 1.4,
         "oracle_best_of": 1.35,
         "oracle_refine": 0.35,
+        "oracle_refine_state": 0.05,
+        "oracle_refine_both": 0.55,
         "judge_one": 1.4,
         "judge_best_of": 1.35,
         "judge_refine": 0.35,
+        "judge_refine_state": 0.05,
+        "judge_refine_both": 0.55,
+        "subject_one": 1,
+        "subject_best_of": 1,
+        "subject_refine": 0,
+        "subject_refine_state": 0,
+        "subject_refine_both": 0,
         "rewritten": 0.5,  # the second rewrite changes nothing
         "first_round": 1.395,
         "last_round": 0.355,
+        "last_round_state": 0.055,
+        "last_round_both": 0.555,
     }
-    # A rewrite that loses the tree is not used: then both ways draw the same images.
+    # A rewrite that loses the tree is not used: then the words draw the same images.
     painter = Painter()
     (row,) = compare(
         *(painter, Critic("<answer>Prompt: bright light</answer>"), grey, [wanted]), images=2
     )
-    assert painter.drawn == [2] * 3
+    assert painter.drawn == [2] * 5, "as words, best_of; and two rounds of states"
     assert row["rewritten"] == 0
     assert row["oracle_refine"] == row["oracle_best_of"] == pytest.approx(1.45)
+    assert row["oracle_refine_state"] == row["oracle_refine_both"] < 0.1
+    assert not any(name.startswith("subject") for name in row)
 
 
 def test_each_point_has_as_many_prompts_each_of_its_own():
@@ -143,6 +186,12 @@ def test_the_command():
         fmean(one["oracle_one"] for one in scores["each"])
     )
     assert 0 < scores["judge_best_of"]["mean"] < scores["judge_one"]["mean"]
-    assert scores["oracle_gain"]["mean"] == pytest.approx(
-        scores["oracle_best_of"]["mean"] - scores["oracle_refine"]["mean"]
-    )
+    for suffix in ("", "_state", "_both"):
+        gain = scores[f"oracle_gain{suffix}"]
+        difference = [
+            one["oracle_best_of"] - one[f"oracle_refine{suffix}"] for one in scores["each"]
+        ]
+        assert gain["mean"] == pytest.approx(fmean(difference))
+        low, high = gain["interval"]
+        assert min(difference) <= low <= gain["mean"] <= high <= max(difference)
+    assert 0 <= scores["subject_refine_state"]["mean"] <= 1
