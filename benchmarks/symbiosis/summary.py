@@ -48,7 +48,8 @@ def plot(part: Part, rows: Sequence[Row]) -> bytes:
     size = (1.8 + 2.4 * across, down * (0.9 + 0.24 * len(part.arms)))
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     panels = figure.subplots(down, across, squeeze=False, sharey=True).flat
-    for panel, (metric, title) in zip(panels, part.metrics.items(), strict=False):
+    # The metrics come first: they end first, and no panel after them is taken.
+    for (metric, title), panel in zip(part.metrics.items(), panels, strict=False):
         for place, arm in enumerate(part.arms):
             values = _values([row for row in rows if row["arm"] == arm], metric)
             if not values:

@@ -56,3 +56,15 @@ def test_a_plot_is_a_picture_that_shows_the_rows(second):
     assert min(shown.size) > 100
     other = Image.open(io.BytesIO(plot(Two(), rows([0.9, 0.9, 0.95]))))
     assert shown.tobytes() != other.tobytes()
+
+
+def test_panels_without_a_metric_are_not_drawn():
+    class Five(Two):
+        metrics = dict.fromkeys("rstuv", "r")
+
+    five = [row | dict.fromkeys("stuv", row["r"]) for row in rows([0.2, 0.3, 0.4])]
+    shown = Image.open(io.BytesIO(plot(Five(), five))).convert("L")
+    width, height = shown.size
+    for left, upper, is_drawn in ((0, 0, True), (0.5, 0, True), (0, 0.6, True), (0.5, 0.6, False)):
+        box = (int(left * width), int(upper * height), width if left else width // 3, height)
+        assert (shown.crop(box).getextrema()[0] < 255) == is_drawn
