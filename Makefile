@@ -27,6 +27,7 @@ IMAGES ?=## image files or folders
 QUERY ?=## image, affect ('valence=1 arousal=-2') or words to search the bank for
 COUNT ?= 1000## images to draw
 SEED ?= 0## seed of the drawing
+PART ?= all## part of study-symbiosis: understander, gradient or tokens
 PATCHES ?= 24## side of a picture of bench-grpo in patches: 24 gives 144 visual tokens, 8 gives 16
 
 # The torch build of an environment stays the same until TORCH names another one.
@@ -210,6 +211,10 @@ study-memory: no-overrides setup ## does a memory bank help where labels are few
 .PHONY: study-reinforce
 study-reinforce: no-overrides setup ## which algorithm of reinforce learns most in the same processor time?
 	$(PY) -m benchmarks.reinforce_study --out "$(or $(RUN),runs/reinforce-study)"
+
+.PHONY: study-symbiosis
+study-symbiosis: no-overrides setup ## do understanding and drawing help each other? all parts, or PART=; 3 seeds
+	$(PY) -m benchmarks.symbiosis_study --out "$(or $(RUN),runs/symbiosis-study)" --part "$(PART)"
 
 .PHONY: bank-add
 bank-add: given-BANK given-IMAGES no-overrides setup ## add IMAGES= to the memory bank BANK=

@@ -18,12 +18,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
+from benchmarks.few_labels import few_labels
+from benchmarks.intervals import changes, interval
 from benchmarks.results import Results, Row, markdown
+from benchmarks.study_run import finished
 from data_tools.affectworld.truth import label_of, oracle
 from data_tools.affectworld.world import subject_of, write_world
 from data_tools.dataset import open_dataset
@@ -35,7 +38,6 @@ from emosym.randomness import Draws
 from emosym.records import ImageRequest, Sample
 from memory_bank import Candidate, MemoryBank
 from model_zoo import zoo
-from train import run as runs
 from train.phases.registry import PHASES
 from train.phases.remember import Remember
 
@@ -65,8 +67,6 @@ ARMS: dict[str, tuple[str, ...] | None] = {
 """Arm -> its overrides of the preset; None for no bank."""
 JUDGED = ("as stated", "ours")
 """Arms that also run with a wrong judge. The released gate accepts everything anyway."""
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom."""
 TITLES = {"accuracy": "accuracy", "v_mae": "valence MAE", "a_mae": "arousal MAE"}
 """Metric -> its column in the table."""
 
@@ -104,7 +104,7 @@ def inverted(candidate: Candidate) -> Candidate:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the study; an old one is continued.")],
-    seeds: Annotated[int, typer.Option(min=1, max=len(STUDENT) + 1, help="Seeds 0 .. N - 1.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 .. N - 1.")] = 5,
     steps: Annotated[int, typer.Option(help="Optimizer steps of each arm.")] = 80,
 ) -> None:
     """Run all arms and seeds without a result, and print the table."""
@@ -131,34 +131,13 @@ def prepare(out: Path, seed: int) -> Path:
     samples = open_dataset(out / "world")
     data, generated, run = (out / f"{name}-{seed}" for name in ("labels", "drawn", "start"))
     manifest, pool = data.with_suffix(".jsonl"), generated.with_suffix(".jsonl")
-    labelled = few_labels([sample for sample in samples if sample.split == "train"], seed)
+    labelled = few_labels([s for s in samples if s.split == "train"], LABELS, seed)
     if not manifest.exists():
         write_manifest(manifest, [*labelled, *(s for s in samples if s.split == "test")])
     if not pool.exists():
         write_manifest(pool, generate(labelled, generated, seed))
-    if not (run / "report.json").exists():
-        start_or_resume(run, manifest, [f"seed={seed}"])
+    finished(PRESET, run, manifest, [f"seed={seed}"])
     return run / "model"
-
-
-def start_or_resume(run: Path, data: Path, overrides: list[str]) -> dict[str, Any]:
-    """Return the report of a run; an unfinished one is resumed."""
-    if (run / runs.CONFIG).exists():
-        return runs.resume(run, [])
-    return runs.start(PRESET, run, str(data), overrides)
-
-
-def few_labels(samples: Sequence[Sample], seed: int) -> list[Sample]:
-    """Return `LABELS` random samples; the numbers of any two emotions differ by at most one."""
-    order = Draws("labels", seed).permutation(len(samples)).tolist()
-    by_emotion = {
-        name: [samples[i] for i in order if samples[i].emotion == name] for name in MIKELS8
-    }
-    return [
-        sample
-        for number, group in enumerate(by_emotion.values())
-        for sample in group[: len(range(number, LABELS, len(MIKELS8)))]
-    ]
 
 
 def generate(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample]:
@@ -196,7 +175,7 @@ def generate(labelled: Sequence[Sample], folder: Path, seed: int) -> list[Sample
 
 def measure(out: Path, start: Path, seed: int, arm: str, *, wrong: bool, steps: int) -> Row:
     """Run an arm; return its scores and the content of its bank."""
-    changes = ARMS[arm]
+    options = ARMS[arm]
     folder = out / f"{arm.replace(' ', '-')}{'-wrong' if wrong else ''}-{seed}"
     overrides = [
         f"model={start}",
@@ -204,20 +183,20 @@ def measure(out: Path, start: Path, seed: int, arm: str, *, wrong: bool, steps: 
         f"seed={seed}",
         f"stages=[{{steps: {steps}, cycle: {{compress: 1}}}}]",
     ]
-    if changes is not None:
+    if options is not None:
         share = -(-LABELS * VARIANTS // (len(MIKELS8) * PORTIONS))
         cycle = f"{{remember: 1, compress: {-(-steps // PORTIONS)}}}"
         overrides[-1] = f"stages=[{{steps: {steps + PORTIONS}, cycle: {cycle}}}]"
         overrides += [
             f"remember.generated={out / f'drawn-{seed}.jsonl'}",
             f"remember.per_emotion={share}",
-            *changes,
+            *options,
         ]
     PHASES["remember"] = WrongJudge if wrong else Remember
-    report = start_or_resume(folder, out / f"labels-{seed}.jsonl", overrides)
+    report = finished(PRESET, folder, out / f"labels-{seed}.jsonl", overrides)
     scores = report["understanding"]["after"]
     return {name: scores[name] for name in TITLES} | (
-        {} if changes is None else bank_content(out, folder, seed)
+        {} if options is None else bank_content(out, folder, seed)
     )
 
 
@@ -247,7 +226,7 @@ def table(rows: Sequence[Row]) -> str:
     Values are means over seeds with 95 % confidence intervals (Student's t); changes are paired by
     seed.
     """
-    base = {row["seed"]: row for row in rows if row["arm"] == "no bank"}
+    base = [row for row in rows if row["arm"] == "no bank"]
     columns = ["arm", "judge", "seeds", "real, synthetic in the bank", "right"]
     for title in TITLES.values():
         columns += [title, "change"]
@@ -261,20 +240,11 @@ def table(rows: Sequence[Row]) -> str:
         else:
             cells += ["–", "–"]
         for name in TITLES:
-            changes = [row[name] - base[row["seed"]][name] for row in group if row["seed"] in base]
             cells.append(interval([row[name] for row in group]))
-            cells.append("–" if arm == "no bank" else interval(changes, sign="+"))
+            change = changes(group, base, name)
+            cells.append("–" if arm == "no bank" else interval(change, sign="+"))
         lines.append(cells)
     return markdown(columns, lines)
-
-
-def interval(values: Sequence[float], sign: str = "") -> str:
-    """Return mean and 95 % interval, such as `0.850 ± 0.010`; of one value only the value."""
-    mean = f"{np.mean(values):{sign}.3f}"
-    if len(values) < 2:
-        return mean
-    half = STUDENT[len(values) - 2] * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{mean} ± {half:.3f}"
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

@@ -9,7 +9,6 @@ the valence-arousal plane, which are evaluated by AffectWorld's ground truth.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.results import Results, Row, markdown
+from benchmarks.trainer import seconds_of_cycle
 from data_tools.affectworld.truth import oracle
 from data_tools.affectworld.world import write_world
 from data_tools.dataset import open_dataset
@@ -102,27 +102,19 @@ def trained(
     folder: Path, data: RunData, algorithm: str, rate: float, minutes: float
 ) -> tuple[EmoSym, int]:
     """Train the shipped model for some minutes of processor time; return it and the steps."""
-    probe, cycle = _trainer(folder, data, algorithm, rate, 10**4)
-    for _ in range(cycle):
-        probe.step()
-    start = time.process_time()
-    for _ in range(PROBE * cycle):
-        probe.step()
-    seconds = (time.process_time() - start) / PROBE
-    steps = cycle * max(1, round(60 * minutes / seconds))
-    trainer, _ = _trainer(folder, data, algorithm, rate, steps)
+    probe = _trainer(folder, data, algorithm, rate, 10**4)
+    cycle = sum(probe.config.stages[0].cycle.values())
+    steps = cycle * max(1, round(60 * minutes / seconds_of_cycle(probe, PROBE)))
+    trainer = _trainer(folder, data, algorithm, rate, steps)
     for _ in range(steps):
         trainer.step()
     return trainer.context.model.eval(), steps
 
 
-def _trainer(
-    folder: Path, data: RunData, algorithm: str, rate: float, steps: int
-) -> tuple[Trainer, int]:
-    """Return a trainer of the shipped model, and the number of steps in a cycle of its phases."""
+def _trainer(folder: Path, data: RunData, algorithm: str, rate: float, steps: int) -> Trainer:
+    """Return a trainer of the shipped model."""
     config = configured(algorithm, rate, steps)
-    trainer = Trainer(config, folder, zoo.load("emosym-tiny"), data, "study")
-    return trainer, sum(config.stages[0].cycle.values())
+    return Trainer(config, folder, zoo.load("emosym-tiny"), data, "study")
 
 
 def configured(algorithm: str, rate: float, steps: int) -> RunConfig:

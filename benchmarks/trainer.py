@@ -1,7 +1,8 @@
-"""Our trainer with a single phase, for benches that time its steps."""
+"""Our trainer for benches and studies that time its steps."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,3 +51,21 @@ def single_phase_trainer(
     )
     folder.mkdir()
     return Trainer(config, folder, model, data, "bench")
+
+
+def seconds_of_cycle(trainer: Trainer, cycles: int) -> float:
+    """Return the processor seconds of a turn of the first stage's cycle of phases.
+
+    The time of other processes is not counted.
+
+    Args:
+        trainer: runs one turn to warm up, and those that are timed.
+        cycles: turns that are timed.
+    """
+    length = sum(trainer.config.stages[0].cycle.values())
+    for _ in range(length):
+        trainer.step()
+    start = time.process_time()
+    for _ in range(cycles * length):
+        trainer.step()
+    return (time.process_time() - start) / cycles

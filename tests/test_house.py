@@ -123,6 +123,14 @@ def test_evaluations_take_sizes_and_trainings_a_short_look():
         assert " --short" not in make("-n", target, "SHORT=0").stdout.splitlines()[-1]
 
 
+def test_a_study_runs_all_parts_or_one():
+    study = "/no/venv/bin/python -m benchmarks.symbiosis_study --out"
+    for given, part in ((), "all"), (("PART=tokens", "RUN=r"), "tokens"):
+        command = make("-n", "study-symbiosis", "VENV=/no/venv", *given).stdout.splitlines()[-1]
+        out = "r" if given else "runs/symbiosis-study"
+        assert command.strip() == f'{study} "{out}" --part "{part}"'
+
+
 def test_setup_says_what_it_does(tmp_path):
     """A Python that says what pip says: steps, sizes, and the downloads that take time."""
     fake = tmp_path / "python"

@@ -126,13 +126,7 @@ def evaluate_influence(
     Raises:
         UserError: fewer than two images, or one without a label, valence or arousal.
     """
-    if len(samples) < 2 or any(s.emotion is None or s.affect is None for s in samples):
-        raise UserError(
-            "images to exchange",
-            got=f"{len(samples)} images",
-            expected="at least two, each with a label, valence and arousal",
-        )
-    images = [load_image(sample.image) for sample in samples]
+    images = _load(samples)
     draw = _Drawing(pipeline, guidance_scale, num_inference_steps, seed)
     condition = draw.condition(images, samples)
     order = _derangement(len(samples), seed)
@@ -157,6 +151,38 @@ def evaluate_influence(
     return InfluenceScores(
         images=len(samples), rows=rows, plane_r_valence=r_valence, plane_r_arousal=r_arousal
     )
+
+
+def evaluate_state_alone(
+    pipeline: EmoSymPipeline,
+    samples: Sequence[Sample],
+    *,
+    judge: Recogniser,
+    read: Read | None = None,
+    guidance_scale: Scale | None = None,
+    num_inference_steps: int | None = None,
+    seed: int = 0,
+    resamples: int = 500,
+) -> Row:
+    """Draw held-out images again from their states alone: the row `ALONE` of `evaluate_influence`.
+
+    Arguments and errors as there.
+    """
+    images = _load(samples)
+    draw = _Drawing(pipeline, guidance_scale, num_inference_steps, seed)
+    pictures = draw(_state_alone(draw.condition(images, samples)), ALONE)
+    return _Seen(samples, images, judge, read).row(ALONE, pictures, None, seed, resamples)
+
+
+def _load(samples: Sequence[Sample]) -> list[Image.Image]:
+    """Return the images of samples; raise UserError as `evaluate_influence`."""
+    if len(samples) < 2 or any(s.emotion is None or s.affect is None for s in samples):
+        raise UserError(
+            "images to exchange",
+            got=f"{len(samples)} images",
+            expected="at least two, each with a label, valence and arousal",
+        )
+    return [load_image(sample.image) for sample in samples]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from eval.generation.influence import (
     _derangement,
     _Seen,
     evaluate_influence,
+    evaluate_state_alone,
 )
 from eval.generation.requests import held_out
 from tests.model_zoo import make
@@ -142,6 +143,12 @@ def test_what_is_judged_follows_the_source_that_carries_it(samples, scores):
     assert row(scores, ALONE).r_valence is None  # green is the same in all
 
 
+def test_the_state_alone_is_drawn_without_the_other_rows(samples, scores):
+    made = Painter(samples)
+    assert evaluate_state_alone(made, samples, judge=Judge(), read=read) == row(scores, ALONE)
+    assert sum(len(noise) for noise in made.noises) == COUNT  # each image once
+
+
 def test_valence_is_followed_over_the_plane(scores):
     assert scores.plane_r_valence == pytest.approx(1, abs=1e-3)
     assert scores.plane_r_arousal is None
@@ -176,3 +183,5 @@ def test_an_image_without_ratings_is_refused(samples):
     bare = [replace(samples[0], arousal=None), samples[1]]
     with pytest.raises(UserError, match="at least two, each with a label, valence and arousal"):
         evaluate_influence(Painter(samples), bare, judge=Judge())
+    with pytest.raises(UserError, match="at least two"):
+        evaluate_state_alone(Painter(samples), samples[:1], judge=Judge())

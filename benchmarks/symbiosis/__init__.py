@@ -1,0 +1,1 @@
+"""The parts of `make study-symbiosis`, see `benchmarks.symbiosis_study`."""
