@@ -132,7 +132,7 @@ demo: setup ## the whole loop in minutes: train all phases on a drawn world, rep
 .PHONY: tiny-base
 tiny-base: given-hostfile setup ## train the weights that the model zoo ships, and install them
 	@$(TRAIN) run train/presets/tiny/tiny-base.yaml --run runs/tiny-base $(OVERRIDES)
-	$(PY) -m model_zoo install runs/tiny-base --command "make tiny-base$(if $(OVERRIDES), OVERRIDES='$(OVERRIDES)')"
+	$(PY) -m model_zoo install runs/tiny-base --command "make tiny-base$(if $(filter-out 1,$(NPROC)), NPROC=$(NPROC))$(if $(OVERRIDES), OVERRIDES='$(OVERRIDES)')"
 
 .PHONY: world
 world: given-DATA no-overrides setup ## draw AffectWorld into DATA= (COUNT= images, SEED=)
