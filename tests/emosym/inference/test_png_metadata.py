@@ -30,30 +30,16 @@ def test_an_metadata_comes_back_in_any_script(tmp_path):
         assert read_png_metadata(tmp_path / name) is None
 
 
-def test_metadata_holds_the_blend_of_an_emotion_space(tmp_path):
-    metadata = PngMetadata(
-        request=ImageRequest(affect=Affect(-1.25, 0.5)),
-        seed=3,
-        guidance=2.0,
-        steps=9,
-        model="m",
-        space={"awe": 0.75, "fear": 0.25},
-    )
+@pytest.mark.parametrize(
+    "state", [{}, {"space": {"awe": 0.75, "fear": 0.25}}, {"mixed_state": True}]
+)
+def test_metadata_says_where_the_state_came_from(tmp_path, state):
+    request = ImageRequest(affect=Affect(-1.25, 0.5))
+    metadata = PngMetadata(request=request, seed=3, guidance=2.0, steps=9, model="m", **state)
     (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), metadata))
-    assert read_png_metadata(tmp_path / "x.png") == metadata
-
-
-def test_metadata_says_that_a_state_was_mixed(tmp_path):
-    metadata = PngMetadata(
-        request=ImageRequest(affect=Affect(-1.25, 0.5)),
-        seed=3,
-        guidance=2.0,
-        steps=9,
-        model="m",
-        mixed_state=True,
-    )
-    (tmp_path / "x.png").write_bytes(to_png(Image.new("RGB", (4, 4)), metadata))
-    assert read_png_metadata(tmp_path / "x.png") == metadata
+    found = read_png_metadata(tmp_path / "x.png")
+    assert found == metadata
+    assert found.mixed_state == bool(state.get("mixed_state"))
 
 
 HUGE = '{"seed": 1' + "0" * 5000 + "}"
