@@ -99,14 +99,22 @@ def light_of(prompt: str) -> tuple[str, str] | None:
 
 
 def knowledge(scene: Scene, colour: Colour) -> str:
-    """Return one sentence (at most 30 words) on why the image evokes its emotion."""
+    """Return one sentence (at most 30 words) on why the image evokes its emotion.
+
+    It names what is seen: light, subject, colours, setting and weather.
+    """
     valence, arousal, _ = colour_term(colour.brightness, colour.saturation)
-    return (
-        f"The light is {light_word(colour.brightness)} and {colour_word(colour.saturation)}, "
-        f"which {'raises' if valence > 0 else 'lowers'} valence and "
-        f"{'raises' if arousal > 0 else 'lowers'} arousal; {_SUBJECT[scene.subject]}: "
-        f"{label_of(affect_of(colour, scene.subject))}."
-    )
+    purity = colour_word(colour.saturation)
+    body, ground = ("", "") if purity == "grey" else (hue_word(scene.body_hue), hue_word(scene.hue))
+    light = f"{light_word(colour.brightness)} {purity} light"
+    effect = f"{'raises' if valence > 0 else 'lowers'} valence and "
+    effect += f"{'raises' if arousal > 0 else 'lowers'} arousal"
+    seen = _SUBJECT[scene.subject].removeprefix("a ")
+    subject = " ".join(word for word in ("a", scene.size, body, seen) if word)
+    place = f"{_PLACE[scene.place]}, {_SETTING[scene.setting]}, {_WEATHER[scene.weather]}"
+    label = label_of(affect_of(colour, scene.subject))
+    around = f", {ground} around" if ground else ""
+    return f"{light} {effect}; {subject} {place}{around}: {label}."
 
 
 def corpus(count: int, seed: int) -> Iterator[str]:

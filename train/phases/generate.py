@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 
 from emosym.diffusion.processes import add_noise, min_snr, training_times
@@ -74,6 +75,11 @@ class GenerateConfig:
     """Smooth L1 on valence and arousal, in steps whose condition is read from the image."""
     image_share: float = 0.25
     """Share of steps whose condition is read from the image itself, not from the request."""
+    color_jitter: float = 0.0
+    """Brightness and saturation of the image that the states are read from are multiplied by
+    factors in [1 - x, 1 + x] where the decoder also gets the image's valence and arousal. The
+    states then say another light than the one that is wanted, so that the decoder learns to take it
+    from valence and arousal. x is in [0, 1]."""
     condition_dropout: float = 0.1
     """Share of images whose whole condition is dropped (for guidance)."""
     prompt_dropout: float = 0.1
@@ -113,6 +119,7 @@ class GenerateConfig:
             check_positive(snr_gamma=self.snr_gamma)
         check_range(
             image_share=self.image_share,
+            color_jitter=self.color_jitter,
             condition_dropout=self.condition_dropout,
             prompt_dropout=self.prompt_dropout,
             label_dropout=self.label_dropout,
@@ -203,16 +210,16 @@ class Generate(Phase[GenerateConfig, Sample]):
         ]
         affect = affect_targets(samples).to(context.device)
         wanted_affect = torch.where(keep_affect[:, None], affect, torch.nan)
+        keep = self._keep(batch, keep_condition)
         if from_image:
-            images = [context.training_set.image(sample.image) for sample in samples]
-            tokens = context.image_prompts(images)
+            given = wanted_affect.isfinite().all(1) & keep[:, 1]
+            tokens = context.image_prompts(self._views(batch, given))
         else:
             tokens = self._requests(samples, texts, keep_label, keep_affect)
         with torch.set_grad_enabled(config.update_understander):
             states = context.parts["understander"](tokens)
         with torch.set_grad_enabled(config.train_text_encoder):
             condition = context.condition(states, texts, wanted_affect)
-        keep = self._keep(batch, keep_condition)
         errors = self._errors(latents, noise, time, condition, keep)
         weights = errors.new_tensor([self.weights.get(sample.id, 1.0) for sample in samples])
         if config.snr_gamma is not None:
@@ -282,6 +289,15 @@ class Generate(Phase[GenerateConfig, Sample]):
         keep = torch.stack([text, affect, state & h_ctx, state & h_emo], dim=1)
         return keep & keep_condition[:, None]
 
+    def _views(self, batch: MicroBatch[Sample], given: Tensor) -> list[Image.Image]:
+        """Return the images to read states from, in random light where V and A are given [B]."""
+        factors = 1 + self.config.color_jitter * (2 * batch.uniform(2) - 1)
+        images = [self.context.training_set.image(sample.image) for sample in batch.items]
+        return [
+            jittered(image, *pair) if known else image
+            for image, pair, known in zip(images, factors.tolist(), given.tolist(), strict=True)
+        ]
+
     def _requests(
         self,
         samples: Sequence[Sample],
@@ -318,3 +334,8 @@ class Generate(Phase[GenerateConfig, Sample]):
             with torch.no_grad():
                 self._latents[key] = autoencoder.encode(pixels)[0]
         return self._latents[key]
+
+
+def jittered(image: Image.Image, brightness: float, saturation: float) -> Image.Image:
+    """Return an image with brightness, then saturation, multiplied by factors in [0, 2]."""
+    return ImageEnhance.Color(ImageEnhance.Brightness(image).enhance(brightness)).enhance(saturation)
