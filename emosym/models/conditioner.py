@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from emosym.affect.scales import PUBLIC
 from emosym.models.connector import Connector
 from emosym.models.heads import mlp
+from emosym.models.whitening import Whitening
 
 
 class Conditioner(nn.Module):
@@ -53,6 +54,9 @@ class Conditioner(nn.Module):
         `keep` [B, 2] of bool says which of the two act; where both do not, the result is not used.
         """
         raise NotImplementedError
+
+    def fit(self, h_ctx: Tensor, h_emo: Tensor) -> None:
+        """Adapt what is fitted and not trained to the states of N images, [N, K, D] and [N, D]."""
 
     def monitors(self) -> dict[str, float]:
         """Return numbers that show in the log how the conditioner learns."""
@@ -117,7 +121,7 @@ class PseudoWordConditioner(Conditioner):
 
 
 class ConnectorConditioner(Conditioner):
-    """One token for each state of [h_ctx; h_emo], after self-attention among them.
+    """One token for each state of [h_ctx; h_emo], after whitening and self-attention among them.
 
     A state that does not act enters as zeros, which no normalised state is.
     """
@@ -126,6 +130,8 @@ class ConnectorConditioner(Conditioner):
         self, width: int, hidden: int, token_width: int, pooled_width: int, layers: int
     ) -> None:
         super().__init__()
+        self.whiten_emo = Whitening(width)
+        self.whiten_ctx = Whitening(width)
         self.norm_emo = nn.LayerNorm(width)
         self.norm_ctx = nn.LayerNorm(width)
         self.connector = Connector(width, token_width, layers)
@@ -135,10 +141,15 @@ class ConnectorConditioner(Conditioner):
         """Return K + 1 tokens, [B, K + 1, E]."""
         keep_ctx, keep_emo = keep[:, :1, None], keep[:, 1:, None]
         states = [
-            torch.where(keep_ctx, self.norm_ctx(h_ctx), 0.0),
-            torch.where(keep_emo, self.norm_emo(h_emo)[:, None], 0.0),
+            torch.where(keep_ctx, self.norm_ctx(self.whiten_ctx(h_ctx)), 0.0),
+            torch.where(keep_emo, self.norm_emo(self.whiten_emo(h_emo[:, None])), 0.0),
         ]
         return self.connector(torch.cat(states, dim=1))
+
+    def fit(self, h_ctx: Tensor, h_emo: Tensor) -> None:
+        """Fit both whitenings."""
+        self.whiten_ctx.fit(h_ctx)
+        self.whiten_emo.fit(h_emo)
 
 
 FREQUENCIES = (0.5, 1.0, 2.0, 4.0)

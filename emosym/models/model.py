@@ -123,13 +123,18 @@ class EmoSym(nn.Module):
         return self.understander.reasoner.emotion.device
 
     def head_state(self) -> dict[str, Tensor]:
-        """Return the parameters that belong to neither backbone nor decoder nor autoencoder."""
+        """Return the weights that belong to neither backbone nor decoder nor autoencoder."""
         others = ("understander.backbone.", "generator.denoiser.", "autoencoder.")
         return {k: v for k, v in self.state_dict().items() if not k.startswith(others)}
 
     def load_head_state(self, state: dict[str, Tensor]) -> None:
-        """Load what `head_state` returned; names and shapes must match exactly."""
+        """Load what `head_state` returned; names and shapes must match exactly.
+
+        Only `Whitening` may be missing, in weights of before it existed: it then does nothing.
+        """
         own = self.head_state()
+        fitted = {name for name, _ in self.named_buffers()} - state.keys()
+        own = {name: value for name, value in own.items() if name not in fitted}
         wrong = [
             f"{name}: got {tuple(state[name].shape) if name in state else 'nothing'},"
             f" expected {tuple(own[name].shape) if name in own else 'nothing'}"

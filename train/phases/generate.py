@@ -130,6 +130,10 @@ class GenerateConfig:
 
 INFLUENCE_IMAGES = 32
 """Images of the training set on which influence is measured."""
+FITTED_IMAGES = 512
+"""Images of the training set to whose states a new conditioner is fitted."""
+READ_TOGETHER = 32
+"""Of them."""
 
 
 class Generate(Phase[GenerateConfig, Sample]):
@@ -183,6 +187,12 @@ class Generate(Phase[GenerateConfig, Sample]):
     def unfreezes(cls, config: GenerateConfig, model: EmoSym) -> Sequence[nn.Module]:
         """Return the decoder's text encoder, if the options say so."""
         return [model.generator.denoiser.text_encoder] if config.train_text_encoder else []
+
+    def prepare(self, batches: Sequence[MicroBatch[Sample]]) -> Sequence[None]:
+        """Fit a new conditioner to the states that the understander has now."""
+        if self.context.model.generator.conditioner.is_new:
+            self._fit()
+        return [None] * len(batches)
 
     def loss(self, batch: MicroBatch[Sample]) -> StepOutput:
         """Return the denoising loss of one micro-batch, and the supervised losses on the images."""
@@ -247,6 +257,30 @@ class Generate(Phase[GenerateConfig, Sample]):
             metrics |= {f"influence_{name}": mean for name, (mean, _) in measured.items()}
         history[:] = [turns, silent]
         return None
+
+    @torch.no_grad()
+    def _fit(self) -> None:
+        """Fit the conditioner to the states of images and of requests, as often as steps use them.
+
+        Every rank reads the same images, and so fits the same.
+        """
+        context, config = self.context, self.config
+        samples = context.training_set.take("samples", "fit", 0, FITTED_IMAGES)
+        from_image = round(config.image_share * len(samples))
+        context.model.eval()
+        found = []
+        for start in range(0, len(samples), READ_TOGETHER):
+            part = samples[start : start + READ_TOGETHER]
+            if start < from_image:
+                tokens = context.image_prompts([context.training_set.image(s.image) for s in part])
+            else:
+                given = torch.ones(len(part), dtype=torch.bool)
+                tokens = self._requests(part, [s.prompt or "" for s in part], given, given)
+            states = context.parts["understander"](tokens)
+            found.append((states.h_ctx, states.h_emo))
+        context.model.train()
+        h_ctx, h_emo = (torch.cat(parts) for parts in zip(*found, strict=True))
+        context.model.generator.conditioner.fit(h_ctx, h_emo)
 
     @torch.no_grad()
     def _influence(self) -> dict[str, tuple[float, float]]:

@@ -241,3 +241,25 @@ def test_the_word_without_one_of_its_parts_by_hand():
     torch.testing.assert_close(tokens[0, 0], emotion[0])
     torch.testing.assert_close(tokens[1, 0], context[1])
     torch.testing.assert_close(tokens[2:, 0], (emotion + context)[2:])
+
+
+def test_a_fitted_connector_hears_what_varies_little(kind):
+    """Feature 0 of the states has a hundredth of the deviation of the others; see `Whitening`."""
+    made = kind()
+    small = torch.ones(D)
+    small[0] = 0.01
+    h_ctx, h_emo = normal(200, K, D) * small, normal(200, D, seed=1) * small
+    affect = torch.full((200, 2), NAN)
+    other = h_ctx.clone()
+    other[..., 0] = other[..., 0].roll(1, 0)
+
+    def change() -> float:
+        keep = torch.ones(200, 3, dtype=torch.bool)
+        with torch.no_grad():
+            own = made(h_ctx, h_emo, affect, keep)[0]
+            return (made(other, h_emo, affect, keep)[0] - own).square().mean().sqrt().item()
+
+    before = change()
+    made.fit(h_ctx, h_emo)
+    assert change() / before > (20 if kind is connected else 1 - 1e-6)
+    assert made.is_new

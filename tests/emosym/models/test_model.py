@@ -29,6 +29,22 @@ def test_head_state_is_what_no_other_library_saves(tiny):
     assert len(names) + sum(len(part.state_dict()) for part in others) == whole
 
 
+def test_weights_of_before_the_whitening_load_without_it(tiny):
+    model, state = copy.deepcopy(tiny), state_of(tiny)
+    older = {name: value for name, value in state.items() if ".whiten_" not in name}
+    assert len(state) - len(older) == 4
+    model.load_head_state(older)
+    found = model.head_state()
+    assert all(torch.equal(found[name], value) for name, value in older.items())
+    for name in ("whiten_ctx", "whiten_emo"):
+        matrix = found[f"generator.conditioner.{name}.matrix"]
+        assert torch.equal(matrix, torch.eye(len(matrix)))
+    with pytest.raises(UserError, match="in 1 tensors, first generator.conditioner.absent"):
+        model.load_head_state(
+            {name: value for name, value in older.items() if not name.endswith("absent")}
+        )
+
+
 def test_head_state_round_trip(tiny):
     model = copy.deepcopy(tiny)
     state = {name: value + 1 for name, value in state_of(tiny).items()}
@@ -43,8 +59,8 @@ def test_head_state_round_trip(tiny):
     ("damage", "message"),
     [
         (
-            lambda state: state.pop("generator.conditioner.gate"),
-            r"in 1 tensors, first generator.conditioner.gate: got nothing, expected \(1,\)",
+            lambda state: state.pop("generator.conditioner.norm_ctx.bias"),
+            r"in 1 tensors, first generator.conditioner.norm_ctx.bias: got nothing, expected",
         ),
         (
             lambda state: state.update({"understander.extra": torch.zeros(2, 3)}),
@@ -54,7 +70,7 @@ def test_head_state_round_trip(tiny):
             lambda state: state.update({"understander.reasoner.context": torch.zeros(3, 5)}),
             r"first understander.reasoner.context: got \(3, 5\), expected \(\d+, \d+\)",
         ),
-        (lambda state: state.clear(), r"in 34 tensors, first generator.conditioner.absent: "),
+        (lambda state: state.clear(), r"in 56 tensors, first generator.conditioner.absent: "),
     ],
 )
 def test_heads_that_do_not_fit_are_named_and_nothing_is_loaded(tiny, damage, message):
