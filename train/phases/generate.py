@@ -35,18 +35,19 @@ class SourceDropout:
     """Shares of images for which the decoder does not get a source of its condition.
 
     Each is drawn independently of the others, and of what the request names. Where only the states
-    are left, the decoder has to learn what they say.
+    are left, the decoder has to learn what they say. The defaults are ours (docs/experiments.md);
+    EmoSym drops none.
     """
 
-    text: float = 0.0
+    text: float = 0.4
     """The features of the prompt."""
-    affect: float = 0.0
+    affect: float = 0.4
     """The embedding of the wanted valence and arousal."""
-    state: float = 0.0
+    state: float = 0.1
     """h_ctx and h_emo together."""
-    h_ctx: float = 0.0
+    h_ctx: float = 0.15
     """The reasoning tokens alone."""
-    h_emo: float = 0.0
+    h_emo: float = 0.1
     """The emotion token alone."""
 
     def __post_init__(self) -> None:
@@ -73,9 +74,9 @@ class GenerateConfig:
     """Cross-entropy on the label, in steps whose condition is read from the image."""
     affect_weight: float = 1.0
     """Smooth L1 on valence and arousal, in steps whose condition is read from the image."""
-    image_share: float = 0.25
+    image_share: float = 0.6
     """Share of steps whose condition is read from the image itself, not from the request."""
-    color_jitter: float = 0.0
+    color_jitter: float = 0.7
     """Brightness and saturation of the image that the states are read from are multiplied by
     factors in [1 - x, 1 + x] where the decoder also gets the image's valence and arousal. The
     states then say another light than the one that is wanted, so that the decoder learns to take it
