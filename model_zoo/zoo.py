@@ -96,8 +96,15 @@ def components(model: EmoSym) -> Components:
     raise TypeError(f"not parts of the zoo: {', '.join(type(part).__name__ for part in found)}")
 
 
-def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym:
+def load(
+    name_or_path: str | Path, dtype: torch.dtype = torch.float32, *, with_space: bool = True
+) -> EmoSym:
     """Load a member by name, or a model folder, in evaluation mode.
+
+    Args:
+        name_or_path: name or folder.
+        dtype: type of the weights.
+        with_space: False does not read its emotion space: it is to be replaced.
 
     Raises:
         UserError: an unknown name; not a model folder; files that cannot be read; another format;
@@ -121,7 +128,7 @@ def load(name_or_path: str | Path, dtype: torch.dtype = torch.float32) -> EmoSym
         heads = safetensors.torch.load_file(folder / HEADS)
     check_finite(heads, folder / HEADS)
     model.load_head_state(heads)
-    if (folder / EMOTION_SPACE).is_file():
+    if with_space and (folder / EMOTION_SPACE).is_file():
         with user_errors(folder / EMOTION_SPACE):
             state = safetensors.torch.load_file(folder / EMOTION_SPACE)
         check_finite(state, folder / EMOTION_SPACE)

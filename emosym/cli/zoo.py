@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from emosym.cli.loading import load_pipeline
 from emosym.console.options import AsJson, Device, Plugins
 from emosym.console.progress import progress
 from emosym.console.tables import print_facts, print_table
@@ -195,6 +194,7 @@ def space(
 
     from data_tools.dataset import open_dataset
     from emosym.inference.emotion_space_fitting import choose_samples, fit_emotion_space
+    from emosym.inference.placement import usable_device
     from emosym.pictures.loading import load_image
     from model_zoo import zoo
 
@@ -202,7 +202,8 @@ def space(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists", fix="the model has a space; --overwrite replaces it")
     samples = choose_samples(open_dataset(data))
-    made = load_pipeline(model, device).model
+    place = usable_device(device)
+    made = zoo.load(folder, with_space=False).to(place)
     with progress("embedding", len(samples)) as show:
         found = fit_emotion_space(
             made,

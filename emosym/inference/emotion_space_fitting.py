@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -20,29 +21,27 @@ MAX_IMAGES = 2000
 """Images of a space: 250 of each of eight emotions give its mean to 6 % of its deviation."""
 
 
-class RunningMoments:
-    """Mean and standard deviation of a stream, in one pass. Ref: Chan et al. 1979 (merging)."""
+RANK = 48
+"""Directions in which the states of an emotion vary, at most."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean = torch.zeros((), dtype=torch.float64)
-        self.squares = torch.zeros((), dtype=torch.float64)
-        """Sum of squared deviations from the mean."""
 
-    def add(self, rows: Tensor) -> None:
-        """Add rows [B, ...]; sums are float64."""
-        rows = rows.detach().cpu().double()
-        mean = rows.mean(0)
-        total = self.count + len(rows)
-        shift = mean - self.mean
-        between = shift.pow(2) * self.count * len(rows) / total
-        self.squares = self.squares + ((rows - mean).pow(2).sum(0) + between)
-        self.mean = self.mean + shift * len(rows) / total
-        self.count = total
+def fit_gaussian(states: Tensor) -> Gaussian:
+    """Return mean and covariance of the states [N, 1 + K, D] of N images of one emotion.
 
-    def gaussian(self) -> Gaussian:
-        """Return mean and population deviation as float32."""
-        return Gaussian(self.mean.float(), (self.squares / self.count).sqrt().float())
+    The covariance is that of the population. Its factor [RANK, 1 + K, D] has its principal
+    directions times their standard deviation, largest first; in each, the number of largest
+    magnitude is positive. It is exact for N <= RANK + 1, and has zero rows from N - 1 on; else it
+    is the nearest of its rank.
+    """
+    rows = states.double().flatten(1)
+    mean = rows.mean(0)
+    _, scales, directions = torch.linalg.svd(rows - mean, full_matrices=False)
+    rank = min(RANK, len(rows) - 1, rows.shape[1])
+    factor = torch.zeros(RANK, rows.shape[1], dtype=torch.float64)
+    factor[:rank] = scales[:rank, None] / math.sqrt(len(rows)) * directions[:rank]
+    factor *= factor.gather(1, factor.abs().argmax(1, keepdim=True)).sign()
+    shape = states.shape[1:]
+    return Gaussian(mean.unflatten(0, shape).float(), factor.unflatten(1, shape).float())
 
 
 @torch.no_grad()
@@ -56,6 +55,8 @@ def fit_emotion_space(
 ) -> EmotionSpace:
     """Fit a Gaussian of the understander's states to the images of each emotion.
 
+    The states of all N samples stay in memory: N × (1 + K) × D float32 numbers.
+
     Args:
         model: in evaluation mode.
         samples: each with an emotion; see `choose_samples`.
@@ -66,7 +67,7 @@ def fit_emotion_space(
     Raises:
         UserError: no sample, a state that is not finite, an image that cannot be read.
     """
-    moments: dict[str, RunningMoments] = {}
+    states_of: dict[str, list[Tensor]] = {}
     stream, done = iter(samples), 0
     while batch := list(islice(stream, batch_size)):
         states = model.read(questions(model, [load(sample) for sample in batch])).states
@@ -78,16 +79,18 @@ def fit_emotion_space(
         labels = [sample.emotion for sample in batch]
         for name in dict.fromkeys(label for label in labels if label is not None):
             rows = torch.tensor([label == name for label in labels], device=states.device)
-            moments.setdefault(name, RunningMoments()).add(states[rows])
+            states_of.setdefault(name, []).append(states[rows].float().cpu())
         done += len(batch)
         if show is not None:
             show(done)
-    if not moments:
+    if not states_of:
         raise UserError(
             "no images to fit an emotion space to",
             expected="images of split 'train' with an emotion label",
         )
-    return EmotionSpace({n: moments[n].gaussian() for n in MIKELS8 if n in moments})
+    return EmotionSpace(
+        {name: fit_gaussian(torch.cat(states_of[name])) for name in MIKELS8 if name in states_of}
+    )
 
 
 def choose_samples(samples: Iterable[Sample], max_images: int = MAX_IMAGES) -> list[Sample]:

@@ -20,16 +20,21 @@ FIT_COMMAND = "`emosym zoo space MODEL --data FOLDER`"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gaussian:
-    """Diagonal Gaussian over states [1 + K, D] of one emotion; row 0 is h_emo, the rest h_ctx."""
+    """Gaussian over states [1 + K, D] of one emotion; row 0 is h_emo, the rest h_ctx.
+
+    Its covariance is of the whole state: the reasoning tokens of an image are nearly equal and vary
+    in few directions, and a state with independent numbers is unlike that of any image.
+    """
 
     mean: Tensor
     """float32 [1 + K, D]"""
-    std: Tensor
-    """float32 [1 + K, D], of the population; 0 where one image was seen."""
+    factor: Tensor
+    """float32 [R, 1 + K, D]. The covariance of the flattened state is factorᵀ factor. The rows of
+    a fit are its principal directions times their standard deviation, largest first."""
 
 
 class EmotionSpace:
-    """A diagonal Gaussian of (h_emo, h_ctx) for each emotion.
+    """A Gaussian of (h_emo, h_ctx) for each emotion, all with the same R.
 
     Ref: EmoSym, emotion space (docs/papers.md); EmoGen (arXiv 2401.04608).
     """
@@ -38,12 +43,12 @@ class EmotionSpace:
         self.gaussians = dict(gaussians)
 
     def blend(self, weights: Mapping[str, float]) -> Gaussian:
-        """Return the Gaussian between emotions: weighted mean of means, and of deviations.
+        """Return the Gaussian between emotions: weighted mean of means, and of covariances.
 
-        This is their Wasserstein barycentre. Between two emotions at 1 - t and t, mean and
-        deviation move linearly with t: the spread neither shrinks in the middle, like that of
-        averaged draws, nor grows to the distance of the emotions, like that of a mixture.
-        Ref: Agueh & Carlier 2011 (doi 10.1137/100805741; Gaussians whose covariances commute).
+        Between two emotions at 1 - t and t, mean and covariance move linearly with t: the
+        covariance neither shrinks in the middle, like that of averaged draws, nor has the distance
+        of the emotions in it, like that of a mixture. Of one emotion it is that emotion's Gaussian;
+        of several, R is the sum of theirs, and the rows of each are in the space's order.
 
         Args:
             weights: as in `blend_shares`.
@@ -51,6 +56,30 @@ class EmotionSpace:
         Raises:
             UserError: as `blend_shares`; an emotion that the space does not have.
         """
+        parts = [(self.gaussians[name], share) for name, share in self._shares(weights).items()]
+        return Gaussian(
+            mean=sum((gaussian.mean * share for gaussian, share in parts), torch.zeros(())),
+            factor=torch.cat([gaussian.factor * math.sqrt(share) for gaussian, share in parts]),
+        )
+
+    def sample(self, weights: Mapping[str, float], seeds: Sequence[int]) -> Tensor:
+        """Return a state for each seed, [B, 1 + K, D]; raises as `blend`.
+
+        With equal seeds, similar weights give similar states: the normal numbers of an emotion
+        follow from the seed and its name alone. An emotion that joins with a small share moves a
+        state by about the root of that share, times how far its own draw is from its mean.
+        """
+        gaussian = self.blend(weights)
+        names = self._shares(weights)
+        rank = len(gaussian.factor) // len(names)
+        states = []
+        for seed in seeds:
+            normal = torch.cat([Draws("emotion space", seed, name).normal(rank) for name in names])
+            states.append(gaussian.mean + torch.tensordot(normal, gaussian.factor, dims=1))
+        return torch.stack(states)
+
+    def _shares(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Return the shares above 0, in the space's order; raises as `blend`."""
         shares = blend_shares(weights)
         for name in shares:
             if name not in self.gaussians:
@@ -59,28 +88,14 @@ class EmotionSpace:
                     expected=f"one of {', '.join(self.gaussians)}",
                     fix=f"fit it again to data with {name}: {FIT_COMMAND}",
                 )
-        parts = [(self.gaussians[name], share) for name, share in shares.items()]
-        zero = torch.zeros(())
-        return Gaussian(
-            mean=sum((gaussian.mean * share for gaussian, share in parts), zero),
-            std=sum((gaussian.std * share for gaussian, share in parts), zero),
-        )
-
-    def sample(self, weights: Mapping[str, float], seeds: Sequence[int]) -> Tensor:
-        """Return a state for each seed, [B, 1 + K, D]; raises as `blend`.
-
-        With equal seeds, similar weights give similar states.
-        """
-        gaussian = self.blend(weights)
-        normal = [Draws("emotion space", seed).normal(*gaussian.mean.shape) for seed in seeds]
-        return gaussian.mean + gaussian.std * torch.stack(normal)
+        return {name: shares[name] for name in self.gaussians if shares.get(name)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors by name, `awe.mean` and `awe.std`; for safetensors."""
+        """Return the tensors by name, `awe.mean` and `awe.factor`; for safetensors."""
         return {
             f"{name}.{field}": getattr(gaussian, field)
             for name, gaussian in self.gaussians.items()
-            for field in ("mean", "std")
+            for field in ("mean", "factor")
         }
 
     @classmethod
@@ -92,24 +107,27 @@ class EmotionSpace:
             shape: (1 + K, D) of the model that it belongs to.
 
         Raises:
-            UserError: names, shapes or values that do not fit that model.
+            UserError: names, shapes or values that do not fit that model, as those of a space of
+                deviations per dimension, `awe.std`.
         """
         names = [name for name in MIKELS8 if f"{name}.mean" in state]
-        keys = {f"{name}.{field}" for name in names for field in ("mean", "std")}
+        keys = {f"{name}.{field}" for name in names for field in ("mean", "factor")}
         wrong = sorted(keys ^ state.keys())
-        for key in sorted(keys & state.keys()):
-            value = state[key]
-            lowest = 0 if key.endswith("std") else -math.inf
-            if tuple(value.shape) != shape or not (value.isfinite() & (value >= lowest)).all():
+        found = {key: state[key] for key in sorted(keys & state.keys())}
+        ranks = [value.shape[:1] for key, value in found.items() if key.endswith(".factor")]
+        for key, value in found.items():
+            rank = () if key.endswith(".mean") else ranks[0]
+            if tuple(value.shape) != (*rank, *shape) or not value.isfinite().all():
                 wrong.append(key)
         if wrong or not names:
             raise UserError(
                 "the emotion space does not belong to this model",
                 got=f"{len(wrong)} tensors that do not fit, first {wrong[0]}" if wrong else "none",
-                expected=f"a finite mean and deviation {list(shape)} for each emotion",
+                expected=f"a finite mean {list(shape)} for each emotion, and a finite factor of "
+                f"the covariance [R, {shape[0]}, {shape[1]}] with one R for all",
                 fix=f"fit it again: {FIT_COMMAND} --overwrite",
             )
-        return cls({n: Gaussian(state[f"{n}.mean"], state[f"{n}.std"]) for n in names})
+        return cls({n: Gaussian(state[f"{n}.mean"], state[f"{n}.factor"]) for n in names})
 
 
 def blend_shares(weights: Mapping[str, float]) -> dict[str, float]:

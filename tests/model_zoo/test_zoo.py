@@ -112,7 +112,7 @@ def test_the_fingerprint_sees_every_file_but_the_card(folder):
 def test_an_emotion_space_is_part_of_the_model(saved, tmp_path):
     model = copy.deepcopy(make.tiny())
     shape = (1 + model.config.reasoning_tokens, model.understander.backbone.width)
-    awe = Gaussian(torch.rand(shape), torch.rand(shape))
+    awe = Gaussian(torch.rand(shape), torch.rand(5, *shape))
     model.space = EmotionSpace({"awe": awe})
     folder = zoo.save(model, tmp_path / "model", torch.float16)
     assert (folder / "emotion_space.safetensors").is_file()
@@ -120,17 +120,18 @@ def test_an_emotion_space_is_part_of_the_model(saved, tmp_path):
     back = zoo.load(folder).space.gaussians
     assert list(back) == ["awe"]
     assert torch.equal(back["awe"].mean, awe.mean)
-    assert torch.equal(back["awe"].std, awe.std)
+    assert torch.equal(back["awe"].factor, awe.factor)
     identity = zoo.fingerprint(folder)
     assert zoo.fingerprint(zoo.save(model, tmp_path / "again", torch.float16)) == identity
 
     path, state = folder / zoo.EMOTION_SPACE, model.space.state_dict()
-    safetensors.torch.save_file(state | {"awe.std": awe.std[1:]}, path)
+    safetensors.torch.save_file(state | {"awe.factor": awe.factor[:, 1:].contiguous()}, path)
     assert zoo.fingerprint(folder) != identity
     with pytest.raises(
-        UserError, match=r"space does not belong to this model; .*awe.std; .*zoo space"
+        UserError, match=r"space does not belong to this model; .*awe.factor; .*zoo space"
     ):
         zoo.load(folder)
+    assert zoo.load(folder, with_space=False).space is None
     path.write_bytes(b"nonsense")
     with pytest.raises(UserError, match=r"emotion_space.safetensors cannot be loaded"):
         zoo.load(folder)

@@ -34,10 +34,14 @@ def left(folder: Path, model: Path, data: Path, cycle: dict[str, int], **section
 def assert_fits(model, world: Path) -> None:
     """Assert that a model's space is that of its own states."""
     samples = choose_samples(open_dataset(world))
-    again = fit_emotion_space(model, samples, lambda sample: load_image(sample.image)).state_dict()
-    found = model.space.state_dict()
+    again = fit_emotion_space(model, samples, lambda sample: load_image(sample.image)).gaussians
+    found = model.space.gaussians
     assert found.keys() == again.keys()
-    assert max((found[name] - again[name]).abs().max() for name in found) < 1e-4
+    for name, one in found.items():
+        assert (one.mean - again[name].mean).abs().max() < 1e-4
+        pair = [part.factor.flatten(1) for part in (one, again[name])]
+        assert pair[0].shape == pair[1].shape
+        assert (pair[0].T @ pair[0] - pair[1].T @ pair[1]).abs().max() < 1e-4
 
 
 def test_the_space_is_that_of_the_model_that_is_left(tmp_path, model, world):
@@ -65,7 +69,7 @@ def test_who_has_a_space_and_who_has_none(tmp_path, model, world):
     shutil.copytree(model, old)
     spacious = zoo.load(model)
     shape = (1 + spacious.config.reasoning_tokens, spacious.understander.backbone.width)
-    spacious.space = EmotionSpace({"awe": Gaussian(torch.zeros(shape), torch.zeros(shape))})
+    spacious.space = EmotionSpace({"awe": Gaussian(torch.zeros(shape), torch.zeros(1, *shape))})
     zoo.save(spacious, old)
     found = left(tmp_path / "c", old, world, {"compress": 1})
     assert len(found.space.gaussians) == 8

@@ -25,7 +25,12 @@ def pipeline(tiny) -> EmoSymPipeline:
     rng = torch.Generator().manual_seed(3)
     shape = (1 + model.config.reasoning_tokens, 160)
     model.space = EmotionSpace(
-        {n: Gaussian(torch.randn(shape, generator=rng), torch.full(shape, 0.3)) for n in MIKELS8}
+        {
+            name: Gaussian(
+                torch.randn(shape, generator=rng), 0.1 * torch.randn(9, *shape, generator=rng)
+            )
+            for name in MIKELS8
+        }
     )
     return EmoSymPipeline(model, batch_size=2)
 

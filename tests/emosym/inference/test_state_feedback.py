@@ -242,7 +242,7 @@ def test_the_trace_of_a_real_model_draws_its_images_again(tiny):
     rng = torch.Generator().manual_seed(3)
     shape = (1 + model.config.reasoning_tokens, 160)
     model.space = EmotionSpace(
-        {n: Gaussian(torch.randn(shape, generator=rng), torch.ones(shape)) for n in MIKELS8}
+        {n: Gaussian(torch.randn(shape, generator=rng), torch.ones(2, *shape)) for n in MIKELS8}
     )
     pipeline = EmoSymPipeline(model)
     request = ImageRequest(prompt="a boat at sea", affect=Affect(-1.0, 2.0))

@@ -107,7 +107,7 @@ def test_steering_reads_the_images_and_the_emotion_space(tiny, states):
     model = copy.deepcopy(tiny)
     rng = torch.Generator().manual_seed(3)
     means = {name: torch.randn(9, 160, generator=rng) for name in MIKELS8[:3]}
-    model.space = EmotionSpace({n: Gaussian(m, torch.ones(9, 160)) for n, m in means.items()})
+    model.space = EmotionSpace({n: Gaussian(m, torch.ones(2, 9, 160)) for n, m in means.items()})
     aim = Affect(2.0, 1.0)
     found = EmoSymPipeline(model, batch_size=2).steer(SEEN, AFFECTS, aim)
     with torch.no_grad():
