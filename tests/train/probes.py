@@ -82,10 +82,11 @@ def settings(model: Path, data: Path, /, **sections: Any) -> dict[str, Any]:
     return _merge(whole, sections)
 
 
-def write_model(folder: Path, tokens: int = 4) -> None:
+def write_model(folder: Path, tokens: int = 4, conditioner: str = "connector") -> None:
     """Write a random model of K `tokens`: the tiny member's architecture, narrower still."""
     spec = copy.deepcopy(catalogue.preset("emosym-tiny"))
     spec["model"] |= {"reasoning_tokens": tokens, "hidden": 24, "steps": 4}
+    spec["model"]["conditioner"] = conditioner
     spec["backbone"]["text_config"] |= {
         "hidden_size": 48,
         "intermediate_size": 64,

@@ -59,7 +59,7 @@ def test_every_phase_trains_it_and_a_resumed_run_is_the_straight_one(tmp_path, b
     assert before.keys() == after.keys()
     still = {name for name, value in before.items() if torch.equal(value, after[name])}
     assert "understander.reasoner.emotion" not in still
-    assert not any(name.startswith("generator.conditioner.mapper.") for name in still)
+    assert not any(name.startswith("generator.conditioner.connector.") for name in still)
     assert [n for n in still if n.startswith("understander.reasoner")] == [
         "understander.reasoner.context"
     ]

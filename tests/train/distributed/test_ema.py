@@ -182,7 +182,7 @@ def test_the_model_folder_holds_the_averages(averaged):
     assert average.pop("moves") == 5
     assert any("lora_B" in name for name in average)
     assert not any("text_encoder" in name for name in average)
-    name = "conditioner.mapper.0.weight"
+    name = "conditioner.affect.0.weight"
     assert torch.equal(left[f"generator.{name}"], average[name])
 
 

@@ -114,14 +114,13 @@ def test_generate_can_move_both_parts(found):
         assert not any(name.startswith(FROZEN) for name in changed)
 
 
-def test_the_flow_loss_reaches_the_reasoner_and_both_mappers(found):
+def test_the_flow_loss_reaches_the_reasoner_and_the_connector(found):
     """Without decay and momentum, and with no other loss, only a gradient moves a weight."""
     [(_, changed)] = found["moved"]["flow"]
     assert "understander.reasoner.context" in changed
     assert "understander.reasoner.emotion" in changed
-    assert "generator.conditioner.gate" in changed
-    for mapper in ("mapper.", "mapper_ctx."):
-        assert any(name.startswith(f"generator.conditioner.{mapper}") for name in changed)
+    for part in ("norm_ctx.", "norm_emo.", "connector.layers.0.", "connector.layers.1."):
+        assert any(name.startswith(f"generator.conditioner.{part}") for name in changed)
     heads = ("understander.emotion_head", "understander.affect_head", "understander.knowledge_head")
     assert not any(name.startswith(heads) for name in changed)
 

@@ -91,8 +91,15 @@ def test_a_run_logs_influences_in_time(preset, tmp_path):
         f"generate/influence_{name}" for name in ("state", "ctx", "affect", "text")
     }
     assert logged[1] != logged[3]
+
+
+def test_a_run_logs_the_gate_of_a_word(preset, tmp_path):
+    in_ranks(probes.write_model, tmp_path / "word", 4, "word")
+    path = preset(model=str(tmp_path / "word"), stages=[{"steps": 3, "cycle": {"generate": 1}}])
+    train("run", path, "--run", tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert rows[0]["generate/gate"] == 1.0
-    assert rows[3]["generate/gate"] != rows[0]["generate/gate"]
+    assert rows[2]["generate/gate"] != rows[0]["generate/gate"]
 
 
 def measured(run, whole) -> list[dict[str, float]]:
