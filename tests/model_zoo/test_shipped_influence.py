@@ -67,3 +67,43 @@ def rows(scores) -> dict[str, Row]:
 
 def test_there_are_enough_images(scores):
     assert scores.images == IMAGES
+
+
+def test_the_state_alone_draws_the_emotion_of_its_image(rows):
+    """Chance is 0.125 for the label and 0 for the correlations."""
+    row = rows[ALONE]
+    assert row.label >= 0.30
+    assert row.r_valence is not None
+    assert row.r_arousal is not None
+    assert min(row.r_valence, row.r_arousal) >= 0.43
+
+
+def test_the_emotion_space_alone_draws_its_emotion(rows):
+    assert rows[SPACE].label >= 0.35
+
+
+def test_the_state_alone_draws_what_is_seen_in_its_image(rows):
+    """Above the agreement with another image of nearly the same valence and arousal."""
+    above = sorted(rows[ALONE].above_chance.values(), reverse=True)
+    assert above[2] >= 0.1
+
+
+def test_every_source_of_the_condition_changes_the_picture(rows):
+    h_ctx, affect = (
+        rows[title].change or 0 for title in ("reasoning tokens h_ctx", "wanted valence and arousal")
+    )
+    assert affect >= 0.04
+    assert h_ctx >= 0.25 * affect
+    assert (rows["prompt"].change or 0) >= 0.1
+
+
+def test_the_hues_come_from_the_reasoning_tokens(rows):
+    """The prompt leaves them open."""
+    own, other = rows["nothing"].agreement, rows["reasoning tokens h_ctx"].agreement
+    for hue in ("scene_hue", "subject_hue"):
+        assert other[hue] < own[hue] - 0.1
+
+
+def test_wanted_valence_and_arousal_are_followed_over_the_plane(scores):
+    assert scores.plane_r_valence >= 0.85
+    assert scores.plane_r_arousal >= 0.85
