@@ -75,6 +75,11 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
+def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    """Return the Euclidean distance between two sets of weights."""
+    return math.sqrt(sum((one[name] - two[name]).double().square().sum().item() for name in one))
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory, model, world):
     folder = tmp_path_factory.mktemp("updates")
@@ -106,12 +111,13 @@ def test_every_option_acts_with_two_updates_a_rollout(found, name):
 @pytest.mark.parametrize("name", SILENT)
 def test_with_one_update_the_policy_is_the_one_that_sampled(found, name):
     base, other = found[f"{name} 1 base"], found[f"{name} 1 other"]
-    apart = max(
-        (value - other["weights"][weight]).abs().max().item()
-        for weight, value in base["weights"].items()
-    )
-    # The gradient of nft with another β is the same but for rounding.
-    assert apart <= (0 if name.endswith("epsilon") else 1e-4)
+    if name.endswith("epsilon"):
+        assert same(base["weights"], other["weights"])
+        return
+    # The gradient of nft with another β is the same but for rounding. Adam divides by its size, so
+    # a weight whose gradient is little more than rounding may move otherwise.
+    moved = distance(base["weights"], found[f"{name} 2 base"]["weights"])
+    assert distance(base["weights"], other["weights"]) <= 1e-2 * moved
 
 
 @pytest.mark.parametrize("name", [n for n in ALGORITHMS if n not in ("nft", "direct")])
