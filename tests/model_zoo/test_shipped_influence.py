@@ -81,9 +81,8 @@ def test_the_emotion_space_alone_draws_its_emotion(rows):
 
 
 def test_every_source_of_the_condition_changes_the_picture(rows):
-    h_ctx, affect = (
-        rows[title].change or 0 for title in ("reasoning tokens h_ctx", "wanted valence and arousal")
-    )
+    affect = rows["wanted valence and arousal"].change or 0
+    h_ctx = rows["reasoning tokens h_ctx"].change or 0
     assert affect >= 0.09
     assert h_ctx >= 0.01
     assert (rows["prompt"].change or 0) >= 0.1

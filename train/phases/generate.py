@@ -373,4 +373,5 @@ class Generate(Phase[GenerateConfig, Sample]):
 
 def jittered(image: Image.Image, brightness: float, saturation: float) -> Image.Image:
     """Return an image with brightness, then saturation, multiplied by factors in [0, 2]."""
-    return ImageEnhance.Color(ImageEnhance.Brightness(image).enhance(brightness)).enhance(saturation)
+    lit = ImageEnhance.Brightness(image).enhance(brightness)
+    return ImageEnhance.Color(lit).enhance(saturation)

@@ -5,7 +5,6 @@ import json
 import math
 import random
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from data_tools.affectworld.shapes import SILHOUETTES
 from data_tools.affectworld.truth import (
     SECTORS,
     SUBJECT_TERMS,
-    Colour,
     colour_of,
     colour_term,
     dominance_of,
@@ -336,25 +334,6 @@ def test_texts(world):
         assert note["emotional_prompt"].startswith(note["neutral_prompt"] + ", in ")
         assert len(note["qwen_aug"].split()) <= 30
         assert note["qwen_aug"].endswith(f": {item.emotion}.")
-
-
-def test_knowledge_names_what_is_seen():
-    scene = replace(
-        scene_with("snake"),
-        **{"setting": "hills", "weather": "rain", "size": "small", "place": "left"},
-        **{"hue": 0.6, "body_hue": 0.0},
-    )
-    # zB = -1, zS = 0.5: V = 2 (-0.69 + 0.22 (0.5)) = -1.16, A = 2 (0.31 + 0.60 (0.5)) = 1.22.
-    assert text.knowledge(scene, Colour(0.3, 0.6, 0.6)) == (
-        "dark vivid light lowers valence and raises arousal; a small red snake threatens on the"
-        " left, in the hills, rain, blue around: fear."
-    )
-    # A grey image has no hue that could be named.
-    grey = text.knowledge(scene, Colour(0.9, 0.0, 0.0))
-    assert grey == (
-        "very bright grey light raises valence and lowers arousal; a small snake threatens on the"
-        f" left, in the hills, rain: {grey.split(': ')[1]}"
-    )
 
 
 def test_emotional_words_follow_the_pixels():

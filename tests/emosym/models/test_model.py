@@ -39,7 +39,7 @@ def test_weights_of_before_the_whitening_load_without_it(tiny):
     for name in ("whiten_ctx", "whiten_emo"):
         matrix = found[f"generator.conditioner.{name}.matrix"]
         assert torch.equal(matrix, torch.eye(len(matrix)))
-    with pytest.raises(UserError, match="in 1 tensors, first generator.conditioner.absent"):
+    with pytest.raises(UserError, match=r"in 1 tensors, first generator.conditioner.absent"):
         model.load_head_state(
             {name: value for name, value in older.items() if not name.endswith("absent")}
         )
