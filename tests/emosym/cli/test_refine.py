@@ -15,6 +15,11 @@ from tests.model_zoo.chat_server import pictures, serving, text
 WANTED = ("--valence", "-1.5", "--arousal", "2")
 
 
+def other_lines(err: str) -> list[str]:
+    """Return the lines of stderr but those of the progress, which a slow machine shows."""
+    return [line for line in err.splitlines() if not line.startswith("refining ")]
+
+
 @pytest.fixture(scope="module")
 def refined(tmp_path_factory):
     """Two rounds of two images by the shipped model: the command's answer and its folder."""
@@ -34,7 +39,7 @@ def refined(tmp_path_factory):
             "--json",
         ),
     )
-    assert done.err == ""
+    assert other_lines(done.err) == []
     return done.json, out
 
 
@@ -112,7 +117,7 @@ def test_the_control_and_another_judge_in_words(model, tmp_path):
         *("refine", "--emotion", "awe", "--best-of", 3, "--judge", "emosym-tiny"),
         *("--num-inference-steps", 1, "--out", out, "--model", model),
     )
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, other_lines(done.err)) == (0, [])
     assert done.out.startswith("stopped: all rounds drawn\n")
     assert names_in(out) == ["best.png", "trace.json"]
     trace = json.loads((out / "trace.json").read_text("utf-8"))
@@ -215,7 +220,7 @@ def test_a_served_model_judges_criticises_and_rewrites(model, tmp_path):
             *("--num-inference-steps", 1, "--judge", server.url, "--judge-model", "seer", "--json"),
             *("--out", tmp_path / "out", "--model", model),
         )
-    assert done.err == ""
+    assert other_lines(done.err) == []
     assert done.json["judge"] == f"{server.url} seer"
     assert [one["prompt"] for one in done.json["rounds"]] == [
         "a cat in the hills",

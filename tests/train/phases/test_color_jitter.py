@@ -22,6 +22,13 @@ from train.micro_batches import MicroBatch
 from train.phases.base import PhaseContext
 from train.phases.generate import Generate, GenerateConfig, SourceDropout, jittered
 
+GIVEN = {
+    "affect_dropout": 0.0,
+    "condition_dropout": 0.0,
+    "source_dropout": SourceDropout(affect=0.0),
+}
+"""Options under which every image has its valence and arousal."""
+
 
 @pytest.fixture(scope="module")
 def samples(world) -> list[Sample]:
@@ -78,7 +85,7 @@ def test_brightness_then_saturation_by_hand():
 
 
 def test_every_image_has_its_own_light(samples, monkeypatch):
-    given = {"color_jitter": 0.7, "affect_dropout": 0.0, "condition_dropout": 0.0}
+    given = {"color_jitter": 0.7, **GIVEN}
     own = views(samples, monkeypatch, **(given | {"color_jitter": 0.0}))
     other = views(samples, monkeypatch, **given)
     ratios = other.mean((1, 2, 3)) / own.mean((1, 2, 3))
@@ -100,14 +107,14 @@ def test_every_image_has_its_own_light(samples, monkeypatch):
     ids=["not wanted", "source dropped", "condition dropped"],
 )
 def test_the_own_light_where_valence_and_arousal_are_not_given(samples, monkeypatch, options):
-    options = {"affect_dropout": 0.0, "condition_dropout": 0.0} | options
+    options = GIVEN | options
     own = views(samples, monkeypatch, color_jitter=0.0, **options)
     assert np.array_equal(views(samples, monkeypatch, color_jitter=0.7, **options), own)
 
 
 def test_an_image_without_ratings_keeps_its_light(samples, monkeypatch):
     unrated = [replace(sample, valence=None) for sample in samples[:8]]
-    options = {"affect_dropout": 0.0, "condition_dropout": 0.0}
+    options = GIVEN
     own = views([*unrated, *samples[8:]], monkeypatch, color_jitter=0.0, **options)
     other = views([*unrated, *samples[8:]], monkeypatch, color_jitter=0.7, **options)
     assert np.array_equal(own[:8], other[:8])

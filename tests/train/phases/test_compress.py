@@ -147,7 +147,7 @@ def test_a_text_is_decoded_from_the_states_of_its_image(found):
     """Eight images are memorised: the loss falls, and is high given the states of another image."""
     lesson = found["reconstruct"]
     begin = lesson["rows"][0]["compress/reconstruct"]
-    assert begin > 3.0
+    assert begin > 2.5
     assert lesson["own"] < 0.8
     assert lesson["other"] > 2 * lesson["own"]
     ranks = [row["compress/latent_rank"] for row in lesson["rows"]]
