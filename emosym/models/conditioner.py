@@ -55,6 +55,11 @@ class Conditioner(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it has something to `fit` before it is trained."""
+        return False
+
     def fit(self, h_ctx: Tensor, h_emo: Tensor) -> None:
         """Adapt what is fitted and not trained to the states of N images, [N, K, D] and [N, D]."""
 
@@ -145,6 +150,11 @@ class ConnectorConditioner(Conditioner):
             torch.where(keep_emo, self.norm_emo(self.whiten_emo(h_emo[:, None])), 0.0),
         ]
         return self.connector(torch.cat(states, dim=1))
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it was never trained."""
+        return self.is_new
 
     def fit(self, h_ctx: Tensor, h_emo: Tensor) -> None:
         """Fit both whitenings."""

@@ -12,9 +12,8 @@ FLOOR = 1e-3
 class Whitening(nn.Module):
     """States [B, N, D] -> states whose D features are uncorrelated, each of variance 1.
 
-    What a contrastive loss needs only a little of, such as the hue of an image, lies in directions
-    with a thousandth of the variance. A network that reads the states as they are learns such
-    directions last or never.
+    Ten directions hold most of the variance of the reasoning tokens, and a network learns first
+    what lies in these. Whitening lets it learn all directions alike.
     Mean and matrix are fitted, not trained. Until then they return the states unchanged.
     Ref: Kessy et al. 2018 (doi 10.1080/00031305.2016.1277159), ZCA whitening.
     """

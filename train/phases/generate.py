@@ -134,7 +134,7 @@ INFLUENCE_IMAGES = 32
 FITTED_IMAGES = 512
 """Images of the training set to whose states a new conditioner is fitted."""
 READ_TOGETHER = 32
-"""Of them."""
+"""Of these, how many the understander reads in one pass."""
 
 
 class Generate(Phase[GenerateConfig, Sample]):
@@ -191,7 +191,7 @@ class Generate(Phase[GenerateConfig, Sample]):
 
     def prepare(self, batches: Sequence[MicroBatch[Sample]]) -> Sequence[None]:
         """Fit a new conditioner to the states that the understander has now."""
-        if self.context.model.generator.conditioner.is_new:
+        if self.context.model.generator.conditioner.needs_fit:
             self._fit()
         return [None] * len(batches)
 

@@ -59,6 +59,7 @@ def test_one_step_makes_a_conditioner_new_no_longer(kind):
     """Also one in which no condition is dropped, and a decoder has no pooled input."""
     made = kind(pooled=0)
     assert made.is_new
+    assert made.needs_fit is (kind is connected)
     optimizer = torch.optim.AdamW(made.parameters(), lr=1e-6)
     tokens, _ = made(*inputs())
     tokens.square().mean().backward()

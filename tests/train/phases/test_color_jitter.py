@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from data_tools.dataset import open_dataset
-from emosym.models.model import EmoSym
-from emosym.randomness import Draws
 from emosym.records import Sample
-from tests.model_zoo import make
-from train.config import DataConfig
-from train.data.dataset import TrainingSet
-from train.data.prompt_features import PromptFeatureCache
-from train.micro_batches import MicroBatch
+from tests.train.phases.bare import loss
 from train.phases.base import PhaseContext
-from train.phases.generate import Generate, GenerateConfig, SourceDropout, jittered
+from train.phases.generate import GenerateConfig, SourceDropout, jittered
 
 GIVEN = {
     "affect_dropout": 0.0,
@@ -45,31 +37,7 @@ def views(samples: list[Sample], monkeypatch, rows: slice = slice(None), **optio
         return prompts(context, images, *text)
 
     monkeypatch.setattr(PhaseContext, "image_prompts", record)
-    model = make.tiny()
-    config = GenerateConfig(image_share=1.0, **options)
-    context = PhaseContext(
-        config=SimpleNamespace(generate=config),
-        model=model,
-        parts={name: getattr(model, name) for name in EmoSym.PARTS},
-        training_set=TrainingSet(samples, [], DataConfig(), 0),
-        device=torch.device("cpu"),
-        prompt_features=PromptFeatureCache(model.generator.denoiser, frozen=True),
-        reference=None,
-        starting_generator=None,
-        memory=None,
-        knowledge_encoder=None,
-        save=lambda: None,
-    )
-    every = slice(0, len(samples))
-    batch = MicroBatch(
-        step_items=samples,
-        rows=slice(*rows.indices(len(samples))),
-        update=every,
-        draws=Draws("a step"),
-        model_seed=0,
-    )
-    with torch.no_grad():
-        Generate(context).loss(batch)
+    loss(GenerateConfig(image_share=1.0, **options), samples, rows)
     monkeypatch.undo()
     return np.stack(seen)
 

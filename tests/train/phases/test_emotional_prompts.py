@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from data_tools.dataset import open_dataset
-from emosym.models.model import EmoSym
-from emosym.randomness import Draws
 from emosym.records import Sample
-from tests.model_zoo import make
-from train.config import DataConfig
-from train.data.dataset import TrainingSet
-from train.data.prompt_features import PromptFeatureCache
-from train.micro_batches import MicroBatch
-from train.phases.base import PhaseContext
-from train.phases.generate import Generate, GenerateConfig
+from tests.train.phases.bare import loss
+from train.phases.generate import GenerateConfig
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +19,7 @@ def samples(world) -> list[Sample]:
 
 def flow(samples: list[Sample], share: float) -> float:
     """Return the loss of one step, by the phase itself on the bare parts of a random model."""
-    model = make.tiny()
-    context = PhaseContext(
-        config=SimpleNamespace(generate=GenerateConfig(emotional_share=share, image_share=0.0)),
-        model=model,
-        parts={name: getattr(model, name) for name in EmoSym.PARTS},
-        training_set=TrainingSet(samples, [], DataConfig(), 0),
-        device=torch.device("cpu"),
-        prompt_features=PromptFeatureCache(model.generator.denoiser, frozen=True),
-        reference=None,
-        starting_generator=None,
-        memory=None,
-        knowledge_encoder=None,
-        save=lambda: None,
-    )
-    every = slice(0, len(samples))
-    draws = Draws("a step")
-    batch = MicroBatch(step_items=samples, rows=every, update=every, draws=draws, model_seed=0)
-    with torch.no_grad():
-        return Generate(context).loss(batch).loss.item()
+    return loss(GenerateConfig(emotional_share=share, image_share=0.0), samples)
 
 
 def test_a_share_of_prompts_describes_colour_and_light(samples):
